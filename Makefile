@@ -1,0 +1,48 @@
+# `make` lists the targets. Everything runs from .venv, which `make install` prepares.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+.PHONY: help install demo test test-slow lint types figures zoo clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: $(STAMP) ## prepare .venv with everything a developer needs
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	touch $(STAMP)
+
+demo: install ## train and analyse two small conv nets on digits (2 minutes)
+	@set -e; sweep=outputs/demo-$$(date +%Y%m%d-%H%M%S); \
+	$(BIN)/neuralmech train experiment=first_light hydra.sweep.dir=$$sweep; \
+	$(BIN)/neuralmech analyze $$sweep
+
+lint: install ## style and docstrings (ruff)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install ## static types (pyright)
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+test: install lint types ## lint, types, tests and doctests (5 minutes)
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: install ## the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+figures: install ## redraw the README's figure
+	$(BIN)/python scripts/readme_figure.py
+
+zoo: install ## find and verify the symmetries of well-known models, write docs/zoo.md (10 minutes)
+	$(BIN)/python -m pip install --quiet --editable ".[zoo]"
+	$(BIN)/python scripts/zoo.py
+
+clean: ## remove caches and build products, keep .venv and outputs/
+	rm -rf build dist .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -1,0 +1,37 @@
+"""neuralmech: predict how symmetric combinations of a network's parameters move, and measure how well.
+
+Importing this package is cheap: what needs torch is imported when it is first used.
+"""
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as _version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from neuralmech.record import open_record as load
+    from neuralmech.symmetry.claims import SymmetryGroup, believe
+    from neuralmech.symmetry.discover import find_symmetries
+    from neuralmech.symmetry.verify import verify
+
+_LAZY = {
+    "SymmetryGroup": ("neuralmech.symmetry.claims", "SymmetryGroup"),
+    "believe": ("neuralmech.symmetry.claims", "believe"),
+    "find_symmetries": ("neuralmech.symmetry.discover", "find_symmetries"),
+    "verify": ("neuralmech.symmetry.verify", "verify"),
+    "load": ("neuralmech.record", "open_record"),
+}
+
+try:
+    __version__ = _version("neuralmech")
+except PackageNotFoundError:  # a bare source tree on the path
+    __version__ = "0+unknown"
+
+__all__ = ["SymmetryGroup", "__version__", "believe", "find_symmetries", "load", "verify"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        module, attribute = _LAZY[name]
+        return getattr(import_module(module), attribute)
+    raise AttributeError(f"module 'neuralmech' has no attribute {name!r}")

@@ -1,0 +1,6 @@
+"""``python -m neuralmech``."""
+
+from neuralmech.cli import main
+
+if __name__ == "__main__":
+    main()

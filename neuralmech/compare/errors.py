@@ -1,0 +1,225 @@
+"""Run laws over a record and measure how far they are from it, in blocks: memory does not grow with the run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from neuralmech.laws import LAWS
+from neuralmech.laws.system import Hyperparameters, Integration, Law
+from neuralmech.record import Charges, Record, RecordError
+
+Array = NDArray[np.float64]
+POINTS = 400  # rows kept for curves
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Sampled rows for figures.
+
+    Attributes
+    ----------
+    step
+        Shape (points,).
+    measured
+        All charges: (points, charges).
+    chosen
+        Columns drawn one by one, spread over the charges' final values.
+    theory
+        Law → the chosen charges: (points, chosen).
+    error
+        Law → RMS over charges of theory − measured, relative to the RMS of measured: (points,).
+    """
+
+    step: NDArray[np.int64]
+    measured: Array
+    chosen: NDArray[np.int64]
+    theory: dict[str, Array]
+    error: dict[str, Array]
+
+
+@dataclass(frozen=True)
+class FamilyComparison:
+    """One family of one run: a table row per site and law, and curves."""
+
+    family: str
+    table: pd.DataFrame
+    curves: Curves
+
+
+def hyperparameters(record: Record, rows: slice) -> Hyperparameters:
+    """Hyperparameters of some rows of a record.
+
+    Raises
+    ------
+    RecordError
+        If the steps do not increase.
+    """
+    ahead = record.steps(rows.start, rows.stop + 1)  # the row after the last says how far it spans
+    gaps = np.diff(ahead["step"])
+    if (gaps <= 0).any():
+        raise RecordError(f"{record.path} is damaged (steps do not increase); restore a copy")
+    columns = {name: values[: rows.stop - rows.start] for name, values in ahead.items()}
+    missing = len(columns["step"]) - len(gaps)
+    span = np.append(gaps, np.ones(missing)).astype(np.float64)
+    # Between rows several steps apart the mean learning rate stands for each of them.
+    mean = np.append(np.diff(ahead["time"]) / gaps, columns["lr"][len(gaps) :])
+    return Hyperparameters(
+        lr=np.where(span == 1, columns["lr"], mean),
+        momentum=columns["momentum"],
+        dampening=columns["dampening"],
+        weight_decay=columns["weight_decay"],
+        nesterov=columns["nesterov"].astype(bool),
+        span=span,
+        first=columns["step"] == 0,
+    )
+
+
+def compare_family(
+    record: Record, family: str, laws: Mapping[str, Law] = LAWS, lines: int = 6, block: int = 1024
+) -> FamilyComparison:
+    """Integrate each law over one family's charges and compare.
+
+    error = RMS over steps and charges of (theory − measured) / RMS of measured, per site; unexplained =
+    Σ(theory − measured)² / Σ(measured − measured at row 0)²: 0 is perfect, 1 is no better than "conserved",
+    NaN if the charge did not move at all.
+
+    Raises
+    ------
+    RecordError
+        If the record holds no rows or lacks a signal that a law needs.
+    """
+    if record.rows == 0:
+        raise RecordError(f"{record.path} holds no committed rows; train for at least one block")
+    charges = record.charges(family)
+    nesterov = bool(record.steps(0, 1)["nesterov"][0])
+    sites = _Sites(charges)
+    kept = np.unique(np.linspace(0, record.rows - 1, min(POINTS, record.rows)).astype(np.int64))
+    chosen = _spread(charges.value[record.rows - 1], lines)
+    measured = _Measured(sites, kept)
+    runs = {name: _Run(law, charges, nesterov, sites, kept, chosen) for name, law in laws.items()}
+    for rows in record.blocks(block):
+        value = charges.value[rows]
+        measured.add(rows, value)
+        inputs = {s: getattr(charges, s)[rows] for s in {s for run in runs.values() for s in run.signals}}
+        for run in runs.values():
+            run.add(rows, hyperparameters(record, rows), value, inputs)
+    table = pd.concat([run.table(name, measured, record.rows) for name, run in runs.items()])
+    table.insert(0, "family", family)
+    rms = np.sqrt(measured.square.sum() / (record.rows * len(charges)))
+    curves = Curves(
+        step=record.step_numbers(kept),
+        measured=measured.kept,
+        chosen=chosen,
+        theory={name: run.kept for name, run in runs.items()},
+        error={name: np.sqrt(run.kept_error) / rms if rms else run.kept_error for name, run in runs.items()},
+    )
+    return FamilyComparison(family, table.sort_values("order", kind="stable").drop(columns="order"), curves)
+
+
+class _Sites:
+    def __init__(self, charges: Charges) -> None:
+        codes, names = pd.factorize(charges.index["site"])
+        self.names = list(names)
+        self.codes = codes
+        self.counts = np.bincount(codes, minlength=len(self.names))
+
+    def sum(self, per_charge: Array) -> Array:
+        return np.bincount(self.codes, weights=per_charge, minlength=len(self.names)).astype(np.float64)
+
+    def max(self, per_charge: Array) -> Array:
+        out = np.zeros(len(self.names))
+        np.maximum.at(out, self.codes, per_charge)
+        return out
+
+
+class _Measured:
+    """Running sums over the measured charges, per site."""
+
+    def __init__(self, sites: _Sites, kept: NDArray[np.int64]) -> None:
+        self._sites, self._index = sites, kept
+        self._start: Array | None = None
+        self.square = np.zeros(len(sites.names))
+        self.motion = np.zeros(len(sites.names))
+        self.kept = np.empty((len(kept), len(sites.codes)))
+
+    def add(self, rows: slice, value: Array) -> None:
+        start = self._start = value[0].copy() if self._start is None else self._start
+        self.square += self._sites.sum(np.einsum("kc,kc->c", value, value))
+        moved = value - start
+        self.motion += self._sites.sum(np.einsum("kc,kc->c", moved, moved))
+        here = _inside(self._index, rows)
+        self.kept[here] = value[self._index[here] - rows.start]
+
+
+class _Run:
+    """One law running along the record, and its running errors."""
+
+    def __init__(
+        self,
+        law: Law,
+        charges: Charges,
+        nesterov: bool,
+        sites: _Sites,
+        kept: NDArray[np.int64],
+        chosen: NDArray[np.int64],
+    ) -> None:
+        self.signals = law.signals(linear=charges.is_linear, nesterov=nesterov)
+        missing = [s for s in self.signals if s not in charges.signals]
+        if missing:
+            raise RecordError(f"the record lacks the signal {missing[0]} that the law {law.name} needs; train again")
+        self._integration = Integration(law, linear=charges.is_linear)
+        self._sites, self._index, self._chosen = sites, kept, chosen
+        self._square = np.zeros(len(sites.names))
+        self._largest = np.zeros(len(sites.names))
+        self._final = np.zeros(len(sites.names))
+        self.kept = np.empty((len(kept), len(chosen)))
+        self.kept_error = np.empty(len(kept))
+
+    def add(self, rows: slice, h: Hyperparameters, value: Array, signals: Mapping[str, Array]) -> None:
+        chosen = [signals[s] for s in self.signals]
+        inputs = np.stack(chosen, axis=1) if chosen else np.zeros((len(value), 0, value.shape[1]))
+        theory = self._integration.advance(h, value[0], inputs)
+        here = _inside(self._index, rows)
+        at = self._index[here] - rows.start
+        self.kept[here] = theory[at][:, self._chosen]
+        theory -= value
+        self.kept_error[here] = np.mean(theory[at] ** 2, axis=1)
+        self._square += self._sites.sum(np.einsum("kc,kc->c", theory, theory))
+        self._largest = np.maximum(self._largest, self._sites.max(np.abs(theory).max(axis=0)))
+        self._final = np.sqrt(self._sites.sum(theory[-1] ** 2) / self._sites.counts)
+
+    def table(self, name: str, measured: _Measured, rows: int) -> pd.DataFrame:
+        scale = np.sqrt(measured.square / (rows * self._sites.counts))
+        return pd.DataFrame(
+            {
+                "site": self._sites.names,
+                "law": name,
+                "charges": self._sites.counts,
+                "steps": rows,
+                "error": _ratio(np.sqrt(self._square / (rows * self._sites.counts)), scale),
+                "unexplained": _ratio(self._square, measured.motion),
+                "max_error": _ratio(self._largest, scale),
+                "final_error": _ratio(self._final, scale),
+                "order": np.arange(len(self._sites.names)),
+            }
+        )
+
+
+def _ratio(a: Array, b: Array) -> Array:
+    """a / b; NaN where there is nothing to compare with."""
+    return np.divide(a, b, out=np.full_like(a, np.nan), where=b > 0)
+
+
+def _inside(index: NDArray[np.int64], rows: slice) -> NDArray[np.int64]:
+    return np.flatnonzero((index >= rows.start) & (index < rows.stop))
+
+
+def _spread(final: Array, count: int) -> NDArray[np.int64]:
+    order = np.argsort(final, kind="stable")
+    at = np.unique(np.linspace(0, len(order) - 1, min(count, len(order))).astype(np.int64))
+    return order[at]

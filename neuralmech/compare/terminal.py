@@ -1,0 +1,133 @@
+"""What the terminal shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from neuralmech.compare.analysis import Analysis
+from neuralmech.compare.tables import number, wide
+from neuralmech.laws import LAWS
+
+MAX_ROWS = 60
+
+
+def show_analysis(analysis: Analysis, console: Console | None = None) -> None:
+    """Print the comparison: per run a row per site and a column per law; then the files."""
+    console = console or Console()
+    rows = wide(analysis.table, analysis.keys)
+    hidden = len(rows) > MAX_ROWS
+    if hidden:
+        rows = _worst_sites(rows, analysis.keys)
+    groups = rows.groupby(list(analysis.keys), sort=False, dropna=False) if analysis.keys else [((), rows)]
+    for (values, group), run in zip(groups, analysis.evaluation.itertuples(index=False), strict=True):
+        labels = ", ".join(f"{k} = {number(v)}" for k, v in zip(analysis.keys, values, strict=True))
+        _say(console, f"\n{labels or analysis.folder.name}", style="bold")
+        _say(
+            console,
+            f"{run.steps} steps, {run.status}; held out: loss {run.loss:.4f}, accuracy {run.accuracy:.1%}",
+        )
+        console.print(_law_table(group.drop(columns=list(analysis.keys))))
+    _say(console, "Relative RMS error of each law over steps and charges; 0 is perfect.")
+    if hidden:
+        _say(console, "Worst site of each family; every site is in comparison.csv.")
+    if "discrete_broken" in rows:
+        _say(console, "discrete + R takes the measured breaking of the symmetry, the residual R, as an input.")
+    for note in analysis.notes:
+        _say(console, f"Note: {note}")
+    _say(console, "\nWritten:")
+    for file in analysis.files:
+        _say(console, f"  {file}")
+
+
+def _say(console: Console, text: str, **style: str) -> None:
+    """Print text as it is: no markup, no wrapping of paths."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True, **style)  # type: ignore[arg-type]
+
+
+def _worst_sites(rows: pd.DataFrame, keys: tuple[str, ...]) -> pd.DataFrame:
+    """One row per family: its worst site's error for each law."""
+    laws = [c for c in rows.columns if c in LAWS]
+    grouped = rows.groupby([*keys, "family"], sort=False, dropna=False)
+    worst = grouped.agg({"site": "size", "charges": "sum", **dict.fromkeys(laws, "max")}).reset_index()
+    return worst.assign(site=[f"worst of {n} sites" for n in worst["site"]])
+
+
+def _law_table(rows: pd.DataFrame) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("site", overflow="fold", min_width=20)
+    table.add_column("n", justify="right")
+    laws = [c for c in rows.columns if c in LAWS]
+    for name in laws:
+        table.add_column(LAWS[name].heading, justify="right", no_wrap=True)
+    for family, group in rows.groupby("family", sort=False):
+        table.add_row(f"[bold]{family}")
+        for row in group.to_dict("records"):
+            table.add_row(f" {escape(row['site'])}", str(row["charges"]), *(number(row[law], 1) for law in laws))
+    return table
+
+
+def show_symmetries(
+    sites: Mapping[str, Mapping[str, int]],
+    uncovered: Mapping[str, str],
+    barriers: list[str],
+    share: float,
+    console: Console | None = None,
+) -> None:
+    """Print the charges by family and site, totals, barriers, and parameters without a symmetry."""
+    console = console or Console()
+    table = Table(title="Charges", title_justify="left")
+    for column, justify in (("family", "left"), ("site", "left"), ("charges", "right")):
+        table.add_column(column, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for family, counts in sites.items():
+        for site, count in counts.items():
+            table.add_row(family, escape(site), str(count))
+        table.add_section()
+        table.add_row(f"[bold]{family}", "[bold]total", f"[bold]{sum(counts.values())}")
+        table.add_section()
+    console.print(table if sites else "No charges: no symmetry was found.")
+    _say(console, f"{share:.1%} of the parameters are in at least one charge.")
+    for barrier in barriers:
+        _say(console, f"Barrier (symmetries end here): {barrier}")
+    if uncovered:
+        console.print(_uncovered(uncovered))
+
+
+def _uncovered(reasons: Mapping[str, Any]) -> Table:
+    table = Table(title="Parameters without a symmetry", title_justify="left")
+    table.add_column("parameter", overflow="fold")
+    table.add_column("reason", overflow="fold")
+    for name, reason in reasons.items():
+        table.add_row(escape(name), escape(str(reason)))
+    return table
+
+
+def show_verification(found: pd.DataFrame, console: Console | None = None) -> None:
+    """Print the worst violation of each test per site: exact, in float64, in the model's own precision."""
+    console = console or Console()
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("site", overflow="fold", min_width=18)
+    for column in ("n", "loss", "gradient", "Hessian", "float64", "own"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("holds; broken by", overflow="fold")
+    for family, group in found.groupby("family", sort=False) if len(found) else ():
+        table.add_row(f"[bold]{family}")
+        for row in group.to_dict("records"):
+            exact = (number(row[f"exact_{test}"], 1) for test in ("finite", "gradient", "hessian"))
+            others = (number(row[f"{condition}_gradient"], 1) for condition in ("float64", "own"))
+            verdict = "yes" if row["holds"] else "[bold red]NO[/]"
+            cause = f"; {row['cause']}" if row["cause"] else ""
+            table.add_row(f" {escape(row['site'])}", str(row["charges"]), *exact, *others, verdict + escape(cause))
+    console.print(table)
+    _say(console, "Worst relative violation of each test: the loss under finite transformations, the gradient and the")
+    _say(
+        console,
+        "Hessian constraint, in float64 with norms' eps removed; then the gradient constraint with the eps, and",
+    )
+    _say(console, "in the model's own precision.")

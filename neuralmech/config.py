@@ -1,0 +1,240 @@
+"""The typed configuration of a run, with units, and every check that can be made before anything starts.
+
+Hydra composes plain YAML; `resolve` turns the result into these dataclasses once, at the boundary.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from neuralmech.checks import check_at_least, check_choice
+from neuralmech.data import DATASETS
+from neuralmech.errors import UserError
+from neuralmech.models import MODELS
+from neuralmech.schedules import SCHEDULES
+from neuralmech.symmetry.group import FAMILIES
+
+PRECISIONS = ("fp32", "fp64")
+
+
+@dataclass
+class ScheduleConfig:
+    """Learning rate over the run, as a factor on ``optim.lr``.
+
+    `warmup` is the number of steps of linear warm-up before the schedule proper.
+    """
+
+    name: str = "constant"
+    warmup: int = 0
+    min_factor: float = 0.0
+    step_size: int = 1000
+    gamma: float = 0.1
+
+    def check(self) -> None:
+        """Raise a `UserError` for impossible values."""
+        check_choice("optim.schedule.name", self.name, SCHEDULES)
+        check_at_least("optim.schedule.warmup", self.warmup, 0)
+        check_at_least("optim.schedule.min_factor", self.min_factor, 0)
+        check_at_least("optim.schedule.step_size", self.step_size, 1)
+        if not self.gamma > 0:
+            raise UserError(f"optim.schedule.gamma={self.gamma} must be positive; 0.1 divides lr by ten")
+
+
+@dataclass
+class OptimConfig:
+    """PyTorch's SGD: η, β, δ, λ."""
+
+    name: str = "sgd"
+    lr: float = 0.1
+    momentum: float = 0.0
+    dampening: float = 0.0
+    nesterov: bool = False
+    weight_decay: float = 0.0
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+
+    def check(self) -> None:
+        """Raise a `UserError` for values that SGD does not allow."""
+        check_choice("optim.name", self.name, ("sgd",))
+        if not 0 < self.lr < float("inf"):
+            raise UserError(f"optim.lr={self.lr} must be a positive number, such as 0.1")
+        if not 0 <= self.momentum < 1:
+            raise UserError(f"optim.momentum={self.momentum} must lie in [0, 1); use 0 for none")
+        if not 0 <= self.dampening < 1:
+            raise UserError(f"optim.dampening={self.dampening} must lie in [0, 1); use 0 for none")
+        if not 0 <= self.weight_decay < float("inf"):
+            raise UserError(f"optim.weight_decay={self.weight_decay} must not be negative; use 0 for none")
+        if self.nesterov and (self.momentum == 0 or self.dampening != 0):
+            raise UserError(
+                "optim.nesterov=true needs optim.momentum > 0 and optim.dampening=0; set them or use nesterov=false"
+            )
+        self.schedule.check()
+
+
+@dataclass
+class TrackConfig:
+    """Which families to record (null: all that the model has), and at which steps."""
+
+    families: list[str] | None = None
+    every: int = 1
+    block: int = 256
+
+    def check(self) -> None:
+        """Raise a `UserError` for unknown families or empty schedules."""
+        for family in self.families or ():
+            check_choice("track.families", family, FAMILIES)
+        check_at_least("track.every", self.every, 1)
+        check_at_least("track.block", self.block, 1)
+
+
+@dataclass
+class TrainConfig:
+    """Length in optimiser steps or in epochs; `eval_every` in steps (0: at the end only).
+
+    `precision` is that of parameters and activations, `loss_precision` that of the softmax cross-entropy. In
+    float32 a confident sample's probability rounds to one while the others' do not vanish, so the gradient
+    over the classes does not sum to zero and the translation symmetry is visibly broken; hence fp64.
+    """
+
+    steps: int | None = 2000
+    epochs: float | None = None
+    eval_every: int = 500
+    precision: str = "fp32"
+    loss_precision: str = "fp64"
+
+    def check(self) -> None:
+        """Raise a `UserError` unless exactly one length is given."""
+        if (self.steps is None) == (self.epochs is None):
+            raise UserError("train.steps and train.epochs: give one of them and set the other to null")
+        if self.steps is not None:
+            check_at_least("train.steps", self.steps, 1)
+        if self.epochs is not None and not 0 < self.epochs < float("inf"):
+            raise UserError(f"train.epochs={self.epochs} must be a positive number")
+        check_at_least("train.eval_every", self.eval_every, 0)
+        check_choice("train.precision", self.precision, PRECISIONS)
+        check_choice("train.loss_precision", self.loss_precision, ("model", "fp64"))
+
+
+@dataclass
+class Config:
+    """One run. `model` and `data` are the options of the architecture and the data set that they name."""
+
+    model: Any
+    data: Any
+    optim: OptimConfig
+    track: TrackConfig
+    train: TrainConfig
+    seed: int = 0
+    device: str = "auto"
+
+    def check(self) -> None:
+        """Check every part and what holds between them."""
+        for part in (self.model, self.data, self.optim, self.track, self.train):
+            part.check()
+        if not 0 <= self.seed < 2**63:
+            raise UserError(f"seed={self.seed} must lie in [0, 2^63); use a smaller one")
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            raise UserError(f"device={self.device} is unknown; choose auto, cpu, cuda or cuda:N")
+
+
+def resolve(raw: DictConfig | Mapping[str, Any]) -> Config:
+    """Turn a composed Hydra config into a checked `Config`.
+
+    Raises
+    ------
+    UserError
+        With the key, what is wrong with its value, and the remedy, in one line.
+    """
+    values: dict[str, Any] = dict(
+        cast(Mapping[str, Any], OmegaConf.to_container(raw, resolve=True)) if isinstance(raw, DictConfig) else raw
+    )
+    values.pop("experiment", None)
+    if isinstance(values.get("model"), dict) and "_target_" in values["model"]:
+        values["model"] = _target(values["model"])
+    parts = {
+        "model": _options("model", values, MODELS),
+        "data": _options("data", values, DATASETS),
+        "optim": OptimConfig,
+        "track": TrackConfig,
+        "train": TrainConfig,
+    }
+    typed = {key: _typed(key, schema, values.pop(key, {})) for key, schema in parts.items()}
+    _reject_unknown("", values, ("seed", "device", *parts, "experiment"))
+    plain = _typed("", _Rest, values)
+    config = Config(**typed, seed=plain.seed, device=plain.device)
+    config.check()
+    return config
+
+
+def to_yaml(config: Config) -> str:
+    """The resolved configuration as YAML, for the record."""
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def _target(group: Mapping[str, Any]) -> dict[str, Any]:
+    """``model._target_`` and its arguments; options of a named model that was the default do not count."""
+    if group["_target_"] == "???":
+        raise UserError("model._target_ is missing; set model._target_=my_package.MyNet")
+    arguments = {k: v for k, v in group.items() if k != "_target_"}
+    if "name" in arguments:
+        for key in ("name", *(f.name for f in fields(MODELS[arguments["name"]][0]) if f.name in arguments)):
+            arguments.pop(key, None)
+    return {"name": "_target_", "target": str(group["_target_"]), "arguments": arguments}
+
+
+@dataclass
+class _Rest:
+    seed: int = 0
+    device: str = "auto"
+
+
+def _options(key: str, values: Mapping[str, Any], registry: Mapping[str, tuple[type, Any]]) -> type:
+    group = values.get(key)
+    if not isinstance(group, dict) or "name" not in group:
+        raise UserError(
+            f"{key} is missing; choose one of {', '.join(registry)}, for instance {key}={next(iter(registry))}"
+        )
+    check_choice(key, str(group["name"]), registry)
+    return registry[group["name"]][0]
+
+
+def _typed(key: str, schema: Any, values: Any) -> Any:
+    """Merge values into a dataclass; type errors and unknown keys become one line."""
+    if not isinstance(values, dict):
+        raise UserError(f"{key}={values} must be a group of options, such as {key}.{fields(schema)[0].name}=…")
+    _reject_unknown(key, values, [f.name for f in fields(schema)])
+    for f in fields(schema):
+        nested = values.get(f.name)
+        if f.name in values and is_dataclass(f.default_factory):
+            known = [g.name for g in fields(f.default_factory)]
+            if not isinstance(nested, dict):
+                raise UserError(
+                    f"{key}.{f.name}={nested} is a group of options; set {key}.{f.name}.{known[0]}={nested}"
+                )
+            _reject_unknown(f"{key}.{f.name}", nested, known)
+        if isinstance(nested, str) and str(f.type).startswith("list"):
+            raise UserError(f"{key}.{f.name}={nested} must be a list, such as [{nested}]")
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), values))
+    except OmegaConfBaseException as error:
+        name = ".".join(part for part in (key, str(error.full_key or "")) if part)
+        text = (error.msg or str(error)).splitlines()[0]
+        raise UserError(f"{name}: {text}; see `neuralmech train --cfg job` for the expected types") from None
+
+
+def _reject_unknown(prefix: str, values: Mapping[str, Any], known) -> None:
+    for key in values:
+        if key not in known:
+            full = f"{prefix}.{key}" if prefix else str(key)
+            near = difflib.get_close_matches(str(key), list(known), n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+            raise UserError(f"{full} is no option; {hint}")
+
+
+__all__ = ["Config", "OptimConfig", "ScheduleConfig", "TrackConfig", "TrainConfig", "resolve", "to_yaml"]

@@ -1,0 +1,25 @@
+"""All laws, in the order in which tables and figures show them."""
+
+from __future__ import annotations
+
+from neuralmech.laws.discrete import Discrete, DiscreteBroken
+from neuralmech.laws.flow import FirstOrderFlow, GradientFlow, ModifiedFlow, WeightDecay
+from neuralmech.laws.system import Law
+
+LAWS: dict[str, Law] = {
+    law.name: law
+    for law in (GradientFlow(), WeightDecay(), FirstOrderFlow(), ModifiedFlow(), Discrete(), DiscreteBroken())
+}
+
+
+def law(name: str) -> Law:
+    """Return a law by its name in tables.
+
+    Raises
+    ------
+    KeyError
+        If there is no such law; the message lists them.
+    """
+    if name not in LAWS:
+        raise KeyError(f"no law {name!r}; there are {', '.join(LAWS)}")
+    return LAWS[name]

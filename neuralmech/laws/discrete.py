@@ -1,0 +1,90 @@
+"""The exact motion of a charge under PyTorch's SGD: algebra, no approximation."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from neuralmech.laws.system import Array, Hyperparameters, Law, repeat
+
+
+class Discrete(Law):
+    """State (Q, P = θᵀSb): P̃ = βP + (1−δ)λQ; Q ← Q − 2ηP̃ + η²D; P ← P̃ − ηD.
+
+    It follows from θ ← θ − ηu, u = b = βb + (1−δ)(g + λθ) and θᵀSg = 0. A linear charge c has the state
+    (c, s = ⟨a, b⟩): s ← βs + (1−δ)λc, c ← c − ηs, a forecast from the start alone. Under Nesterov
+    u = d + βb, so θᵀSu = λQ + βP̃ and P ← P̃ − ηB with B = uᵀSb.
+    """
+
+    name = "discrete"
+    label = "discrete"
+    heading = "discrete"
+    equation = r"Q_{k+1} = Q_k - 2\eta\tilde P_k + \eta^2 D_k,\quad \tilde P_k = \beta P_k + (1-\delta)\lambda Q_k"
+    source = "exact algebra of the SGD update"
+    inputs = ("drive_update", "drive_buffer")
+
+    def matrices(self, h: Hyperparameters, *, linear: bool) -> tuple[Array, Array]:
+        """Φ and Γ of one step, composed over the span."""
+        return repeat(lambda one: self._step(one, linear=linear), h)
+
+    def _step(self, h: Hyperparameters, *, linear: bool) -> tuple[Array, Array]:
+        phi = _homogeneous(h, decay=1 if linear else 2)
+        return phi, np.zeros((len(h), 2, 0)) if linear else _drives(h)
+
+    def initial(self, value: Array, inputs: Array, h: Hyperparameters, *, linear: bool) -> Array:
+        """(Q₀, 0): the momentum buffer is empty."""
+        return np.stack([value, np.zeros_like(value)])
+
+
+class DiscreteBroken(Discrete):
+    """The discrete law with the residual R = θᵀSg as an input: λQ becomes λQ + R.
+
+    Where the symmetry is broken (a BatchNorm eps, low precision) this closes what the discrete law leaves.
+    """
+
+    name = "discrete_broken"
+    label = "discrete + residual"
+    heading = "discrete\n+ R"
+    equation = r"\tilde P_k = \beta P_k + (1-\delta)(\lambda Q_k + R_k)"
+    source = "exact algebra of the SGD update"
+    inputs = ("residual", "drive_update", "drive_buffer")
+    linear_inputs = ("residual",)
+
+    def _step(self, h: Hyperparameters, *, linear: bool) -> tuple[Array, Array]:
+        """As for `Discrete`, with the residual as the first input."""
+        decay = 1 if linear else 2
+        parts = [_residual(h, decay)] if linear else [_residual(h, decay), _drives(h)]
+        return _homogeneous(h, decay), np.concatenate(parts, axis=2)
+
+
+def _lookahead(h: Hyperparameters) -> tuple[Array, Array]:
+    """(p, q): the update's form is θᵀSu = p·(λQ + R) + q·P."""
+    nesterov = h.nesterov.astype(float)
+    beta, gain = h.momentum, h.gain
+    return nesterov + (1 - nesterov + nesterov * beta) * gain, (1 - nesterov + nesterov * beta) * beta
+
+
+def _homogeneous(h: Hyperparameters, decay: int) -> Array:
+    fresh, old = _lookahead(h)
+    phi = np.empty((len(h), 2, 2))
+    phi[:, 0, 0] = 1 - decay * h.lr * fresh * h.weight_decay
+    phi[:, 0, 1] = -decay * h.lr * old
+    phi[:, 1, 0] = h.gain * h.weight_decay
+    phi[:, 1, 1] = h.momentum
+    return phi
+
+
+def _residual(h: Hyperparameters, decay: int) -> Array:
+    fresh, _ = _lookahead(h)
+    gamma = np.empty((len(h), 2, 1))
+    gamma[:, 0, 0] = -decay * h.lr * fresh
+    gamma[:, 1, 0] = h.gain
+    return gamma
+
+
+def _drives(h: Hyperparameters) -> Array:
+    """Γ for (D, B): the buffer's own drive is uᵀSb, which is D without Nesterov."""
+    gamma = np.zeros((len(h), 2, 2))
+    gamma[:, 0, 0] = h.lr**2
+    gamma[:, 1, 0] = np.where(h.nesterov, 0.0, -h.lr)
+    gamma[:, 1, 1] = np.where(h.nesterov, -h.lr, 0.0)
+    return gamma

@@ -1,0 +1,120 @@
+"""Continuous laws: gradient flow and what weight decay, momentum and the finite learning rate add to it.
+
+Time is counted in steps (t/η), so that a schedule of η needs nothing special; rates below are per unit of
+t = Σ η_k. `decay` is 2 for a quadratic charge and 1 for a linear one, which has no drive.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from neuralmech.laws.system import Array, Hyperparameters, Law, zero_order_hold
+
+
+class GradientFlow(Law):
+    """Q' = 0: under gradient flow a symmetry conserves its charge (Noether's theorem)."""
+
+    name = "gradient_flow"
+    label = "gradient flow"
+    heading = "gradient\nflow"
+    equation = r"\dot Q = 0"
+    source = "Kunin et al. 2021 (Neural Mechanics), section 4; Gluch & Urbanke 2021"
+
+    def matrices(self, h: Hyperparameters, *, linear: bool) -> tuple[Array, Array]:
+        """Φ = 1, no input."""
+        return np.ones((len(h), 1, 1)), np.zeros((len(h), 1, 0))
+
+
+class WeightDecay(Law):
+    """(1−β) Q' = −2λQ: weight decay and momentum, learning rate still infinitesimal.
+
+    With dampening δ the buffer takes in only the share 1−δ of each gradient, so λ becomes (1−δ)λ.
+    """
+
+    name = "weight_decay"
+    label = "weight decay"
+    heading = "weight\ndecay"
+    equation = r"(1-\beta)\,\dot Q = -2\lambda Q"
+    source = "Kunin et al. 2021 (Neural Mechanics), section 5"
+
+    def matrices(self, h: Hyperparameters, *, linear: bool) -> tuple[Array, Array]:
+        """Φ = exp(−2λη/(1−β)), no input."""
+        decay = 1 if linear else 2
+        rate = -decay * h.usual_gain * h.weight_decay * h.lr / (1 - h.momentum)
+        return np.exp(rate * h.span)[:, None, None], np.zeros((len(h), 1, 0))
+
+
+class FirstOrderFlow(Law):
+    """(1−β) Q' = −2λQ + η(1+β)D: the finite learning rate drives the charge.
+
+    For β = 0 this is the integral e^{−2λt}Q₀ + η∫e^{−2λ(t−τ)}D dτ. Under Nesterov momentum the friction gains
+    2βηλ and the drive is (1−β)D + 2β²B with B = uᵀSb.
+    """
+
+    name = "first_order_flow"
+    label = "first-order modified flow"
+    heading = "1st\norder"
+    equation = r"(1-\beta)\,\dot Q = -2\lambda Q + \eta(1+\beta)\,D"
+    source = "Kunin et al. 2021 (Neural Mechanics), section 6"
+    inputs = ("drive_update", "drive_buffer")
+
+    def matrices(self, h: Hyperparameters, *, linear: bool) -> tuple[Array, Array]:
+        """Exact step of the equation with the drive held over each step."""
+        friction, stiffness, drive = coefficients(h, linear=linear)
+        a = -h.lr * stiffness / friction
+        b = (h.lr / friction)[:, None] * drive
+        return zero_order_hold(a[:, None, None], b[:, None, :], h.span)
+
+
+class ModifiedFlow(Law):
+    """½η(1+β) Q'' + (1−β) Q' + 2λQ = η(1+β)D: a damped, driven harmonic oscillator.
+
+    State (Q, Q'). Over-damped for (1−β)² > 4λη(1+β) (translation: 2λη(1+β)), under-damped below.
+    """
+
+    name = "modified_flow"
+    label = "modified flow"
+    heading = "modified\nflow"
+    equation = r"\tfrac{\eta}{2}(1+\beta)\,\ddot Q + (1-\beta)\,\dot Q + 2\lambda Q = \eta(1+\beta)\,D"
+    source = "Kunin et al. 2021 (Neural Mechanics), section 6 and the momentum appendix"
+    inputs = ("drive_update", "drive_buffer")
+
+    def matrices(self, h: Hyperparameters, *, linear: bool) -> tuple[Array, Array]:
+        """Exact step of the oscillator with the drive held over each step."""
+        friction, stiffness, drive = coefficients(h, linear=linear)
+        inertia = (1 + h.momentum) / 2  # times η
+        a = np.zeros((len(h), 2, 2))
+        a[:, 0, 1] = h.lr
+        a[:, 1, 0] = -stiffness / inertia
+        a[:, 1, 1] = -friction / inertia
+        b = np.zeros((len(h), 2, drive.shape[1]))
+        b[:, 1, :] = drive / inertia[:, None]
+        return zero_order_hold(a, b, h.span)
+
+    def initial(self, value: Array, inputs: Array, h: Hyperparameters, *, linear: bool) -> Array:
+        """(Q₀, −2λQ₀/(1+β)): SGD starts with an empty momentum buffer.
+
+        Summing the exact update and integrating the oscillator over a run must leave no lasting difference;
+        at the start that asks for ½η(1+β)Q'₀ = −ηλQ₀, and for no part of the drive, which is held over
+        each step and so arrives half a step late already. Nesterov's first update is (1+β)(g + λθ): 1+2β
+        times as much.
+        """
+        decay = 1 if linear else 2
+        kick = 1 + 2 * np.where(h.nesterov, h.momentum, 0.0)
+        return np.stack([value, -decay * h.weight_decay * kick * value / (1 + h.momentum)])
+
+
+def coefficients(h: Hyperparameters, *, linear: bool) -> tuple[Array, Array, Array]:
+    """Friction of Q', stiffness of Q, and the weights (rows, inputs) of the drives D and B = uᵀSb.
+
+    Nesterov's update obeys u_k = βu_{k−1} + d_k + β(d_k − d_{k−1}); the last term is βη ḋ in the flow, and
+    2θᵀSḋ = 2λQ' + 2uᵀSd with uᵀSd = D − βB. With dampening, λ becomes (1−δ)λ.
+    """
+    decay, extra = (1, 0) if linear else (2, 1)
+    beta = h.momentum
+    lookahead = np.where(h.nesterov, beta, 0.0)
+    friction = 1 - beta + decay * lookahead * h.lr * h.weight_decay
+    stiffness = decay * h.usual_gain * h.weight_decay
+    update = h.lr * (1 + beta - 2 * lookahead)
+    buffer = 2 * h.lr * lookahead * beta
+    return friction, stiffness, np.stack([update, buffer], axis=1)[:, : 2 * extra]

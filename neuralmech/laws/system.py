@@ -1,0 +1,179 @@
+"""What a law is, and the one integrator that runs all of them.
+
+A law is x_{k+1} = Φ_k x_k + Γ_k w_k. The state x holds one to three numbers per charge, the first of them the
+charge; the inputs w are recorded drives. Φ_k and Γ_k depend on the hyperparameters of step k alone.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import expm
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """Hyperparameters of consecutive rows of a record, each of shape (rows,).
+
+    Attributes
+    ----------
+    lr, momentum, dampening, weight_decay
+        η, β, δ, λ of the step that starts at the row.
+    nesterov
+        Whether the step is Nesterov's.
+    span
+        Steps from this row to the next.
+    first
+        Whether the step is the first of the run: PyTorch then sets the momentum buffer to the gradient.
+    """
+
+    lr: Array
+    momentum: Array
+    dampening: Array
+    weight_decay: Array
+    nesterov: NDArray[np.bool_]
+    span: Array
+    first: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.lr)
+
+    @property
+    def gain(self) -> Array:
+        """Share of a new gradient that enters the momentum buffer: 1 − δ, and 1 on the first step or if β = 0."""
+        return np.where(self.first, 1.0, self.usual_gain)
+
+    @property
+    def usual_gain(self) -> Array:
+        """The same after the first step."""
+        return np.where(self.momentum == 0, 1.0, 1.0 - self.dampening)
+
+    def __getitem__(self, rows: slice) -> Hyperparameters:
+        return Hyperparameters(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
+
+
+class Law(ABC):
+    """One theory of how a charge moves.
+
+    Class attributes say what it is: `name` in files, `label` in figures, `heading` (two short lines) in the
+    terminal, `equation` (LaTeX, for a quadratic charge), `source`, and `inputs` and `linear_inputs`, the recorded
+    signals that drive it for a quadratic and a linear charge.
+    """
+
+    name: ClassVar[str]
+    label: ClassVar[str]
+    heading: ClassVar[str]
+    equation: ClassVar[str]
+    source: ClassVar[str]
+    inputs: ClassVar[tuple[str, ...]] = ()
+    linear_inputs: ClassVar[tuple[str, ...]] = ()
+
+    def signals(self, *, linear: bool, nesterov: bool) -> tuple[str, ...]:
+        """Signals that drive the law for a linear or quadratic charge."""
+        if linear:
+            return self.linear_inputs
+        return self.inputs if nesterov else tuple(s for s in self.inputs if s != "drive_buffer")
+
+    @abstractmethod
+    def matrices(self, h: Hyperparameters, *, linear: bool) -> tuple[Array, Array]:
+        """Φ of shape (rows, states, states) and Γ of shape (rows, states, inputs), inputs in full order."""
+
+    def initial(self, value: Array, inputs: Array, h: Hyperparameters, *, linear: bool) -> Array:
+        """State (states, charges) at the first row, from the charges there and the inputs of its step."""
+        return value[None, :]
+
+
+class Integration:
+    """A law run over a record in blocks; memory does not grow with the record.
+
+    Each call to `advance` takes the next rows and returns the law's charges there.
+    """
+
+    def __init__(self, law: Law, *, linear: bool) -> None:
+        self._law = law
+        self._linear = linear
+        self._state: Array | None = None
+
+    def advance(self, h: Hyperparameters, value: Array, inputs: Array) -> Array:
+        """Charges predicted at the block's rows: shape (rows, charges).
+
+        Parameters
+        ----------
+        h
+            Hyperparameters of the rows.
+        value
+            Measured charges at the block's first row; used once, at the first row of the record.
+        inputs
+            Drives, shape (rows, inputs, charges), in the order of ``law.signals``.
+        """
+        phi, gamma = self._law.matrices(h, linear=self._linear)
+        gamma = gamma[:, :, : inputs.shape[1]]
+        if self._state is None:
+            self._state = self._law.initial(value, inputs[0], h[:1], linear=self._linear)
+        forcing = gamma @ inputs  # (rows, states, charges)
+        out = np.empty((len(h), self._state.shape[1]))
+        state = self._state
+        for k in range(len(h)):
+            out[k] = state[0]
+            state = phi[k] @ state
+            state += forcing[k]
+        self._state = state
+        return out
+
+
+def zero_order_hold(a: Array, b: Array, duration: Array) -> tuple[Array, Array]:
+    """Exact step of x' = a x + b w over `duration` with w held.
+
+    ``expm([[a, b], [0, 0]]·duration) = [[Φ, Γ], [0, 1]]``, so over-, critically and under-damped systems and
+    singular a need no branches.
+
+    Parameters
+    ----------
+    a, b
+        Shapes (rows, states, states) and (rows, states, inputs).
+    duration
+        Shape (rows,).
+
+    Examples
+    --------
+    >>> phi, gamma = zero_order_hold(np.array([[[-1.0]]]), np.array([[[1.0]]]), np.array([2.0]))
+    >>> np.allclose([phi[0, 0, 0], gamma[0, 0, 0]], [np.exp(-2), 1 - np.exp(-2)])
+    True
+    """
+    rows, states, inputs = b.shape
+    system = np.zeros((rows, states + inputs, states + inputs))
+    system[:, :states, :states] = a
+    system[:, :states, states:] = b
+    system *= duration[:, None, None]
+    flat = system.reshape(rows, -1)
+    constant = bool((flat == flat[0]).all())  # then one exponential serves all rows
+    step = np.broadcast_to(expm(system[0]), system.shape) if constant else expm(system)
+    return step[:, :states, :states], step[:, :states, states:]
+
+
+def repeat(step: Callable[[Hyperparameters], tuple[Array, Array]], h: Hyperparameters) -> tuple[Array, Array]:
+    """Compose a law's one-step map over each row's span, the inputs held; only its first step can be the run's."""
+    phi, gamma = step(h)
+    if (h.span == 1).all():
+        return phi, gamma
+    rest = joined(*step(replace(h, first=np.zeros_like(h.first))))
+    powers = np.stack([np.linalg.matrix_power(m, int(n) - 1) for m, n in zip(rest, h.span, strict=True)])
+    states = phi.shape[1]
+    out = powers @ joined(phi, gamma)
+    return out[:, :states, :states], out[:, :states, states:]
+
+
+def joined(phi: Array, gamma: Array) -> Array:
+    """[[Φ, Γ], [0, 1]]: the step with its inputs, held, in the state."""
+    states, inputs = gamma.shape[1:]
+    step = np.zeros((len(phi), states + inputs, states + inputs))
+    step[:, :states, :states], step[:, :states, states:] = phi, gamma
+    step[:, states:, states:] = np.eye(inputs)
+    return step

@@ -1,0 +1,23 @@
+"""The record of a run: one HDF5 file that the capture half writes and the analysis half reads.
+
+This package imports nothing else of neuralmech and no torch; h5py and pandas only when they are needed.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from neuralmech.record.schema import FILE_NAME, SCHEMA_VERSION, RecordError
+
+if TYPE_CHECKING:
+    from neuralmech.record.reader import Charges, Record, open_record
+    from neuralmech.record.writer import RecordWriter
+
+_LAZY = {"Charges": "reader", "Record": "reader", "open_record": "reader", "RecordWriter": "writer"}
+
+__all__ = ["FILE_NAME", "SCHEMA_VERSION", "Charges", "Record", "RecordError", "RecordWriter", "open_record"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(f"neuralmech.record.{_LAZY[name]}"), name)
+    raise AttributeError(f"module 'neuralmech.record' has no attribute {name!r}")

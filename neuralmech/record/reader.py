@@ -1,0 +1,221 @@
+"""Read a record, also one that is still being written or was cut off by a crash."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import cached_property
+from io import BytesIO
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+import yaml
+from numpy.typing import NDArray
+
+from neuralmech.record.live import is_being_written, quiet_copy
+from neuralmech.record.schema import (
+    EVALUATION_COLUMNS,
+    FILE_NAME,
+    FORMAT,
+    SCHEMA_VERSION,
+    STEP_COLUMNS,
+    RecordError,
+)
+
+
+class Signal:
+    """A (rows, charges) dataset cut off at the committed rows; slicing reads from the file."""
+
+    def __init__(self, dataset: h5py.Dataset, rows: int) -> None:
+        self._dataset = dataset
+        self.shape = (rows, dataset.shape[1])
+
+    def __getitem__(self, key: Any) -> NDArray[np.float64]:
+        rows, rest = (key[0], key[1:]) if isinstance(key, tuple) else (key, ())
+        if rows is Ellipsis:
+            rows = slice(None)
+        if isinstance(rows, slice):
+            start, stop, step = rows.indices(self.shape[0])
+            return self._dataset[(slice(start, max(start, stop), step), *rest)]
+        if not -self.shape[0] <= rows < self.shape[0]:
+            raise IndexError(f"row {rows} is outside the {self.shape[0]} committed rows")
+        return self._dataset[(rows % self.shape[0], *rest)]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+
+class Charges:
+    """One family's charges: the signals as attributes, and what each column is."""
+
+    def __init__(self, name: str, group: h5py.Group, rows: int) -> None:
+        self.name = name
+        self.is_linear = group.attrs.get("form") == "linear"
+        self._group = group
+        self._rows = rows
+        self.signals = tuple(k for k in group if k != "index")
+
+    def __getattr__(self, signal: str) -> Signal:
+        if signal.startswith("_") or signal not in self.signals:
+            raise AttributeError(f"{self.name} charges have no signal {signal!r}; there are {', '.join(self.signals)}")
+        return Signal(self._group[signal], self._rows)
+
+    @cached_property
+    def index(self) -> pd.DataFrame:
+        """Site and channel of each column."""
+        raw = self._group["index"][:]
+        sites = [s.decode("utf-8", "replace") if isinstance(s, bytes) else str(s) for s in raw["site"]]
+        return pd.DataFrame({"site": sites, "channel": raw["channel"].astype(np.int64)})
+
+    def __len__(self) -> int:
+        return self._group["index"].shape[0]
+
+    def to_pandas(self, signal: str = "value") -> pd.DataFrame:
+        """One signal as a frame: a row per recorded row, columns (site, channel)."""
+        return pd.DataFrame(getattr(self, signal)[:], columns=pd.MultiIndex.from_frame(self.index))
+
+
+class Record:
+    """A record opened for reading; use `open_record`."""
+
+    def __init__(self, file: h5py.File, path: Path) -> None:
+        self._file = file
+        self.path = path
+        self.rows = int(file["committed"][()])
+        self.status = str(file.attrs.get("status", "running"))
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The resolved configuration of the run."""
+        loaded = yaml.safe_load(str(self._file.attrs["config"]))
+        return loaded if isinstance(loaded, dict) else {}
+
+    @cached_property
+    def provenance(self) -> dict[str, Any]:
+        """Git revision, library versions, seed and device of the run."""
+        versions = json.loads(str(self._file.attrs.get("versions", "{}")))
+        rest = {k: self._file.attrs[k] for k in ("git_revision", "seed", "device") if k in self._file.attrs}
+        return {**rest, "versions": versions}
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """Names of the recorded families."""
+        order = ("translation", "scale", "rescale")
+        found = list(self._file["charges"])
+        return tuple(sorted(found, key=lambda f: order.index(f) if f in order else len(order)))
+
+    def charges(self, family: str) -> Charges:
+        """Return the charges of a family.
+
+        Raises
+        ------
+        KeyError
+            If the record holds no such family.
+        """
+        if family not in self.families:
+            raise KeyError(f"{self.path} holds no {family!r} charges; it holds {', '.join(self.families)}")
+        return Charges(family, self._file["charges"][family], self.rows)
+
+    def steps(self, start: int = 0, stop: int | None = None) -> dict[str, NDArray]:
+        """Columns of ``/steps`` between two rows."""
+        end = self.rows if stop is None else min(stop, self.rows)
+        return {name: self._file["steps"][name][start:end] for name in STEP_COLUMNS}
+
+    def step_numbers(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Step of each of some rows, given in ascending order."""
+        return self._file["steps"]["step"][rows]
+
+    def evaluation(self) -> pd.DataFrame:
+        """Step, loss and accuracy on held-out data."""
+        group = self._file["evaluation"]
+        end = int(group["committed"][()])
+        return pd.DataFrame({name: group[name][:end] for name in EVALUATION_COLUMNS})
+
+    def steps_frame(self) -> pd.DataFrame:
+        """``/steps`` as a frame."""
+        return pd.DataFrame(self.steps())
+
+    def blocks(self, rows: int = 1024) -> Iterator[slice]:
+        """Consecutive row ranges that cover the record."""
+        for start in range(0, self.rows, rows):
+            yield slice(start, min(start + rows, self.rows))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> Record:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_record(path: str | Path) -> Record:
+    """Open a run folder or a record file for reading.
+
+    Raises
+    ------
+    RecordError
+        If there is no record, the file is damaged or no record, or a newer version wrote it.
+
+    Examples
+    --------
+    ``with open_record("outputs/run") as r: r.charges("scale").value[:]``
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / FILE_NAME
+    if not path.is_file():
+        raise RecordError(f"{path} does not exist; give a run folder that `neuralmech train` wrote")
+    return snapshot(path) if is_being_written(path) else _open(path, path)
+
+
+def _open(source: Path | BytesIO, path: Path) -> Record:
+    try:
+        file = h5py.File(source, "r", locking=False)
+    except OSError as error:
+        raise RecordError(f"{path} is not a readable HDF5 file ({_short(error)}); give a run folder") from None
+    try:
+        _check(file, path)
+        return Record(file, path)
+    except BaseException:
+        file.close()
+        raise
+
+
+def snapshot(path: Path) -> Record:
+    """Read a record that a running process writes, as it was at one moment, from a copy in memory.
+
+    Reading the file itself could meet its index half rewritten: ``committed`` guards rows, not that.
+    """
+    return _open(BytesIO(quiet_copy(path)), path)
+
+
+def _check(file: h5py.File, path: Path) -> None:
+    if file.attrs.get("format") != FORMAT:
+        raise RecordError(f"{path} is an HDF5 file but no neuralmech record; give a run folder")
+    version = file.attrs.get("schema_version")
+    if not isinstance(version, (int, np.integer)) or version > SCHEMA_VERSION:
+        raise RecordError(
+            f"{path} has schema version {version}, this neuralmech reads up to {SCHEMA_VERSION}; upgrade neuralmech"
+        )
+    try:
+        committed = int(file["committed"][()])
+        columns = [file["steps"][name] for name in STEP_COLUMNS]
+        columns += [d for g in file["charges"].values() for k, d in g.items() if k != "index"]
+        short = [d.name for d in columns if d.shape[0] < committed]
+    except (KeyError, OSError, ValueError, AttributeError, TypeError) as error:
+        raise RecordError(f"{path} is damaged ({_short(error)}); train again or restore a copy") from None
+    if committed < 0 or short:
+        raise RecordError(f"{path} is damaged (fewer rows than committed in {short[:1]}); restore a copy")
+
+
+def _short(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0].strip("'\"") if str(error).strip() else type(error).__name__

@@ -1,0 +1,47 @@
+"""Layout of a record, version 1.
+
+======================================  ===============================================================
+``/`` attributes                        ``format``, ``schema_version``, ``config`` (YAML), ``git_revision``,
+                                        ``versions`` (JSON), ``seed``, ``device``, ``status``
+``/committed``                          number of rows that are whole; readers take only these
+``/steps/<column>``                     one number per row, see `STEP_COLUMNS`
+``/charges/<family>/<signal>``          float64, shape (rows, charges), see `SIGNALS`
+``/charges/<family>/index``             for each column its ``site`` and ``channel``
+``/evaluation/{step, loss, accuracy}``  on held-out data, with a ``committed`` of its own
+======================================  ===============================================================
+
+Row k holds the charges at θ_k and the drives of the step from θ_k to θ_{k+1}. Drives are raw signals, never
+weighted or integrated in advance, so laws can change without training again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+FORMAT = "neuralmech record"
+SCHEMA_VERSION = 1
+FILE_NAME = "record.h5"
+
+# Hyperparameters are those of the step from θ_k; time is Σ_{j<k} η_j; loss is that of the batch at θ_k.
+STEP_COLUMNS: dict[str, Any] = {
+    "step": "int64",
+    "time": "float64",
+    "lr": "float64",
+    "momentum": "float64",
+    "dampening": "float64",
+    "weight_decay": "float64",
+    "nesterov": "int8",
+    "loss": "float64",
+}
+
+# With the charge's form q(·) = ⟨a, ·⟩ or (·)ᵀS(·), the update direction u = (θ_k − θ_{k+1})/η and the gradient g:
+#   value q(θ), drive_update q(u), drive_gradient q(g), residual ⟨a, g⟩ or θᵀSg; under Nesterov momentum also
+#   drive_buffer uᵀSb with the momentum buffer b after the step (⟨a, b⟩ for a linear charge).
+SIGNALS = ("value", "drive_update", "drive_gradient", "residual")
+NESTEROV_SIGNAL = "drive_buffer"
+
+EVALUATION_COLUMNS: dict[str, Any] = {"step": "int64", "loss": "float64", "accuracy": "float64"}
+
+
+class RecordError(ValueError):
+    """A file that is no record, is damaged, or was written by a newer version; the message says which."""

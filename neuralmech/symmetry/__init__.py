@@ -1,0 +1,1 @@
+"""Which transformations of the parameters leave the loss unchanged, and the charges they imply."""

@@ -1,0 +1,238 @@
+"""From the null spaces to charges: signs, families, order and names."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+
+from neuralmech.symmetry.group import Axis, Family, FamilyName, Term, axis_entries
+from neuralmech.symmetry.scale import ScaleAlgebra
+from neuralmech.symmetry.shift import ShiftAlgebra
+from neuralmech.symmetry.system import Solution
+
+Shapes = Mapping[str, torch.Size]
+Signature = tuple[tuple[str, int], ...]  # (parameter, sign) in the order of the model's parameters
+
+
+def translation_family(
+    algebra: ShiftAlgebra, solution: Solution, shapes: Shapes, idle: Mapping[str, list[int]]
+) -> Family:
+    """Charges of all translations: per component of the null space, one for each column of its weights.
+
+    `idle` names further entries without any gradient (a scale symmetry that moves one entry alone: BatchNorm's
+    weight before another BatchNorm); each is a charge by itself.
+    """
+    components = solution.dimension + sum(len(entries) for entries in idle.values())
+    parts: list[Term] = []
+    taken = solution.dimension
+    for name, entries in idle.items():
+        place = (np.arange(taken, taken + len(entries)), np.array(entries))
+        shape = (components, math.prod(shapes[name]))
+        alone = sparse.csr_array((np.ones(len(entries)), place), shape=shape)
+        parts.append(Term(name, "entries", alone, np.zeros(0, dtype=np.int64)))
+        taken += len(entries)
+    for name, shape in shapes.items():
+        if name in algebra.entry_ids:
+            parts.append(_part(name, "entries", solution.values(algebra.entry_ids[name]), 1))
+        elif name in algebra.weights:
+            axis, ids = algebra.weights[name]
+            parts.append(_part(name, axis, solution.values(ids), math.prod(shape) // max(ids.size, 1)))
+    for part in parts:
+        part.coefficients.resize((components, part.coefficients.shape[1]))
+    order, signatures, firsts, _ = _ordered(parts, components)
+    widths = np.ones(components, dtype=np.int64)
+    for part in parts:
+        widths[np.unique(part.coefficients.tocoo().row)] = part.width
+    widths = widths[order]
+    first = np.concatenate([[0], np.cumsum(widths)[:-1]]).astype(np.int64)
+    sites = [_translation_site(s) for s in signatures]
+    terms = [Term(p.parameter, p.axis, rows, first, p.width) for p in parts if (rows := p.coefficients[order]).nnz]
+    channels = _translation_channels(sites, widths, firsts)
+    return Family("translation", tuple(terms), tuple(np.repeat(sites, widths).tolist()), channels)
+
+
+def _translation_channels(sites: list[str], widths: NDArray, firsts: list[int]) -> NDArray[np.int64]:
+    """Number the charges: by entry for single parameters, by column (on from component to component) else."""
+    taken: dict[str, int] = {}
+    channels = []
+    for site, width, first in zip(sites, widths.tolist(), firsts, strict=True):
+        start = first if width == 1 else taken.get(site, 0)
+        taken[site] = start + width
+        channels.append(np.arange(start, start + width))
+    return np.concatenate(channels or [np.zeros(0)]).astype(np.int64)
+
+
+def diagonal_families(
+    scales: ScaleAlgebra, shifts: ShiftAlgebra, shift_solution: Solution, shapes: Shapes
+) -> tuple[list[Family], dict[str, list[int]]]:
+    """Charges of scale and rescale symmetries, and the entries that such a symmetry moves alone.
+
+    An entry moved alone has no gradient, and neither has one that a translation moves alone (a bias before
+    BatchNorm): both are left to translation.
+    """
+    solution = scales.system.solve()
+    dead = _dead_entries(shifts, shift_solution, shapes)
+    parts: list[Term] = []
+    for name in shapes:
+        if name in scales.entry_ids:
+            values = solution.values(scales.entry_ids[name])
+            if name in dead:
+                values = sparse.csr_array(values.multiply(~dead[name][:, None]))
+            parts.append(_part(name, "entries", values, 1))
+        elif name in scales.factors:
+            weight = scales.factors[name]
+            rows, columns = solution.values(weight.rows), -solution.values(weight.columns)
+            rows, columns = _without_cancelling(rows, columns, weight.groups)
+            parts.append(_part(name, "rows", rows, 1))
+            parts.append(_part(name, "columns", columns, 1, weight.groups))
+    idle = _moved_alone(parts, shapes, solution.dimension)
+    order, signatures, firsts, norms = _ordered(parts, solution.dimension)
+    kinds = [_kind(s) for s in signatures]
+    return [
+        _diagonal_family(name, [i for i, k in enumerate(kinds) if k == name], order, signatures, firsts, norms, parts)
+        for name in ("scale", "rescale")
+    ], idle
+
+
+def _moved_alone(parts: list[Term], shapes: Shapes, components: int) -> dict[str, list[int]]:
+    """Entries that a component moves alone; the component is removed from `parts`."""
+    moved = np.zeros(components, dtype=np.int64)
+    for part in parts:
+        per_element = math.prod(shapes[part.parameter]) // part.coefficients.shape[1]
+        moved += per_element * np.diff(part.coefficients.indptr)
+    idle: dict[str, list[int]] = {}
+    for part in parts:
+        csr = part.coefficients
+        alone = np.flatnonzero((moved == 1) & (np.diff(csr.indptr) == 1))
+        for component in alone.tolist():  # one row, column or entry of a single number: its index is the entry's
+            element = int(csr.indices[csr.indptr[component]])
+            shape = shapes[part.parameter]
+            idle.setdefault(part.parameter, []).append(int(axis_entries(part, shape)[element, 0]))
+            csr.data[csr.indptr[component]] = 0
+        csr.eliminate_zeros()
+    return {name: sorted(entries) for name, entries in idle.items()}
+
+
+def _diagonal_family(
+    name: FamilyName,
+    chosen: list[int],
+    order: NDArray,
+    signatures: list[Signature],
+    firsts: list[int],
+    norms: NDArray,
+    parts: list[Term],
+) -> Family:
+    scale = sparse.diags_array(1.0 / norms[chosen]) if chosen else None
+    first = np.arange(len(chosen), dtype=np.int64)
+    terms = []
+    for part in parts if scale is not None else ():
+        rows = sparse.csr_array(scale @ part.coefficients[order[chosen]])
+        if rows.nnz:
+            terms.append(Term(part.parameter, part.axis, rows, first, 1, part.groups))
+    sites = tuple(_diagonal_site(signatures[i]) for i in chosen)
+    return Family(name, tuple(terms), sites, np.array([firsts[i] for i in chosen], dtype=np.int64))
+
+
+def _part(name: str, axis: Axis, values: sparse.csr_array, width: int, groups: int = 1) -> Term:
+    coefficients = sparse.csr_array(values.T)
+    coefficients.eliminate_zeros()
+    return Term(name, axis, coefficients, np.zeros(0, dtype=np.int64), width, groups)
+
+
+def _without_cancelling(rows: sparse.csr_array, columns: sparse.csr_array, groups: int):
+    """Drop what cancels: a square weight inside a residual stream scales as r − c = 0 for the stream's charge."""
+    for g in range(groups):
+        r = slice(g * rows.shape[0] // groups, (g + 1) * rows.shape[0] // groups)
+        c = slice(g * columns.shape[0] // groups, (g + 1) * columns.shape[0] // groups)
+        cancel = _common(rows[r]) & _common(columns[c])
+        both = np.flatnonzero(cancel)
+        if both.size:
+            keep = sparse.diags_array((~cancel).astype(float))
+            rows = _replace(rows, r, rows[r] @ keep)
+            columns = _replace(columns, c, columns[c] @ keep)
+    return rows, columns
+
+
+def _common(block: sparse.csr_array) -> NDArray[np.bool_]:
+    """Which columns of `block` hold one and the same number, not zero, in every row."""
+    csc = sparse.csc_array(block)
+    full = np.diff(csc.indptr) == block.shape[0]
+    out = np.zeros(block.shape[1], dtype=bool)
+    for j in np.flatnonzero(full):
+        data = csc.data[csc.indptr[j] : csc.indptr[j + 1]]
+        out[j] = data[0] != 0 and bool((data == data[0]).all())
+    return out
+
+
+def _replace(matrix: sparse.csr_array, where: slice, block: sparse.csr_array) -> sparse.csr_array:
+    return sparse.csr_array(sparse.vstack([matrix[: where.start], block, matrix[where.stop :]]))
+
+
+def _dead_entries(shifts: ShiftAlgebra, solution: Solution, shapes: Shapes) -> dict[str, NDArray[np.bool_]]:
+    """Entries that a translation charge moves alone: the loss does not depend on them."""
+    values = {n: solution.values(shifts.entry_ids[n]) for n in shapes if n in shifts.entry_ids}
+    used = np.zeros(solution.dimension)
+    for matrix in values.values():
+        used += np.asarray((matrix != 0).sum(axis=0)).ravel()
+    for _, rows in shifts.weights.values():  # a component with weights is never a single entry
+        used += 2 * np.asarray((solution.values(rows) != 0).sum(axis=0)).ravel()
+    alone = (used == 1).astype(float)
+    dead = {name: np.asarray(abs(matrix) @ alone).ravel() > 0 for name, matrix in values.items()}
+    return {name: mask for name, mask in dead.items() if mask.any()}
+
+
+def _ordered(parts: list[Term], components: int) -> tuple[NDArray, list[Signature], list[int], NDArray]:
+    """Order the components by their first parameter and entry there.
+
+    Returns their order, what they move and with which sign, the index of the first entry moved, and its
+    coefficient. "First" prefers what grows (rows of a weight, entries) to what shrinks (columns).
+    """
+    lead = np.full((components, 3), np.iinfo(np.int64).max)  # (columns last, part, index)
+    coefficient = np.ones(components)
+    moved: list[list[tuple[str, int]]] = [[] for _ in range(components)]
+    for p, part in enumerate(parts):
+        csr = part.coefficients
+        for c in np.flatnonzero(np.diff(csr.indptr)).tolist():
+            span = slice(csr.indptr[c], csr.indptr[c + 1])
+            at = csr.indptr[c] + int(np.argmin(csr.indices[span]))
+            key = (int(part.axis == "columns"), p, int(csr.indices[at]))
+            if key < tuple(lead[c]):
+                lead[c], coefficient[c] = key, csr.data[at]
+            moved[c].extend((part.parameter, int(s)) for s in np.unique(np.sign(csr.data[span])))
+    order = np.lexsort(lead.T[::-1])
+    order = order[[bool(moved[c]) for c in order]]
+    signatures = [_oriented(moved[c], coefficient[c]) for c in order.tolist()]
+    return order, signatures, lead[order, 2].tolist(), coefficient[order]
+
+
+def _oriented(moved: Iterable[tuple[str, int]], coefficient: float) -> Signature:
+    return tuple(dict.fromkeys((name, sign if coefficient > 0 else -sign) for name, sign in moved))
+
+
+def _kind(signature: Signature) -> FamilyName:
+    return "scale" if len({sign for _, sign in signature}) == 1 else "rescale"
+
+
+def _diagonal_site(signature: Signature) -> str:
+    grows = _layers(name for name, sign in signature if sign > 0)
+    shrinks = _layers(name for name, sign in signature if sign < 0)
+    return " -> ".join(side for side in (grows, shrinks) if side)
+
+
+def _layers(names: Iterable[str]) -> str:
+    """Join the layers' names; a residual stream's many writers are shortened."""
+    layers = list(dict.fromkeys(name.rpartition(".")[0] or name for name in names))
+    if len(layers) > 3:
+        return f"{layers[0]} + … + {layers[-1]} ({len(layers)} layers)"
+    return " + ".join(layers)
+
+
+def _translation_site(signature: Signature) -> str:
+    names = [(name, sign) for name, sign in signature]
+    text = names[0][0] + "".join(f" {'+' if sign > 0 else '-'} {name}" for name, sign in names[1:3])
+    return text if len(names) <= 3 else f"{text} … ({len(names)} parameters)"

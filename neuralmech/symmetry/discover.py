@@ -1,0 +1,109 @@
+"""Find every diagonal and every translation symmetry of a model's loss."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from neuralmech.errors import UserError
+from neuralmech.symmetry.assemble import diagonal_families, translation_family
+from neuralmech.symmetry.engine import walk
+from neuralmech.symmetry.group import FAMILIES, Family, Symmetries
+from neuralmech.symmetry.scale import ScaleAlgebra
+from neuralmech.symmetry.shift import ShiftAlgebra
+from neuralmech.symmetry.trace import Trace, trace
+
+Loss = Literal["cross_entropy", "mse"]
+LOSSES: tuple[Loss, ...] = ("cross_entropy", "mse")
+
+
+def find_symmetries(model: nn.Module, example_inputs: Tensor | tuple[Tensor, ...], loss: Loss = "cross_entropy"):
+    """Find the symmetries that hold for `model` in training mode at any parameters, on any data.
+
+    The model is traced, not run; its parameters and buffers are left as they are. Scale and rescale
+    symmetries are the null space of the constraints that each operation puts on the log-scales of channels;
+    translations are the shifts that the loss and the normalisation layers ignore (Neural Mechanics, Kunin et
+    al. 2021, section 3).
+
+    Parameters
+    ----------
+    model
+        Any module that ``torch.export`` can trace; it returns the logits (the predictions for ``mse``).
+    example_inputs
+        A small batch (two or more samples) of the shape that the model expects.
+    loss
+        ``cross_entropy`` ignores a shift of all logits together; ``mse`` ignores nothing. Logits are (batch,
+        classes), (batch, tokens, classes) or (batch, classes, height, width).
+
+    Returns
+    -------
+    Symmetries
+        Charges by family, parameters without a symmetry with the reason, barriers.
+
+    Raises
+    ------
+    UserError
+        If the loss is unknown or the model cannot be traced.
+
+    Examples
+    --------
+    >>> import torch
+    >>> net = nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 3))
+    >>> found = find_symmetries(net, torch.randn(2, 5))
+    >>> found.sites
+    {'translation': {'2.weight': 6, '2.bias': 1}, 'rescale': {'0 -> 2': 6}}
+    >>> found.generators()["rescale"].shape
+    (6, 57)
+    """
+    if loss not in LOSSES:
+        raise UserError(f"loss={loss!r} is unknown; choose one of {', '.join(LOSSES)}")
+    inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
+    traced = trace(model, inputs)
+    if traced.output.meta["val"].dim() < 2:
+        raise UserError(f"model: {type(model).__name__} returns one number per sample; return (batch, classes)")
+    shifts = _shifts(traced, loss)
+    scales = _scales(traced)
+    solution = shifts.system.solve()
+    diagonal, idle = diagonal_families(scales, shifts, solution, traced.shapes)
+    found = [translation_family(shifts, solution, traced.shapes, idle), *diagonal]
+    families = {f.name: f for f in sorted(found, key=lambda f: FAMILIES.index(f.name)) if len(f)}
+    return Symmetries(
+        families=families,
+        shapes={name: tuple(shape) for name, shape in traced.shapes.items()},
+        uncovered=_uncovered(traced, families, scales),
+        barriers=tuple(dict.fromkeys(scales.barriers)),
+    )
+
+
+def _scales(traced: Trace) -> ScaleAlgebra:
+    algebra = ScaleAlgebra(traced.frozen)
+    algebra.forbid(walk(traced, algebra), "its scale is read by the loss")
+    return algebra
+
+
+def _shifts(traced: Trace, loss: Loss) -> ShiftAlgebra:
+    algebra = ShiftAlgebra(traced.frozen)
+    output = walk(traced, algebra)
+    if loss == "cross_entropy":
+        shape = traced.output.meta["val"].shape
+        classes = 2 if len(shape) == 3 else 1
+        algebra.ignore(output, shape, (classes,), "the loss ignores only a common shift")
+    else:
+        algebra.forbid(output, "the loss ignores no shift")
+    return algebra
+
+
+def _uncovered(traced: Trace, families: dict[str, Family], scales: ScaleAlgebra) -> dict[str, str]:
+    covered = {t.parameter for f in families.values() for t in f.terms if t.coefficients.nnz}
+    reasons = {}
+    for name in traced.shapes:
+        if name in covered:
+            continue
+        if name in traced.frozen:
+            reasons[name] = "frozen (requires_grad=False)"
+        elif name not in scales.used:
+            reasons[name] = "no gradient: the loss does not read it"
+        else:
+            reasons[name] = "; ".join(scales.why_fixed(name)) or "its factors cancel"
+    return reasons

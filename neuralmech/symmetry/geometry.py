@@ -1,0 +1,164 @@
+"""Shapes that the scale and the shift rules share: what a norm normalises over, what a pool looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+# Operations that only move, copy or drop elements: both algebras run the real operation on their variables.
+MOVEMENT = (
+    "_to_copy", "_unsafe_view", "alias", "broadcast_to", "cat", "chunk", "clone", "constant_pad_nd",
+    "contiguous", "expand", "flatten", "flip", "lift_fresh_copy", "movedim", "narrow", "pad", "permute",
+    "pixel_shuffle", "pixel_unshuffle", "repeat", "reshape", "roll", "select", "slice", "split",
+    "split_with_sizes", "squeeze", "stack", "t", "to", "transpose", "type_as", "unbind", "unflatten", "unfold",
+    "unsqueeze", "view",
+)  # fmt: skip
+
+
+def move(node: fx.Node, args: tuple, kwargs: dict[str, Any]) -> Any:
+    """Run a movement operation on tensors of variables."""
+    name = node.target.overloadpacket.__name__  # type: ignore[union-attr]
+    if name in ("view", "_unsafe_view"):  # expanded variables have no compatible strides
+        return args[0].reshape(args[1])
+    if name in ("_to_copy", "contiguous", "clone", "alias", "lift_fresh_copy", "type_as", "to"):
+        return args[0]
+    if name in ("constant_pad_nd", "pad"):
+        return _pad(*args, **kwargs)
+    result = node.target(*args, **kwargs)  # type: ignore[operator]
+    return tuple(result) if isinstance(result, list) else result
+
+
+def narrow(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Narrow to 1 every dimension along which all of the equally shaped tensors are constant."""
+    for d in range(tensors[0].dim()):
+        if tensors[0].shape[d] > 1 and all(t.stride(d) == 0 or bool((t == t.narrow(d, 0, 1)).all()) for t in tensors):
+            tensors = tuple(t.narrow(d, 0, 1) for t in tensors)
+    return tensors
+
+
+def _pad(x: Tensor, widths: Sequence[int], mode: Any = "constant", value: Any = None) -> Tensor:
+    """Pad variables as the tensor is padded; with a constant, the padding is left as it is (0)."""
+    if not isinstance(mode, str) or mode == "constant":
+        return torch.nn.functional.pad(x, widths, value=0)
+    return torch.nn.functional.pad(x.double(), widths, mode=mode).long()  # exact below 2⁵³
+
+
+@dataclass(frozen=True)
+class Norm:
+    """What a normalisation layer ignores.
+
+    It ignores the scale of every slice of ``x.reshape(view)`` along `dims` and, if `centred`, a constant added
+    to it; then weight and bias, if any, act along ``x.reshape(affine)``'s only dimension that is not 1.
+    """
+
+    view: tuple[int, ...]
+    dims: tuple[int, ...]
+    affine: tuple[int, ...]
+    weight: Any
+    bias: Any
+    centred: bool = True
+
+
+def batch_norm(x: torch.Size, weight: Any, bias: Any, *rest: Any) -> Norm | None:
+    """BatchNorm: each channel over the batch and all positions; None with running statistics, which are no norm."""
+    training = rest[0] if rest and isinstance(rest[0], bool) else rest[2]
+    if not training:
+        return None
+    dims = tuple(d for d in range(len(x)) if d != 1)
+    return Norm(tuple(x), dims, tuple(n if d == 1 else 1 for d, n in enumerate(x)), weight, bias)
+
+
+def layer_norm(x: torch.Size, normalized: Sequence[int], weight: Any = None, bias: Any = None, *_: Any) -> Norm:
+    """LayerNorm: the last ``len(normalized)`` dimensions together, each sample and position alone."""
+    first = len(x) - len(normalized)
+    return Norm(tuple(x), tuple(range(first, len(x))), (*([1] * first), *normalized), weight, bias)
+
+
+def rms_norm(x: torch.Size, normalized: Sequence[int], weight: Any = None, *_: Any) -> Norm:
+    """RMSNorm: as LayerNorm, but no mean is subtracted."""
+    norm = layer_norm(x, normalized, weight)
+    return Norm(norm.view, norm.dims, norm.affine, weight, None, centred=False)
+
+
+def instance_norm(x: torch.Size, weight: Any, bias: Any, mean: Any, variance: Any, own: bool, *_: Any) -> Norm | None:
+    """InstanceNorm: each channel over all positions, each sample alone; None with running statistics."""
+    if not own:
+        return None
+    affine = tuple(n if d == 1 else 1 for d, n in enumerate(x))
+    return Norm(tuple(x), tuple(range(2, len(x))), affine, weight, bias)
+
+
+def group_norm(x: torch.Size, groups: int, weight: Any = None, bias: Any = None, *_: Any) -> Norm:
+    """GroupNorm: the channels of a group over all positions, each sample alone."""
+    view = (x[0], groups, x[1] // groups, *x[2:])
+    affine = tuple(n if d == 1 else 1 for d, n in enumerate(x))
+    return Norm(view, tuple(range(2, len(view))), affine, weight, bias)
+
+
+NORMS: dict[str, Callable[..., Norm | None]] = {
+    "_native_batch_norm_legit_functional": batch_norm,
+    "_native_batch_norm_legit": batch_norm,
+    "layer_norm": layer_norm,
+    "group_norm": group_norm,
+    "instance_norm": instance_norm,
+    "rms_norm": rms_norm,
+}
+
+PADDING = -1
+
+
+def pool_windows(x: Tensor, out: torch.Size, kernel: Any, stride: Any, padding: Any = 0, dilation: Any = 1) -> Tensor:
+    """Elements under each window of a pool: shape ``(*out, window)``, `PADDING` where a window sticks out.
+
+    Examples
+    --------
+    >>> pool_windows(torch.tensor([[5, 6, 7]]), torch.Size([1, 2]), 2, 2, 1).tolist()
+    [[[-1, 5], [6, 7]]]
+    """
+    rank = _rank(x, out, kernel)
+    sizes = [spread(v, rank) for v in (kernel, stride or kernel, padding, dilation)]
+    tables = []
+    for d, (k, s, p, gap) in enumerate(zip(*sizes, strict=True)):
+        n = x.shape[x.dim() - rank + d]
+        at = torch.arange(out[len(out) - rank + d])[:, None] * s - p + torch.arange(k)[None, :] * gap
+        tables.append(torch.where((at >= 0) & (at < n), at, n))
+    return _gather(x, tables)
+
+
+def adaptive_windows(x: Tensor, out: torch.Size, rank: int) -> Tensor:
+    """Elements under each window of an adaptive pool, as in `pool_windows`."""
+    tables = []
+    for d in range(rank):
+        n, m = x.shape[x.dim() - rank + d], out[len(out) - rank + d]
+        first = [i * n // m for i in range(m)]
+        last = [-((-(i + 1) * n) // m) for i in range(m)]
+        width = max(b - a for a, b in zip(first, last, strict=True))
+        at = torch.tensor(first)[:, None] + torch.arange(width)[None, :]
+        tables.append(torch.where(at < torch.tensor(last)[:, None], at, n))
+    return _gather(x, tables)
+
+
+def _gather(x: Tensor, tables: list[Tensor]) -> Tensor:
+    rank, lead = len(tables), x.dim() - len(tables)
+    for d in reversed(range(rank)):
+        dim = lead + d
+        blank = torch.full_like(x.narrow(dim, 0, 1), PADDING)
+        x = torch.cat([x, blank], dim).index_select(dim, tables[d].flatten())
+        x = x.unflatten(dim, tuple(tables[d].shape)).movedim(dim + 1, -1)
+    return x.flatten(start_dim=lead + rank)
+
+
+def _rank(x: Tensor, out: torch.Size, kernel: Any) -> int:
+    if isinstance(kernel, (list, tuple)) and len(kernel) > 1:
+        return len(kernel)
+    return 1 if x.dim() <= 3 and len(out) <= 3 else x.dim() - 2
+
+
+def spread(value: Any, rank: int) -> list[int]:
+    """One number per dimension of a kernel, stride or padding."""
+    values = list(value) if isinstance(value, (list, tuple)) else [value]
+    return values * rank if len(values) == 1 else values

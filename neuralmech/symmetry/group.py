@@ -1,0 +1,164 @@
+"""Symmetry groups as data: which entries of which parameters a charge is made of, and where it lives."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from neuralmech.symmetry.engine import Barrier
+
+FamilyName = Literal["translation", "scale", "rescale"]
+FAMILIES: tuple[FamilyName, ...] = ("translation", "scale", "rescale")
+LINEAR_FAMILIES = frozenset({"translation"})
+Axis = Literal["entries", "rows", "columns"]
+
+
+@dataclass(frozen=True)
+class Term:
+    """One parameter's part in the generators of a family, in factored form.
+
+    A weight of shape (O, I/groups, …) is never written out entry by entry: its part of a diagonal generator
+    is constant along rows (first dimension) or columns (groups × second dimension); its part of a
+    translation is one number per row, the same for each of the `width` columns, which are charges of their
+    own.
+
+    Attributes
+    ----------
+    parameter
+        Name in ``model.named_parameters()``.
+    axis
+        What `coefficients` runs over.
+    coefficients
+        Sparse, shape (components, length of the axis).
+    first
+        Index of each component's first charge.
+    width
+        Charges per component: the number of entries in a row for a translated weight, otherwise 1.
+    groups
+        Groups of a grouped convolution.
+    """
+
+    parameter: str
+    axis: Axis
+    coefficients: sparse.csr_array
+    first: NDArray[np.int64]
+    width: int = 1
+    groups: int = 1
+
+
+@dataclass(frozen=True)
+class Family:
+    """All charges of one kind.
+
+    Attributes
+    ----------
+    name
+        ``translation``: charge ⟨a, θ⟩. ``scale``, ``rescale``: charge Σ_j m_j θ_j² with M = diag(m); all m_j of
+        one sign for scale.
+    sites, channels
+        For each charge: the layers whose parameters it moves, and its number there.
+    """
+
+    name: FamilyName
+    terms: tuple[Term, ...]
+    sites: tuple[str, ...]
+    channels: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.sites)
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether the charges are linear in the parameters (translation)."""
+        return self.name in LINEAR_FAMILIES
+
+    def site_counts(self) -> dict[str, int]:
+        """Site → number of charges, in order."""
+        counts: dict[str, int] = {}
+        for site in self.sites:
+            counts[site] = counts.get(site, 0) + 1
+        return counts
+
+
+@dataclass(frozen=True)
+class Symmetries:
+    """What `find_symmetries` returns.
+
+    Attributes
+    ----------
+    families
+        Family name → its charges; families without charges are absent.
+    shapes
+        Parameter name → shape, in the order of ``model.parameters()``.
+    uncovered
+        Parameter → why no charge contains it.
+    barriers
+        Operations at which symmetries end because no rule covers them.
+    """
+
+    families: Mapping[str, Family]
+    shapes: Mapping[str, tuple[int, ...]]
+    uncovered: Mapping[str, str]
+    barriers: tuple[Barrier, ...]
+
+    @property
+    def sites(self) -> dict[str, dict[str, int]]:
+        """Family → site → number of charges."""
+        return {name: family.site_counts() for name, family in self.families.items()}
+
+    def generators(self) -> dict[str, sparse.csr_array]:
+        """Family → sparse matrix (charges × parameters), flattened in the order of ``model.parameters()``.
+
+        A row is the vector a of a translation, the diagonal of M of a scale or rescale symmetry.
+        """
+        return {name: generator_matrix(family, self.shapes) for name, family in self.families.items()}
+
+    def covered_parameters(self) -> int:
+        """Count the scalar parameters that are in at least one charge."""
+        touched = [np.asarray(abs(g).sum(axis=0)).ravel() for g in self.generators().values()]
+        return int(np.count_nonzero(sum(touched))) if touched else 0
+
+
+def offsets(shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
+    """Where each parameter starts in the flattened parameter vector."""
+    starts = np.cumsum([0, *(math.prod(s) for s in shapes.values())])
+    return dict(zip(shapes, starts.tolist(), strict=False))
+
+
+def generator_matrix(family: Family, shapes: Mapping[str, Sequence[int]]) -> sparse.csr_array:
+    """Write a family's generators out in full: sparse, shape (charges, parameters)."""
+    starts = offsets(shapes)
+    total = sum(math.prod(s) for s in shapes.values())
+    rows, columns, data = [], [], []
+    for term in family.terms:
+        part = term.coefficients.tocoo()
+        entries = axis_entries(term, shapes[term.parameter])[part.col]  # (nonzeros, entries per axis element)
+        charges = np.repeat(term.first[part.row][:, None], entries.shape[1], axis=1)
+        if term.width > 1:
+            charges = charges + np.arange(term.width)
+        rows.append(charges.ravel())
+        columns.append((starts[term.parameter] + entries).ravel())
+        data.append(np.repeat(part.data, entries.shape[1]))
+    triple = (np.concatenate(data), (np.concatenate(rows), np.concatenate(columns)))
+    matrix = sparse.csr_array(triple, shape=(len(family), total))
+    matrix.sum_duplicates()
+    matrix.eliminate_zeros()
+    return matrix
+
+
+def axis_entries(term: Term, shape: Sequence[int]) -> NDArray[np.int64]:
+    """Flat indices of the parameter's entries under each element of a term's axis."""
+    size = math.prod(shape)
+    flat = np.arange(size)
+    if term.axis == "entries":
+        return flat[:, None]
+    if term.axis == "rows":
+        return flat.reshape(shape[0], -1)
+    grid = flat.reshape(term.groups, shape[0] // term.groups, shape[1], -1)
+    return grid.transpose(0, 2, 1, 3).reshape(term.groups * shape[1], -1)

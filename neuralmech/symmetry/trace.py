@@ -1,0 +1,108 @@
+"""Turn a module into a functional ATen graph, without touching the module."""
+
+from __future__ import annotations
+
+import copy
+import re
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, fx, nn
+
+from neuralmech.errors import UserError
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A model in training mode as a graph of ATen operations.
+
+    Attributes
+    ----------
+    graph
+        Functional graph: no in-place operations, dropout with p = 0 gone.
+    output
+        The node that the loss reads (the logits or predictions).
+    parameters
+        Placeholder name → name in ``model.named_parameters()``; tied parameters share one placeholder.
+    constants
+        Placeholder name → tensor, for buffers and lifted constants.
+    shapes
+        Parameter name → shape, in the order of ``model.named_parameters()``.
+    frozen
+        Names of the parameters with ``requires_grad=False``: they never move.
+    """
+
+    graph: fx.Graph
+    output: fx.Node
+    parameters: dict[str, str]
+    constants: dict[str, Tensor]
+    shapes: dict[str, torch.Size]
+    frozen: frozenset[str]
+
+
+def trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> Trace:
+    """Trace a deep copy of `model` in training mode with ``torch.export``.
+
+    Raises
+    ------
+    UserError
+        If the model cannot be exported (a data-dependent branch, for instance) or returns no tensor.
+    """
+    twin = copy.deepcopy(model).train()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.export.export(twin, inputs, strict=False).run_decompositions({})
+    except Exception as error:  # torch.export raises many unrelated types for what a user's model does
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"model: torch.export cannot trace {type(model).__name__}: {reason}; "
+            "make its forward() free of branches on data, or describe its symmetries with neuralmech.SymmetryGroup"
+        ) from error
+    signature = program.graph_signature
+    values = {**program.state_dict, **program.constants}
+    sources = {**signature.inputs_to_buffers, **signature.inputs_to_lifted_tensor_constants}
+    first_name = {id(p): name for name, p in twin.named_parameters()}
+    named = dict(twin.named_parameters(remove_duplicate=False))
+    return Trace(
+        graph=program.graph,
+        output=_output(program.graph, tuple(signature.user_outputs), model),
+        parameters={place: first_name[id(named[name])] for place, name in signature.inputs_to_parameters.items()},
+        constants={place: values[source] for place, source in sources.items() if source in values},
+        shapes={name: p.shape for name, p in model.named_parameters()},
+        frozen=frozenset(name for name, p in model.named_parameters() if not p.requires_grad),
+    )
+
+
+def _output(graph: fx.Graph, user_outputs: tuple, model: nn.Module) -> fx.Node:
+    names = [name for name in user_outputs if isinstance(name, str)]
+    nodes = {node.name: node for node in graph.nodes}
+    tensors = [nodes[name] for name in names if name in nodes]
+    if not tensors:
+        raise UserError(f"model: {type(model).__name__} returns no tensor; return the logits")
+    return tensors[0]
+
+
+def operation(node: fx.Node) -> str:
+    """Short name of a node's operation: ``gelu`` for ``aten.gelu.default``."""
+    packet = getattr(node.target, "overloadpacket", None)
+    if packet is not None:
+        return packet.__name__
+    return getattr(node.target, "__name__", str(node.target))
+
+
+def place(node: fx.Node) -> str:
+    """Say where a node comes from: its module path and, if it is not torch's own, its source line."""
+    stack = node.meta.get("nn_module_stack") or {}
+    module = next((path for path, _ in reversed(list(stack.values())) if path), "")
+    frames = re.findall(r'File "([^"]+)", line (\d+)', node.meta.get("stack_trace") or "")
+    own = [f"{_short(file)}:{line}" for file, line in frames if "/torch/" not in file.replace("\\", "/")]
+    return " at ".join(part for part in (module, own[-1] if own else "") if part) or "forward()"
+
+
+def _short(file: str) -> str:
+    """Path relative to the working directory where that is shorter."""
+    path = Path(file)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else file

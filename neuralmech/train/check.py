@@ -1,0 +1,45 @@
+"""Verify the symmetries of a configured model, fresh or trained, on its own first batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from neuralmech.config import resolve
+from neuralmech.data import Batches
+from neuralmech.errors import UserError
+from neuralmech.record import open_record
+from neuralmech.symmetry.verify import Verification, verify
+from neuralmech.train.checkpoint import load_checkpoint
+from neuralmech.train.setup import prepare
+
+
+def verify_fresh(raw: Mapping[str, Any], sample: int) -> Verification:
+    """Verify the model that a config describes, as initialised."""
+    return _verify(raw, None, None, sample)
+
+
+def verify_run(folder: Path, step: int | None, sample: int) -> Verification:
+    """Verify a run's model at one of its checkpoints.
+
+    Raises
+    ------
+    RecordError, UserError
+        If there is no such run or checkpoint, or the run's model is a user's own code, which is never taken
+        from a record.
+    """
+    with open_record(folder) as record:
+        raw = record.config
+    if (raw.get("model") or {}).get("name") == "_target_":
+        raise UserError(f"{folder}: its model is code of your own, which a record must not name; use neuralmech.verify")
+    return _verify(raw, folder, step, sample)
+
+
+def _verify(raw: Mapping[str, Any], folder: Path | None, step: int | None, sample: int) -> Verification:
+    config = resolve(raw)
+    setup = prepare(config)
+    if folder is not None:
+        load_checkpoint(folder / "checkpoints", setup.model, step)
+    x, y = Batches(setup.data.train_x, setup.data.train_y, config.data.batch_size, config.seed)(0)
+    return verify(setup.model, x, y, setup.symmetries, sample=sample, seed=config.seed)

@@ -1,0 +1,108 @@
+"""Everything a run needs before its first step."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from neuralmech.config import Config, to_yaml
+from neuralmech.data import Dataset, load_data
+from neuralmech.errors import UserError
+from neuralmech.models import build_model
+from neuralmech.symmetry.discover import find_symmetries
+from neuralmech.symmetry.group import Symmetries
+
+DTYPES = {"fp32": torch.float32, "fp64": torch.float64}
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Data and model on the device, and the model's symmetries."""
+
+    device: torch.device
+    data: Dataset
+    model: nn.Module
+    symmetries: Symmetries
+
+
+def prepare(config: Config) -> Setup:
+    """Load data, build and trace the model; the same config and seed give the same result.
+
+    Raises
+    ------
+    UserError
+        If data, model and device do not fit together.
+    """
+    device = choose_device(config.device)
+    dtype = DTYPES[config.train.precision]
+    data = load_data(config.data)
+    torch.manual_seed(config.seed)
+    model = build_model(config.model, data.shape, data.classes).to(dtype).train()
+    symmetries = find_symmetries(model, data.train_x[:2].to(dtype))
+    for family in config.track.families or ():
+        if family not in symmetries.families:
+            there = ", ".join(symmetries.families) or "none"
+            raise UserError(f"track.families={family}: this model has no such charges; it has {there}")
+    return Setup(device, data.to(device, dtype), model.to(device), symmetries)
+
+
+def summary(setup: Setup) -> dict[str, Any]:
+    """Charges by family and site, what has none and why, and barriers, as plain data."""
+    found = setup.symmetries
+    total = sum(p.numel() for p in setup.model.parameters())
+    return {
+        "sites": found.sites,
+        "uncovered": dict(found.uncovered),
+        "barriers": [str(b) for b in found.barriers],
+        "share": found.covered_parameters() / total,
+    }
+
+
+def choose_device(name: str) -> torch.device:
+    """Resolve ``auto | cpu | cuda | cuda:N``.
+
+    Raises
+    ------
+    UserError
+        If a GPU is asked for that is not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"device={name} asks for a GPU that is not there; use device=cpu")
+    if device.type == "cuda":  # the same numbers every time, and float32 that is float32
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    return device
+
+
+def provenance(config: Config, device: torch.device) -> dict[str, object]:
+    """Attributes of the record: what ran, where, with which versions."""
+    packages = ("neuralmech", "torch", "numpy", "h5py", "hydra-core")
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return {
+        "config": to_yaml(config),
+        "git_revision": _git_revision(),
+        "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
+        "seed": config.seed,
+        "device": f"{device} ({name})",
+    }
+
+
+def _git_revision() -> str:
+    """Revision of the source tree, or an empty string for an installed package."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return ""
+    found = subprocess.run(
+        ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=False, timeout=10
+    )
+    return found.stdout.strip() if found.returncode == 0 else ""

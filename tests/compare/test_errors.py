@@ -1,0 +1,59 @@
+"""Errors against hand-made records whose answer is known in closed form."""
+
+import numpy as np
+import pytest
+
+from neuralmech.compare.errors import compare_family
+from neuralmech.laws import LAWS
+from neuralmech.record import RecordError, RecordWriter, open_record
+from neuralmech.record.schema import SIGNALS, STEP_COLUMNS
+from neuralmech.record.writer import FamilyLayout
+
+
+def record(folder, value, signals=SIGNALS, **columns):
+    rows = len(value)
+    steps = {n: np.zeros(rows, dtype=d) for n, d in STEP_COLUMNS.items()}
+    steps["step"], steps["lr"] = np.arange(rows), np.full(rows, 0.1)
+    steps["time"] = 0.1 * np.arange(rows)
+    steps |= {k: np.full(rows, v).astype(STEP_COLUMNS[k]) for k, v in columns.items()}
+    sites = ["a"] * (value.shape[1] - 1) + ["b"]
+    layout = {"scale": FamilyLayout(sites, range(len(sites)), signals, linear=False)}
+    with RecordWriter(folder, {"config": "{}"}, layout) as writer:
+        writer.append(steps, {"scale": {s: value if s == "value" else 0 * value for s in signals}})
+    return open_record(folder)
+
+
+def test_measures_are_their_definitions(tmp_path):
+    """Gradient flow predicts Q₀ throughout; the rest is arithmetic."""
+    value = np.array([[1.0, 2.0, 5.0], [2.0, 2.0, 5.0], [3.0, 4.0, 5.0]])
+    with record(tmp_path, value) as r:
+        table = compare_family(r, "scale", {"gradient_flow": LAWS["gradient_flow"]}).table.set_index("site")
+    scale = np.sqrt((1 + 4 + 9 + 4 + 4 + 16) / 6)
+    assert table.loc["a", "error"] == pytest.approx(np.sqrt((1 + 4 + 4) / 6) / scale)
+    assert table.loc["a", "unexplained"] == pytest.approx(1)
+    assert table.loc["a", "max_error"] == pytest.approx(2 / scale)
+    assert table.loc["a", "final_error"] == pytest.approx(2 / scale)
+    assert table.loc["a", "charges"] == 2
+    assert table.loc["b", "error"] == 0
+    assert np.isnan(table.loc["b", "unexplained"])  # it did not move: nothing to explain
+
+
+@pytest.mark.parametrize("block", [1, 7, 64])
+def test_blocks_do_not_change_the_result(tmp_path, block):
+    value = np.exp(-0.002 * np.arange(64))[:, None] * np.array([[1.0, 3.0]])
+    with record(tmp_path, value, weight_decay=0.01) as r:
+        table = compare_family(r, "scale", block=block).table
+    assert table.loc[table["law"] == "weight_decay", "error"].max() < 1e-12
+
+
+def test_an_empty_record_is_named(tmp_path):
+    with record(tmp_path, np.zeros((0, 2))) as r, pytest.raises(RecordError, match="no committed rows"):
+        compare_family(r, "scale")
+
+
+def test_a_missing_signal_is_named(tmp_path):
+    with (
+        record(tmp_path, np.ones((4, 2)), momentum=0.9, nesterov=1) as r,
+        pytest.raises(RecordError, match="drive_buffer"),
+    ):
+        compare_family(r, "scale")

@@ -1,0 +1,44 @@
+"""Fixtures: short runs with the real training loop."""
+
+import os
+
+for library in ("OMP", "OPENBLAS", "MKL"):  # the nets here are too small for more than one thread
+    os.environ[f"{library}_NUM_THREADS"] = "1"
+os.environ["COLUMNS"] = "120"  # tables as on a wide terminal
+
+from pathlib import Path
+
+import pytest
+
+
+def config(**parts):
+    from neuralmech.config import resolve
+
+    base = {
+        "model": {"name": "mlp", "width": 6, "depth": 2},
+        "data": {"name": "synthetic", "shape": [5], "classes": 3, "size": 64, "batch_size": 8},
+        "optim": {"lr": 0.1},
+        "track": {},
+        "train": {"steps": 40, "eval_every": 0},
+        "device": "cpu",
+    }
+    for key, values in parts.items():
+        extends = isinstance(values, dict) and "name" not in values
+        base[key] = {**base[key], **values} if extends else values
+    return resolve(base)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Train with some options changed; returns the run folder."""
+    from neuralmech.train.loop import train
+
+    count = iter(range(1000))
+
+    def start(**parts) -> Path:
+        folder = tmp_path / f"run{next(count)}"
+        folder.mkdir()
+        train(config(**parts), folder)
+        return folder
+
+    return start

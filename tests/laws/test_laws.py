@@ -1,0 +1,167 @@
+"""Laws against independent solvers, exact algebra and convergence slopes."""
+
+from functools import lru_cache
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.integrate import solve_ivp
+from torch.nn import functional as F
+
+from neuralmech.laws import LAWS
+from neuralmech.laws.system import Hyperparameters, Integration
+
+
+def hyper(steps, lr, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False):
+    full = np.full(steps, 1.0)
+    return Hyperparameters(
+        lr=full * lr, momentum=full * momentum, dampening=full * dampening, weight_decay=full * weight_decay,
+        nesterov=np.full(steps, nesterov), span=full, first=np.arange(steps) == 0,
+    )  # fmt: skip
+
+
+def predict(name, h, values, signals, linear):
+    law = LAWS[name]
+    wanted = law.signals(linear=linear, nesterov=bool(h.nesterov.any()))
+    inputs = np.stack([signals[s] for s in wanted], axis=1) if wanted else np.zeros((len(h), 0, values.shape[1]))
+    run, half = Integration(law, linear=linear), len(h) // 2
+    return np.concatenate([
+        run.advance(h[:half], values[0], inputs[:half]), run.advance(h[half:], values[half], inputs[half:])
+    ])  # fmt: skip
+
+
+def sgd(h, seed=0, dtype=torch.float64, broken=0.0, noise=True):
+    """Real SGD on a scale- and shift-symmetric function; charges and drives straight from the definitions.
+
+    The loss depends on θ/|θ| (charge |θ|²) and on c − mean(c) (charge Σc); `broken` adds a term without symmetry.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    theta = torch.randn(2, 6, generator=generator, dtype=dtype).requires_grad_()
+    targets = torch.randn(len(h), 6, generator=generator, dtype=dtype)
+    if not noise:
+        targets = targets[:1].expand(len(h), -1)
+    b, out = None, {"q": [], "c": []}
+    for k in range(len(h)):
+        unit, shifted = theta[0] / theta[0].norm(), theta[1] - theta[1].mean()
+        loss = ((unit - targets[k]) ** 2).sum() + F.softplus(shifted * targets[k]).sum() + broken * (theta**4).sum()
+        (g,) = torch.autograd.grad(loss, theta)
+        beta, delta = h.momentum[k], h.dampening[k]
+        with torch.no_grad():
+            d = g + h.weight_decay[k] * theta
+            b = d.clone() if b is None else beta * b + (1 - delta) * d
+            u = d if beta == 0 else (d + beta * b if h.nesterov[k] else b)
+            t, gg, uu, bb = (x.double().numpy() for x in (theta, g, u, b))
+            q = (t[0] @ t[0], uu[0] @ uu[0], t[0] @ gg[0], uu[0] @ bb[0])
+            out["q"].append(q)
+            out["c"].append((t[1].sum(), uu[1].sum(), gg[1].sum(), bb[1].sum()))
+            theta -= h.lr[k] * u
+    names = ("value", "drive_update", "residual", "drive_buffer")
+    return {kind: {n: np.array(rows)[:, i : i + 1] for i, n in enumerate(names)} for kind, rows in out.items()}
+
+
+@lru_cache
+def noiseless(lr, momentum, nesterov, weight_decay=0.1):
+    return sgd(hyper(int(1 / lr), lr, momentum, weight_decay=weight_decay, nesterov=nesterov), noise=False)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    lr=st.floats(1e-3, 0.3), momentum=st.sampled_from([0.0, 0.5, 0.9, 0.99]), dampening=st.sampled_from([0.0, 0.4]),
+    weight_decay=st.floats(0, 0.1), nesterov=st.booleans(), schedule=st.sampled_from(["constant", "varied"]),
+    broken=st.sampled_from([0.0, 1e-2]), seed=st.integers(0, 99),
+)  # fmt: skip
+def test_discrete_law_is_exact(lr, momentum, dampening, weight_decay, nesterov, schedule, broken, seed):
+    """Momentum, dampening, Nesterov, per-step η and λ: float64 rounding is all that is left."""
+    nesterov = nesterov and momentum > 0
+    h = hyper(60, lr, momentum, 0.0 if nesterov else dampening, weight_decay, nesterov)
+    if schedule == "varied":
+        h.lr[:] *= np.linspace(0.2, 1, 60)
+        h.weight_decay[:] *= np.linspace(1, 0.3, 60)
+    found = sgd(h, seed, broken=broken)
+    law = "discrete_broken" if broken else "discrete"
+    for kind, linear in (("q", False), ("c", True)):
+        signals = found[kind]
+        scale = np.abs(signals["value"]).max()
+        assert np.abs(predict(law, h, signals["value"], signals, linear) - signals["value"]).max() <= 1e-11 * scale
+
+
+@pytest.mark.parametrize(
+    ("name", "momentum", "nesterov", "order"),
+    [
+        ("weight_decay", 0.0, False, 1), ("weight_decay", 0.9, False, 1),
+        ("first_order_flow", 0.0, False, 1), ("first_order_flow", 0.9, False, 1), ("first_order_flow", 0.8, True, 1),
+        ("modified_flow", 0.0, False, 2), ("modified_flow", 0.9, False, 2), ("modified_flow", 0.8, True, 2),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("linear", [False, True])
+def test_halving_the_learning_rate_shrinks_the_error_at_the_expected_order(name, momentum, nesterov, order, linear):
+    """Noiseless gradient descent over a fixed time, η = 2⁻¹⁰ … 2⁻¹²; slope of log error against log η."""
+    errors, rates = [], 2.0 ** -np.arange(10, 13)
+    for lr in rates:
+        h = hyper(int(1 / lr), lr, momentum, weight_decay=0.1, nesterov=nesterov)
+        signals = noiseless(lr, momentum, nesterov)["c" if linear else "q"]
+        theory = predict(name, h, signals["value"], signals, linear)
+        errors.append(np.abs(theory[-1] - signals["value"][-1]).max())
+    slope = np.polyfit(np.log(rates), np.log(errors), 1)[0]
+    assert order - 0.25 <= slope <= order + 0.6, (slope, errors)
+
+
+def test_gradient_flow_does_not_converge_with_weight_decay_and_does_at_first_order_without():
+    for decay, order in ((0.1, 0.0), (0.0, 1.0)):
+        errors = []
+        for lr in (2.0**-7, 2.0**-9):
+            h = hyper(int(1 / lr), lr, weight_decay=decay)
+            signals = noiseless(lr, 0.0, False, decay)["q"]
+            errors.append(
+                abs(predict("gradient_flow", h, signals["value"], signals, False)[-1] - signals["value"][-1])[0]
+            )
+        assert np.log2(errors[0] / errors[1]) / 2 == pytest.approx(order, abs=0.2)
+
+
+@pytest.mark.parametrize(("momentum", "weight_decay"), [(0.2, 0.01), (0.9, 2.0), (0.9, None)])
+def test_modified_flow_solves_its_equation(momentum, weight_decay):
+    """Over-, under- and critically damped, against scipy's solver with the drives held over each step."""
+    lr = 0.1
+    if weight_decay is None:  # (1−β)² = 4λη(1+β)
+        weight_decay = (1 - momentum) ** 2 / (4 * lr * (1 + momentum))
+    drive = np.random.default_rng(0).uniform(0.5, 1.5, 30)
+    h = hyper(30, lr, momentum, weight_decay=weight_decay)
+    values = np.full((30, 1), 2.0)
+    theory = predict("modified_flow", h, values, {"drive_update": drive[:, None]}, False)[:, 0]
+
+    def rate(t, x):
+        held = drive[min(int(t / lr), 29)]
+        acceleration = lr * (1 + momentum) * held - (1 - momentum) * x[1] - 2 * weight_decay * x[0]
+        return [x[1], acceleration / (0.5 * lr * (1 + momentum))]
+
+    state, truth = [2.0, -2 * weight_decay * 2.0 / (1 + momentum)], []
+    for k in range(30):
+        truth.append(state[0])
+        inside = lambda t, x, k=k: rate((k + 0.5) * lr, x)  # noqa: E731
+        state = solve_ivp(inside, (0, lr), state, rtol=1e-11, atol=1e-12).y[:, -1]
+    np.testing.assert_allclose(theory, truth, rtol=1e-8)
+
+
+@pytest.mark.parametrize("name", LAWS)
+def test_long_underdamped_runs_do_not_overflow(name):
+    h = hyper(5000, 0.1, 0.99, weight_decay=1e-3)
+    values, signals = np.ones((5000, 1)), {s: np.full((5000, 1), 1e-3) for s in ("drive_update", "residual")}
+    assert np.isfinite(predict(name, h, values, signals, False)).all()
+
+
+def test_rows_several_steps_apart_compose_single_steps():
+    """With the drive constant, every third row of a law equals the law at every third row."""
+    fine = hyper(30, 0.1, 0.9, weight_decay=0.05)
+    coarse = Hyperparameters(*(getattr(fine, n)[::3].copy() for n in fine.__dataclass_fields__))
+    coarse.span[:] = 3
+    values, drive = np.ones((30, 1)), np.full((30, 1), 0.2)
+    for name in LAWS:
+        signals = {"drive_update": drive, "residual": 0 * drive}
+        every = predict(name, fine, values, signals, False)
+        thinned = predict(name, coarse, values[::3], {k: v[::3] for k, v in signals.items()}, False)
+        if name.startswith("discrete"):  # its first step differs from the others
+            assert np.abs(thinned - every[::3]).max() < 0.02
+        else:
+            np.testing.assert_allclose(thinned, every[::3], rtol=1e-10)

@@ -1,0 +1,140 @@
+import pytest
+import torch
+from hypothesis import HealthCheck, Phase, assume, given, reject, settings
+from torch import nn
+from torch.nn import functional as F
+
+from nets import NETS, TINY, Shared, Unused, mlp
+from nets_more import MORE, Net
+from neuralmech.errors import UserError
+from neuralmech.symmetry.discover import find_symmetries
+from oracle import UnclearError, check
+from random_nets import has_known_gap, make, programs
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_discovery_equals_the_numeric_null_space(name):
+    build, shape, expected = NETS[name]
+    torch.manual_seed(0)
+    dimensions = check(build(), shape)
+    if expected is not None:
+        assert dimensions == expected
+
+
+@pytest.mark.parametrize("name", MORE)
+def test_discovery_equals_the_numeric_null_space_for_more_ops(name):
+    build, inputs = MORE[name]
+    torch.manual_seed(0)
+    check(build(), inputs)
+
+
+def check_random(program):
+    torch.manual_seed(0)
+    net = make(program)
+    assume(sum(p.numel() for p in net.parameters()) < 150)
+    try:
+        check(net, (12, 3), complete=not has_known_gap(program))
+    except UnclearError:
+        reject()
+
+
+unhurried = settings(
+    deadline=None,
+    suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow],
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # shrinking takes minutes here
+)
+
+
+@settings(unhurried, max_examples=40, derandomize=True)
+@given(programs)
+def test_discovery_equals_the_numeric_null_space_for_random_nets(program):
+    check_random(program)
+
+
+@pytest.mark.slow
+@settings(unhurried, max_examples=600)
+@given(programs)
+def test_discovery_equals_the_numeric_null_space_for_many_random_nets(program):
+    check_random(program)
+
+
+TRAPS = {  # shapes of false claims that a careless rule would make
+    "weight read as it is": lambda s, x: s.head(torch.relu(s.a(x))) + s.a.weight[:3, 0],
+    "norm weight added": lambda s, x: s.head(torch.relu(s.norm(s.a(x)) + s.norm.weight)),
+    "complex spectrum": lambda s, x: s.head(torch.tanh(torch.fft.fft(s.a(x)).abs())),
+    "divisor override": lambda s, x: s.head(
+        (F.avg_pool1d(s.a(x)[:, None], 2, stride=1) - 2 * s.b(x)[:, None, 1:]).flatten(1).repeat(1, 2)[:, :4]
+    ),
+    "frozen statistics": lambda s, x: s.head(torch.relu(F.batch_norm(s.a(x), s.mean, s.variance, training=False))),
+    "detached": lambda s, x: s.head(torch.relu(s.a(x)) * s.b(x).detach()),
+    "clamped": lambda s, x: s.head(s.a(x).clamp(-1, 1)),
+    "relu6": lambda s, x: s.head(F.relu6(s.a(x))),
+    "hard swish": lambda s, x: s.head(F.hardswish(s.a(x))),
+    "padded with ones": lambda s, x: s.head(F.pad(torch.relu(s.a(x))[:, :3], (1, 0), value=1.0)),
+    "cumulative sum": lambda s, x: s.head(torch.relu(s.a(x)).cumsum(1)),
+}
+
+
+@pytest.mark.parametrize("name", TRAPS)
+def test_no_false_claim_is_made(name):
+    torch.manual_seed(0)
+    net = Net(TRAPS[name], a=nn.Linear(4, 4), b=nn.Linear(4, 4), norm=nn.LayerNorm(4, eps=TINY), head=nn.Linear(4, 3))
+    net.register_buffer("mean", torch.zeros(4))
+    net.register_buffer("variance", torch.ones(4))
+    check(net, (12, 4), complete=False)
+
+
+def test_tied_layers_are_one_parameter():
+    shared = nn.Linear(4, 4)
+    net = Net(lambda s, x: s.head(torch.relu(s.b(torch.relu(s.a(x))))), a=shared, b=shared, head=nn.Linear(4, 3))
+    check(net, (12, 4))
+
+
+def test_mse_ignores_no_shift():
+    torch.manual_seed(0)
+    assert check(mlp(4, 5, 3), (16, 4), loss="mse") == (5, 0)
+
+
+def test_sites_and_reasons_are_readable():
+    net = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 3))
+    found = find_symmetries(net, torch.randn(2, 4))
+    assert found.sites == {"translation": {"4.weight": 6, "4.bias": 1}, "rescale": {"2 -> 4": 6}}
+    assert list(found.uncovered) == ["0.weight", "0.bias"]
+    assert all("tanh" in reason for reason in found.uncovered.values())
+    assert [b.operation for b in found.barriers] == ["tanh"]
+
+
+def test_unread_parameters_are_listed():
+    assert find_symmetries(Unused(), torch.randn(2, 4)).uncovered == {
+        "idle.weight": "no gradient: the loss does not read it",
+        "idle.bias": "no gradient: the loss does not read it",
+    }
+
+
+def test_the_model_is_left_as_it_was():
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 3)).eval()
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    find_symmetries(net, torch.randn(2, 1, 4, 4))
+    assert not net.training
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+
+
+def test_order_and_names_are_stable():
+    first, second = (find_symmetries(Shared(), torch.randn(2, 4)) for _ in range(2))
+    assert first.sites == second.sites
+    for name, matrix in first.generators().items():
+        assert (matrix != second.generators()[name]).nnz == 0
+
+
+def test_a_model_that_cannot_be_traced_is_named():
+    class Branch(nn.Module):
+        def forward(self, x):
+            return x if x.sum() > 0 else -x
+
+    with pytest.raises(UserError, match="cannot trace Branch"):
+        find_symmetries(Branch(), torch.randn(2, 3))
+
+
+def test_unknown_loss_is_named():
+    with pytest.raises(UserError, match="loss='hinge' is unknown"):
+        find_symmetries(mlp(4, 5, 3), torch.randn(2, 4), loss="hinge")

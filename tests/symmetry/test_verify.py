@@ -1,0 +1,105 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from nets import NETS
+from nets_more import MORE
+from neuralmech.errors import UserError
+from neuralmech.symmetry.claims import SymmetryGroup, believe
+from neuralmech.symmetry.discover import find_symmetries
+from neuralmech.symmetry.verify import verify
+
+
+def batch(inputs, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(inputs, generator=generator) if isinstance(inputs, tuple) else inputs(generator)
+
+
+@pytest.mark.parametrize(
+    "name", ["conv_bn", "residual", "grouped", "squared", "attention_rotary", "stochastic", "powers"]
+)
+def test_what_is_found_holds_to_second_order(name):
+    build, inputs = (NETS.get(name) or MORE[name])[:2]
+    torch.manual_seed(0)
+    model, x = build().double(), batch(inputs).double()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    report = verify(model, x, torch.randint(3, (len(x),)))
+    assert report.passed, report.table
+    assert report.worst < 1e-12
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+def test_a_language_model_is_verified_per_token():
+    build, inputs = MORE["language_model"]
+    torch.manual_seed(0)
+    x = batch(inputs)
+    assert verify(build(), x, torch.randint(5, x.shape)).passed
+
+
+def test_an_eps_is_named_and_is_no_false_claim():
+    model = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5, eps=1e-3), nn.Tanh(), nn.Linear(5, 3))
+    table = verify(model, torch.randn(32, 4), torch.randint(3, (32,))).table.set_index("family")
+    assert table.loc["scale", "holds"]
+    assert "eps" in table.loc["scale", "cause"]
+    assert table.loc["scale", "float64_gradient"] > 1e-6 > 1e-12 > table.loc["scale", "exact_gradient"]
+    assert table.loc["scale", "own_gradient"] > 0
+
+
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3))
+
+
+def by_hand(sign=-1.0):
+    rows = torch.eye(5)
+    return [
+        SymmetryGroup("translation", "classes", {"2.weight": torch.eye(5)[:, None, :]}),
+        SymmetryGroup(
+            "rescale", "hidden", {"0.weight": rows[:, :, None], "0.bias": rows, "2.weight": sign * rows[:, None, :]}
+        ),
+    ]
+
+
+def test_hand_written_groups_are_the_discovered_ones():
+    model, x, y = net(), torch.randn(16, 4), torch.randint(3, (16,))
+    mine = believe(model, by_hand(), x, y)
+    found = find_symmetries(model, x).generators()
+    assert (mine.generators()["rescale"] != found["rescale"]).nnz == 0
+    assert (mine.generators()["translation"] != found["translation"][:5]).nnz == 0
+    assert mine.uncovered == {"2.bias": "no hand-written group contains it"}
+
+
+def test_a_false_claim_is_refused_and_reported():
+    model, x, y = net(), torch.randn(16, 4), torch.randint(3, (16,))
+    with pytest.raises(UserError, match="SymmetryGroup 'hidden' does not hold"):
+        believe(model, by_hand(sign=1.0), x, y)
+    from neuralmech.symmetry.claims import _assemble
+
+    table = verify(model, x, y, _assemble(model, by_hand(sign=1.0))).table.set_index("site")
+    assert not table.loc["hidden", "holds"]
+    assert table.loc["hidden", "cause"] == "the claim is false"
+    assert min(table.loc["hidden", f"exact_{test}"] for test in ("finite", "gradient", "hessian")) > 1e-6
+    assert table.loc["classes", "holds"]
+
+
+@pytest.mark.parametrize(
+    ("group", "message"),
+    [
+        (SymmetryGroup("translation", "s", {"3.weight": np.ones(1)}), "no parameter '3.weight'"),
+        (
+            SymmetryGroup("translation", "s", {"2.weight": np.ones((2, 7))}),
+            r"shape .2, 7. does not fit 2.weight .3, 5.",
+        ),
+        (SymmetryGroup("rotation", "s", {"2.weight": np.ones(1)}), "family 'rotation' is unknown"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_malformed_group_is_named(group, message):
+    with pytest.raises(UserError, match=message):
+        believe(net(), [group], torch.randn(4, 4), torch.randint(3, (4,)))
+
+
+def test_claims_about_another_model_are_refused():
+    found = find_symmetries(nn.Sequential(nn.Linear(4, 3)), torch.randn(2, 4))
+    with pytest.raises(UserError, match="other parameters"):
+        verify(net(), torch.randn(4, 4), torch.randint(3, (4,)), found)

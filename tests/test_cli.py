@@ -1,0 +1,284 @@
+"""The command line as a user meets it: output, files, exit codes, one line per error."""
+
+import json
+import re
+import subprocess
+import sys
+
+import h5py
+import pandas as pd
+import pytest
+
+from neuralmech.cli import main
+
+SMALL = ["model=mlp", "model.width=6", "data.batch_size=16", "train.steps=30", "device=cpu"]
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys):
+    """Run the command line in a folder of its own: (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words):
+        from hydra.core.global_hydra import GlobalHydra
+
+        GlobalHydra.instance().clear()
+        code = 0
+        try:
+            main(list(words))
+        except SystemExit as stop:
+            code = stop.code
+        out = capsys.readouterr()
+        return code, out.out, out.err
+
+    return call
+
+
+def test_train_then_analyze(command, tmp_path):
+    code, out, err = command("train", *SMALL, "hydra.run.dir=run")
+    assert (code, err) == (0, "")
+    assert "30 steps recorded" in out
+    assert "Next: neuralmech analyze run" in out
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {"record.h5", "checkpoints", ".hydra"}
+    code, out, err = command("analyze", "run", "lines=3")
+    assert (code, err) == (0, "")
+    assert "discrete" in out
+    assert "features.0 -> features.2" in out
+    table = pd.read_csv(tmp_path / "run/analysis/comparison.csv")
+    assert list(table.columns) == [
+        "family", "site", "law", "charges", "steps", "error", "unexplained", "max_error", "final_error",
+    ]  # fmt: skip
+    assert set(table["law"]) == {
+        "gradient_flow", "weight_decay", "first_order_flow", "modified_flow", "discrete", "discrete_broken",
+    }  # fmt: skip
+    files = {p.name for p in (tmp_path / "run/analysis").iterdir()}
+    assert files == {"comparison.csv", "comparison.md", "translation.png", "rescale.png"}
+
+
+def test_a_sweep_is_one_table(command, tmp_path):
+    code, *_ = command("train", *SMALL, "--multirun", "optim.lr=0.01,0.1", "seed=0,1", "hydra.sweep.dir=sweep")
+    assert code == 0
+    code, out, _ = command("analyze", "sweep", "figures=false")
+    assert code == 0
+    assert "optim.lr = 0.01, seed = 1" in out
+    table = pd.read_csv(tmp_path / "sweep/analysis/comparison.csv")
+    assert {tuple(row) for row in table[["optim.lr", "seed"]].to_numpy()} == {(0.01, 0), (0.01, 1), (0.1, 0), (0.1, 1)}
+
+
+def test_a_failed_job_does_not_end_the_sweep(command, tmp_path):
+    code, _, err = command("train", *SMALL, "--multirun", "optim.lr=-1,0.1", "hydra.sweep.dir=sweep")
+    assert code == 2
+    assert "optim.lr=-1.0 must be a positive number" in err
+    assert (tmp_path / "sweep/1/record.h5").exists()
+
+
+def test_symmetries_lists_charges_and_writes_nothing(command, tmp_path):
+    code, out, _ = command("symmetries", "model.norm=batch", "model.activation=tanh")
+    assert code == 0
+    for text in ("classifier.weight", "scale", "barrier: tanh", "of the parameters are in at least one charge"):
+        assert text in out
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optim.lr=0", "optim.lr=0.0 must be a positive number"),
+        ("optim.lr=fast", "optim.lr: .*fast.* could not be converted to Float"),
+        ("optim.momentum=1", r"optim.momentum=1.0 must lie in \[0, 1\)"),
+        ("optim.weight_decay=-1", "optim.weight_decay=-1.0 must not be negative"),
+        ("optim.nesterov=true", "optim.nesterov=true needs optim.momentum > 0"),
+        ("model=mpl", "model=mpl is unknown .did you mean mlp.*choose one of convnet, custom, mlp, torchvision"),
+        ("data=mnist", "data=mnist is unknown; choose one of digits, synthetic"),
+        ("data.batch_size=5000", "data.batch_size=5000 is larger than the training data .1438 samples"),
+        ("model.widht=3", "model.widht is no option; did you mean width"),
+        ("+model.widht=3", "model.widht is no option; did you mean width"),
+        ("colour=red", "colour is no option"),
+        ("model.norm=bach", "model.norm=bach is unknown .did you mean batch"),
+        ("device=cuda:99", "device=cuda:99 asks for a GPU that is not there; use device=cpu"),
+        ("device=tpu", "device=tpu is unknown"),
+        ("train.steps=0", "train.steps=0 is too small"),
+        ("train.epochs=3", "give one of them"),
+        ("device=3", "device=3 is unknown"),
+        ("seed=99999999999999999999", "seed=99999999999999999999 must lie in"),
+        ("optim.schedule=cosine", "set optim.schedule.name=cosine"),
+        ("track.families=scale", r"must be a list, such as \[scale\]"),
+        ("track.families=[scale]", "track.families=scale: this model has no such charges; it has translation, rescale"),
+        ("data.test_fraction=0.0001", "holds out 0 of 1797 samples"),
+        ("track.families=[scal]", "track.families=scal is unknown"),
+        ("optim.schedule.name=cos", "did you mean cosine"),
+        ("optim={lr:", "no viable alternative|mismatched|extraneous"),
+        ("--frobnicate", "unrecognized arguments: --frobnicate"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(command, tmp_path, override, message):
+    code, out, err = command("train", override)
+    assert code == 2
+    assert len(err.splitlines()) == 1, err
+    assert re.search(message, err), err
+    assert err.startswith("neuralmech: ")
+    assert not out
+    assert not list(tmp_path.iterdir())
+
+
+def test_bad_run_folders_are_one_line(command, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text/record.h5").write_text("hello")
+    command("train", *SMALL, "hydra.run.dir=run")
+    (tmp_path / "run/analysis").write_text("in the way")
+    for words, message in [
+        (["nowhere"], "nowhere does not exist"),
+        (["empty"], "empty holds no record"),
+        (["text"], "text/record.h5 is not a readable HDF5 file"),
+        ([], "analyze needs a run folder"),
+        (["run"], "run/analysis cannot be written"),
+        (["run", "laws=[discreet]"], "laws=discreet is unknown .did you mean discrete"),
+        (["run", "lines=0"], "lines=0 is too small"),
+        (["run", "lines=abc"], "lines=abc must be a whole number"),
+        (["run", "laws=[]"], "leaves nothing to compare"),
+        (["run", "figures=maybe"], "figures=maybe must be true or false"),
+        (["run", "nowhere"], "nowhere does not exist"),
+        (["run", "colour=red"], "colour is no option"),
+    ]:
+        code, out, err = command("analyze", *words)
+        assert (code, out) == (2, "")
+        assert len(err.splitlines()) == 1
+        assert re.search(message, err), err
+
+
+def test_a_newer_record_is_refused(command, tmp_path):
+    command("train", *SMALL, "hydra.run.dir=run")
+    with h5py.File(tmp_path / "run/record.h5", "a") as f:
+        f.attrs["schema_version"] = 99
+    code, _, err = command("analyze", "run")
+    assert code == 2
+    assert "schema version 99" in err
+    assert "upgrade neuralmech" in err
+
+
+def test_help_and_version(command):
+    assert command("--help")[1].startswith("neuralmech: predict")
+    assert command()[0] == 0
+    assert re.fullmatch(r"neuralmech \d+\.\d+\.\d+\n", command("--version")[1])
+    code, _, err = command("trian")
+    assert code == 2
+    assert "did you mean train" in err
+    for name in ("train", "analyze", "symmetries", "verify"):
+        assert f"neuralmech {name}" in command(name, "--help")[1]
+    assert "weight_decay: 0.0" in command("train", "--cfg", "job")[1]
+
+
+def test_a_users_own_config_folder(command, tmp_path):
+    (tmp_path / "mine/model").mkdir(parents=True)
+    (tmp_path / "mine/model/tiny.yaml").write_text("name: mlp\nwidth: 2\ndepth: 1\n")
+    code, out, _ = command("symmetries", "--config-dir", str(tmp_path / "mine"), "model=tiny")
+    assert code == 0
+    assert re.search(r"features.0 -> classifier *│ +2 ", out)
+
+
+def test_completion_offers_commands_then_keys(command, monkeypatch):
+    def complete(line):
+        monkeypatch.setenv("COMP_LINE", line)
+        return command("-sc", "query=bash")[1].split()
+
+    assert complete("neuralmech tr") == ["train"]
+    assert complete("neuralmech ") == ["train", "analyze", "symmetries", "verify"]
+    assert complete("neuralmech train model=") == ["model=convnet", "model=custom", "model=mlp", "model=torchvision"]
+    assert "optim.lr=" in complete("neuralmech train optim.l")
+
+
+def test_python_m():
+    done = subprocess.run([sys.executable, "-m", "neuralmech", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("neuralmech ")
+
+
+def test_an_existing_run_is_left_alone(command, tmp_path):
+    command("train", *SMALL, "hydra.run.dir=run")
+    before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
+    code, _, err = command("train", *SMALL, "hydra.run.dir=run", "optim.lr=0.5")
+    assert code == 2
+    assert "run holds a record already" in err
+    assert {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()} == before
+
+
+def test_a_sweep_over_lists_is_analysed(command):
+    command("train", *SMALL, "-m", "track.families=[rescale],[translation]", "hydra.sweep.dir=sweep")
+    code, out, _ = command("analyze", "sweep", "figures=false")
+    assert code == 0
+    assert "track.families = ['rescale']" in out
+
+
+def test_a_failed_analysis_leaves_nothing_behind(command, tmp_path):
+    command("train", *SMALL, "hydra.run.dir=run")
+    (tmp_path / "run/analysis/rescale.png").mkdir(parents=True)
+    code, _, err = command("analyze", "run")
+    assert code == 2
+    assert "rescale.png is in the way" in err
+    assert [p.name for p in (tmp_path / "run/analysis").iterdir()] == ["rescale.png"]
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {"record.h5", "checkpoints", ".hydra", "analysis"}
+
+
+def test_a_path_that_cannot_be_made_is_one_line(command, tmp_path):
+    (tmp_path / "file").write_text("")
+    code, _, err = command("train", *SMALL, "hydra.run.dir=file/run")
+    assert code == 2
+    assert len(err.splitlines()) == 1
+    assert "file/run cannot be used" in err
+
+
+def test_flags_of_analyze_are_not_runs(command, tmp_path):
+    assert "figures: true" in command("analyze", "--cfg", "job")[1]
+    command("train", *SMALL, "hydra.run.dir=run")
+    (tmp_path / "mine").mkdir()
+    code, out, _ = command("analyze", "run", "--config-dir", str(tmp_path / "mine"), "figures=false")
+    assert code == 0
+    assert "comparison.csv" in out
+
+
+def test_verify_fresh_and_trained(command):
+    code, out, err = command("verify", "model=mlp", "model.norm=batch")
+    assert (code, err) == (0, "")
+    assert "a norm's eps" in out
+    command("train", *SMALL, "hydra.run.dir=run")
+    code, out, err = command("verify", "run", "checkpoint=30")
+    assert (code, err) == (0, "")
+    assert "NO" not in out
+    code, _, err = command("verify", "run", "checkpoint=7")
+    assert code == 2
+    assert "checkpoints are at steps 0, 30" in err
+    assert command("verify", "nowhere")[0] == 2
+
+
+OWN = """
+from torch import nn
+
+class MyNet(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.ReLU(), nn.Linear(width, 10))
+
+    def forward(self, x):
+        return self.net(x)
+"""
+
+
+def test_a_users_own_model(command, tmp_path, monkeypatch):
+    (tmp_path / "my_own_net.py").write_text(OWN)
+    own = ["model=custom", "model._target_=my_own_net.MyNet"]
+    code, out, _ = command("symmetries", "--json", *own, "+model.width=7")
+    assert code == 0
+    assert json.loads(out)["sites"]["rescale"] == {"net.1 -> net.3": 7}
+    code, *_ = command("train", *own, "+model.width=7", "train.steps=20", "device=cpu", "hydra.run.dir=run")
+    assert code == 0
+    assert command("analyze", "run")[0] == 0
+    for words, message in [
+        (["verify", "run"], "code of your own, which a record must not name"),
+        (["symmetries", *own], "missing 1 required positional argument: 'width'"),
+        (["symmetries", "model=custom"], "model._target_ is missing"),
+        (["symmetries", "model=custom", "model._target_=my_own_net.MyNot"], "names nothing that can be called"),
+    ]:
+        code, out, err = command(*words)
+        assert code == 2
+        assert len(err.splitlines()) == 1
+        assert message in err

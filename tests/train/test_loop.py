@@ -1,0 +1,121 @@
+from importlib.metadata import version
+
+import numpy as np
+import pytest
+
+from conftest import config
+from neuralmech.compare.errors import compare_family
+from neuralmech.errors import RunError, UserError
+from neuralmech.record import open_record
+from neuralmech.train import loop
+from neuralmech.train.loop import Interrupted, train
+
+
+def contents(folder):
+    with open_record(folder) as r:
+        out = dict(r.steps())
+        for family in r.families:
+            out |= {f"{family}/{s}": getattr(r.charges(family), s)[:] for s in r.charges(family).signals}
+        return out | {k: v.to_numpy() for k, v in r.evaluation().items()}
+
+
+def test_same_seed_same_record_bit_for_bit(run):
+    first, second, other = run(), run(), run(seed=1)
+    a, b, c = contents(first), contents(second), contents(other)
+    assert a.keys() == b.keys()
+    assert all(np.array_equal(a[k], b[k]) for k in a)
+    assert not np.array_equal(a["rescale/value"], c["rescale/value"])
+
+
+def test_the_block_size_does_not_change_the_record(run):
+    a, b = contents(run(track={"block": 7})), contents(run(track={"block": 256}))
+    assert all(np.array_equal(a[k], b[k]) for k in a)
+
+
+def test_a_record_says_what_ran(run):
+    with open_record(run(optim={"lr": 0.05, "weight_decay": 0.01})) as r:
+        assert r.config["optim"]["lr"] == 0.05
+        assert r.provenance["versions"]["torch"] == version("torch")
+        assert r.provenance["device"].startswith("cpu")
+        steps = r.steps()
+        np.testing.assert_allclose(steps["time"], 0.05 * np.arange(40), rtol=1e-12)
+        assert set(steps["weight_decay"]) == {0.01}
+
+
+def test_evaluation_follows_its_schedule(run):
+    with open_record(run(train={"steps": 25, "eval_every": 10})) as r:
+        assert r.evaluation()["step"].tolist() == [0, 10, 20, 25]
+
+
+def test_every_and_families_choose_what_is_recorded(run):
+    with open_record(run(track={"every": 3, "families": ["rescale"]})) as r:
+        assert r.families == ("rescale",)
+        assert r.steps()["step"].tolist() == list(range(0, 40, 3))
+
+
+def test_epochs_count_batches(run):
+    with open_record(run(train={"steps": None, "epochs": 2})) as r:
+        assert r.rows == 2 * (51 // 8)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_the_step_named(tmp_path):
+    with pytest.raises(RunError, match=r"not finite at step \d+; .* holds the \d+ rows before it"):
+        train(config(optim={"lr": 1e8}, train={"steps": 200}), tmp_path)
+    with open_record(tmp_path) as r:
+        assert 0 < r.rows < 200
+        assert r.status == f"not finite at step {r.rows}"
+        assert np.isfinite(r.steps()["loss"]).all()
+        compare_family(r, "rescale")
+
+
+def test_ctrl_c_leaves_a_readable_record(tmp_path, monkeypatch):
+    real = loop.learning_rate
+
+    def press(base, schedule, step, steps):
+        if step == 17:
+            raise KeyboardInterrupt
+        return real(base, schedule, step, steps)
+
+    monkeypatch.setattr(loop, "learning_rate", press)
+    with pytest.raises(Interrupted) as caught:
+        train(config(), tmp_path)
+    assert caught.value.rows == 17
+    with open_record(tmp_path) as r:
+        assert (r.rows, r.status) == (17, "interrupted at step 17")
+
+
+def test_a_second_run_in_one_folder_is_refused(run):
+    folder = run()
+    with pytest.raises(ValueError, match="exists already"):
+        train(config(), folder)
+
+
+def test_a_batch_larger_than_the_data_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"data.batch_size=100 is larger than the training data"):
+        train(config(data={"batch_size": 100}), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_rows_apart_are_exact_for_a_charge_without_a_drive(run):
+    """Translation needs no drive; the first step of a run takes no dampening."""
+    optim = {"momentum": 0.9, "dampening": 0.5, "weight_decay": 0.01}
+    with open_record(run(optim=optim, track={"every": 5}, train={"precision": "fp64"})) as r:
+        table = compare_family(r, "translation").table
+        assert table.loc[table["law"] == "discrete", "error"].max() <= 1e-13
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"momentum": 0.9, "dampening": 0.2, "weight_decay": 0.01},
+        {"momentum": 0.8, "nesterov": True, "weight_decay": 0.02},
+        {"momentum": 0.5, "weight_decay": 0.01, "schedule": {"name": "cosine", "warmup": 10}},
+    ],
+)
+def test_the_discrete_law_is_exact_on_real_runs(run, options):
+    """float64, so that nothing but the law itself is tested."""
+    folder = run(optim=options, train={"precision": "fp64", "steps": 100})
+    with open_record(folder) as r:
+        for family in r.families:
+            table = compare_family(r, family).table
+            assert table.loc[table["law"] == "discrete", "error"].max() <= 1e-12
