@@ -79,11 +79,16 @@ class OptimConfig:
 
 @dataclass
 class TrackConfig:
-    """Which families to record (null: all that the model has), and at which steps."""
+    """Which families to record (null: all that the model has), and at which steps.
+
+    Matrix-valued charges (family ``linear``) of up to `full` channels are recorded entry by entry, larger ones
+    on their diagonal and as their Frobenius norm.
+    """
 
     families: list[str] | None = None
     every: int = 1
     block: int = 256
+    full: int = 16
 
     def check(self) -> None:
         """Raise a `UserError` for unknown families or empty schedules."""
@@ -91,6 +96,7 @@ class TrackConfig:
             check_choice("track.families", family, FAMILIES)
         check_at_least("track.every", self.every, 1)
         check_at_least("track.block", self.block, 1)
+        check_at_least("track.full", self.full, 0)
 
 
 @dataclass

@@ -15,12 +15,25 @@ from torch.nn import functional as F
 from neuralmech.symmetry.discover import find_symmetries
 
 
+class UnclearError(Exception):
+    """Float64 cannot tell: the spectrum has no gap, or hardly any batch keeps every channel alive."""
+
+
 def gradients(model: nn.Module, inputs, samples: int, loss: str, seed: int = 0):
     """θ and ∇L, flattened, at random parameters on random batches: two arrays (samples, parameters)."""
     generator = torch.Generator().manual_seed(seed)
     names = [name for name, _ in model.named_parameters()]
     thetas, grads = [], []
-    for _ in range(samples):
+    silent = []  # a channel that ReLUs silence on a whole batch is rounding noise to its BatchNorm
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.register_forward_pre_hook(
+                lambda _, x: silent.append(bool((x[0].transpose(0, 1).flatten(1).var(dim=1) < 1e-16).any()))
+            )
+    for _ in range(20 * samples):
+        if len(grads) == samples:
+            break
+        silent.clear()
         theta = {
             n: torch.randn(p.shape, generator=generator, dtype=torch.float64) * 0.7 for n, p in model.named_parameters()
         }
@@ -33,6 +46,8 @@ def gradients(model: nn.Module, inputs, samples: int, loss: str, seed: int = 0):
             value = F.cross_entropy(logits, target)
         else:
             value = F.mse_loss(out, torch.randn(out.shape, generator=generator, dtype=torch.float64))
+        if any(silent):
+            continue
         wanted = [n for n in names if theta[n].requires_grad]
         found = torch.autograd.grad(value, [theta[n] for n in wanted], allow_unused=True)
         by_name = dict(zip(wanted, found, strict=True))
@@ -43,11 +58,9 @@ def gradients(model: nn.Module, inputs, samples: int, loss: str, seed: int = 0):
             )
         )
         thetas.append(torch.cat([theta[n].detach().ravel() for n in names]))
+    if len(grads) < samples:
+        raise UnclearError
     return torch.stack(thetas).numpy(), torch.stack(grads).numpy()
-
-
-class UnclearError(Exception):
-    """The spectrum has no gap: some gradients are too weak for float64 to tell them from none."""
 
 
 def null_space(rows: np.ndarray) -> np.ndarray:

@@ -57,7 +57,7 @@ class Charges:
         self.is_linear = group.attrs.get("form") == "linear"
         self._group = group
         self._rows = rows
-        self.signals = tuple(k for k in group if k != "index")
+        self.signals = tuple(k for k in group if not k.endswith("index") and k != "frobenius")
 
     def __getattr__(self, signal: str) -> Signal:
         if signal.startswith("_") or signal not in self.signals:
@@ -66,10 +66,21 @@ class Charges:
 
     @cached_property
     def index(self) -> pd.DataFrame:
-        """Site and channel of each column."""
+        """Site and channel of each column; for the entries of a matrix also the partner."""
         raw = self._group["index"][:]
-        sites = [s.decode("utf-8", "replace") if isinstance(s, bytes) else str(s) for s in raw["site"]]
-        return pd.DataFrame({"site": sites, "channel": raw["channel"].astype(np.int64)})
+        sites = [_text(name) for name in raw["site"]]
+        numbers = {name: raw[name].astype(np.int64) for name in ("channel", "partner") if name in raw.dtype.names}
+        return pd.DataFrame({"site": sites, **numbers})
+
+    @cached_property
+    def norm_sites(self) -> tuple[str, ...]:
+        """Sites whose Frobenius norms are recorded, in the order of the columns of `frobenius`."""
+        return tuple(_text(name) for name in self._group.get("frobenius_index", ()))
+
+    @property
+    def frobenius(self) -> Signal:
+        """Frobenius norm of every matrix-valued charge: (rows, sites)."""
+        return Signal(self._group["frobenius"], self._rows)
 
     def __len__(self) -> int:
         return self._group["index"].shape[0]
@@ -104,7 +115,7 @@ class Record:
     @property
     def families(self) -> tuple[str, ...]:
         """Names of the recorded families."""
-        order = ("translation", "scale", "rescale")
+        order = ("translation", "scale", "rescale", "linear")
         found = list(self._file["charges"])
         return tuple(sorted(found, key=lambda f: order.index(f) if f in order else len(order)))
 
@@ -209,12 +220,16 @@ def _check(file: h5py.File, path: Path) -> None:
     try:
         committed = int(file["committed"][()])
         columns = [file["steps"][name] for name in STEP_COLUMNS]
-        columns += [d for g in file["charges"].values() for k, d in g.items() if k != "index"]
+        columns += [d for g in file["charges"].values() for k, d in g.items() if not k.endswith("index")]
         short = [d.name for d in columns if d.shape[0] < committed]
     except (KeyError, OSError, ValueError, AttributeError, TypeError) as error:
         raise RecordError(f"{path} is damaged ({_short(error)}); train again or restore a copy") from None
     if committed < 0 or short:
         raise RecordError(f"{path} is damaged (fewer rows than committed in {short[:1]}); restore a copy")
+
+
+def _text(name: bytes | str) -> str:
+    return name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)
 
 
 def _short(error: BaseException) -> str:

@@ -6,7 +6,9 @@
 ``/committed``                          number of rows that are whole; readers take only these
 ``/steps/<column>``                     one number per row, see `STEP_COLUMNS`
 ``/charges/<family>/<signal>``          float64, shape (rows, charges), see `SIGNALS`
-``/charges/<family>/index``             for each column its ``site`` and ``channel``
+``/charges/<family>/index``             for each column its ``site`` and ``channel``; for the entries of a
+                                        matrix-valued charge (family ``linear``) also the ``partner``
+``/charges/linear/frobenius``           Frobenius norms, shape (rows, sites); ``frobenius_index`` names them
 ``/evaluation/{step, loss, accuracy}``  on held-out data, with a ``committed`` of its own
 ======================================  ===============================================================
 

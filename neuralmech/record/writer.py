@@ -27,12 +27,18 @@ FILTERS = {"compression": "lzf", "shuffle": True}  # built into every h5py
 
 @dataclass(frozen=True)
 class FamilyLayout:
-    """What a family's datasets look like: one column per charge, one dataset per signal."""
+    """What a family's datasets look like: one column per charge, one dataset per signal.
+
+    A column of a matrix-valued charge is its entry (channel, partner); `norms` names the sites whose Frobenius
+    norms are recorded besides.
+    """
 
     sites: Sequence[str]
     channels: Sequence[int] | NDArray[np.int64]
     signals: Sequence[str]
     linear: bool
+    partners: Sequence[int] | NDArray[np.int64] | None = None
+    norms: Sequence[str] = ()
 
 
 class RecordWriter:
@@ -90,15 +96,22 @@ class RecordWriter:
     def _family(self, name: str, layout: FamilyLayout) -> dict[str, h5py.Dataset]:
         group = self._file.create_group(f"charges/{name}")
         group.attrs["form"] = "linear" if layout.linear else "quadratic"
-        dtype = np.dtype([("site", h5py.string_dtype()), ("channel", np.int64)])
-        index = np.array(list(zip(layout.sites, layout.channels, strict=True)), dtype=dtype)
-        group.create_dataset("index", data=index)
-        n = len(layout.sites)
+        columns = {"site": (h5py.string_dtype(), layout.sites), "channel": (np.int64, layout.channels)}
+        if layout.partners is not None:
+            columns["partner"] = (np.int64, layout.partners)
+        dtype = np.dtype([(name, kind) for name, (kind, _) in columns.items()])
+        rows = list(zip(*(values for _, values in columns.values()), strict=True))
+        group.create_dataset("index", data=np.array(rows, dtype=dtype))
+        datasets = {signal: self._signal(group, signal, len(layout.sites)) for signal in layout.signals}
+        if layout.norms:
+            names = np.array(list(layout.norms), dtype=h5py.string_dtype())
+            group.create_dataset("frobenius_index", data=names)
+            datasets["frobenius"] = self._signal(group, "frobenius", len(layout.norms))
+        return datasets
+
+    def _signal(self, group: h5py.Group, name: str, n: int) -> h5py.Dataset:
         chunks = (self._block, max(1, min(n, CHUNK_BYTES // (8 * self._block))))
-        return {
-            signal: group.create_dataset(signal, (0, n), np.float64, maxshape=(None, n), chunks=chunks, **FILTERS)
-            for signal in layout.signals
-        }
+        return group.create_dataset(name, (0, n), np.float64, maxshape=(None, n), chunks=chunks, **FILTERS)
 
     def append(self, steps: Mapping[str, NDArray], charges: Mapping[str, Mapping[str, NDArray[np.float64]]]) -> None:
         """Append one block of rows: a column for every entry of `steps`, (rows, charges) for every signal."""

@@ -219,12 +219,12 @@ def _kind(signature: Signature) -> FamilyName:
 
 
 def _diagonal_site(signature: Signature) -> str:
-    grows = _layers(name for name, sign in signature if sign > 0)
-    shrinks = _layers(name for name, sign in signature if sign < 0)
+    grows = layer_names(name for name, sign in signature if sign > 0)
+    shrinks = layer_names(name for name, sign in signature if sign < 0)
     return " -> ".join(side for side in (grows, shrinks) if side)
 
 
-def _layers(names: Iterable[str]) -> str:
+def layer_names(names: Iterable[str]) -> str:
     """Join the layers' names; a residual stream's many writers are shortened."""
     layers = list(dict.fromkeys(name.rpartition(".")[0] or name for name in names))
     if len(layers) > 3:

@@ -7,9 +7,12 @@ from typing import Literal
 from torch import Tensor, nn
 
 from neuralmech.errors import UserError
+from neuralmech.symmetry import mixing_rules  # noqa: F401  (fills the table of rules)
 from neuralmech.symmetry.assemble import diagonal_families, translation_family
 from neuralmech.symmetry.engine import walk
 from neuralmech.symmetry.group import FAMILIES, Family, Symmetries
+from neuralmech.symmetry.matrix import linear_family
+from neuralmech.symmetry.mixing import MixingAlgebra
 from neuralmech.symmetry.scale import ScaleAlgebra
 from neuralmech.symmetry.shift import ShiftAlgebra
 from neuralmech.symmetry.trace import Trace, trace
@@ -66,7 +69,8 @@ def find_symmetries(model: nn.Module, example_inputs: Tensor | tuple[Tensor, ...
     scales = _scales(traced)
     solution = shifts.system.solve()
     diagonal, idle = diagonal_families(scales, shifts, solution, traced.shapes)
-    found = [translation_family(shifts, solution, traced.shapes, idle), *diagonal]
+    found: list[Family] = [translation_family(shifts, solution, traced.shapes, idle), *diagonal]
+    found.append(linear_family(_mixing(traced), list(traced.shapes)))
     families = {f.name: f for f in sorted(found, key=lambda f: FAMILIES.index(f.name)) if len(f)}
     return Symmetries(
         families=families,
@@ -79,6 +83,12 @@ def find_symmetries(model: nn.Module, example_inputs: Tensor | tuple[Tensor, ...
 def _scales(traced: Trace) -> ScaleAlgebra:
     algebra = ScaleAlgebra(traced.frozen)
     algebra.forbid(walk(traced, algebra), "its scale is read by the loss")
+    return algebra
+
+
+def _mixing(traced: Trace) -> MixingAlgebra:
+    algebra = MixingAlgebra(traced.frozen)
+    algebra.forbid(walk(traced, algebra), "its channels are read by the loss")
     return algebra
 
 

@@ -36,6 +36,10 @@ class Parameter:
     shape: torch.Size
 
 
+class Symbol:
+    """Base of values that are neither tensors of variables nor dictionaries of them."""
+
+
 @dataclass(frozen=True)
 class Barrier:
     """An operation at which symmetries end because no rule covers it."""
@@ -189,7 +193,7 @@ def _is_fixed(value: Any, algebra: Algebra[Value]) -> bool:
 
 
 def _is_symbol(value: Any) -> bool:
-    return isinstance(value, (Tensor, dict))
+    return isinstance(value, (Tensor, dict, Symbol))
 
 
 def _is_float(node: fx.Node) -> bool:

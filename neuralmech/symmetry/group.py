@@ -13,8 +13,8 @@ from scipy import sparse
 
 from neuralmech.symmetry.engine import Barrier
 
-FamilyName = Literal["translation", "scale", "rescale"]
-FAMILIES: tuple[FamilyName, ...] = ("translation", "scale", "rescale")
+FamilyName = Literal["translation", "scale", "rescale", "linear"]
+FAMILIES: tuple[FamilyName, ...] = ("translation", "scale", "rescale", "linear")
 LINEAR_FAMILIES = frozenset({"translation"})
 Axis = Literal["entries", "rows", "columns"]
 
@@ -117,7 +117,7 @@ class Symmetries:
 
         A row is the vector a of a translation, the diagonal of M of a scale or rescale symmetry.
         """
-        return {name: generator_matrix(family, self.shapes) for name, family in self.families.items()}
+        return {name: generator_matrix(family, self.shapes) for name, family in self.families.items() if family.terms}
 
     def covered_parameters(self) -> int:
         """Count the scalar parameters that are in at least one charge."""

@@ -15,6 +15,8 @@ from neuralmech.record.schema import NESTEROV_SIGNAL, SIGNALS, STEP_COLUMNS
 from neuralmech.record.writer import FamilyLayout
 from neuralmech.symmetry.charges import DiagonalForms, Layout, LinearForms
 from neuralmech.symmetry.group import Symmetries
+from neuralmech.symmetry.matrix import MatrixFamily
+from neuralmech.symmetry.matrix_forms import FULL, MatrixForms
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,9 @@ class Tracker:
         Whether to record ``drive_buffer`` too, which Nesterov's laws need.
     block
         Rows per block.
+    full
+        Sites of the ``linear`` family up to this many channels are recorded entry by entry, larger ones on
+        their diagonal; the Frobenius norm of each is recorded too.
     """
 
     def __init__(
@@ -54,17 +59,24 @@ class Tracker:
         families: Sequence[str] | None = None,
         nesterov: bool = False,
         block: int = 256,
+        full: int = FULL,
     ) -> None:
         self.signals = (*SIGNALS, NESTEROV_SIGNAL) if nesterov else SIGNALS
         self.families = {n: f for n, f in symmetries.families.items() if families is None or n in families}
         self.block = block
         count = len(self.signals)
-        self._forms = {
-            n: (LinearForms if f.is_linear else DiagonalForms)(f, layout, device) for n, f in self.families.items()
-        }
+        self._matrix, self._forms = None, {}
+        for name, family in self.families.items():
+            if isinstance(family, MatrixFamily):
+                self._matrix = MatrixForms(family, layout, device, full)
+            else:
+                self._forms[name] = (LinearForms if family.is_linear else DiagonalForms)(family, layout, device)
+        sizes = {n: len(self._matrix if n == "linear" and self._matrix else f) for n, f in self.families.items()}
         self._rings = {
-            n: torch.empty(block, count, len(f), dtype=torch.float64, device=device) for n, f in self.families.items()
+            n: torch.empty(block, count, size, dtype=torch.float64, device=device) for n, size in sizes.items()
         }
+        norms = len(self._matrix.names) if self._matrix else 0
+        self._norms = torch.empty(block, norms, dtype=torch.float64, device=device)
         self._losses = torch.empty(block, dtype=torch.float64, device=device)
         self._before = torch.empty(layout.size, dtype=torch.float64, device=device)
         self._motion = torch.empty_like(self._before)
@@ -74,9 +86,15 @@ class Tracker:
 
     def layouts(self) -> dict[str, FamilyLayout]:
         """Describe the families to the record."""
-        return {
-            n: FamilyLayout(f.sites, f.channels, self.signals, linear=f.is_linear) for n, f in self.families.items()
+        layouts = {
+            n: FamilyLayout(f.sites, f.channels, self.signals, linear=f.is_linear)
+            for n, f in self.families.items()
+            if n in self._forms
         }
+        if self._matrix:
+            m = self._matrix
+            layouts["linear"] = FamilyLayout(m.sites, m.rows, self.signals, False, m.columns, m.names)
+        return layouts
 
     @torch.no_grad()
     def before(self, theta: Tensor) -> None:
@@ -104,10 +122,10 @@ class Tracker:
         self._losses[slot] = loss.detach()
         self._measure_motion(theta, gradient, row["lr"])
         momentum = None if NESTEROV_SIGNAL not in self.signals or buffer is None else buffer.double()
-        if any(f.is_linear for f in self.families.values()):
+        if self._matrix or any(f.is_linear for f in self.families.values()):
             self._fill_vectors(momentum)
             self._evaluate(slot, linear=True)
-        if any(not f.is_linear for f in self.families.values()):
+        if any(not self.families[n].is_linear for n in self._forms):
             self._fill_products(momentum)
             self._evaluate(slot, linear=False)
         self._rows.append(dict(row))
@@ -134,10 +152,10 @@ class Tracker:
                 for name, dtype in STEP_COLUMNS.items()
                 if name != "loss"
             }
-            record.append(
-                {**columns, "loss": losses[:keep]},
-                {n: {s: v[:keep, i] for i, s in enumerate(self.signals)} for n, v in signals.items()},
-            )
+            charges = {n: {s: v[:keep, i] for i, s in enumerate(self.signals)} for n, v in signals.items()}
+            if self._matrix:
+                charges["linear"]["frobenius"] = self._norms[:keep].cpu().numpy()
+            record.append({**columns, "loss": losses[:keep]}, charges)
         broken = int(rows[keep]["step"]) if keep < len(rows) else None
         return Block(float(losses[min(keep, len(rows) - 1)]), broken)
 
@@ -165,9 +183,11 @@ class Tracker:
             torch.mul(x, y, out=target)  # type: ignore[arg-type]
 
     def _evaluate(self, slot: int, *, linear: bool) -> None:
-        for name, family in self.families.items():
-            if family.is_linear == linear:
-                self._forms[name].evaluate(self._products, self._rings[name][slot])
+        for name, form in self._forms.items():
+            if self.families[name].is_linear == linear:
+                form.evaluate(self._products, self._rings[name][slot])
+        if linear and self._matrix:
+            self._matrix.evaluate(self._products, self._rings["linear"][slot], self._norms[slot])
 
 
 def _finite_rows(losses: NDArray, signals: Iterable[NDArray]) -> int:

@@ -66,6 +66,7 @@ def train(config: Config, folder: Path) -> Result:
         families=config.track.families,
         nesterov=config.optim.nesterov,
         block=min(config.track.block, steps),
+        full=config.track.full,
     )
     when = Every(config.track.every)
     in_loss_precision = Tensor.double if config.train.loss_precision == "fp64" else Tensor.contiguous

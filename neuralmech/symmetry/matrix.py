@@ -1,0 +1,173 @@
+"""The matrix-valued family ``linear``: from mixable channels to sites, charges and generators."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from neuralmech.symmetry.assemble import layer_names
+from neuralmech.symmetry.group import Axis, Family, Term, axis_entries, offsets
+from neuralmech.symmetry.mixing import MixingAlgebra
+
+Occurrence = tuple[bool, int, Axis, int, int, tuple[int, ...], int]  # columns last, parameter, axis, sign, …
+
+
+@dataclass(frozen=True)
+class Block:
+    """One parameter's part in a site: rows (of a writer) or columns (of a reader), `count` for each channel.
+
+    Attributes
+    ----------
+    parameter, axis, groups
+        As in `Term`.
+    index
+        Elements of the axis, shape (channels, count).
+    sign
+        +1: θ ↦ A θ along the axis; −1: θ ↦ A⁻ᵀ θ.
+    """
+
+    parameter: str
+    axis: Axis
+    index: NDArray[np.int64]
+    sign: int
+    groups: int = 1
+
+    def entries(self, shape: Sequence[int]) -> NDArray[np.int64]:
+        """Flat indices of the parameter's entries, shape (channels, entries of each channel)."""
+        term = Term(self.parameter, self.axis, sparse.csr_array((0, 0)), np.zeros(0, np.int64), 1, self.groups)
+        return axis_entries(term, shape)[self.index].reshape(len(self.index), -1)
+
+
+@dataclass(frozen=True)
+class MatrixSite:
+    """Channels that may be mixed by any invertible matrix A.
+
+    The charge is the symmetric matrix Q = Σ_blocks sign · B Bᵀ with B the block's entries, (channels, entries
+    of each): W₁W₁ᵀ + b₁b₁ᵀ − W₂ᵀW₂ for consecutive linear layers, W_QW_Qᵀ − W_KW_Kᵀ for a head's queries and
+    keys. Its diagonal are rescale charges.
+    """
+
+    name: str
+    size: int
+    blocks: tuple[Block, ...]
+
+    def generator(self, i: int, j: int, shapes: Mapping[str, Sequence[int]]) -> sparse.csr_array:
+        """M of ∂_αψ = Mθ for A = exp(α(E_ij + E_ji)/2): symmetric, (parameters, parameters), flattened in order.
+
+        The charge Q_ij is θᵀMθ.
+        """
+        starts, total = offsets(shapes), sum(math.prod(s) for s in shapes.values())
+        rows, columns, data = [], [], []
+        for block in self.blocks:
+            entries = starts[block.parameter] + block.entries(shapes[block.parameter])
+            for a, b in ((i, j), (j, i)):
+                rows.append(entries[a])
+                columns.append(entries[b])
+                data.append(np.full(entries.shape[1], 0.5 * block.sign))
+        triple = (np.concatenate(data), (np.concatenate(rows), np.concatenate(columns)))
+        return sparse.csr_array(triple, shape=(total, total))
+
+
+@dataclass(frozen=True)
+class MatrixFamily(Family):
+    """All matrix-valued charges; one column per entry (i, j), i ≤ j, of each site's symmetric matrix.
+
+    `channels` holds i and `partners` j; there are no terms, because no generator is diagonal.
+    """
+
+    partners: NDArray[np.int64]
+    matrices: tuple[MatrixSite, ...]
+
+    @staticmethod
+    def of(matrices: Sequence[MatrixSite]) -> MatrixFamily:
+        """Family of some sites."""
+        entries = [np.triu_indices(m.size) for m in matrices]
+        sites = tuple(m.name for m, (i, _) in zip(matrices, entries, strict=True) for _ in i)
+        none = [np.zeros(0, dtype=np.int64)]
+        rows, columns = (np.concatenate([*none, *(e[k] for e in entries)]) for k in (0, 1))
+        return MatrixFamily("linear", (), sites, rows, columns, tuple(matrices))
+
+
+def linear_family(algebra: MixingAlgebra, order: Sequence[str]) -> MatrixFamily:
+    """Sites of two or more mixable channels that are both written and read.
+
+    `order` is that of the model's parameters.
+    """
+    alike: dict[tuple, list[list[Occurrence]]] = defaultdict(list)
+    for occurrences in _classes(algebra, order):
+        # The index (last) is what may differ between channels that are alike.
+        alike[tuple(o[:-1] for o in occurrences)].append(occurrences)
+    found = []
+    for signature, channels in alike.items():
+        if len(channels) > 1 and len({o[3] for o in signature}) == 2:
+            channels.sort(key=lambda occurrences: occurrences[0][-1])
+            found.append((channels[0][0][:2], channels[0][0][-1], channels))
+    found.sort(key=lambda entry: entry[:2])
+    sites = [(_name(channels[0], order), _blocks(channels, order)) for _, _, channels in found]
+    names = _numbered([name for name, _ in sites])
+    return MatrixFamily.of(
+        tuple(MatrixSite(name, len(blocks[0].index), blocks) for name, (_, blocks) in zip(names, sites, strict=True))
+    )
+
+
+def _classes(algebra: MixingAlgebra, order: Sequence[str]) -> Iterable[list[Occurrence]]:
+    """Channels that the network ties together: where each occurs, oriented so that the first one grows."""
+    tokens = _tokens(algebra)
+    classes: dict[int, list[Occurrence]] = defaultdict(list)
+    position = {name: i for i, name in enumerate(order)}
+    for name, axes in algebra.axes.items():
+        for axis, ids, groups in axes:
+            roots, mirrored = algebra.system.find(ids), algebra.system.find(ids ^ 1)
+            alive = (roots != 0) & (mirrored != 0) & (roots != mirrored)
+            per_group = len(ids) // groups
+            for k in np.flatnonzero(alive).tolist():
+                sign = 1 if roots[k] < mirrored[k] else -1
+                seen = (k // per_group, *tokens.get(int(ids[k]), ()))
+                occurrence = (axis == "columns", position[name], axis, sign, groups, seen, k)
+                classes[int(min(roots[k], mirrored[k]))].append(occurrence)
+    for occurrences in classes.values():
+        occurrences.sort()
+        flip = occurrences[0][3]
+        yield [(*o[:3], o[3] * flip, *o[4:]) for o in occurrences]
+
+
+def _tokens(algebra: MixingAlgebra) -> dict[int, tuple[int, ...]]:
+    """Raw channel id → everything it met, sorted."""
+    met: dict[int, set[int]] = defaultdict(set)
+    for reading in algebra.readings:
+        for channel, token in zip(reading.channels.tolist(), reading.tokens.tolist(), strict=True):
+            met[channel].add(token)
+    return {channel: tuple(sorted(tokens)) for channel, tokens in met.items()}
+
+
+def _blocks(channels: list[list[Occurrence]], order: Sequence[str]) -> tuple[Block, ...]:
+    """Gather what stands at the same place in every channel's list, parameter by parameter."""
+    places: dict[tuple[int, Axis, int, int], list[int]] = defaultdict(list)
+    for at, (_, parameter, axis, sign, groups, _, _) in enumerate(channels[0]):
+        places[parameter, axis, sign, groups].append(at)
+    return tuple(
+        Block(order[parameter], axis, np.array([[c[at][-1] for at in where] for c in channels]), sign, groups)
+        for (parameter, axis, sign, groups), where in places.items()
+    )
+
+
+def _name(occurrences: list[Occurrence], order: Sequence[str]) -> str:
+    grows = layer_names(order[o[1]] for o in occurrences if o[3] > 0)
+    shrinks = layer_names(order[o[1]] for o in occurrences if o[3] < 0)
+    return f"{grows} -> {shrinks}"
+
+
+def _numbered(names: list[str]) -> list[str]:
+    """Number the names that occur several times: the heads of an attention layer."""
+    taken: dict[str, int] = defaultdict(int)
+    out = []
+    for name in names:
+        out.append(f"{name} [{taken[name]}]" if names.count(name) > 1 else name)
+        taken[name] += 1
+    return out
