@@ -94,6 +94,8 @@ def test_symmetries_lists_charges_and_writes_nothing(command, tmp_path):
         ("model.widht=3", "model.widht is no option; did you mean width"),
         ("+model.widht=3", "model.widht is no option; did you mean width"),
         ("colour=red", "colour is no option"),
+        ("data=tokens", "model=convnet needs real numbers, data has tokens; use model=transformer"),
+        ("model=transformer", r"model=transformer needs tokens, data has real numbers .1, 8, 8.; use data=tokens"),
         ("model.norm=bach", "model.norm=bach is unknown .did you mean batch"),
         ("device=cuda:99", "device=cuda:99 asks for a GPU that is not there; use device=cpu"),
         ("device=tpu", "device=tpu is unknown"),
@@ -184,7 +186,8 @@ def test_completion_offers_commands_then_keys(command, monkeypatch):
 
     assert complete("neuralmech tr") == ["train"]
     assert complete("neuralmech ") == ["train", "analyze", "symmetries", "verify"]
-    assert complete("neuralmech train model=") == ["model=convnet", "model=custom", "model=mlp", "model=torchvision"]
+    models = ("convnet", "custom", "mlp", "torchvision", "transformer")
+    assert complete("neuralmech train model=") == [f"model={name}" for name in models]
     assert "optim.lr=" in complete("neuralmech train optim.l")
 
 

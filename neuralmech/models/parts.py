@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from neuralmech.checks import check_at_least, check_choice
@@ -100,25 +99,3 @@ class LayerOptions:
 
 def _per_pixel(norm: nn.Module, *, images: bool) -> nn.Module:
     return OverChannels(norm) if images else norm
-
-
-def rotate(x: Tensor) -> Tensor:
-    """Rotary positions (Su et al. 2021, *RoFormer*): turn pair (x_i, x_{i+d/2}) at position t by t·10000^(−2i/d).
-
-    Parameters
-    ----------
-    x
-        Queries or keys (batch, heads, tokens, d), d even.
-
-    Examples
-    --------
-    >>> q, k = (torch.ones(1, 1, 9, 4) @ torch.randn(4, 4, generator=torch.Generator().manual_seed(s)) for s in (0, 1))
-    >>> scores = (rotate(q) @ rotate(k).mT)[0, 0]
-    >>> torch.allclose(scores[1:, 1:], scores[:-1, :-1], atol=1e-5)  # they depend on the distance alone
-    True
-    """
-    half = x.shape[-1] // 2
-    rate = 10_000.0 ** -(torch.arange(half, dtype=torch.float64) / half)
-    angle = torch.outer(torch.arange(x.shape[-2], dtype=torch.float64), rate).to(x)
-    low, high = x[..., :half], x[..., half:]
-    return torch.cat([low * angle.cos() - high * angle.sin(), high * angle.cos() + low * angle.sin()], dim=-1)

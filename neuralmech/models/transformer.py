@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from neuralmech.checks import check_at_least, check_choice
 from neuralmech.errors import UserError
-from neuralmech.models.parts import ACTIVATIONS, layer_norm, rotate
+from neuralmech.models.attention import Attention
+from neuralmech.models.parts import ACTIVATIONS, layer_norm
 
 
 @dataclass
@@ -60,37 +60,6 @@ class TransformerOptions:
             )
 
 
-class Attention(nn.Module):
-    """Causal self-attention; consecutive heads share keys and values where there are fewer of them."""
-
-    def __init__(self, options: TransformerOptions) -> None:
-        super().__init__()
-        width, size = options.width, options.width // options.heads
-        self.heads, self.kv_heads = options.heads, options.kv_heads or options.heads
-        self.rotary, self.dropout = options.positions == "rotary", options.dropout
-        self.q = nn.Linear(width, width, bias=options.bias)
-        self.k = nn.Linear(width, self.kv_heads * size, bias=options.bias)
-        self.v = nn.Linear(width, self.kv_heads * size, bias=options.bias)
-        self.out = nn.Linear(width, width, bias=options.bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Mix each position with those before it: (batch, tokens, width) to the same."""
-        q = self.q(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (batch, heads, tokens, size)
-        k = self.k(x).unflatten(-1, (self.kv_heads, -1)).transpose(1, 2)  # (batch, kv_heads, tokens, size)
-        v = self.v(x).unflatten(-1, (self.kv_heads, -1)).transpose(1, 2)
-        if self.rotary:
-            q, k = rotate(q), rotate(k)
-        mixed = F.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            dropout_p=self.dropout if self.training else 0.0,
-            is_causal=True,
-            enable_gqa=self.heads != self.kv_heads,
-        )
-        return self.out(mixed.transpose(1, 2).flatten(2))
-
-
 class FeedForward(nn.Module):
     """down(act(up x)), or down(silu(gate x) ⊙ up x) for ``swiglu`` (Shazeer 2020)."""
 
@@ -115,7 +84,14 @@ class Block(nn.Module):
     def __init__(self, options: TransformerOptions) -> None:
         super().__init__()
         self.norm1 = layer_norm(options.norm, options.width)
-        self.attention = Attention(options)
+        self.attention = Attention(
+            options.width,
+            options.heads,
+            options.kv_heads or options.heads,
+            bias=options.bias,
+            rotary=options.positions == "rotary",
+            dropout=options.dropout,
+        )
         self.norm2 = layer_norm(options.norm, options.width)
         self.feed_forward = FeedForward(options)
         self.dropout = nn.Dropout(options.dropout)
