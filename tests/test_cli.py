@@ -285,3 +285,30 @@ def test_a_users_own_model(command, tmp_path, monkeypatch):
         assert code == 2
         assert len(err.splitlines()) == 1
         assert message in err
+
+
+TOKENS = [
+    "model=transformer", "model.width=8", "model.heads=2", "model.depth=1", "data=tokens", "data.batch_size=8",
+    "data.modulus=7", "data.states=5", "data.length=6", "data.size=60", "device=cpu",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["data.task=modular", "model.tie=true"],
+        ["data.task=markov", "model.norm=rms", "model.activation=swiglu", "model.positions=rotary", "model.kv_heads=1"],
+    ],
+)
+def test_a_transformer_on_tokens(command, tmp_path, more):
+    code, out, err = command("train", *TOKENS, *more, "train.steps=20", "train.precision=fp64", "hydra.run.dir=run")
+    assert (code, err) == (0, "")
+    assert "20 steps recorded; held out: loss" in out
+    code, out, err = command("verify", "run", "verify.sample=1")
+    assert (code, err) == (0, "")
+    assert "NO" not in out
+    assert command("analyze", "run", "figures=false")[0] == 0
+    table = pd.read_csv(tmp_path / "run/analysis/comparison.csv")
+    exact = table[table["law"] == "discrete_broken"]
+    assert {"translation", "rescale"} <= set(exact["family"])
+    assert exact["error"].max() < 1e-12

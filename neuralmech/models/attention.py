@@ -23,8 +23,8 @@ def rotate(x: Tensor) -> Tensor:
     True
     """
     half = x.shape[-1] // 2
-    rate = 10_000.0 ** -(torch.arange(half, dtype=torch.float64) / half)
-    angle = torch.outer(torch.arange(x.shape[-2], dtype=torch.float64), rate).to(x)
+    rate = 10_000.0 ** -(torch.arange(half, dtype=torch.float64, device=x.device) / half)
+    angle = torch.outer(torch.arange(x.shape[-2], dtype=torch.float64, device=x.device), rate).to(x)
     low, high = x[..., :half], x[..., half:]
     return torch.cat([low * angle.cos() - high * angle.sin(), high * angle.cos() + low * angle.sin()], dim=-1)
 
