@@ -195,6 +195,30 @@ def weight_normed():
     return net
 
 
+def spectral_normed():
+    """W/σ(W) with σ = uᵀWv, where u and v come from a power iteration that gradients do not pass."""
+    net = mlp(4, 5, 4, 3)
+    nn.utils.parametrizations.spectral_norm(net[0])
+    nn.utils.parametrizations.spectral_norm(net[2], n_power_iterations=2)
+    return net
+
+
+def spectral_normed_convolutions():
+    """The last one: a head whose columns are no longer free to shift."""
+    normalised = nn.utils.parametrizations.spectral_norm
+    return nn.Sequential(
+        nn.Conv2d(1, 2, 1), nn.ReLU(), normalised(nn.Conv2d(2, 3, 2, stride=2)), nn.LeakyReLU(),
+        normalised(nn.Conv2d(3, 4, 2), dim=1), nn.LeakyReLU(), nn.Flatten(), normalised(nn.Linear(4, 3)),
+    )  # fmt: skip
+
+
+def hooked_spectral_norm():
+    """The older hook that computes the weight before forward()."""
+    net = mlp(4, 4, 3)
+    nn.utils.spectral_norm(net[0])
+    return net
+
+
 def transposed_weights():
     def forward(self, x):
         return torch.addmm(self.c, torch.relu(x @ self.a + self.b), self.d)
@@ -243,6 +267,9 @@ MORE = {
     "stochastic": (stochastic, floats(8, 3)),
     "mixer": (tokenwise_mixer, floats(6, 5, 3)),
     "weight_norm": (weight_normed, floats(12, 4)),
+    "spectral_norm": (spectral_normed, floats(12, 4)),
+    "spectral_norm_convolutions": (spectral_normed_convolutions, floats(6, 1, 4, 4)),
+    "spectral_norm_hook": (hooked_spectral_norm, floats(12, 4)),
     "transposed_weights": (transposed_weights, floats(12, 4)),
     "powers": (powers, floats(12, 3)),
     "cosine_head": (cosine_head, floats(12, 4)),

@@ -94,6 +94,8 @@ def test_symmetries_lists_charges_and_writes_nothing(command, tmp_path):
         ("model.widht=3", "model.widht is no option; did you mean width"),
         ("+model.widht=3", "model.widht is no option; did you mean width"),
         ("colour=red", "colour is no option"),
+        ("data=tokens", "model=convnet needs real numbers, data has tokens; use model=transformer"),
+        ("model=transformer", r"model=transformer needs tokens, data has real numbers .1, 8, 8.; use data=tokens"),
         ("model.norm=bach", "model.norm=bach is unknown .did you mean batch"),
         ("device=cuda:99", "device=cuda:99 asks for a GPU that is not there; use device=cpu"),
         ("device=tpu", "device=tpu is unknown"),
@@ -184,7 +186,8 @@ def test_completion_offers_commands_then_keys(command, monkeypatch):
 
     assert complete("neuralmech tr") == ["train"]
     assert complete("neuralmech ") == ["train", "analyze", "symmetries", "verify"]
-    assert complete("neuralmech train model=") == ["model=convnet", "model=custom", "model=mlp", "model=torchvision"]
+    models = ("convnet", "custom", "mlp", "torchvision", "transformer")
+    assert complete("neuralmech train model=") == [f"model={name}" for name in models]
     assert "optim.lr=" in complete("neuralmech train optim.l")
 
 
@@ -282,3 +285,30 @@ def test_a_users_own_model(command, tmp_path, monkeypatch):
         assert code == 2
         assert len(err.splitlines()) == 1
         assert message in err
+
+
+TOKENS = [
+    "model=transformer", "model.width=8", "model.heads=2", "model.depth=1", "data=tokens", "data.batch_size=8",
+    "data.modulus=7", "data.states=5", "data.length=6", "data.size=60", "device=cpu",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["data.task=modular", "model.tie=true"],
+        ["data.task=markov", "model.norm=rms", "model.activation=swiglu", "model.positions=rotary", "model.kv_heads=1"],
+    ],
+)
+def test_a_transformer_on_tokens(command, tmp_path, more):
+    code, out, err = command("train", *TOKENS, *more, "train.steps=20", "train.precision=fp64", "hydra.run.dir=run")
+    assert (code, err) == (0, "")
+    assert "20 steps recorded; held out: loss" in out
+    code, out, err = command("verify", "run", "verify.sample=1")
+    assert (code, err) == (0, "")
+    assert "NO" not in out
+    assert command("analyze", "run", "figures=false")[0] == 0
+    table = pd.read_csv(tmp_path / "run/analysis/comparison.csv")
+    exact = table[table["law"] == "discrete_broken"]
+    assert {"translation", "rescale"} <= set(exact["family"])
+    assert exact["error"].max() < 1e-12

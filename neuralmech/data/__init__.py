@@ -8,11 +8,13 @@ from neuralmech.data.batches import Batches
 from neuralmech.data.dataset import Dataset
 from neuralmech.data.digits import DigitsOptions, load_digits
 from neuralmech.data.synthetic import SyntheticOptions, make_synthetic
+from neuralmech.data.tokens import TokensOptions, make_tokens
 
 # name → (options, loader)
 DATASETS: dict[str, tuple[type, Any]] = {
     "digits": (DigitsOptions, load_digits),
     "synthetic": (SyntheticOptions, make_synthetic),
+    "tokens": (TokensOptions, make_tokens),
 }
 
 
@@ -29,4 +31,4 @@ def load_data(options: Any) -> Dataset:
     return data
 
 
-__all__ = ["DATASETS", "Batches", "Dataset", "DigitsOptions", "SyntheticOptions", "load_data"]
+__all__ = ["DATASETS", "Batches", "Dataset", "DigitsOptions", "SyntheticOptions", "TokensOptions", "load_data"]

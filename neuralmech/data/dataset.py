@@ -12,7 +12,11 @@ from neuralmech.errors import UserError
 
 @dataclass(frozen=True)
 class Dataset:
-    """Inputs (samples, …) and labels (samples,) of the training and the held-out part."""
+    """Inputs and targets of the training and the held-out part.
+
+    Inputs are real numbers (samples, …) with labels (samples,), or tokens (samples, tokens) with one target for each;
+    `classes` is then the size of the vocabulary.
+    """
 
     train_x: Tensor
     train_y: Tensor
@@ -25,13 +29,19 @@ class Dataset:
         """Shape of one sample."""
         return tuple(self.train_x.shape[1:])
 
+    @property
+    def has_tokens(self) -> bool:
+        """Whether inputs are indices of tokens, not real numbers."""
+        return not self.train_x.is_floating_point()
+
     def to(self, device: torch.device, dtype: torch.dtype) -> Dataset:
-        """Copy to a device, inputs in a floating-point type."""
+        """Copy to a device, real inputs in a floating-point type."""
+        inputs = torch.int64 if self.has_tokens else dtype
         return replace(
             self,
-            train_x=self.train_x.to(device, dtype),
+            train_x=self.train_x.to(device, inputs),
             train_y=self.train_y.to(device),
-            test_x=self.test_x.to(device, dtype),
+            test_x=self.test_x.to(device, inputs),
             test_y=self.test_y.to(device),
         )
 
@@ -44,9 +54,9 @@ class Dataset:
             )
 
 
-def split(x: Tensor, y: Tensor, test_fraction: float, classes: int) -> Dataset:
-    """Split off a held-out part, the same one for every seed so that runs compare."""
-    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
+def split(x: Tensor, y: Tensor, test_fraction: float, classes: int, seed: int = 0) -> Dataset:
+    """Split off a held-out part, the same one for every seed of a run so that runs compare."""
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
     held = round(len(x) * test_fraction)
     if not 0 < held < len(x):
         raise UserError(f"data.test_fraction={test_fraction} holds out {held} of {len(x)} samples; change it")

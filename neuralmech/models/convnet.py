@@ -3,34 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 
-from neuralmech.checks import check_at_least, check_choice
 from neuralmech.errors import UserError
-from neuralmech.models.parts import ACTIVATIONS, NORMS
+from neuralmech.models.parts import LayerOptions
 
 
 @dataclass
-class ConvNetOptions:
+class ConvNetOptions(LayerOptions):
     """`depth` convolutions; the channels double, from `width`, with every one of them."""
 
     name: str = "convnet"
     width: int = 8
     depth: int = 3
-    activation: str = "relu"
-    norm: str = "none"
 
-    def check(self) -> None:
-        """Raise a `UserError` for values that make no network."""
-        check_at_least("model.width", self.width, 1)
-        check_at_least("model.depth", self.depth, 1)
-        check_choice("model.activation", self.activation, ACTIVATIONS)
-        check_choice("model.norm", self.norm, NORMS)
+    norms: ClassVar[tuple[str, ...]] = (*LayerOptions.norms, "instance")
+    least_depth: ClassVar[int] = 1
 
 
 class ConvNet(nn.Module):
-    """`depth` × (3×3 convolution, norm, activation, 2×2 max-pooling while the image is large enough), classifier."""
+    """`depth` × (3×3 convolution, norm, activation, 2×2 max-pooling while the image is large enough), classifier.
+
+    The norms ``layer`` and ``rms`` are over the channels, at each pixel.
+    """
 
     def __init__(self, options: ConvNetOptions, shape: tuple[int, ...], classes: int) -> None:
         super().__init__()
@@ -42,10 +39,11 @@ class ConvNet(nn.Module):
         channels, height, width = shape
         for i in range(options.depth):
             wider = options.width * 2**i
-            layers.append(nn.Conv2d(channels, wider, 3, padding=1))
-            if options.norm == "batch":
-                layers.append(nn.BatchNorm2d(wider))
-            layers.append(ACTIVATIONS[options.activation]())
+            if options.norm == "instance" and height * width == 1:
+                raise UserError(
+                    f"model.norm=instance has one pixel left to normalise at convolution {i + 1}; use model.depth={i}"
+                )
+            layers += [nn.Conv2d(channels, wider, 3, padding=1), *options.after(wider, images=True)]
             if min(height, width) >= 2:
                 layers.append(nn.MaxPool2d(2))
                 height, width = height // 2, width // 2

@@ -320,7 +320,8 @@ def _embedding(algebra: ShiftAlgebra, node: fx.Node, weight: Any, indices: Any, 
 def _conv(
     algebra: ShiftAlgebra, node: fx.Node, x: Any, weight: Any, bias: Any = None, *options: Any, **more: Any
 ) -> Shift:
-    shape, width = node.meta["val"].shape, weight.shape[2:]
+    shape, kernel = node.meta["val"].shape, node.args[1].meta["val"].shape  # type: ignore[union-attr]
+    width = kernel[2:]
     chosen = dict(zip(("stride", "padding", "dilation", "groups"), options, strict=False)) | more
     padding, groups = chosen.get("padding", 0), chosen.get("groups", 1)
     padded = padding == "same" if isinstance(padding, str) else any(geometry.spread(padding, len(width)))
@@ -332,7 +333,7 @@ def _conv(
     group = torch.arange(shape[1]).div(shape[1] // groups, rounding_mode="floor")
     places = torch.arange(shape[0] * shape[2:].numel()).reshape(shape[0], 1, *shape[2:])
     amplitude = places * groups + group.reshape(-1, *[1] * len(width))
-    key = ("conv", _source(node), str(options), str(more), tuple(weight.shape[1:]))
+    key = ("conv", _source(node), str(options), str(more), tuple(kernel[1:]))
     return _sum(out, _weighted(algebra, weight, key, amplitude, shape, 1), node)
 
 

@@ -50,7 +50,7 @@ def trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> Trace:
     UserError
         If the model cannot be exported (a data-dependent branch, for instance) or returns no tensor.
     """
-    twin = copy.deepcopy(model).train()
+    twin = _copy(model).train()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -74,6 +74,16 @@ def trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> Trace:
         shapes={name: p.shape for name, p in model.named_parameters()},
         frozen=frozenset(name for name, p in model.named_parameters() if not p.requires_grad),
     )
+
+
+def _copy(model: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(model)
+    except RuntimeError as error:  # torch.nn.utils.weight_norm and spectral_norm leave a computed weight behind
+        raise UserError(
+            f"model: {type(model).__name__} cannot be copied: it keeps a computed tensor that is no parameter; "
+            "use torch.nn.utils.parametrizations for weight_norm and spectral_norm"
+        ) from error
 
 
 def _output(graph: fx.Graph, user_outputs: tuple, model: nn.Module) -> fx.Node:

@@ -14,10 +14,10 @@ import torch
 from scipy import sparse
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from neuralmech.errors import UserError
+from neuralmech.losses import loss_of
 from neuralmech.symmetry.discover import Loss, find_symmetries
 from neuralmech.symmetry.group import Family, Symmetries
 
@@ -175,10 +175,7 @@ class _Probe:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self._seed)
             out = functional_call(self._model, state, self._batch)
-        if self._loss == "mse":
-            return F.mse_loss(out, self._targets)
-        logits = out.flatten(0, 1) if out.dim() == 3 else out
-        return F.cross_entropy(logits, self._targets.flatten() if out.dim() == 3 else self._targets)
+        return loss_of(out, self._targets, self._loss)
 
     def _hessian(self, vector: Tensor) -> Tensor:
         if not self.gradient.requires_grad:

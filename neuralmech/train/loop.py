@@ -8,12 +8,12 @@ from time import monotonic
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from tqdm import tqdm
 
 from neuralmech.config import Config, OptimConfig
 from neuralmech.data import Batches, Dataset
 from neuralmech.errors import RunError
+from neuralmech.losses import loss_of, tally
 from neuralmech.record import RecordWriter
 from neuralmech.schedules import learning_rate
 from neuralmech.track import Every, Tracker
@@ -85,7 +85,7 @@ def train(config: Config, folder: Path) -> Result:
 
                 x, y = batches(step)
                 flat.grad.zero_()
-                loss = F.cross_entropy(in_loss_precision(model(x)), y)
+                loss = loss_of(in_loss_precision(model(x)), y)
                 loss.backward()
                 if when.wants(step):
                     tracker.before(flat.theta)
@@ -155,12 +155,11 @@ def _write(tracker: Tracker, record: RecordWriter, progress: tqdm) -> None:
 
 @torch.no_grad()
 def evaluate(model: nn.Module, data: Dataset, batch: int = 1024) -> tuple[float, float]:
-    """Mean loss and accuracy on the held-out part, in evaluation mode."""
+    """Mean loss and accuracy over the held-out targets that count, in evaluation mode."""
     model.eval()
-    loss, right = 0.0, 0
+    loss, right, counted = 0.0, 0, 0
     for x, y in zip(data.test_x.split(batch), data.test_y.split(batch), strict=True):
-        logits = model(x)
-        loss += float(F.cross_entropy(logits, y, reduction="sum"))
-        right += int((logits.argmax(dim=1) == y).sum())
+        total, hits, count = tally(model(x), y)
+        loss, right, counted = loss + total, right + hits, counted + count
     model.train()
-    return loss / len(data.test_y), right / len(data.test_y)
+    return loss / counted, right / counted

@@ -44,8 +44,9 @@ def prepare(config: Config) -> Setup:
     dtype = DTYPES[config.train.precision]
     data = load_data(config.data)
     torch.manual_seed(config.seed)
-    model = build_model(config.model, data.shape, data.classes).to(dtype).train()
-    symmetries = find_symmetries(model, data.train_x[:2].to(dtype))
+    model = build_model(config.model, data.shape, data.classes, tokens=data.has_tokens).to(dtype).train()
+    data = data.to(torch.device("cpu"), dtype)
+    symmetries = find_symmetries(model, data.train_x[:2])
     for family in config.track.families or ():
         if family not in symmetries.families:
             there = ", ".join(symmetries.families) or "none"

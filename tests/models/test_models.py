@@ -3,16 +3,18 @@ import torch
 
 from conftest import config
 from neuralmech.errors import UserError
-from neuralmech.models import MODELS, build_model
+from neuralmech.models import MODELS, ConvNetOptions, build_model
+from neuralmech.models.parts import ACTIVATIONS
 from neuralmech.models.vision import ARCHITECTURES, VisionOptions
 from neuralmech.symmetry.discover import find_symmetries
 
 
-@pytest.mark.parametrize("norm", ["none", "batch"])
-@pytest.mark.parametrize("name", ["mlp", "convnet"])
+@pytest.mark.parametrize(
+    ("name", "norm"), [(name, norm) for name in ("mlp", "convnet") for norm in MODELS[name][0].norms]
+)
 def test_every_depth_width_and_activation_gives_logits(name, norm):
-    for depth, activation in [(1, "relu"), (3, "tanh"), (2, "leaky_relu"), (4, "gelu"), (2, "linear")]:
-        options = MODELS[name][0](depth=depth, width=3, activation=activation, norm=norm)
+    for i, activation in enumerate(ACTIVATIONS):
+        options = MODELS[name][0](depth=1 + i % 3, width=4, activation=activation, norm=norm)
         options.check()
         assert build_model(options, (1, 8, 8), 5)(torch.randn(4, 1, 8, 8)).shape == (4, 5)
 
@@ -20,6 +22,28 @@ def test_every_depth_width_and_activation_gives_logits(name, norm):
 def test_a_convnet_needs_images():
     with pytest.raises(UserError, match=r"needs images .* use model=mlp"):
         build_model(config(model={"name": "convnet"}).model, (5,), 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": "mlp", "norm": "instance"}, "model.norm=instance is unknown; choose one of none, batch, layer"),
+        ({"name": "mlp", "norm": "group", "width": 5}, "model.groups=2 does not divide model.width=5"),
+        ({"name": "mlp", "norm": "group", "groups": 0}, "model.groups=0 is too small"),
+        ({"name": "convnet", "depth": 0}, "model.depth=0 is too small; give 1 or more"),
+        ({"name": "convnet", "width": 0}, "model.width=0 is too small"),
+        ({"name": "convnet", "activation": "sqared"}, "did you mean squared"),
+    ],
+)
+def test_options_that_make_no_network_are_named(options, message):
+    with pytest.raises(UserError, match=message):
+        config(model=options)
+
+
+def test_instance_norm_needs_more_than_a_pixel():
+    options = ConvNetOptions(depth=4, norm="instance")
+    with pytest.raises(UserError, match=r"one pixel left to normalise at convolution 4; use model.depth=3"):
+        build_model(options, (1, 8, 8), 5)
 
 
 def test_torchvision_models_have_their_charges():

@@ -135,6 +135,14 @@ def test_a_model_that_cannot_be_traced_is_named():
         find_symmetries(Branch(), torch.randn(2, 3))
 
 
+def test_a_model_that_cannot_be_copied_is_named():
+    net = mlp(4, 5, 3)
+    nn.utils.spectral_norm(net[0])
+    net(torch.randn(2, 4))
+    with pytest.raises(UserError, match=r"cannot be copied.*use torch.nn.utils.parametrizations"):
+        find_symmetries(net, torch.randn(2, 4))
+
+
 def test_unknown_loss_is_named():
     with pytest.raises(UserError, match="loss='hinge' is unknown"):
         find_symmetries(mlp(4, 5, 3), torch.randn(2, 4), loss="hinge")

@@ -6,6 +6,7 @@ from torch import nn
 from nets import NETS
 from nets_more import MORE
 from neuralmech.errors import UserError
+from neuralmech.losses import IGNORED
 from neuralmech.symmetry.claims import SymmetryGroup, believe
 from neuralmech.symmetry.discover import find_symmetries
 from neuralmech.symmetry.verify import verify
@@ -17,7 +18,17 @@ def batch(inputs, seed=0):
 
 
 @pytest.mark.parametrize(
-    "name", ["conv_bn", "residual", "grouped", "squared", "attention_rotary", "stochastic", "powers"]
+    "name",
+    [
+        "conv_bn",
+        "residual",
+        "grouped",
+        "squared",
+        "attention_rotary",
+        "stochastic",
+        "powers",
+        "spectral_norm_convolutions",
+    ],
 )
 def test_what_is_found_holds_to_second_order(name):
     build, inputs = (NETS.get(name) or MORE[name])[:2]
@@ -34,7 +45,10 @@ def test_a_language_model_is_verified_per_token():
     build, inputs = MORE["language_model"]
     torch.manual_seed(0)
     x = batch(inputs)
-    assert verify(build(), x, torch.randint(5, x.shape)).passed
+    targets = torch.randint(5, x.shape)
+    assert verify(build(), x, targets).passed
+    targets[:, 0] = IGNORED
+    assert verify(build(), x, targets).passed
 
 
 def test_an_eps_is_named_and_is_no_false_claim():

@@ -2,9 +2,13 @@ from importlib.metadata import version
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
 
 from conftest import config
 from neuralmech.compare.errors import compare_family
+from neuralmech.data import TokensOptions, load_data
 from neuralmech.errors import RunError, UserError
 from neuralmech.record import open_record
 from neuralmech.train import loop
@@ -119,3 +123,16 @@ def test_the_discrete_law_is_exact_on_real_runs(run, options):
         for family in r.families:
             table = compare_family(r, family).table
             assert table.loc[table["law"] == "discrete", "error"].max() <= 1e-12
+
+
+def test_evaluation_counts_the_targets_that_count():
+    """Of modular addition only the answer: a model that always answers 0 is right where the sum is 0."""
+
+    class Zero(nn.Module):
+        def forward(self, x):
+            return 10 * F.one_hot(torch.zeros_like(x), 9).double()
+
+    data = load_data(TokensOptions(modulus=7, batch_size=8))
+    loss, accuracy = loop.evaluate(Zero(), data)
+    assert accuracy == pytest.approx(float((data.test_y[:, -1] == 0).double().mean()))
+    assert loss == pytest.approx(np.log(np.exp(10) + 8) - 10 * accuracy)

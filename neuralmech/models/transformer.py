@@ -1,0 +1,130 @@
+"""A decoder-only language model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from neuralmech.checks import check_at_least, check_choice
+from neuralmech.errors import UserError
+from neuralmech.models.attention import Attention
+from neuralmech.models.parts import ACTIVATIONS, layer_norm
+
+
+@dataclass
+class TransformerOptions:
+    """`depth` blocks on a residual stream of `width` channels.
+
+    `kv_heads` (null: as many as heads) shares keys and values among heads; `hidden` (null: 4 × width) is the width of
+    the feed-forward layers; `context` (null: that of the data) the longest sequence; `tie` reads the embedding as the
+    unembedding too; `bias` is whether linear layers have one.
+    """
+
+    name: str = "transformer"
+    width: int = 64
+    depth: int = 2
+    heads: int = 4
+    kv_heads: int | None = None
+    hidden: int | None = None
+    activation: str = "gelu"
+    norm: str = "layer"
+    positions: str = "learned"
+    context: int | None = None
+    tie: bool = False
+    bias: bool = True
+    dropout: float = 0.0
+
+    def check(self) -> None:
+        """Raise a `UserError` for values that make no network."""
+        for key, least in {"width": 1, "depth": 0, "heads": 1, "kv_heads": 1, "hidden": 1, "context": 1}.items():
+            value = getattr(self, key)
+            if value is not None:
+                check_at_least(f"model.{key}", value, least)
+        check_choice("model.activation", self.activation, (*ACTIVATIONS, "swiglu"))
+        check_choice("model.norm", self.norm, ("layer", "rms"))
+        check_choice("model.positions", self.positions, ("learned", "rotary"))
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"model.dropout={self.dropout} must lie in [0, 1); use 0 for none")
+        if self.width % self.heads:
+            raise UserError(f"model.heads={self.heads} does not divide model.width={self.width}; change one of them")
+        if self.kv_heads and self.heads % self.kv_heads:
+            raise UserError(
+                f"model.kv_heads={self.kv_heads} does not divide model.heads={self.heads}; change one of them"
+            )
+        if self.positions == "rotary" and (self.width // self.heads) % 2:
+            raise UserError(
+                f"model.positions=rotary needs heads of even size, not {self.width // self.heads}; "
+                "change model.width or model.heads"
+            )
+
+
+class FeedForward(nn.Module):
+    """down(act(up x)), or down(silu(gate x) ⊙ up x) for ``swiglu`` (Shazeer 2020)."""
+
+    def __init__(self, options: TransformerOptions) -> None:
+        super().__init__()
+        width, hidden = options.width, options.hidden or 4 * options.width
+        self.up = nn.Linear(width, hidden, bias=options.bias)
+        gated = options.activation == "swiglu"
+        self.gate = nn.Linear(width, hidden, bias=options.bias) if gated else None
+        self.activation = nn.SiLU() if gated else ACTIVATIONS[options.activation]()
+        self.down = nn.Linear(hidden, width, bias=options.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Transform each position by itself: (batch, tokens, width) to the same."""
+        up = self.up(x)
+        return self.down(self.activation(up) if self.gate is None else self.activation(self.gate(x)) * up)
+
+
+class Block(nn.Module):
+    """Pre-norm: x + attention(norm x), then x + feed-forward(norm x)."""
+
+    def __init__(self, options: TransformerOptions) -> None:
+        super().__init__()
+        self.norm1 = layer_norm(options.norm, options.width)
+        self.attention = Attention(
+            options.width,
+            options.heads,
+            options.kv_heads or options.heads,
+            bias=options.bias,
+            rotary=options.positions == "rotary",
+            dropout=options.dropout,
+        )
+        self.norm2 = layer_norm(options.norm, options.width)
+        self.feed_forward = FeedForward(options)
+        self.dropout = nn.Dropout(options.dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Write to the residual stream twice."""
+        x = x + self.dropout(self.attention(self.norm1(x)))
+        return x + self.dropout(self.feed_forward(self.norm2(x)))
+
+
+class Transformer(nn.Module):
+    """Embedding, positions, `depth` blocks, final norm, `head`."""
+
+    def __init__(self, options: TransformerOptions, shape: tuple[int, ...], classes: int) -> None:
+        super().__init__()
+        (tokens,) = shape
+        context = options.context or tokens
+        if tokens > context:
+            raise UserError(f"model.context={context} is shorter than the data's sequences; use {tokens} or more")
+        self.embedding = nn.Embedding(classes, options.width)
+        learned = options.positions == "learned"
+        self.positions = nn.Parameter(torch.randn(context, options.width)) if learned else None
+        self.dropout = nn.Dropout(options.dropout)
+        self.blocks = nn.Sequential(*(Block(options) for _ in range(options.depth)))
+        self.norm = layer_norm(options.norm, options.width)
+        self.head = nn.Linear(options.width, classes, bias=options.bias)
+        if options.tie:
+            nn.init.normal_(self.embedding.weight, std=options.width**-0.5)  # logits of order one
+            self.head.weight = self.embedding.weight
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Logits (batch, tokens, classes) of the token after each position of (batch, tokens)."""
+        x = self.embedding(tokens)
+        if self.positions is not None:
+            x = x + self.positions[: tokens.shape[1]]
+        return self.head(self.norm(self.blocks(self.dropout(x))))
