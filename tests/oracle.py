@@ -24,12 +24,10 @@ def gradients(model: nn.Module, inputs, samples: int, loss: str, seed: int = 0):
     generator = torch.Generator().manual_seed(seed)
     names = [name for name, _ in model.named_parameters()]
     thetas, grads = [], []
-    silent = []  # a channel that ReLUs silence on a whole batch is rounding noise to its BatchNorm
+    silent = []
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.register_forward_pre_hook(
-                lambda _, x: silent.append(bool((x[0].transpose(0, 1).flatten(1).var(dim=1) < 1e-16).any()))
-            )
+            module.register_forward_pre_hook(lambda _, x: silent.append(_is_silent(x[0])))
     for _ in range(20 * samples):
         if len(grads) == samples:
             break
@@ -61,6 +59,12 @@ def gradients(model: nn.Module, inputs, samples: int, loss: str, seed: int = 0):
     if len(grads) < samples:
         raise UnclearError
     return torch.stack(thetas).numpy(), torch.stack(grads).numpy()
+
+
+def _is_silent(x) -> bool:
+    """Whether a channel hardly varies over the batch (ReLUs silence it): to BatchNorm it is rounding noise."""
+    channels = x.detach().transpose(0, 1).flatten(1)
+    return bool((channels.var(dim=1) < 1e-8 * channels.square().mean(dim=1) + 1e-16).any())
 
 
 def null_space(rows: np.ndarray) -> np.ndarray:

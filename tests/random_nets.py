@@ -49,7 +49,8 @@ def has_known_gap(program):
     """
     found = list(kinds(program[1]))
     norms = sum(kind in ("batch", "batch_plain", "layer", "rms") for kind in found)
-    return ("twice" in found and norms > 0) or ("rms" in found and norms > 1)
+    batch = sum(kind in ("batch", "batch_plain") for kind in found)
+    return ("twice" in found and norms > 0) or ("rms" in found and norms > 1) or ("residual" in found and batch > 1)
 
 
 programs = st.tuples(WIDTHS, block)
