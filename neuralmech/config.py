@@ -22,11 +22,12 @@ from neuralmech.schedules import SCHEDULES
 from neuralmech.symmetry.group import FAMILIES
 
 PRECISIONS = ("fp32", "fp64")
+OPTIMIZERS = ("sgd", "sgdw", "adam", "adamw")
 
 
 @dataclass
 class ScheduleConfig:
-    """Learning rate over the run, as a factor on ``optim.lr``.
+    """Learning rate (or weight decay) over the run, as a factor on ``optim.lr`` (``optim.weight_decay``).
 
     `warmup` is the number of steps of linear warm-up before the schedule proper.
     """
@@ -37,19 +38,19 @@ class ScheduleConfig:
     step_size: int = 1000
     gamma: float = 0.1
 
-    def check(self) -> None:
+    def check(self, key: str = "optim.schedule", what: str = "lr") -> None:
         """Raise a `UserError` for impossible values."""
-        check_choice("optim.schedule.name", self.name, SCHEDULES)
-        check_at_least("optim.schedule.warmup", self.warmup, 0)
-        check_at_least("optim.schedule.min_factor", self.min_factor, 0)
-        check_at_least("optim.schedule.step_size", self.step_size, 1)
+        check_choice(f"{key}.name", self.name, SCHEDULES)
+        check_at_least(f"{key}.warmup", self.warmup, 0)
+        check_at_least(f"{key}.min_factor", self.min_factor, 0)
+        check_at_least(f"{key}.step_size", self.step_size, 1)
         if not self.gamma > 0:
-            raise UserError(f"optim.schedule.gamma={self.gamma} must be positive; 0.1 divides lr by ten")
+            raise UserError(f"{key}.gamma={self.gamma} must be positive; 0.1 divides {what} by ten")
 
 
 @dataclass
 class OptimConfig:
-    """PyTorch's SGD: η, β, δ, λ."""
+    """PyTorch's SGD: η, β, δ, λ; SGD with decoupled weight decay (sgdw); Adam and AdamW (`betas`, `eps`)."""
 
     name: str = "sgd"
     lr: float = 0.1
@@ -57,11 +58,14 @@ class OptimConfig:
     dampening: float = 0.0
     nesterov: bool = False
     weight_decay: float = 0.0
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
+    eps: float = 1e-8
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    weight_decay_schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
 
     def check(self) -> None:
         """Raise a `UserError` for values that SGD does not allow."""
-        check_choice("optim.name", self.name, ("sgd",))
+        check_choice("optim.name", self.name, OPTIMIZERS)
         if not 0 < self.lr < float("inf"):
             raise UserError(f"optim.lr={self.lr} must be a positive number, such as 0.1")
         if not 0 <= self.momentum < 1:
@@ -74,7 +78,14 @@ class OptimConfig:
             raise UserError(
                 "optim.nesterov=true needs optim.momentum > 0 and optim.dampening=0; set them or use nesterov=false"
             )
+        if len(self.betas) != 2 or not all(0 <= b < 1 for b in self.betas):
+            raise UserError(f"optim.betas={list(self.betas)} must be two numbers in [0, 1), such as [0.9, 0.999]")
+        if not self.eps >= 0:
+            raise UserError(f"optim.eps={self.eps} must not be negative; 1e-8 is usual")
+        if self.name.startswith("adam") and (self.momentum or self.dampening or self.nesterov):
+            raise UserError(f"optim.momentum, dampening and nesterov are SGD's; {self.name} has optim.betas")
         self.schedule.check()
+        self.weight_decay_schedule.check("optim.weight_decay_schedule", "weight_decay")
 
 
 @dataclass

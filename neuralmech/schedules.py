@@ -1,4 +1,4 @@
-"""Learning rate as a function of the step."""
+"""Learning rate and weight decay as functions of the step."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ SCHEDULES: dict[str, Callable[[float, int, Any], float]] = {
     "cosine": lambda progress, step, o: o.min_factor + (1 - o.min_factor) * (1 + math.cos(math.pi * progress)) / 2,
     "step": lambda progress, step, o: o.gamma ** (step // o.step_size),
 }
+
+
+def scheduled(base: float, options: Any, step: int, steps: int) -> float:
+    """Weight decay of the update at `step` of `steps`: a schedule that changes nothing returns `base` exactly."""
+    return base if options.name == "constant" and not options.warmup else learning_rate(base, options, step, steps)
 
 
 def learning_rate(base: float, options: Any, step: int, steps: int) -> float:

@@ -10,11 +10,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from neuralmech.laws import LAWS
-from neuralmech.laws.system import Hyperparameters, Integration, Law
+from neuralmech.laws.system import Circumstances, Hyperparameters, Integration, Law
 from neuralmech.record import Charges, Record, RecordError
 
 Array = NDArray[np.float64]
 POINTS = 400  # rows kept for curves
+DERIVED = {"unit_drive": ("drive_update", "value")}  # signals that are products of recorded ones
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,8 @@ def hyperparameters(record: Record, rows: slice) -> Hyperparameters:
         nesterov=columns["nesterov"].astype(bool),
         span=span,
         first=columns["step"] == 0,
+        decoupled=columns["decoupled"].astype(bool),
+        batch_size=columns["batch_size"],
     )
 
 
@@ -101,14 +104,20 @@ def compare_family(
     kept = np.unique(np.linspace(0, record.rows - 1, min(POINTS, record.rows)).astype(np.int64))
     chosen = _spread(charges.value[record.rows - 1], lines)
     measured = _Measured(sites, kept)
-    runs = {name: _Run(law, charges, nesterov, sites, kept, chosen) for name, law in laws.items()}
+    reasons = {name: law.reason(_circumstances(record, charges)) for name, law in laws.items()}
+    runs = {n: _Run(law, charges, nesterov, sites, kept, chosen) for n, law in laws.items() if not reasons[n]}
     for rows in record.blocks(block):
         value = charges.value[rows]
         measured.add(rows, value)
-        inputs = {s: getattr(charges, s)[rows] for s in {s for run in runs.values() for s in run.signals}}
+        inputs = {s: _signal(charges, s, rows) for s in {s for run in runs.values() for s in run.signals}}
         for run in runs.values():
             run.add(rows, hyperparameters(record, rows), value, inputs)
-    table = pd.concat([run.table(name, measured, record.rows) for name, run in runs.items()])
+    table = pd.concat(
+        [
+            runs[name].table(name, measured, record.rows) if name in runs else _dashes(name, why, sites, record.rows)
+            for name, why in reasons.items()
+        ]
+    )
     table.insert(0, "family", family)
     rms = np.sqrt(measured.square.sum() / (record.rows * len(charges)))
     curves = Curves(
@@ -169,9 +178,6 @@ class _Run:
         chosen: NDArray[np.int64],
     ) -> None:
         self.signals = law.signals(linear=charges.is_linear, nesterov=nesterov)
-        missing = [s for s in self.signals if s not in charges.signals]
-        if missing:
-            raise RecordError(f"the record lacks the signal {missing[0]} that the law {law.name} needs; train again")
         self._integration = Integration(law, linear=charges.is_linear)
         self._sites, self._index, self._chosen = sites, kept, chosen
         self._square = np.zeros(len(sites.names))
@@ -205,9 +211,37 @@ class _Run:
                 "unexplained": _ratio(self._square, measured.motion),
                 "max_error": _ratio(self._largest, scale),
                 "final_error": _ratio(self._final, scale),
+                "reason": "",
                 "order": np.arange(len(self._sites.names)),
             }
         )
+
+
+def _circumstances(record: Record, charges: Charges) -> Circumstances:
+    steps = record.steps()
+    return Circumstances(
+        family=charges.name,
+        linear=charges.is_linear,
+        signals=(*charges.signals, *(name for name, of in DERIVED.items() if set(of) <= set(charges.signals))),
+        optimizer=str(record.config.get("optim", {}).get("name", "sgd")),
+        momentum=bool((steps["momentum"] > 0).any()),
+        dampening=bool((steps["dampening"] > 0).any()),
+        nesterov=bool(steps["nesterov"].any()),
+    )
+
+
+def _signal(charges: Charges, name: str, rows: slice) -> Array:
+    """A recorded signal, or the product of recorded ones."""
+    parts = [getattr(charges, part)[rows] for part in DERIVED.get(name, (name,))]
+    return parts[0] if len(parts) == 1 else np.multiply(*parts)
+
+
+def _dashes(name: str, reason: str, sites: _Sites, rows: int) -> pd.DataFrame:
+    """Rows of a law that does not hold: no numbers, and why."""
+    empty = dict.fromkeys(("error", "unexplained", "max_error", "final_error"), np.nan)
+    order = np.arange(len(sites.names))
+    plain = {"site": sites.names, "law": name, "charges": sites.counts, "steps": rows}
+    return pd.DataFrame({**plain, **empty, "reason": reason, "order": order})
 
 
 def _ratio(a: Array, b: Array) -> Array:

@@ -4,11 +4,24 @@ from __future__ import annotations
 
 from neuralmech.laws.discrete import Discrete, DiscreteBroken
 from neuralmech.laws.flow import FirstOrderFlow, GradientFlow, ModifiedFlow, WeightDecay
+from neuralmech.laws.modified_loss import ModifiedLoss
+from neuralmech.laws.noether import Noether
+from neuralmech.laws.stochastic import Stochastic
 from neuralmech.laws.system import Law
 
 LAWS: dict[str, Law] = {
     law.name: law
-    for law in (GradientFlow(), WeightDecay(), FirstOrderFlow(), ModifiedFlow(), Discrete(), DiscreteBroken())
+    for law in (
+        GradientFlow(),
+        WeightDecay(),
+        ModifiedLoss(),
+        FirstOrderFlow(),
+        ModifiedFlow(),
+        Stochastic(),
+        Noether(),
+        Discrete(),
+        DiscreteBroken(),
+    )
 }
 
 

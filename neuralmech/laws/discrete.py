@@ -13,6 +13,10 @@ class Discrete(Law):
     It follows from θ ← θ − ηu, u = b = βb + (1−δ)(g + λθ) and θᵀSg = 0. A linear charge c has the state
     (c, s = ⟨a, b⟩): s ← βs + (1−δ)λc, c ← c − ηs, a forecast from the start alone. Under Nesterov
     u = d + βb, so θᵀSu = λQ + βP̃ and P ← P̃ − ηB with B = uᵀSb.
+
+    With decoupled weight decay (SGDW: θ ← θ − η(λθ + u), and u has no λ) θ moves by v = λθ + u, whose form D is
+    what the record holds: Q ← Q − 2η(λQ + P̃) + η²D with P̃ = βP + (1−δ)R, and P ← P̃ − η vᵀSb with
+    vᵀSb = D − λ(λQ + P̃).
     """
 
     name = "discrete"
@@ -66,10 +70,11 @@ def _lookahead(h: Hyperparameters) -> tuple[Array, Array]:
 def _homogeneous(h: Hyperparameters, decay: int) -> Array:
     fresh, old = _lookahead(h)
     phi = np.empty((len(h), 2, 2))
-    phi[:, 0, 0] = 1 - decay * h.lr * fresh * h.weight_decay
+    phi[:, 0, 0] = 1 - decay * h.lr * h.weight_decay * np.where(h.decoupled, 1.0, fresh)
     phi[:, 0, 1] = -decay * h.lr * old
-    phi[:, 1, 0] = h.gain * h.weight_decay
-    phi[:, 1, 1] = h.momentum
+    own = h.lr * h.weight_decay**2 if decay == 2 else 0.0  # what D holds of the charge itself
+    phi[:, 1, 0] = np.where(h.decoupled, np.where(h.nesterov, 0.0, own), h.gain * h.weight_decay)
+    phi[:, 1, 1] = h.momentum * _retained(h, decay)
     return phi
 
 
@@ -77,8 +82,13 @@ def _residual(h: Hyperparameters, decay: int) -> Array:
     fresh, _ = _lookahead(h)
     gamma = np.empty((len(h), 2, 1))
     gamma[:, 0, 0] = -decay * h.lr * fresh
-    gamma[:, 1, 0] = h.gain
+    gamma[:, 1, 0] = h.gain * _retained(h, decay)
     return gamma
+
+
+def _retained(h: Hyperparameters, decay: int) -> Array:
+    """Factor on P̃ in P: 1, and 1 + ηλ where D holds −λP̃ of it."""
+    return np.where(h.decoupled & ~h.nesterov & (decay == 2), 1 + h.lr * h.weight_decay, 1.0)
 
 
 def _drives(h: Hyperparameters) -> Array:

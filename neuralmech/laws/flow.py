@@ -28,7 +28,8 @@ class GradientFlow(Law):
 class WeightDecay(Law):
     """(1−β) Q' = −2λQ: weight decay and momentum, learning rate still infinitesimal.
 
-    With dampening δ the buffer takes in only the share 1−δ of each gradient, so λ becomes (1−δ)λ.
+    With dampening δ the buffer takes in only the share 1−δ of each gradient, so λ becomes (1−δ)λ. Decoupled weight
+    decay does not pass the buffer: Q' = −2λQ.
     """
 
     name = "weight_decay"
@@ -40,7 +41,7 @@ class WeightDecay(Law):
     def matrices(self, h: Hyperparameters, *, linear: bool) -> tuple[Array, Array]:
         """Φ = exp(−2λη/(1−β)), no input."""
         decay = 1 if linear else 2
-        rate = -decay * h.usual_gain * h.weight_decay * h.lr / (1 - h.momentum)
+        rate = -decay * h.weight_decay * h.lr * np.where(h.decoupled, 1.0, h.usual_gain / (1 - h.momentum))
         return np.exp(rate * h.span)[:, None, None], np.zeros((len(h), 1, 0))
 
 
@@ -69,7 +70,9 @@ class FirstOrderFlow(Law):
 class ModifiedFlow(Law):
     """½η(1+β) Q'' + (1−β) Q' + 2λQ = η(1+β)D: a damped, driven harmonic oscillator.
 
-    State (Q, Q'). Over-damped for (1−β)² > 4λη(1+β) (translation: 2λη(1+β)), under-damped below.
+    State (Q, Q'). Over-damped for (1−β)² > 4λη(1+β) (translation: 2λη(1+β)), under-damped below. Decoupled weight
+    decay shrinks everything at a rate a = 2λ + O(ηλ²) apart from the oscillator: d/dt + a stands for d/dt, no spring
+    is left, and the state is (Q, Q' + aQ).
     """
 
     name = "modified_flow"
@@ -82,11 +85,12 @@ class ModifiedFlow(Law):
     def matrices(self, h: Hyperparameters, *, linear: bool) -> tuple[Array, Array]:
         """Exact step of the oscillator with the drive held over each step."""
         friction, stiffness, drive = coefficients(h, linear=linear)
-        inertia = (1 + h.momentum) / 2  # times η
+        inertia, shrink = (1 + h.momentum) / 2, _shrinkage(h, linear=linear)  # inertia times η
         a = np.zeros((len(h), 2, 2))
+        a[:, 0, 0] = -h.lr * shrink
         a[:, 0, 1] = h.lr
-        a[:, 1, 0] = -stiffness / inertia
-        a[:, 1, 1] = -friction / inertia
+        a[:, 1, 0] = np.where(h.decoupled, 0.0, -stiffness / inertia)
+        a[:, 1, 1] = -friction / inertia - h.lr * shrink
         b = np.zeros((len(h), 2, drive.shape[1]))
         b[:, 1, :] = drive / inertia[:, None]
         return zero_order_hold(a, b, h.span)
@@ -100,21 +104,33 @@ class ModifiedFlow(Law):
         times as much.
         """
         decay = 1 if linear else 2
-        kick = 1 + 2 * np.where(h.nesterov, h.momentum, 0.0)
-        return np.stack([value, -decay * h.weight_decay * kick * value / (1 + h.momentum)])
+        kick = (1 + 2 * np.where(h.nesterov, h.momentum, 0.0)) / (1 + h.momentum)
+        rate = np.where(h.decoupled, 0.0, decay * h.weight_decay * kick)
+        return np.stack([value, -rate * value])
+
+
+def _shrinkage(h: Hyperparameters, *, linear: bool) -> Array:
+    """Rate of decoupled weight decay to second order in η: s + ½ηs² with s = 2λ (λ for a linear charge).
+
+    Without Nesterov D holds λ²Q + 2λP̃ of the decay's own motion, which adds ½ηs²β/(1−β).
+    """
+    rate = (1 if linear else 2) * h.weight_decay * h.decoupled
+    memory = np.where(h.nesterov | linear, 0.0, h.momentum / (1 - h.momentum))
+    return rate + h.lr * rate**2 / 2 * (1 + memory)
 
 
 def coefficients(h: Hyperparameters, *, linear: bool) -> tuple[Array, Array, Array]:
     """Friction of Q', stiffness of Q, and the weights (rows, inputs) of the drives D and B = uᵀSb.
 
     Nesterov's update obeys u_k = βu_{k−1} + d_k + β(d_k − d_{k−1}); the last term is βη ḋ in the flow, and
-    2θᵀSḋ = 2λQ' + 2uᵀSd with uᵀSd = D − βB. With dampening, λ becomes (1−δ)λ.
+    2θᵀSḋ = 2λQ' + 2uᵀSd with uᵀSd = D − βB. With dampening, λ becomes (1−δ)λ. Decoupled weight decay leaves λ out
+    of d and puts (1−β)(Q' + 2λQ) in place of (1−β)Q' + 2λQ.
     """
     decay, extra = (1, 0) if linear else (2, 1)
     beta = h.momentum
     lookahead = np.where(h.nesterov, beta, 0.0)
-    friction = 1 - beta + decay * lookahead * h.lr * h.weight_decay
-    stiffness = decay * h.usual_gain * h.weight_decay
+    friction = 1 - beta + np.where(h.decoupled, 0.0, decay * lookahead * h.lr * h.weight_decay)
+    stiffness = decay * h.weight_decay * np.where(h.decoupled, 1 - beta, h.usual_gain)
     update = h.lr * (1 + beta - 2 * lookahead)
     buffer = 2 * h.lr * lookahead * beta
     return friction, stiffness, np.stack([update, buffer], axis=1)[:, : 2 * extra]

@@ -32,6 +32,10 @@ class Hyperparameters:
         Steps from this row to the next.
     first
         Whether the step is the first of the run: PyTorch then sets the momentum buffer to the gradient.
+    decoupled
+        Whether weight decay acts on the parameters directly (SGDW) and not through the gradient.
+    batch_size
+        Samples in the batch whose gradient drives the step.
     """
 
     lr: Array
@@ -41,6 +45,8 @@ class Hyperparameters:
     nesterov: NDArray[np.bool_]
     span: Array
     first: NDArray[np.bool_]
+    decoupled: NDArray[np.bool_]
+    batch_size: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.lr)
@@ -59,6 +65,31 @@ class Hyperparameters:
         return Hyperparameters(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
 
 
+@dataclass(frozen=True)
+class Circumstances:
+    """What a law must know of a run to say whether it holds there.
+
+    Attributes
+    ----------
+    family
+        Family of the charges.
+    signals
+        What the record holds for them.
+    optimizer
+        ``sgd``, ``sgdw``, ``adam`` or ``adamw``.
+    momentum, dampening, nesterov
+        Whether any step has them.
+    """
+
+    family: str
+    linear: bool
+    signals: tuple[str, ...]
+    optimizer: str = "sgd"
+    momentum: bool = False
+    dampening: bool = False
+    nesterov: bool = False
+
+
 class Law(ABC):
     """One theory of how a charge moves.
 
@@ -74,6 +105,22 @@ class Law(ABC):
     source: ClassVar[str]
     inputs: ClassVar[tuple[str, ...]] = ()
     linear_inputs: ClassVar[tuple[str, ...]] = ()
+    optimizers: ClassVar[tuple[str, ...]] = ("sgd", "sgdw")
+
+    def reason(self, c: Circumstances) -> str:
+        """Why the law does not hold for some charges of a run; an empty string if it does."""
+        if c.optimizer not in self.optimizers:
+            return (
+                f"{c.optimizer} moves each parameter at a rate of its own, which the symmetry does not share"
+                if c.optimizer.startswith("adam")
+                else f"not derived for {c.optimizer}"
+            )
+        missing = [s for s in self.signals(linear=c.linear, nesterov=c.nesterov) if s not in c.signals]
+        return f"the record lacks {missing[0]}" if missing else ""
+
+    def observe(self, state: Array) -> Array:
+        """The charge, given the first number of the state."""
+        return state
 
     def signals(self, *, linear: bool, nesterov: bool) -> tuple[str, ...]:
         """Signals that drive the law for a linear or quadratic charge."""
@@ -125,7 +172,7 @@ class Integration:
             state = phi[k] @ state
             state += forcing[k]
         self._state = state
-        return out
+        return self._law.observe(out)
 
 
 def zero_order_hold(a: Array, b: Array, duration: Array) -> tuple[Array, Array]:

@@ -33,6 +33,8 @@ STEP_COLUMNS: dict[str, Any] = {
     "dampening": "float64",
     "weight_decay": "float64",
     "nesterov": "int8",
+    "decoupled": "int8",
+    "batch_size": "int64",
     "loss": "float64",
 }
 

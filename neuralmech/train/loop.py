@@ -10,15 +10,15 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from neuralmech.config import Config, OptimConfig
+from neuralmech.config import Config
 from neuralmech.data import Batches, Dataset
 from neuralmech.errors import RunError
 from neuralmech.losses import loss_of, tally
 from neuralmech.record import RecordWriter
-from neuralmech.schedules import learning_rate
 from neuralmech.track import Every, Tracker
 from neuralmech.train.checkpoint import save_checkpoint
 from neuralmech.train.flat import FlatParameters
+from neuralmech.train.optimizers import build_optimizer, hyperparameters, momentum_buffer, set_hyperparameters
 from neuralmech.train.setup import prepare, provenance
 
 FLUSH_SECONDS = 15.0  # a slow run commits incomplete blocks this often
@@ -56,7 +56,7 @@ def train(config: Config, folder: Path) -> Result:
     setup = prepare(config)
     model, data = setup.model, setup.data
     flat = FlatParameters(model)
-    optimizer = _sgd(flat.theta, config.optim)
+    optimizer = build_optimizer(flat.theta, config.optim)
     batches = Batches(data.train_x, data.train_y, config.data.batch_size, config.seed)
     steps = config.train.steps or max(1, round((config.train.epochs or 0) * batches.per_epoch))
     tracker = Tracker(
@@ -80,8 +80,8 @@ def train(config: Config, folder: Path) -> Result:
             for step in range(steps):
                 if config.train.eval_every and step % config.train.eval_every == 0:
                     record.append_evaluation(step, *evaluate(model, data))
-                row = _hyperparameters(config.optim, step, steps, time)
-                optimizer.param_groups[0]["lr"] = row["lr"]
+                row = hyperparameters(config.optim, step, steps, time, config.data.batch_size)
+                set_hyperparameters(optimizer, row)
 
                 x, y = batches(step)
                 flat.grad.zero_()
@@ -91,7 +91,7 @@ def train(config: Config, folder: Path) -> Result:
                     tracker.before(flat.theta)
                 optimizer.step()
                 if when.wants(step):
-                    tracker.after(flat.theta, flat.grad, _momentum(optimizer, flat.theta), loss, row)
+                    tracker.after(flat.theta, flat.grad, momentum_buffer(optimizer, flat.theta), loss, row)
 
                 time += row["lr"]
                 progress.update()
@@ -109,34 +109,6 @@ def train(config: Config, folder: Path) -> Result:
         record.append_evaluation(steps, *held_out)
         save_checkpoint(folder / "checkpoints", model, steps)
         return Result(record.rows, *held_out)
-
-
-def _sgd(theta: nn.Parameter, optim: OptimConfig) -> torch.optim.SGD:
-    return torch.optim.SGD(
-        [theta],
-        lr=optim.lr,
-        momentum=optim.momentum,
-        dampening=optim.dampening,
-        weight_decay=optim.weight_decay,
-        nesterov=optim.nesterov,
-        fused=True,
-    )
-
-
-def _momentum(optimizer: torch.optim.SGD, theta: nn.Parameter) -> Tensor | None:
-    return optimizer.state[theta].get("momentum_buffer")
-
-
-def _hyperparameters(optim: OptimConfig, step: int, steps: int, time: float) -> dict[str, float]:
-    return {
-        "step": step,
-        "time": time,
-        "lr": learning_rate(optim.lr, optim.schedule, step, steps),
-        "momentum": optim.momentum,
-        "dampening": optim.dampening,
-        "weight_decay": optim.weight_decay,
-        "nesterov": optim.nesterov,
-    }
 
 
 def _write(tracker: Tracker, record: RecordWriter, progress: tqdm) -> None:

@@ -51,9 +51,14 @@ def test_an_empty_record_is_named(tmp_path):
         compare_family(r, "scale")
 
 
-def test_a_missing_signal_is_named(tmp_path):
-    with (
-        record(tmp_path, np.ones((4, 2)), momentum=0.9, nesterov=1) as r,
-        pytest.raises(RecordError, match="drive_buffer"),
-    ):
-        compare_family(r, "scale")
+def test_laws_that_do_not_hold_say_why(tmp_path):
+    """A missing signal, momentum, the family: a dash with the reason, and numbers for the other laws."""
+    with record(tmp_path, np.ones((4, 2)), momentum=0.9, nesterov=1) as r:
+        table = compare_family(r, "scale").table.set_index("law")
+    dashed = table[table["error"].isna()]["reason"].to_dict()
+    assert "drive_buffer" in dashed["discrete"]
+    assert dashed["modified_loss"] == "derived without momentum"
+    assert "Nesterov" in dashed["noether"]
+    assert "gradient_mean" in dashed["stochastic"]
+    assert not set(dashed) & {"gradient_flow", "weight_decay"}
+    assert (table[table["error"].notna()]["reason"] == "").all()

@@ -13,12 +13,15 @@ from torch.nn import functional as F
 from neuralmech.laws import LAWS
 from neuralmech.laws.system import Hyperparameters, Integration
 
+SIGNALS = ("drive_update", "drive_gradient", "residual", "unit_drive", "gradient_mean", "gradient_noise")
 
-def hyper(steps, lr, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False):
+
+def hyper(steps, lr, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False, decoupled=False):
     full = np.full(steps, 1.0)
     return Hyperparameters(
         lr=full * lr, momentum=full * momentum, dampening=full * dampening, weight_decay=full * weight_decay,
         nesterov=np.full(steps, nesterov), span=full, first=np.arange(steps) == 0,
+        decoupled=np.full(steps, decoupled), batch_size=np.full(steps, 1),
     )  # fmt: skip
 
 
@@ -49,33 +52,40 @@ def sgd(h, seed=0, dtype=torch.float64, broken=0.0, noise=True):
         (g,) = torch.autograd.grad(loss, theta)
         beta, delta = h.momentum[k], h.dampening[k]
         with torch.no_grad():
-            d = g + h.weight_decay[k] * theta
+            decay = h.weight_decay[k] * theta
+            d = g if h.decoupled[k] else g + decay
             b = d.clone() if b is None else beta * b + (1 - delta) * d
             u = d if beta == 0 else (d + beta * b if h.nesterov[k] else b)
+            u = u + decay if h.decoupled[k] else u
             t, gg, uu, bb = (x.double().numpy() for x in (theta, g, u, b))
-            q = (t[0] @ t[0], uu[0] @ uu[0], t[0] @ gg[0], uu[0] @ bb[0])
+            q = (t[0] @ t[0], uu[0] @ uu[0], t[0] @ gg[0], uu[0] @ bb[0], gg[0] @ gg[0])
             out["q"].append(q)
-            out["c"].append((t[1].sum(), uu[1].sum(), gg[1].sum(), bb[1].sum()))
+            out["c"].append((t[1].sum(), uu[1].sum(), gg[1].sum(), bb[1].sum(), gg[1].sum()))
             theta -= h.lr[k] * u
-    names = ("value", "drive_update", "residual", "drive_buffer")
-    return {kind: {n: np.array(rows)[:, i : i + 1] for i, n in enumerate(names)} for kind, rows in out.items()}
+    names = ("value", "drive_update", "residual", "drive_buffer", "drive_gradient")
+    found = {kind: {n: np.array(rows)[:, i : i + 1] for i, n in enumerate(names)} for kind, rows in out.items()}
+    for signals in found.values():
+        signals["unit_drive"] = signals["drive_update"] * signals["value"]
+        signals["gradient_mean"], signals["gradient_noise"] = signals["drive_gradient"], 0 * signals["value"]
+    return found
 
 
 @lru_cache
-def noiseless(lr, momentum, nesterov, weight_decay=0.1):
-    return sgd(hyper(int(1 / lr), lr, momentum, weight_decay=weight_decay, nesterov=nesterov), noise=False)
+def noiseless(lr, momentum, nesterov, weight_decay=0.1, decoupled=False):
+    h = hyper(int(1 / lr), lr, momentum, weight_decay=weight_decay, nesterov=nesterov, decoupled=decoupled)
+    return sgd(h, noise=False)
 
 
 @settings(max_examples=60, deadline=None)
 @given(
     lr=st.floats(1e-3, 0.3), momentum=st.sampled_from([0.0, 0.5, 0.9, 0.99]), dampening=st.sampled_from([0.0, 0.4]),
     weight_decay=st.floats(0, 0.1), nesterov=st.booleans(), schedule=st.sampled_from(["constant", "varied"]),
-    broken=st.sampled_from([0.0, 1e-2]), seed=st.integers(0, 99),
+    broken=st.sampled_from([0.0, 1e-2]), seed=st.integers(0, 99), decoupled=st.booleans(),
 )  # fmt: skip
-def test_discrete_law_is_exact(lr, momentum, dampening, weight_decay, nesterov, schedule, broken, seed):
-    """Momentum, dampening, Nesterov, per-step η and λ: float64 rounding is all that is left."""
+def test_discrete_law_is_exact(lr, momentum, dampening, weight_decay, nesterov, schedule, broken, seed, decoupled):
+    """Momentum, dampening, Nesterov, decoupled decay, per-step η and λ: float64 rounding is all that is left."""
     nesterov = nesterov and momentum > 0
-    h = hyper(60, lr, momentum, 0.0 if nesterov else dampening, weight_decay, nesterov)
+    h = hyper(60, lr, momentum, 0.0 if nesterov else dampening, weight_decay, nesterov, decoupled)
     if schedule == "varied":
         h.lr[:] *= np.linspace(0.2, 1, 60)
         h.weight_decay[:] *= np.linspace(1, 0.3, 60)
@@ -93,15 +103,24 @@ def test_discrete_law_is_exact(lr, momentum, dampening, weight_decay, nesterov, 
         ("weight_decay", 0.0, False, 1), ("weight_decay", 0.9, False, 1),
         ("first_order_flow", 0.0, False, 1), ("first_order_flow", 0.9, False, 1), ("first_order_flow", 0.8, True, 1),
         ("modified_flow", 0.0, False, 2), ("modified_flow", 0.9, False, 2), ("modified_flow", 0.8, True, 2),
+        ("modified_loss", 0.0, False, 2), ("stochastic", 0.0, False, 2), ("noether", 0.0, False, 1),
+        ("stochastic", 0.5, False, 1), ("noether", 0.5, False, 1),
     ],
 )  # fmt: skip
+@pytest.mark.parametrize("decoupled", [False, True])
 @pytest.mark.parametrize("linear", [False, True])
-def test_halving_the_learning_rate_shrinks_the_error_at_the_expected_order(name, momentum, nesterov, order, linear):
+def test_halving_the_learning_rate_shrinks_the_error_at_the_expected_order(
+    name, momentum, nesterov, order, linear, decoupled
+):
     """Noiseless gradient descent over a fixed time, η = 2⁻¹⁰ … 2⁻¹²; slope of log error against log η."""
+    if name == "noether" and linear:
+        pytest.skip("only for scale charges")
+    if decoupled and name == "first_order_flow":
+        momentum = min(momentum, 0.5)  # at 0.9 two errors of first order cancel in this range of η
     errors, rates = [], 2.0 ** -np.arange(10, 13)
     for lr in rates:
-        h = hyper(int(1 / lr), lr, momentum, weight_decay=0.1, nesterov=nesterov)
-        signals = noiseless(lr, momentum, nesterov)["c" if linear else "q"]
+        h = hyper(int(1 / lr), lr, momentum, weight_decay=0.1, nesterov=nesterov, decoupled=decoupled)
+        signals = noiseless(lr, momentum, nesterov, decoupled=decoupled)["c" if linear else "q"]
         theory = predict(name, h, signals["value"], signals, linear)
         errors.append(np.abs(theory[-1] - signals["value"][-1]).max())
     slope = np.polyfit(np.log(rates), np.log(errors), 1)[0]
@@ -147,7 +166,7 @@ def test_modified_flow_solves_its_equation(momentum, weight_decay):
 @pytest.mark.parametrize("name", LAWS)
 def test_long_underdamped_runs_do_not_overflow(name):
     h = hyper(5000, 0.1, 0.99, weight_decay=1e-3)
-    values, signals = np.ones((5000, 1)), {s: np.full((5000, 1), 1e-3) for s in ("drive_update", "residual")}
+    values, signals = np.ones((5000, 1)), {s: np.full((5000, 1), 1e-3) for s in SIGNALS}
     assert np.isfinite(predict(name, h, values, signals, False)).all()
 
 
@@ -158,7 +177,7 @@ def test_rows_several_steps_apart_compose_single_steps():
     coarse.span[:] = 3
     values, drive = np.ones((30, 1)), np.full((30, 1), 0.2)
     for name in LAWS:
-        signals = {"drive_update": drive, "residual": 0 * drive}
+        signals = {s: 0 * drive if s == "residual" else drive for s in SIGNALS}
         every = predict(name, fine, values, signals, False)
         thinned = predict(name, coarse, values[::3], {k: v[::3] for k, v in signals.items()}, False)
         if name.startswith("discrete"):  # its first step differs from the others

@@ -276,7 +276,7 @@ def test_recorded_matrices_are_the_definitions(name, full, tmp_path):
     optimizer.step()
     update = (theta - vector(model.parameters())) / 0.05
     row = {"step": 0, "time": 0.0, "lr": 0.05, "momentum": 0.5, "dampening": 0.0, "weight_decay": 0.0}
-    tracker.after(flat.theta, flat.grad, None, loss, {**row, "nesterov": False})
+    tracker.after(flat.theta, flat.grad, None, loss, {**row, "nesterov": False, "decoupled": False, "batch_size": 6})
     with RecordWriter(tmp_path, {}, tracker.layouts(), 1) as record:
         tracker.write(record)
     with open_record(tmp_path) as record:

@@ -46,7 +46,8 @@ def test_signals_are_the_definitions(name, options, tmp_path):
     ours = torch.optim.SGD([flat.theta], lr=0.1, fused=True, **options)
     plain = torch.optim.SGD(twin.parameters(), lr=0.1, **options)
     tracker = Tracker(found, flat.layout, torch.device("cpu"), nesterov=options.get("nesterov", False), block=4)
-    row = {"time": 0.0, "lr": 0.1, "momentum": 0.0, "dampening": 0.0, "weight_decay": 0.0, "nesterov": False}
+    row = {"time": 0.0, "lr": 0.1, "momentum": 0.0, "dampening": 0.0, "weight_decay": 0.0}
+    row |= {"nesterov": False, "decoupled": False, "batch_size": 8}
     wanted = {n: [] for n in found.families}
     for step in range(4):
         x, y = torch.randn(shape), torch.randint(3, (shape[0],))

@@ -73,14 +73,14 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_the_step_named(tmp_path):
 
 
 def test_ctrl_c_leaves_a_readable_record(tmp_path, monkeypatch):
-    real = loop.learning_rate
+    real = loop.hyperparameters
 
     def press(base, schedule, step, steps):
         if step == 17:
             raise KeyboardInterrupt
         return real(base, schedule, step, steps)
 
-    monkeypatch.setattr(loop, "learning_rate", press)
+    monkeypatch.setattr(loop, "hyperparameters", press)
     with pytest.raises(Interrupted) as caught:
         train(config(), tmp_path)
     assert caught.value.rows == 17

@@ -1,0 +1,37 @@
+"""Modified loss: gradient descent as the flow of a slightly different loss."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from neuralmech.laws.system import Array, Circumstances, Hyperparameters, Law, zero_order_hold
+
+
+class ModifiedLoss(Law):
+    """Q' = −(2λ + ηλ²)Q + ηG, for gradient descent without momentum.
+
+    θ' = −ĝ − ½η Ĥĝ with ĝ = g + λθ and Ĥ = H + λ. The Hessian constraint H∂_αψ + (∂_θ∂_αψ)g = 0 turns θᵀSĤĝ into
+    λ²Q − G, so the loss's curvature is not needed. A linear charge (H a = 0) obeys c' = −(λ + ½ηλ²)c.
+    """
+
+    name = "modified_loss"
+    label = "modified loss"
+    heading = "modified\nloss"
+    equation = r"\dot Q = -(2\lambda + \eta\lambda^2)\,Q + \eta\,G"
+    source = "Kunin et al. 2021 (Neural Mechanics), section 5 (modified loss) with the Hessian constraint of section 3"
+    inputs = ("drive_gradient",)
+
+    def reason(self, c: Circumstances) -> str:
+        """Derived without momentum."""
+        return "derived without momentum" if c.momentum else super().reason(c)
+
+    def matrices(self, h: Hyperparameters, *, linear: bool) -> tuple[Array, Array]:
+        """Exact step of the equation with the drive held over each step."""
+        return driven(h, np.zeros((len(h), 0)) if linear else (h.lr**2)[:, None], linear=linear)
+
+
+def driven(h: Hyperparameters, drives: Array, *, linear: bool) -> tuple[Array, Array]:
+    """Decay at the rate decay·(λ + ½ηλ²) with `drives`, the weights (rows, inputs) of each step's inputs."""
+    decay = 1 if linear else 2
+    a = -decay * h.lr * (h.weight_decay + h.lr * h.weight_decay**2 / 2)
+    return zero_order_hold(a[:, None, None], drives[:, None, :], h.span)
