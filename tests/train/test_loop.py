@@ -75,10 +75,10 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_the_step_named(tmp_path):
 def test_ctrl_c_leaves_a_readable_record(tmp_path, monkeypatch):
     real = loop.hyperparameters
 
-    def press(base, schedule, step, steps):
+    def press(optim, step, *rest):
         if step == 17:
             raise KeyboardInterrupt
-        return real(base, schedule, step, steps)
+        return real(optim, step, *rest)
 
     monkeypatch.setattr(loop, "hyperparameters", press)
     with pytest.raises(Interrupted) as caught:
