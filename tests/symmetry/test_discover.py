@@ -138,3 +138,32 @@ def test_a_model_that_cannot_be_traced_is_named():
 def test_unknown_loss_is_named():
     with pytest.raises(UserError, match="loss='hinge' is unknown"):
         find_symmetries(mlp(4, 5, 3), torch.randn(2, 4), loss="hinge")
+
+
+class Positions(nn.Module):
+    """A table of positions, read by an index computed inside: it is needed in numbers, even on meta."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.head = nn.Parameter(torch.randn(7, 4)), nn.Linear(4, 3)
+        self.trunk = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4))
+
+    def forward(self, x):
+        at = torch.arange(x.shape[1], device=x.device)
+        return self.head(torch.relu(self.trunk(x) + self.table[at + 1])).mean(1)
+
+
+@pytest.mark.parametrize("build", [Positions, Shared])
+@pytest.mark.parametrize("made_on_meta", [True, False])
+def test_a_model_without_numbers_has_the_same_symmetries(build, made_on_meta):
+    torch.manual_seed(0)
+    with torch.device("meta" if made_on_meta else "cpu"):
+        bare = build()
+    bare = bare if made_on_meta else bare.to("meta")
+    inputs = torch.randn(2, 4) if build is Shared else torch.randn(2, 3, 4)
+    real, found = find_symmetries(build(), inputs), find_symmetries(bare, inputs)
+    assert real.generators().keys() == found.generators().keys()
+    for name, matrix in real.generators().items():
+        assert (matrix != found.generators()[name]).nnz == 0
+    assert real.uncovered == found.uncovered
+    assert all(p.is_meta for p in bare.parameters())

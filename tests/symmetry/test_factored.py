@@ -21,6 +21,7 @@ def example(inputs):
 
 def overlapping():
     """Rows and columns of one weight, entries of another and a grouped one in the same charges; some cancel."""
+
     def rows(values):
         return sparse.csr_array(np.array(values, dtype=float))
 
