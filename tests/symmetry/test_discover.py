@@ -84,6 +84,20 @@ def test_no_false_claim_is_made(name):
     check(net, (12, 4), complete=False)
 
 
+@pytest.mark.parametrize("noise", [0.0, 0.5])
+def test_windows_and_relative_positions_of_a_small_swin_are_all_found(noise):
+    from torchvision.models.swin_transformer import SwinTransformer
+
+    torch.manual_seed(0)
+    net = SwinTransformer([2, 2], 4, [2], [2], [2, 2], mlp_ratio=1.0, num_classes=3, stochastic_depth_prob=noise)
+    for module in net.modules():
+        if isinstance(module, nn.LayerNorm):
+            module.eps = TINY
+    check(net, (4, 3, 8, 8))
+    sites = find_symmetries(net, torch.randn(2, 3, 8, 8).double()).sites["translation"]
+    assert sites["features.1.0.attn.relative_position_bias_table"] == 2  # one for each head
+
+
 def test_tied_layers_are_one_parameter():
     shared = nn.Linear(4, 4)
     net = Net(lambda s, x: s.head(torch.relu(s.b(torch.relu(s.a(x))))), a=shared, b=shared, head=nn.Linear(4, 3))
