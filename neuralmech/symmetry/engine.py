@@ -123,7 +123,7 @@ def walk(trace: Trace, algebra: Algebra[Value]) -> Value:
             continue
         if node.op == "placeholder":
             env[node] = _placeholder(node, trace, algebra)
-            if node.name in trace.constants:
+            if node.name in trace.constants and not trace.constants[node.name].is_meta:  # without numbers
                 algebra.concrete[node] = trace.constants[node.name]
         elif node.op == "call_function":
             env[node] = _call(node, env, algebra)
@@ -159,9 +159,11 @@ def _evaluate(node: fx.Node, algebra: Algebra[Value]) -> None:
     """Compute integer tensors that depend on no data: they say where an index points."""
     val = node.meta.get("val")
     known = all(n in algebra.concrete for n in node.all_input_nodes)
-    if known and isinstance(val, Tensor) and not val.is_floating_point() and val.device.type != "meta":
+    if known and isinstance(val, Tensor) and not val.is_floating_point():
         args: Any = fx.map_arg(node.args, lambda n: algebra.concrete[n])
-        kwargs: Any = fx.map_arg(node.kwargs, lambda n: algebra.concrete[n])
+        kwargs: Any = dict(fx.map_arg(node.kwargs, lambda n: algebra.concrete[n]))
+        if "device" in kwargs:  # the numbers are needed, even of a model on the meta device
+            kwargs["device"] = torch.device("cpu")
         algebra.concrete[node] = node.target(*args, **kwargs)  # type: ignore[operator]
 
 

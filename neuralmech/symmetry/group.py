@@ -121,8 +121,10 @@ class Symmetries:
 
     def covered_parameters(self) -> int:
         """Count the scalar parameters that are in at least one charge."""
-        touched = [np.asarray(abs(g).sum(axis=0)).ravel() for g in self.generators().values()]
-        return int(np.count_nonzero(sum(touched))) if touched else 0
+        from neuralmech.symmetry.factored import covered_entries  # it builds on this module
+
+        masks = covered_entries(self.families.values(), self.shapes).values()
+        return sum(int(np.count_nonzero(mask)) for mask in masks)
 
 
 def offsets(shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,8 @@ from neuralmech.symmetry.assemble import layer_names
 from neuralmech.symmetry.group import Axis, Family, Term, axis_entries, offsets
 from neuralmech.symmetry.mixing import MixingAlgebra
 
+Shapes = Mapping[str, Sequence[int]]
+Vector = NDArray[np.float64]
 Occurrence = tuple[bool, int, Axis, int, int, tuple[int, ...], int]  # columns last, parameter, axis, sign, …
 
 
@@ -92,6 +95,38 @@ class MatrixFamily(Family):
         none = [np.zeros(0, dtype=np.int64)]
         rows, columns = (np.concatenate([*none, *(e[k] for e in entries)]) for k in (0, 1))
         return MatrixFamily("linear", (), sites, rows, columns, tuple(matrices))
+
+    def forms(self, shapes: Shapes, x: Vector, y: Vector) -> Vector:
+        """½(xᵀMy + yᵀMx) of every charge: (charges,)."""
+        return self._over_sites(shapes, lambda b, i, j: 0.5 * b.sign * ((b.x @ b.y.T) + (b.y @ b.x.T))[i, j], x, y)
+
+    def squared_lengths(self, shapes: Shapes, theta: Vector) -> Vector:
+        """|Mθ|² of every charge: (charges,)."""
+
+        def lengths(b: _Part, i: NDArray, j: NDArray) -> Vector:
+            squares = (b.x**2).sum(axis=1)
+            return np.where(i == j, squares[i], (squares[i] + squares[j]) / 4)
+
+        return self._over_sites(shapes, lengths, theta, theta)
+
+    def generator(self, shapes: Shapes, charge: int) -> sparse.csr_array:
+        """M of one charge, symmetric, (parameters, parameters)."""
+        site = next(m for m in self.matrices if m.name == self.sites[charge])
+        return site.generator(int(self.channels[charge]), int(self.partners[charge]), shapes)
+
+    def _over_sites(self, shapes: Shapes, of: Callable[..., Vector], x: Vector, y: Vector) -> Vector:
+        starts, out = offsets(shapes), [np.zeros(0)]
+        for site in self.matrices:
+            i, j = np.triu_indices(site.size)
+            at = [(b.sign, starts[b.parameter] + b.entries(shapes[b.parameter])) for b in site.blocks]
+            out.append(np.sum([of(_Part(sign, x[k], y[k]), i, j) for sign, k in at], axis=0))
+        return np.concatenate(out)
+
+
+class _Part(NamedTuple):
+    sign: int
+    x: Vector
+    y: Vector
 
 
 def linear_family(algebra: MixingAlgebra, order: Sequence[str]) -> MatrixFamily:

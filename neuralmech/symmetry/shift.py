@@ -308,6 +308,16 @@ def _softmax(algebra: ShiftAlgebra, node: fx.Node, x: Any, dim: int, *_: Any, **
     return {}
 
 
+@rule("index")
+def _index(algebra: ShiftAlgebra, node: fx.Node, x: Any, indices: Any) -> Shift:
+    """Entries picked by known integers (a table of relative positions) are displaced as they are in the table."""
+    where = [None if n is None else algebra.concrete.get(n) for n in node.args[1]]  # type: ignore[union-attr]
+    if any(w is None and n is not None for w, n in zip(where, node.args[1], strict=True)):  # type: ignore[arg-type]
+        _fix(algebra, node, x)
+        return {}
+    return {k: s.map(lambda t: node.target(t, where)) for k, s in algebra.shift(x).items()}  # type: ignore[operator]
+
+
 @rule("embedding")
 def _embedding(algebra: ShiftAlgebra, node: fx.Node, weight: Any, indices: Any, *_: Any) -> Shift:
     """A linear map of one-hot tokens: each token has one unknown per channel."""

@@ -7,6 +7,7 @@ forest takes those at once. What is left (sums and multiples of a few unknowns) 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -83,7 +84,7 @@ class System:
         """Demand that each of `ids` is zero; `why` is kept for reports."""
         self.equate(ids, ZERO, why)
 
-    def add_rows(self, ids: Ids, coefficients: list[int] | list[Fraction]) -> None:
+    def add_rows(self, ids: Ids, coefficients: Sequence[int | Fraction]) -> None:
         """Demand Σ_j coefficients[j]·ids[i, j] = 0 for every row i of `ids` (shape (rows, terms))."""
         if len(ids):
             self._rows.append((distinct(self.find(ids)), tuple(Fraction(c) for c in coefficients)))
@@ -120,6 +121,8 @@ class System:
 
 def distinct(rows: Ids) -> Ids:
     """Distinct rows of a matrix, in order of first appearance; by hashing, where sorting would be slow."""
+    if len(rows) < 2:
+        return rows
     frame = pd.DataFrame(rows)
     return rows[~frame.duplicated().to_numpy()]
 

@@ -45,12 +45,17 @@ class Trace:
 def trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> Trace:
     """Trace a deep copy of `model` in training mode with ``torch.export``.
 
+    A model on the meta device has shapes and no numbers, which is all that is needed; only an integer buffer made
+    there is unknown, and what it indexes is a barrier.
+
     Raises
     ------
     UserError
         If the model cannot be exported (a data-dependent branch, for instance) or returns no tensor.
     """
     twin = _copy(model).train()
+    if any(p.is_meta for p in twin.parameters()):
+        inputs = tuple(x.to("meta") for x in inputs)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

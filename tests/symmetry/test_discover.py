@@ -84,6 +84,20 @@ def test_no_false_claim_is_made(name):
     check(net, (12, 4), complete=False)
 
 
+@pytest.mark.parametrize("noise", [0.0, 0.5])
+def test_windows_and_relative_positions_of_a_small_swin_are_all_found(noise):
+    from torchvision.models.swin_transformer import SwinTransformer
+
+    torch.manual_seed(0)
+    net = SwinTransformer([2, 2], 4, [2], [2], [2, 2], mlp_ratio=1.0, num_classes=3, stochastic_depth_prob=noise)
+    for module in net.modules():
+        if isinstance(module, nn.LayerNorm):
+            module.eps = TINY
+    check(net, (4, 3, 8, 8))
+    sites = find_symmetries(net, torch.randn(2, 3, 8, 8).double()).sites["translation"]
+    assert sites["features.1.0.attn.relative_position_bias_table"] == 2  # one for each head
+
+
 def test_tied_layers_are_one_parameter():
     shared = nn.Linear(4, 4)
     net = Net(lambda s, x: s.head(torch.relu(s.b(torch.relu(s.a(x))))), a=shared, b=shared, head=nn.Linear(4, 3))
@@ -146,3 +160,32 @@ def test_a_model_that_cannot_be_copied_is_named():
 def test_unknown_loss_is_named():
     with pytest.raises(UserError, match="loss='hinge' is unknown"):
         find_symmetries(mlp(4, 5, 3), torch.randn(2, 4), loss="hinge")
+
+
+class Positions(nn.Module):
+    """A table of positions, read by an index computed inside: it is needed in numbers, even on meta."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.head = nn.Parameter(torch.randn(7, 4)), nn.Linear(4, 3)
+        self.trunk = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4))
+
+    def forward(self, x):
+        at = torch.arange(x.shape[1], device=x.device)
+        return self.head(torch.relu(self.trunk(x) + self.table[at + 1])).mean(1)
+
+
+@pytest.mark.parametrize("build", [Positions, Shared])
+@pytest.mark.parametrize("made_on_meta", [True, False])
+def test_a_model_without_numbers_has_the_same_symmetries(build, made_on_meta):
+    torch.manual_seed(0)
+    with torch.device("meta" if made_on_meta else "cpu"):
+        bare = build()
+    bare = bare if made_on_meta else bare.to("meta")
+    inputs = torch.randn(2, 4) if build is Shared else torch.randn(2, 3, 4)
+    real, found = find_symmetries(build(), inputs), find_symmetries(bare, inputs)
+    assert real.generators().keys() == found.generators().keys()
+    for name, matrix in real.generators().items():
+        assert (matrix != found.generators()[name]).nnz == 0
+    assert real.uncovered == found.uncovered
+    assert all(p.is_meta for p in bare.parameters())

@@ -1,6 +1,7 @@
 """The matrix-valued family against finite transformations, closed forms, and all quadratic charges there are."""
 
 import copy
+import dataclasses
 import itertools
 
 import numpy as np
@@ -12,6 +13,8 @@ from torch.nn import functional as F
 
 from neuralmech.record import RecordWriter, open_record
 from neuralmech.symmetry.discover import find_symmetries
+from neuralmech.symmetry.matrix import MatrixFamily
+from neuralmech.symmetry.verify import verify
 from neuralmech.track import Tracker
 from neuralmech.train.flat import FlatParameters
 from oracle import gradients, null_space, rank
@@ -205,6 +208,20 @@ def test_any_invertible_matrix_leaves_the_output(name):
         after = functional_call(model, moved, (x,))
         assert (after - before).abs().max() < 1e-12 * before.abs().max()
         assert sum((moved[n] - p).abs().max() for n, p in model.named_parameters()) > 0.01
+
+
+@pytest.mark.parametrize("name", ["deep", "attention", "grouped_query", "recurrent", "twins", "convolutions"])
+def test_verify_checks_matrix_valued_claims(name):
+    model, x, found, _ = built(name)
+    y = torch.randn_like(model(x))
+    result = verify(model, x, y, found, loss="mse")
+    assert result.passed
+    assert set(result.table["family"]) >= {"linear"}
+    site = found.families["linear"].matrices[0]  # a claim that is false: one block's sign turned round
+    blocks = (dataclasses.replace(site.blocks[0], sign=-site.blocks[0].sign), *site.blocks[1:])
+    false = MatrixFamily.of([dataclasses.replace(site, blocks=blocks)])
+    wrong = dataclasses.replace(found, families={"linear": false})
+    assert not verify(model, x, y, wrong, loss="mse").passed
 
 
 def test_closed_form_of_consecutive_layers_and_heads():
