@@ -197,13 +197,18 @@ def _ordered(parts: list[Term], components: int) -> tuple[NDArray, list[Signatur
     moved: list[list[tuple[str, int]]] = [[] for _ in range(components)]
     for p, part in enumerate(parts):
         csr = part.coefficients
-        for c in np.flatnonzero(np.diff(csr.indptr)).tolist():
-            span = slice(csr.indptr[c], csr.indptr[c + 1])
-            at = csr.indptr[c] + int(np.argmin(csr.indices[span]))
-            key = (int(part.axis == "columns"), p, int(csr.indices[at]))
+        csr.sort_indices()
+        some = np.flatnonzero(np.diff(csr.indptr))
+        starts = csr.indptr[some]
+        if not some.size:
+            continue
+        lowest, highest = (f.reduceat(csr.data, starts).tolist() for f in (np.minimum, np.maximum))
+        places = zip(some.tolist(), csr.indices[starts].tolist(), csr.data[starts].tolist(), strict=True)
+        for (c, index, value), low, high in zip(places, lowest, highest, strict=True):
+            key = (int(part.axis == "columns"), p, index)
             if key < tuple(lead[c]):
-                lead[c], coefficient[c] = key, csr.data[at]
-            moved[c].extend((part.parameter, int(s)) for s in np.unique(np.sign(csr.data[span])))
+                lead[c], coefficient[c] = key, value
+            moved[c].extend((part.parameter, sign) for sign in (-1, 1) if (low < 0 if sign < 0 else high > 0))
     order = np.lexsort(lead.T[::-1])
     order = order[[bool(moved[c]) for c in order]]
     signatures = [_oriented(moved[c], coefficient[c]) for c in order.tolist()]
