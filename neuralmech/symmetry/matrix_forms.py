@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,12 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from neuralmech.symmetry.charges import Layout
+from neuralmech.symmetry.layout import Layout
 from neuralmech.symmetry.matrix import Block, MatrixFamily, MatrixSite
+from neuralmech.symmetry.step import QUADRATIC, Step
 
 FULL = 16  # sites up to this many channels are measured entry by entry; larger ones on their diagonal
-PAIRS = ((0, 0), (1, 1), (2, 2), (0, 2), (1, 4))  # the two vectors of each signal, out of (θ, u, g, g, b)
-
 View = Callable[[Tensor], Tensor]
 
 
@@ -29,17 +29,22 @@ class Batch:
     size: int
     views: tuple[tuple[View, int], ...]
 
-    def gram(self, x: Tensor, y: Tensor) -> Tensor:
+    def parts(self, step: Step, name: str) -> list[Tensor]:
+        """One of the step's vectors, block by block."""
+        return [step.vector(name, view) for view, _ in self.views]
+
+    def gram(self, x: list[Tensor], y: list[Tensor]) -> Tensor:
         """½ Σ_blocks sign·(X Yᵀ + Y Xᵀ), shape (sites, channels, channels)."""
-        total = sum(sign * (view(x) @ view(y).transpose(-1, -2)) for view, sign in self.views)
-        assert isinstance(total, Tensor)
+        total = _total(sign * (a @ b.transpose(-1, -2)) for a, b, (_, sign) in zip(x, y, self.views, strict=True))
         return total if x is y else 0.5 * (total + total.transpose(-1, -2))
 
-    def diagonal(self, x: Tensor, y: Tensor) -> Tensor:
+    def diagonal(self, x: list[Tensor], y: list[Tensor]) -> Tensor:
         """Diagonal of `gram`, shape (sites, channels)."""
-        total = sum(sign * (view(x) * view(y)).sum(dim=-1) for view, sign in self.views)
-        assert isinstance(total, Tensor)
-        return total
+        return _total(sign * (a * b).sum(dim=-1) for a, b, (_, sign) in zip(x, y, self.views, strict=True))
+
+
+def _total(terms: Iterable[Tensor]) -> Tensor:
+    return functools.reduce(torch.add, terms)
 
 
 class MatrixForms:
@@ -72,16 +77,17 @@ class MatrixForms:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def evaluate(self, vectors: Tensor, out: Tensor, norms: Tensor) -> None:
-        """Write the forms of `vectors` (signals, parameters) to `out` (signals, charges), norms to (sites,)."""
+    def evaluate(self, step: Step, signals: Sequence[str], out: Tensor, norms: Tensor) -> None:
+        """Write the forms to `out` (signals, charges), the norms of the charges to `norms` (sites,)."""
         for batch, full, i, j, places, sites in self._batches:
-            for signal, (a, b) in enumerate(PAIRS[: len(vectors)]):
-                x, y = vectors[a], vectors[b]
-                matrix = batch.gram(x, y) if full or signal == 0 else None
-                if signal == 0 and matrix is not None:
+            vectors: dict[str, list[Tensor]] = {}
+            for row, signal in enumerate(signals):
+                x, y = (vectors.setdefault(n, vectors.get(n) or batch.parts(step, n)) for n in QUADRATIC[signal])
+                matrix = batch.gram(x, y) if full or signal == "value" else None
+                if signal == "value" and matrix is not None:
                     norms.index_copy_(0, sites, torch.linalg.matrix_norm(matrix))
                 chosen = batch.diagonal(x, y) if matrix is None else matrix[:, i, j]
-                out[signal].index_copy_(0, places, chosen.reshape(-1))
+                out[row].index_copy_(0, places, chosen.reshape(-1))
 
 
 def _kept(site: MatrixSite, full: int) -> tuple[NDArray, NDArray]:

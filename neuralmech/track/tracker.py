@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,10 +14,11 @@ from torch import Tensor
 from neuralmech.record import RecordWriter
 from neuralmech.record.schema import NESTEROV_SIGNAL, SIGNALS, STEP_COLUMNS
 from neuralmech.record.writer import FamilyLayout
-from neuralmech.symmetry.charges import DiagonalForms, Layout, LinearForms
+from neuralmech.symmetry.forms import Forms
 from neuralmech.symmetry.group import Symmetries
-from neuralmech.symmetry.matrix import MatrixFamily
-from neuralmech.symmetry.matrix_forms import FULL, MatrixForms
+from neuralmech.symmetry.layout import Layout
+from neuralmech.symmetry.matrix_forms import FULL
+from neuralmech.symmetry.step import Step
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ class Tracker:
     full
         Sites of the ``linear`` family up to this many channels are recorded entry by entry, larger ones on
         their diagonal; the Frobenius norm of each is recorded too.
+    dtype
+        Of the parameters.
     """
 
     def __init__(
@@ -60,45 +64,29 @@ class Tracker:
         nesterov: bool = False,
         block: int = 256,
         full: int = FULL,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.signals = (*SIGNALS, NESTEROV_SIGNAL) if nesterov else SIGNALS
+        self.signals = (*SIGNALS, *((NESTEROV_SIGNAL,) if nesterov else ()))
         self.families = {n: f for n, f in symmetries.families.items() if families is None or n in families}
         self.block = block
-        count = len(self.signals)
-        self._matrix, self._forms = None, {}
-        for name, family in self.families.items():
-            if isinstance(family, MatrixFamily):
-                self._matrix = MatrixForms(family, layout, device, full)
-            else:
-                self._forms[name] = (LinearForms if family.is_linear else DiagonalForms)(family, layout, device)
-        sizes = {n: len(self._matrix if n == "linear" and self._matrix else f) for n, f in self.families.items()}
-        self._rings = {
-            n: torch.empty(block, count, size, dtype=torch.float64, device=device) for n, size in sizes.items()
-        }
-        norms = len(self._matrix.names) if self._matrix else 0
-        self._norms = torch.empty(block, norms, dtype=torch.float64, device=device)
-        self._losses = torch.empty(block, dtype=torch.float64, device=device)
-        self._before = torch.empty(layout.size, dtype=torch.float64, device=device)
-        self._motion = torch.empty_like(self._before)
-        self._force = torch.empty_like(self._before)
-        self._products = torch.empty(count, layout.size, dtype=torch.float64, device=device)
+        self._forms = Forms(self.families, layout, device, self.signals, full=full)
+        new = functools.partial(torch.zeros, dtype=torch.float64, device=device)
+        self._ring = new(block, len(self.signals), self._forms.width)
+        self._norms = new(block, self._forms.norms)
+        self._losses = new(block)
+        self._before = torch.empty(layout.size, dtype=dtype, device=device)
         self._rows: list[dict[str, float]] = []
 
     def layouts(self) -> dict[str, FamilyLayout]:
         """Describe the families to the record."""
-        layouts = {
-            n: FamilyLayout(f.sites, f.channels, self.signals, linear=f.is_linear)
-            for n, f in self.families.items()
-            if n in self._forms
-        }
-        if self._matrix:
-            m = self._matrix
+        layouts = {n: FamilyLayout(f.sites, f.channels, self.signals, f.is_linear) for n, f in self.families.items()}
+        if m := self._forms.matrix:
             layouts["linear"] = FamilyLayout(m.sites, m.rows, self.signals, False, m.columns, m.names)
         return layouts
 
     @torch.no_grad()
     def before(self, theta: Tensor) -> None:
-        """Keep θ_k, exactly, in float64."""
+        """Keep θ_k."""
         self._before.copy_(theta)
 
     @torch.no_grad()
@@ -120,14 +108,8 @@ class Tracker:
         """
         slot = len(self._rows)
         self._losses[slot] = loss.detach()
-        self._measure_motion(theta, gradient, row["lr"])
-        momentum = None if NESTEROV_SIGNAL not in self.signals or buffer is None else buffer.double()
-        if self._matrix or any(f.is_linear for f in self.families.values()):
-            self._fill_vectors(momentum)
-            self._evaluate(slot, linear=True)
-        if any(not self.families[n].is_linear for n in self._forms):
-            self._fill_products(momentum)
-            self._evaluate(slot, linear=False)
+        step = Step(self._before, theta.detach(), gradient, 1.0 / row["lr"] if row["lr"] else 0.0, buffer)
+        self._forms.evaluate(step, self._ring[slot], self._norms[slot])
         self._rows.append(dict(row))
 
     @property
@@ -144,8 +126,9 @@ class Tracker:
         """Append the measured rows up to the first that is not finite, and start a new block."""
         rows, self._rows = self._rows, []  # first, so that no interruption can write them twice
         losses = self._losses[: len(rows)].cpu().numpy()
-        signals = {n: ring[: len(rows)].cpu().numpy() for n, ring in self._rings.items()}
-        keep = _finite_rows(losses, signals.values())
+        ring = self._ring[: len(rows)].cpu().numpy()
+        signals = {name: ring[:, :, columns] for name, columns in self._forms.columns.items()}
+        keep = _finite_rows(losses, ring)
         if keep:
             columns = {
                 name: np.array([r[name] for r in rows[:keep]], dtype=dtype)
@@ -153,46 +136,14 @@ class Tracker:
                 if name != "loss"
             }
             charges = {n: {s: v[:keep, i] for i, s in enumerate(self.signals)} for n, v in signals.items()}
-            if self._matrix:
+            if self._forms.matrix:
                 charges["linear"]["frobenius"] = self._norms[:keep].cpu().numpy()
             record.append({**columns, "loss": losses[:keep]}, charges)
         broken = int(rows[keep]["step"]) if keep < len(rows) else None
         return Block(float(losses[min(keep, len(rows) - 1)]), broken)
 
-    def _measure_motion(self, theta: Tensor, gradient: Tensor, lr: float) -> None:
-        """u = (θ_k − θ_{k+1})/η from the parameters as stored; a step with η = 0 has no motion."""
-        self._motion.copy_(theta)
-        torch.sub(self._before, self._motion, out=self._motion)
-        self._motion.mul_(1.0 / lr if lr else 0.0)
-        self._force.copy_(gradient)
 
-    def _fill_vectors(self, momentum: Tensor | None) -> None:
-        rows = [self._before, self._motion, self._force, self._force, momentum]
-        for target, source in zip(self._products, rows, strict=False):
-            target.copy_(source)  # type: ignore[arg-type]
-
-    def _fill_products(self, momentum: Tensor | None) -> None:
-        pairs = [
-            (self._before, self._before),
-            (self._motion, self._motion),
-            (self._force, self._force),
-            (self._before, self._force),
-            (self._motion, momentum),
-        ]
-        for target, (x, y) in zip(self._products, pairs, strict=False):
-            torch.mul(x, y, out=target)  # type: ignore[arg-type]
-
-    def _evaluate(self, slot: int, *, linear: bool) -> None:
-        for name, form in self._forms.items():
-            if self.families[name].is_linear == linear:
-                form.evaluate(self._products, self._rings[name][slot])
-        if linear and self._matrix:
-            self._matrix.evaluate(self._products, self._rings["linear"][slot], self._norms[slot])
-
-
-def _finite_rows(losses: NDArray, signals: Iterable[NDArray]) -> int:
+def _finite_rows(losses: NDArray, ring: NDArray) -> int:
     """Rows before the first that holds a number that is not finite."""
-    finite = np.isfinite(losses)
-    for values in signals:
-        finite &= np.isfinite(values).all(axis=(1, 2))
+    finite = np.isfinite(losses) & np.isfinite(ring).all(axis=(1, 2))
     return int(finite.size if finite.all() else np.argmin(finite))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from neuralmech.symmetry.charges import Layout
+from neuralmech.symmetry.layout import Layout
 
 
 class FlatParameters:

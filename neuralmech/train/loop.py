@@ -67,6 +67,7 @@ def train(config: Config, folder: Path) -> Result:
         nesterov=config.optim.nesterov,
         block=min(config.track.block, steps),
         full=config.track.full,
+        dtype=flat.theta.dtype,
     )
     when = Every(config.track.every)
     in_loss_precision = Tensor.double if config.train.loss_precision == "fp64" else Tensor.contiguous

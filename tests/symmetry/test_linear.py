@@ -282,7 +282,9 @@ def test_quadratic_charges_are_complete(name):
 def test_recorded_matrices_are_the_definitions(name, full, tmp_path):
     model, x, found, sizes = built(name)
     flat = FlatParameters(model)
-    tracker = Tracker(found, flat.layout, torch.device("cpu"), families=["linear"], block=1, full=full)
+    tracker = Tracker(
+        found, flat.layout, torch.device("cpu"), families=["linear"], block=1, full=full, dtype=torch.float64
+    )
     optimizer = torch.optim.SGD([flat.theta], lr=0.05, momentum=0.5)
     flat.grad.zero_()
     loss = F.mse_loss(model(x), torch.ones_like(model(x)))

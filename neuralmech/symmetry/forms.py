@@ -1,0 +1,78 @@
+"""Evaluate all charges of a model at once: each parameter is read once or a few times, whatever the charges are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from neuralmech.symmetry.eager import EagerForms
+from neuralmech.symmetry.group import Family
+from neuralmech.symmetry.layout import Layout
+from neuralmech.symmetry.matrix import MatrixFamily
+from neuralmech.symmetry.matrix_forms import FULL, MatrixForms
+from neuralmech.symmetry.plan import families_by_form, linear_plan, quadratic_plan
+from neuralmech.symmetry.step import Step
+
+
+class Forms:
+    """Every signal of every charge of a step, side by side.
+
+    Parameters
+    ----------
+    families
+        What to evaluate.
+    layout
+        Where parameters lie in the flat vectors.
+    signals
+        Names out of `QUADRATIC`, beginning with value, drive_update, drive_gradient and residual.
+    full
+        Matrix-valued charges of up to this many channels are evaluated entry by entry.
+    compiled
+        One pass in compiled code (CPU only) or reductions by torch (any device); by default what the device has.
+
+    Attributes
+    ----------
+    columns
+        Family → its columns in the output.
+    matrix
+        The matrix-valued charges, if any.
+    """
+
+    def __init__(
+        self,
+        families: Mapping[str, Family],
+        layout: Layout,
+        device: torch.device,
+        signals: tuple[str, ...],
+        *,
+        full: int = FULL,
+        compiled: bool | None = None,
+    ) -> None:
+        self._signals = signals
+        diagonal, linear = families_by_form(families)
+        quadratic, plan = quadratic_plan(diagonal, layout), linear_plan(linear, layout)
+        if device.type == "cpu" if compiled is None else compiled:
+            from neuralmech.symmetry.compiled import CompiledForms  # numba takes half a second to import
+
+            self._forms = CompiledForms(quadratic, plan, signals)
+        else:
+            self._forms = EagerForms(quadratic, plan, signals, layout.size, device)
+        self.matrix = next(
+            (MatrixForms(f, layout, device, full) for f in families.values() if isinstance(f, MatrixFamily)), None
+        )
+        self.columns: dict[str, slice] = {}
+        self.width = 0
+        sizes = [(f.name, len(f)) for f in (*diagonal, *linear)]
+        self._vectors = sum(n for _, n in sizes)
+        for name, size in [*sizes, *([("linear", len(self.matrix))] if self.matrix else [])]:
+            self.columns[name] = slice(self.width, self.width + size)
+            self.width += size
+        self.norms = len(self.matrix.names) if self.matrix else 0
+
+    def evaluate(self, step: Step, out: Tensor, norms: Tensor) -> None:
+        """Write the forms to `out`, float64 (signals, width), and Frobenius norms to `norms` (sites,)."""
+        self._forms.evaluate(step, out[:, : self._vectors])
+        if self.matrix:
+            self.matrix.evaluate(step, self._signals, out[:, self._vectors :], norms)

@@ -1,0 +1,77 @@
+"""One optimiser step as the charges see it: a few flat vectors, and the signals as forms of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+# Signal → the two vectors of its form xᵀSy, and the one vector of its form ⟨a, x⟩ for a translation charge.
+QUADRATIC = {
+    "value": ("theta", "theta"),
+    "drive_update": ("update", "update"),
+    "drive_gradient": ("gradient", "gradient"),
+    "residual": ("theta", "gradient"),
+    "drive_buffer": ("update", "buffer"),
+    "gradient_mean": ("first_half", "second_half"),
+    "gradient_noise": ("contrast", "contrast"),
+}
+LINEAR = {
+    "value": "theta",
+    "drive_update": "update",
+    "drive_gradient": "gradient",
+    "residual": "gradient",
+    "drive_buffer": "buffer",
+}
+
+
+@dataclass(frozen=True)
+class Step:
+    """Flat vectors of the step from θ_k to θ_{k+1}.
+
+    Attributes
+    ----------
+    before, after
+        θ_k and θ_{k+1} as stored.
+    gradient
+        Loss gradient at θ_k, without weight decay.
+    rate
+        1/η, or 0 for a step with η = 0, which does not move.
+    buffer
+        Momentum buffer after the step.
+    halves
+        Gradients of the two halves of a batch.
+    batch_size
+        Samples in the batch.
+    """
+
+    before: Tensor
+    after: Tensor
+    gradient: Tensor
+    rate: float
+    buffer: Tensor | None = None
+    halves: tuple[Tensor, Tensor] | None = None
+    batch_size: int = 0
+
+    def vector(self, name: str, take: Callable[[Tensor], Tensor] = lambda x: x) -> Tensor:
+        """A part of θ, u = (θ_k − θ_{k+1})/η, g, b, g_A, g_B or √S(g_A − g_B)/2, in float64."""
+        if name == "update":
+            return (take(self.before).double() - take(self.after)).mul_(self.rate)
+        if name == "contrast":
+            first, second = self._halves()
+            return (take(first).double() - take(second)).mul_(math.sqrt(self.batch_size) / 2)
+        whole = {
+            "theta": lambda: self.before,
+            "gradient": lambda: self.gradient,
+            "buffer": lambda: self.gradient if self.buffer is None else self.buffer,  # before the first step b = g
+            "first_half": lambda: self._halves()[0],
+            "second_half": lambda: self._halves()[1],
+        }[name]()
+        return take(whole).to(torch.float64)
+
+    def _halves(self) -> tuple[Tensor, Tensor]:
+        assert self.halves is not None
+        return self.halves

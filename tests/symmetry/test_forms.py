@@ -1,0 +1,91 @@
+"""Compiled and eager evaluation of the charges agree, and both agree with dense generators."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from nets import Residual, ResidualConv, grouped
+from neuralmech.symmetry.discover import find_symmetries
+from neuralmech.symmetry.forms import Forms
+from neuralmech.symmetry.layout import Layout
+from neuralmech.symmetry.step import LINEAR, QUADRATIC, Step
+
+
+def transposed():
+    return nn.Sequential(
+        nn.ConvTranspose2d(2, 4, 3, groups=2), nn.ReLU(), nn.Conv2d(4, 3, 2), nn.BatchNorm2d(3), nn.ReLU(),
+        nn.Flatten(), nn.Linear(75, 3),
+    )  # fmt: skip
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed, self.hidden = nn.Embedding(6, 4), nn.Linear(4, 4)
+
+    def forward(self, x):
+        return nn.functional.layer_norm(torch.relu(self.hidden(self.embed(x))), (4,)) @ self.embed.weight.T
+
+
+def frozen():
+    net = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 5), nn.ReLU(), nn.Linear(5, 3))
+    net[2].bias.requires_grad_(False)
+    return net
+
+
+NETS = {
+    "residual": (Residual, lambda: torch.randn(8, 4)),
+    "residual_conv": (ResidualConv, lambda: torch.randn(6, 2, 4, 4)),
+    "grouped": (grouped, lambda: torch.randn(6, 2, 4, 4)),
+    "transposed": (transposed, lambda: torch.randn(2, 2, 4, 4)),
+    "tied": (Tied, lambda: torch.randint(6, (2, 5))),
+    "frozen": (frozen, lambda: torch.randn(8, 4)),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", NETS)
+def test_both_ways_are_the_definitions(name, dtype):
+    torch.manual_seed(0)
+    build, batch = NETS[name]
+    model = build().train()
+    found = find_symmetries(model, batch())
+    trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    layout = Layout.by_shape({n: tuple(p.shape) for n, p in trained.items()})
+    signals = tuple(QUADRATIC)
+    vectors = torch.randn(6, layout.size, dtype=dtype)
+    step = Step(*vectors[:3], 10.0, vectors[3], (vectors[4], vectors[5]), batch_size=32)
+    outs = []
+    for compiled in (True, False):
+        forms = Forms(found.families, layout, torch.device("cpu"), signals, compiled=compiled)
+        out, norms = torch.zeros(len(signals), forms.width, dtype=torch.float64), torch.zeros(forms.norms).double()
+        forms.evaluate(step, out, norms)
+        outs.append({family: out[:, columns].numpy() for family, columns in forms.columns.items()})
+    in_order = np.concatenate([
+        np.arange(layout.offsets[n], layout.offsets[n] + p.numel()) if n in trained else np.full(p.numel(), -1)
+        for n, p in model.named_parameters()
+    ])  # fmt: skip
+    for family, generators in found.generators().items():
+        for i, signal in enumerate(signals):
+            dense = {n: np.append(step.vector(n).numpy(), 0.0)[in_order] for n in {*QUADRATIC[signal]}}
+            if family == "translation":
+                truth = generators @ dense[LINEAR[signal]] if signal in LINEAR else np.zeros(generators.shape[0])
+            else:
+                x, y = (dense[n] for n in QUADRATIC[signal])
+                truth = generators @ (x * y)
+            for out in outs:
+                np.testing.assert_allclose(out[family][i], truth, rtol=1e-12, atol=1e-10)
+
+
+def test_a_number_that_is_not_finite_shows_in_its_charges():
+    model = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3))
+    found = find_symmetries(model, torch.randn(2, 4))
+    layout = Layout.by_shape(found.shapes)
+    for poison in (float("nan"), float("inf")):
+        vector = torch.ones(layout.size)
+        vector[layout.offsets["0.weight"]] = poison
+        forms = Forms(found.families, layout, torch.device("cpu"), tuple(QUADRATIC)[:4])
+        out = torch.zeros(4, forms.width, dtype=torch.float64)
+        forms.evaluate(Step(vector, vector, vector, 1.0), out, torch.zeros(0).double())
+        assert not np.isfinite(out[0, forms.columns["rescale"]].numpy()).all()
