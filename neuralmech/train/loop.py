@@ -19,7 +19,7 @@ from neuralmech.schedules import learning_rate
 from neuralmech.track import Every, Tracker
 from neuralmech.train.checkpoint import save_checkpoint
 from neuralmech.train.flat import FlatParameters
-from neuralmech.train.setup import prepare, provenance
+from neuralmech.train.setup import Setup, prepare, provenance
 
 FLUSH_SECONDS = 15.0  # a slow run commits incomplete blocks this often
 
@@ -41,6 +41,21 @@ class Interrupted(KeyboardInterrupt):
         self.rows = rows
 
 
+@dataclass
+class Run:
+    """A run between two steps: what a step reads and changes."""
+
+    config: Config
+    setup: Setup
+    flat: FlatParameters
+    optimizer: torch.optim.SGD
+    batches: Batches
+    tracker: Tracker
+    steps: int
+    step: int = 0  # the step to come
+    time: float = 0.0  # Σ η over the steps done
+
+
 def train(config: Config, folder: Path) -> Result:
     """Train as configured; write ``record.h5`` and ``checkpoints/`` into `folder`.
 
@@ -53,11 +68,23 @@ def train(config: Config, folder: Path) -> Result:
     Interrupted
         On Ctrl-C; the rows up to there are in the record.
     """
+    run = begin(config)
+    attributes = provenance(config, run.setup.device)
+    with RecordWriter(folder, attributes, run.tracker.layouts(), run.tracker.block) as record:
+        save_checkpoint(folder / "checkpoints", run.setup.model, 0)
+        torch.manual_seed(config.seed)  # dropout draws the same whatever happened before
+        _advance(run, record)
+        held_out = evaluate(run.setup.model, run.setup.data)
+        record.append_evaluation(run.steps, *held_out)
+        save_checkpoint(folder / "checkpoints", run.setup.model, run.steps)
+        return Result(record.rows, *held_out)
+
+
+def begin(config: Config) -> Run:
+    """Make everything that a run needs; writes nothing."""
     setup = prepare(config)
-    model, data = setup.model, setup.data
-    flat = FlatParameters(model)
-    optimizer = _sgd(flat.theta, config.optim)
-    batches = Batches(data.train_x, data.train_y, config.data.batch_size, config.seed)
+    flat = FlatParameters(setup.model)
+    batches = Batches(setup.data.train_x, setup.data.train_y, config.data.batch_size, config.seed)
     steps = config.train.steps or max(1, round((config.train.epochs or 0) * batches.per_epoch))
     tracker = Tracker(
         setup.symmetries,
@@ -68,47 +95,50 @@ def train(config: Config, folder: Path) -> Result:
         block=min(config.track.block, steps),
         full=config.track.full,
     )
-    when = Every(config.track.every)
-    in_loss_precision = Tensor.double if config.train.loss_precision == "fp64" else Tensor.contiguous
+    return Run(config, setup, flat, _sgd(flat.theta, config.optim), batches, tracker, steps)
 
-    with RecordWriter(folder, provenance(config, setup.device), tracker.layouts(), tracker.block) as record:
-        save_checkpoint(folder / "checkpoints", model, 0)
-        torch.manual_seed(config.seed)  # dropout draws the same whatever happened before
-        step, time, written = 0, 0.0, monotonic()
-        progress = tqdm(total=steps, unit="step", dynamic_ncols=True, disable=None)
-        try:
-            for step in range(steps):
-                if config.train.eval_every and step % config.train.eval_every == 0:
-                    record.append_evaluation(step, *evaluate(model, data))
-                row = _hyperparameters(config.optim, step, steps, time)
-                optimizer.param_groups[0]["lr"] = row["lr"]
 
-                x, y = batches(step)
-                flat.grad.zero_()
-                loss = loss_of(in_loss_precision(model(x)), y)
-                loss.backward()
-                if when.wants(step):
-                    tracker.before(flat.theta)
-                optimizer.step()
-                if when.wants(step):
-                    tracker.after(flat.theta, flat.grad, _momentum(optimizer, flat.theta), loss, row)
+def _advance(run: Run, record: RecordWriter) -> None:
+    """Take all steps; the rows go into the record block by block."""
+    every, written = run.config.train.eval_every, monotonic()
+    progress = tqdm(total=run.steps, unit="step", dynamic_ncols=True, disable=None)
+    try:
+        while run.step < run.steps:
+            if every and run.step % every == 0:
+                record.append_evaluation(run.step, *evaluate(run.setup.model, run.setup.data))
+            _step(run)
+            progress.update()
+            if run.tracker.is_full or monotonic() - written > FLUSH_SECONDS:
+                _write(run.tracker, record, progress)
+                written = monotonic()
+        _write(run.tracker, record, progress)
+    except KeyboardInterrupt:
+        _write(run.tracker, record, progress)
+        record.close(f"interrupted at step {run.step}")
+        raise Interrupted(record.rows) from None
+    finally:
+        progress.close()
 
-                time += row["lr"]
-                progress.update()
-                if tracker.is_full or monotonic() - written > FLUSH_SECONDS:
-                    _write(tracker, record, progress)
-                    written = monotonic()
-            _write(tracker, record, progress)
-        except KeyboardInterrupt:
-            _write(tracker, record, progress)
-            record.close(f"interrupted at step {step}")
-            raise Interrupted(record.rows) from None
-        finally:
-            progress.close()
-        held_out = evaluate(model, data)
-        record.append_evaluation(steps, *held_out)
-        save_checkpoint(folder / "checkpoints", model, steps)
-        return Result(record.rows, *held_out)
+
+def _step(run: Run) -> None:
+    """One step of the optimiser, measured if the schedule wants it."""
+    model, flat, tracker = run.setup.model, run.flat, run.tracker
+    is_tracked = Every(run.config.track.every).wants(run.step)
+    row = _hyperparameters(run.config.optim, run.step, run.steps, run.time)
+    run.optimizer.param_groups[0]["lr"] = row["lr"]
+
+    x, y = run.batches(run.step)
+    flat.grad.zero_()
+    logits = model(x)
+    loss = loss_of(logits.double() if run.config.train.loss_precision == "fp64" else logits, y)
+    loss.backward()
+    if is_tracked:
+        tracker.before(flat.theta)
+    run.optimizer.step()
+    if is_tracked:
+        tracker.after(flat.theta, flat.grad, _momentum(run.optimizer, flat.theta), loss, row)
+    run.step += 1
+    run.time += row["lr"]
 
 
 def _sgd(theta: nn.Parameter, optim: OptimConfig) -> torch.optim.SGD:
