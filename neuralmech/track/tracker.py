@@ -140,12 +140,13 @@ class Tracker:
         """Rows measured and not yet written."""
         return len(self._rows)
 
-    def write(self, record: RecordWriter) -> Block:
-        """Append the measured rows up to the first that is not finite, and start a new block."""
+    def write(self, record: RecordWriter, *, cut: bool = True) -> Block:
+        """Append the measured rows, with `cut` up to the first that is not finite, and start a new block."""
         rows, self._rows = self._rows, []  # first, so that no interruption can write them twice
         losses = self._losses[: len(rows)].cpu().numpy()
         signals = {n: ring[: len(rows)].cpu().numpy() for n, ring in self._rings.items()}
-        keep = _finite_rows(losses, signals.values())
+        finite = _finite_rows(losses, signals.values())
+        keep = finite if cut else len(rows)
         if keep:
             columns = {
                 name: np.array([r[name] for r in rows[:keep]], dtype=dtype)
@@ -156,7 +157,7 @@ class Tracker:
             if self._matrix:
                 charges["linear"]["frobenius"] = self._norms[:keep].cpu().numpy()
             record.append({**columns, "loss": losses[:keep]}, charges)
-        broken = int(rows[keep]["step"]) if keep < len(rows) else None
+        broken = int(rows[finite]["step"]) if finite < len(rows) else None
         return Block(float(losses[min(keep, len(rows) - 1)]), broken)
 
     def _measure_motion(self, theta: Tensor, gradient: Tensor, lr: float) -> None:

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from neuralmech.config import Config, OptimConfig
+from neuralmech.config import Config, OptimConfig, to_yaml
 from neuralmech.data import Batches, Dataset
 from neuralmech.errors import RunError
 from neuralmech.losses import loss_of, tally
 from neuralmech.record import RecordWriter
 from neuralmech.schedules import learning_rate
 from neuralmech.track import Every, Tracker
-from neuralmech.train.checkpoint import save_checkpoint
 from neuralmech.train.flat import FlatParameters
-from neuralmech.train.setup import Setup, prepare, provenance
+from neuralmech.train.interrupt import Interrupted, Stop, on_signals
+from neuralmech.train.lock import locked
+from neuralmech.train.recorded import changed_config
+from neuralmech.train.run import Run, Saver, restore, save
+from neuralmech.train.setup import prepare, provenance
 
-FLUSH_SECONDS = 15.0  # a slow run commits incomplete blocks this often
+COMMIT_SECONDS = 60.0  # a slow run commits incomplete blocks this often
 
 
 @dataclass(frozen=True)
@@ -33,51 +40,43 @@ class Result:
     accuracy: float
 
 
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C during training, after everything measured was written; `rows` says how many."""
-
-    def __init__(self, rows: int) -> None:
-        super().__init__()
-        self.rows = rows
-
-
-@dataclass
-class Run:
-    """A run between two steps: what a step reads and changes."""
-
-    config: Config
-    setup: Setup
-    flat: FlatParameters
-    optimizer: torch.optim.SGD
-    batches: Batches
-    tracker: Tracker
-    steps: int
-    step: int = 0  # the step to come
-    time: float = 0.0  # Σ η over the steps done
-
-
-def train(config: Config, folder: Path) -> Result:
-    """Train as configured; write ``record.h5`` and ``checkpoints/`` into `folder`.
+def train(config: Config, folder: Path, *, resume: bool = False) -> Result:
+    """Train as configured; write ``record.h5`` and ``checkpoints/`` into `folder`, or continue what is there.
 
     Raises
     ------
     UserError
-        If the config cannot be run; nothing is written then.
+        If the config cannot be run, or another process trains there; nothing is written then.
     RunError
-        If the loss stops being finite; the rows before that are in the record.
+        If the loss stops being finite, or the disk is full; the rows before that are in the record.
     Interrupted
-        On Ctrl-C; the rows up to there are in the record.
+        On Ctrl-C or SIGTERM; the rows up to there are in the record, and there is a checkpoint.
     """
     run = begin(config)
-    attributes = provenance(config, run.setup.device)
-    with RecordWriter(folder, attributes, run.tracker.layouts(), run.tracker.block) as record:
-        save_checkpoint(folder / "checkpoints", run.setup.model, 0)
-        torch.manual_seed(config.seed)  # dropout draws the same whatever happened before
-        _advance(run, record)
-        held_out = evaluate(run.setup.model, run.setup.data)
-        record.append_evaluation(run.steps, *held_out)
-        save_checkpoint(folder / "checkpoints", run.setup.model, run.steps)
-        return Result(record.rows, *held_out)
+    with (
+        locked(folder),
+        on_signals() as stop,
+        (_continued if resume else _new)(run, folder) as record,
+        _disk_errors(record),
+    ):
+        saver = Saver(config.train.checkpoint, folder / "checkpoints")
+        if run.step == 0:
+            save(run, record, folder / "checkpoints")
+        _advance(run, record, saver, stop)
+        return _finish(run, record, saver)
+
+
+def resume(folder: Path, changes: Mapping[str, Any]) -> Result:
+    """Continue a run as if it had never stopped; `changes` are dotted config keys that do not matter to it.
+
+    Raises
+    ------
+    UserError, RecordError
+        If there is no such run, or the changes would make it another one.
+    RunError, Interrupted
+        As `train`.
+    """
+    return train(changed_config(folder, changes), folder, resume=True)
 
 
 def begin(config: Config) -> Run:
@@ -98,26 +97,55 @@ def begin(config: Config) -> Run:
     return Run(config, setup, flat, _sgd(flat.theta, config.optim), batches, tracker, steps)
 
 
-def _advance(run: Run, record: RecordWriter) -> None:
-    """Take all steps; the rows go into the record block by block."""
+def _new(run: Run, folder: Path) -> RecordWriter:
+    torch.manual_seed(run.config.seed)  # dropout draws the same whatever happened before
+    attributes = provenance(run.config, run.setup.device)
+    return RecordWriter(folder, attributes, run.tracker.layouts(), run.tracker.block)
+
+
+def _continued(run: Run, folder: Path) -> RecordWriter:
+    torch.manual_seed(run.config.seed)
+    return RecordWriter.resume(folder, restore(run, folder), {"config": to_yaml(run.config)})
+
+
+def _advance(run: Run, record: RecordWriter, saver: Saver, stop: Stop) -> None:
+    """Take all steps that are left; the rows go into the record block by block."""
     every, written = run.config.train.eval_every, monotonic()
-    progress = tqdm(total=run.steps, unit="step", dynamic_ncols=True, disable=None)
+    progress = tqdm(total=run.steps, initial=run.step, unit="step", dynamic_ncols=True, disable=None)
     try:
-        while run.step < run.steps:
+        while run.step < run.steps and stop.signal is None:
+            if saver.is_due(run.step):
+                _write(run, record, progress)
+                saver.save(run, record)
             if every and run.step % every == 0:
                 record.append_evaluation(run.step, *evaluate(run.setup.model, run.setup.data))
             _step(run)
             progress.update()
-            if run.tracker.is_full or monotonic() - written > FLUSH_SECONDS:
-                _write(run.tracker, record, progress)
+            if run.tracker.is_full:
+                _write(run, record, progress)
+            if monotonic() - written > COMMIT_SECONDS:
+                _write(run, record, progress)
+                record.commit()
                 written = monotonic()
-        _write(run.tracker, record, progress)
-    except KeyboardInterrupt:
-        _write(run.tracker, record, progress)
+        _write(run, record, progress)
+    except KeyboardInterrupt:  # a second signal, in the middle of a step: no state to save
+        _write(run, record, progress)
         record.close(f"interrupted at step {run.step}")
-        raise Interrupted(record.rows) from None
+        raise Interrupted(record.rows, stop.signal or signal.SIGINT) from None
     finally:
         progress.close()
+    if stop.signal is not None and run.step < run.steps:
+        saver.save(run, record)
+        record.close(f"interrupted at step {run.step}")
+        raise Interrupted(record.rows, stop.signal, resumable=True)
+
+
+def _finish(run: Run, record: RecordWriter, saver: Saver) -> Result:
+    """Save and evaluate the trained model; the checkpoint comes first, as everywhere, so that more steps can follow."""
+    saver.save(run, record)
+    held_out = evaluate(run.setup.model, run.setup.data)
+    record.append_evaluation(run.steps, *held_out)
+    return Result(record.rows, *held_out)
 
 
 def _step(run: Run) -> None:
@@ -169,18 +197,33 @@ def _hyperparameters(optim: OptimConfig, step: int, steps: int, time: float) -> 
     }
 
 
-def _write(tracker: Tracker, record: RecordWriter, progress: tqdm) -> None:
-    """Write the pending rows; a row that is not finite ends the run."""
-    if not tracker.pending:
+def _write(run: Run, record: RecordWriter, progress: tqdm) -> None:
+    """Hand the pending rows to the record; a row that is not finite ends the run, unless it may go on."""
+    if not run.tracker.pending:
         return
-    block = tracker.write(record)
+    stops = run.config.train.on_nan == "stop"
+    block = run.tracker.write(record, cut=stops)
     progress.set_postfix(loss=f"{block.last_loss:.4f}", refresh=False)
-    if block.broken_at is not None:
+    if stops and block.broken_at is not None:
         record.close(f"not finite at step {block.broken_at}")
         raise RunError(
             f"the loss or a charge is not finite at step {block.broken_at}; "
             f"{record.path} holds the {record.rows} rows before it; lower optim.lr"
         )
+
+
+@contextmanager
+def _disk_errors(record: RecordWriter) -> Iterator[None]:
+    """A disk that fails ends the run with what was committed."""
+    try:
+        yield
+    except OSError as error:
+        with suppress(OSError):
+            record.close("stopped: the disk failed")
+        what = f"{error.filename or record.path}: {error.strerror or error}"
+        raise RunError(
+            f"{what}; what was committed is safe: make room, then neuralmech train resume={record.path.parent}"
+        ) from error
 
 
 @torch.no_grad()
