@@ -6,8 +6,10 @@ errors into one line and an exit code: 0 done, 2 wrong usage or config, 1 failur
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -51,10 +53,14 @@ def main(arguments: list[str] | None = None) -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(0)
         where = error.filename or "a file"
-        _fail(f"{where} cannot be used ({error.strerror or error}); choose another path or make room", 2)
+        code = 1 if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT) else 2
+        _fail(f"{where} cannot be used ({error.strerror or error}); choose another path or make room", code)
     except KeyboardInterrupt as error:
-        rows = getattr(error, "rows", None)
-        _fail("interrupted" + (f"; the record holds {rows} steps" if rows is not None else ""), 130)
+        rows, number = getattr(error, "rows", None), getattr(error, "signal", signal.SIGINT)
+        words = ["terminated" if number == signal.SIGTERM else "interrupted"]
+        words += [f"the record holds {rows} steps"] if rows is not None else []
+        words += [f"{PROGRAM} train resume=RUN continues"] if getattr(error, "resumable", False) else []
+        _fail("; ".join(words), 128 + number)
 
 
 def _fail(message: object, code: int) -> NoReturn:
@@ -162,6 +168,9 @@ def _nothing(_: Any) -> None:
 
 
 def _train(words: list[str]) -> None:
+    if any(w.lstrip("+").startswith("resume=") for w in words):
+        _resume(words)
+        return
     _refuse_existing(words)
     sweeps: list[str] = []
 
@@ -178,14 +187,51 @@ def _train(words: list[str]) -> None:
         except (UserError, RecordError, KeyboardInterrupt):
             _withdraw(folder)
             raise
-        print(f"{result.rows} steps recorded; held out: loss {result.loss:.4f}, accuracy {result.accuracy:.1%}")
-        print(f"Run folder: {_short(folder)}")
+        _show_result(result, folder)
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             sweeps.append(HydraConfig.get().sweep.dir)
         else:
             print(f"Next: {PROGRAM} analyze {_short(folder)}")
 
     _hydra(task, "train", words, lambda: [print(f"Next: {PROGRAM} analyze {sweep}") for sweep in sweeps[-1:]])
+
+
+def _show_result(result: Any, folder: Path) -> None:
+    print(f"{result.rows} steps recorded; held out: loss {result.loss:.4f}, accuracy {result.accuracy:.1%}")
+    print(f"Run folder: {_short(folder)}")
+
+
+def _resume(words: list[str]) -> None:
+    """Continue a run in its own folder, without a Hydra job: the config is that of the record."""
+    changes = _changes(words)
+    folder = Path(str(changes.pop("resume")))
+    if not (folder / FILE_NAME).is_file():
+        raise RecordError(f"{folder} holds no record; give resume= a run folder that `{PROGRAM} train` wrote")
+
+    from neuralmech.train.loop import resume
+
+    _show_result(resume(folder, changes), folder)
+    print(f"Next: {PROGRAM} analyze {_short(folder)}")
+
+
+def _changes(words: list[str]) -> dict[str, Any]:
+    """Dotted keys and values of the words of ``train resume=RUN``."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    from neuralmech.hydra_errors import explain
+
+    if flags := [w for w in words if w.startswith("-")]:
+        raise UserError(f"{flags[0]} does not go with resume=, which takes key=value only")
+    try:
+        parsed = OverridesParser.create().parse_overrides(words)
+        changes = {o.key_or_group.replace("/", "."): o.value() for o in parsed}
+    except HydraException as error:
+        raise UserError(explain(error, f"{PROGRAM} train")) from error
+    for key in changes:
+        if key == "experiment" or key.startswith("hydra."):
+            raise UserError(f"{key} does not go with resume=, which continues the run in its own folder as it was")
+    return changes
 
 
 def _refuse_existing(words: list[str]) -> None:
@@ -226,7 +272,8 @@ def _verify(words: list[str]) -> None:
 
         own = OmegaConf.create({k: v for k, v in raw.items() if k not in ("verify", "checkpoint")})
         sample = int(raw.verify.sample)
-        report = verify_run(Path(runs[0]), raw.checkpoint, sample) if runs else verify_fresh(own, sample)
+        target = raw.model.get("_target_")
+        report = verify_run(Path(runs[0]), raw.checkpoint, sample, target) if runs else verify_fresh(own, sample)
         show_verification(report.table)
         failed = report.table[~report.table["holds"]] if len(report.table) else report.table
         if len(failed):

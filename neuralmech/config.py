@@ -111,12 +111,34 @@ class TrackConfig:
 
 
 @dataclass
+class CheckpointConfig:
+    """When to save what a resumed run needs, besides at the start and at the end.
+
+    Every so many steps, every so many minutes, or both (0: not); the last `keep` are kept (null: all), and the first.
+    """
+
+    every: int = 0
+    minutes: float = 10.0
+    keep: int | None = 2
+
+    def check(self) -> None:
+        """Raise a `UserError` for impossible numbers."""
+        check_at_least("train.checkpoint.every", self.every, 0)
+        check_at_least("train.checkpoint.minutes", self.minutes, 0)
+        if self.keep is not None:
+            check_at_least("train.checkpoint.keep", self.keep, 1)
+
+
+@dataclass
 class TrainConfig:
     """Length in optimiser steps or in epochs; `eval_every` in steps (0: at the end only).
 
     `precision` is that of parameters and activations, `loss_precision` that of the softmax cross-entropy. In
     float32 a confident sample's probability rounds to one while the others' do not vanish, so the gradient
     over the classes does not sum to zero and the translation symmetry is visibly broken; hence fp64.
+
+    `on_nan` says what happens when the loss or a charge is not finite: ``stop`` ends the run before that row,
+    ``continue`` records it and goes on.
     """
 
     steps: int | None = 2000
@@ -124,6 +146,8 @@ class TrainConfig:
     eval_every: int = 500
     precision: str = "fp32"
     loss_precision: str = "fp64"
+    on_nan: str = "stop"
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
 
     def check(self) -> None:
         """Raise a `UserError` unless exactly one length is given."""
@@ -136,6 +160,8 @@ class TrainConfig:
         check_at_least("train.eval_every", self.eval_every, 0)
         check_choice("train.precision", self.precision, PRECISIONS)
         check_choice("train.loss_precision", self.loss_precision, ("model", "fp64"))
+        check_choice("train.on_nan", self.on_nan, ("stop", "continue"))
+        self.checkpoint.check()
 
 
 @dataclass
@@ -172,6 +198,8 @@ def resolve(raw: DictConfig | Mapping[str, Any]) -> Config:
         cast(Mapping[str, Any], OmegaConf.to_container(raw, resolve=True)) if isinstance(raw, DictConfig) else raw
     )
     values.pop("experiment", None)
+    if values.pop("resume", None) is not None:
+        raise UserError("resume belongs on the command line: neuralmech train resume=RUN [train.steps=…]")
     if isinstance(values.get("model"), dict) and "_target_" in values["model"]:
         values["model"] = _target(values["model"])
     parts = {
@@ -254,4 +282,6 @@ def _reject_unknown(prefix: str, values: Mapping[str, Any], known) -> None:
             raise UserError(f"{full} is no option; {hint}")
 
 
-__all__ = ["Config", "OptimConfig", "ScheduleConfig", "TrackConfig", "TrainConfig", "resolve", "to_yaml"]
+__all__ = [
+    "CheckpointConfig", "Config", "OptimConfig", "ScheduleConfig", "TrackConfig", "TrainConfig", "resolve", "to_yaml",
+]  # fmt: skip

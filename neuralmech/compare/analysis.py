@@ -93,8 +93,9 @@ def analyze_folder(folder: Path, chosen: Options | None = None) -> Analysis:
     with ExitStack() as stack:
         records = [stack.enter_context(open_record(path)) for path in found.runs]
         labels = _labels(found, records)
+        broken = [note for record in records for note in _cut_at_nan(record)]
         compared = [_compare(record, chosen) for record in records]
-        notes = _notes(found, records)
+        notes = _notes(found, records) + broken
         evaluation = pd.DataFrame([{**label, **_last_evaluation(r)} for label, r in zip(labels, records, strict=True)])
     table = pd.concat(
         [_labelled(f.table, label) for label, families in zip(labels, compared, strict=True) for f in families],
@@ -109,6 +110,8 @@ def analyze_folder(folder: Path, chosen: Options | None = None) -> Analysis:
 
 def _publish(folder: Path, write: Callable[[Path], list[Path]]) -> list[Path]:
     """Let `write` fill a scratch folder, then move its files into `folder`: all of them, or none."""
+    if folder.is_symlink():
+        raise UserError(f"{folder} is a link to another place; remove it")
     try:
         with TemporaryDirectory(dir=folder.parent, prefix=".analysis-") as scratch:
             files = write(Path(scratch))
@@ -151,6 +154,17 @@ def _compare(record: Record, chosen: Options) -> list[FamilyComparison]:
     if not record.families:
         raise RecordError(f"{record.path} holds no charges: the model has no symmetry, or none was tracked")
     return [compare_family(record, name, laws, chosen.lines, chosen.block) for name in record.families]
+
+
+def _cut_at_nan(record: Record) -> list[str]:
+    """Leave out what follows the first number that is not finite: no law has anything to say about it."""
+    finite, rows = record.finite_rows(), record.rows
+    if finite == rows:
+        return []
+    if finite == 0:
+        raise RecordError(f"{record.path} is not finite from its first row on; train with a lower optim.lr")
+    record.cut(finite)
+    return [f"{record.path.parent.name}: not finite after row {finite} of {rows}; the rows before are analysed"]
 
 
 def _labelled(table: pd.DataFrame, label: Mapping[str, Any]) -> pd.DataFrame:

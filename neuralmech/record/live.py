@@ -27,7 +27,7 @@ def is_being_written(path: Path) -> bool:
 
 
 def quiet_copy(path: Path) -> bytes:
-    """Bytes of a file, read while nobody wrote to it: its time stamp was old before and the same after.
+    """Bytes of a file, read while nobody wrote to it: its time stamp stayed the same for a while before and after.
 
     Raises
     ------
@@ -35,12 +35,19 @@ def quiet_copy(path: Path) -> bytes:
         If the file is written without a pause.
     """
     end = time.monotonic() + PATIENCE_SECONDS
+    seen, since = None, 0.0
     while time.monotonic() < end:
-        before = path.stat()
-        if time.time() - before.st_mtime >= QUIET_SECONDS:
+        now = _state(path)
+        if now != seen:
+            seen, since = now, time.monotonic()
+        elif time.monotonic() - since >= QUIET_SECONDS:
             data = path.read_bytes()
-            after = path.stat()
-            if (before.st_mtime_ns, before.st_size) == (after.st_mtime_ns, after.st_size):
+            if _state(path) == seen:
                 return data
-        time.sleep(QUIET_SECONDS / 3)
+        time.sleep(QUIET_SECONDS / 6)
     raise RecordError(f"{path} is being written without a pause; try again later or stop the run")
+
+
+def _state(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_mtime_ns, found.st_size

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from functools import cached_property
 from io import BytesIO
+from itertools import product
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,10 +14,10 @@ from typing import Any
 import h5py
 import numpy as np
 import pandas as pd
-import yaml
 from numpy.typing import NDArray
 
 from neuralmech.record.live import is_being_written, quiet_copy
+from neuralmech.record.safety import check_dataset, check_link, check_name, plain_yaml, printable
 from neuralmech.record.schema import (
     EVALUATION_COLUMNS,
     FILE_NAME,
@@ -27,11 +28,26 @@ from neuralmech.record.schema import (
 )
 
 
+class Checked:
+    """A dataset whose damage is named when it is read."""
+
+    def __init__(self, dataset: h5py.Dataset) -> None:
+        self._dataset = dataset
+        self.shape = dataset.shape
+
+    def __getitem__(self, key: Any) -> NDArray:
+        try:
+            return self._dataset[key]
+        except (OSError, RuntimeError) as error:
+            name, file = self._dataset.name, self._dataset.file.filename
+            raise RecordError(f"{file} is damaged in {name} ({_short(error)}); restore a copy") from None
+
+
 class Signal:
     """A (rows, charges) dataset cut off at the committed rows; slicing reads from the file."""
 
     def __init__(self, dataset: h5py.Dataset, rows: int) -> None:
-        self._dataset = dataset
+        self._dataset = Checked(dataset)
         self.shape = (rows, dataset.shape[1])
 
     def __getitem__(self, key: Any) -> NDArray[np.float64]:
@@ -67,9 +83,11 @@ class Charges:
     @cached_property
     def index(self) -> pd.DataFrame:
         """Site and channel of each column; for the entries of a matrix also the partner."""
-        raw = self._group["index"][:]
+        raw = Checked(self._group["index"])[:]
         sites = [_text(name) for name in raw["site"]]
-        numbers = {name: raw[name].astype(np.int64) for name in ("channel", "partner") if name in raw.dtype.names}
+        numbers = {
+            name: raw[name].astype(np.int64) for name in ("channel", "partner") if name in (raw.dtype.names or ())
+        }
         return pd.DataFrame({"site": sites, **numbers})
 
     @cached_property
@@ -97,12 +115,15 @@ class Record:
         self._file = file
         self.path = path
         self.rows = int(file["committed"][()])
-        self.status = str(file.attrs.get("status", "running"))
+        self.status = printable(str(file.attrs.get("status", "running")))
 
     @cached_property
     def config(self) -> dict[str, Any]:
         """The resolved configuration of the run."""
-        loaded = yaml.safe_load(str(self._file.attrs["config"]))
+        try:
+            loaded = plain_yaml(str(self._file.attrs["config"]))
+        except (KeyError, OSError, RecordError) as error:
+            raise RecordError(f"{self.path} is damaged ({_short(error)}); restore a copy") from None
         return loaded if isinstance(loaded, dict) else {}
 
     @cached_property
@@ -134,17 +155,17 @@ class Record:
     def steps(self, start: int = 0, stop: int | None = None) -> dict[str, NDArray]:
         """Columns of ``/steps`` between two rows."""
         end = self.rows if stop is None else min(stop, self.rows)
-        return {name: self._file["steps"][name][start:end] for name in STEP_COLUMNS}
+        return {name: Checked(self._file["steps"][name])[start:end] for name in STEP_COLUMNS}
 
     def step_numbers(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Step of each of some rows, given in ascending order."""
-        return self._file["steps"]["step"][rows]
+        return Checked(self._file["steps"]["step"])[rows]
 
     def evaluation(self) -> pd.DataFrame:
         """Step, loss and accuracy on held-out data."""
         group = self._file["evaluation"]
         end = int(group["committed"][()])
-        return pd.DataFrame({name: group[name][:end] for name in EVALUATION_COLUMNS})
+        return pd.DataFrame({name: Checked(group[name])[:end] for name in EVALUATION_COLUMNS})
 
     def steps_frame(self) -> pd.DataFrame:
         """``/steps`` as a frame."""
@@ -154,6 +175,38 @@ class Record:
         """Consecutive row ranges that cover the record."""
         for start in range(0, self.rows, rows):
             yield slice(start, min(start + rows, self.rows))
+
+    def finite_rows(self) -> int:
+        """Rows before the first in which the loss or a charge is not finite."""
+        end = self.rows
+        for rows in self.blocks():
+            bad = np.flatnonzero(~np.isfinite(self.steps(rows.start, rows.stop)["loss"]))
+            if bad.size:
+                end = rows.start + int(bad[0])
+                break
+        while end and not all(np.isfinite(d[end - 1]).all() for d in self._signals()):
+            end -= 1  # a gradient that is not finite comes a row before such a loss
+        return end
+
+    def cut(self, rows: int) -> None:
+        """Read on as if the record ended after so many rows."""
+        self.rows = min(self.rows, rows)
+
+    def readable_rows(self) -> int:
+        """Rows before the first that is missing in the file or does not match its checksum. Reads everything."""
+        columns = [self._file["steps"][name] for name in STEP_COLUMNS]
+        rows = self.rows
+        for dataset in [*columns, *self._signals()]:
+            rows = min(rows, _readable(dataset, rows))
+        return rows
+
+    def readable_evaluations(self) -> int:
+        """The same for evaluations."""
+        rows = int(self._file["evaluation"]["committed"][()])
+        return min(_readable(self._file["evaluation"][name], rows) for name in EVALUATION_COLUMNS)
+
+    def _signals(self) -> list[h5py.Dataset]:
+        return [d for g in self._file["charges"].values() for k, d in g.items() if not k.endswith("index")]
 
     def close(self) -> None:
         """Close the file."""
@@ -218,18 +271,85 @@ def _check(file: h5py.File, path: Path) -> None:
             f"{path} has schema version {version}, this neuralmech reads up to {SCHEMA_VERSION}; upgrade neuralmech"
         )
     try:
-        committed = int(file["committed"][()])
-        columns = [file["steps"][name] for name in STEP_COLUMNS]
-        columns += [d for g in file["charges"].values() for k, d in g.items() if not k.endswith("index")]
-        short = [d.name for d in columns if d.shape[0] < committed]
-    except (KeyError, OSError, ValueError, AttributeError, TypeError) as error:
+        _check_content(file)
+    except (KeyError, OSError, ValueError, AttributeError, TypeError, RuntimeError) as error:
         raise RecordError(f"{path} is damaged ({_short(error)}); train again or restore a copy") from None
-    if committed < 0 or short:
-        raise RecordError(f"{path} is damaged (fewer rows than committed in {short[:1]}); restore a copy")
+
+
+def _check_content(file: h5py.File) -> None:
+    """Everything that is read later is in the file, whole, and no larger than it says."""
+    committed, evaluation = _count(file, "committed"), _count(_group(file, "evaluation"), "committed")
+    for name in STEP_COLUMNS:
+        _check_column(_group(file, "steps"), name, committed)
+    for name in EVALUATION_COLUMNS:
+        _check_column(file["evaluation"], name, evaluation)
+    charges = _group(file, "charges")
+    for family in charges:
+        check_name(family)
+        _check_family(_group(charges, family), committed)
+    str(file.attrs.get("config", ""))  # can be read
+
+
+def _check_family(group: h5py.Group, committed: int) -> None:
+    columns = {True: 0}
+    for name in sorted(group, key=lambda k: not k.endswith("index")):  # the indices first
+        check_name(name)
+        check_link(group, name)
+        if name.endswith("index"):
+            check_dataset(group[name])
+            columns[name == "index"] = group[name].shape[0]
+        else:
+            _check_column(group, name, committed, width=columns[name != "frobenius"])
+    if group["index"].dtype.names is None or not {"site", "channel"} <= set(group["index"].dtype.names):
+        raise ValueError("an index without sites and channels")
+
+
+def _check_column(group: h5py.Group, name: str, rows: int, width: int | None = None) -> None:
+    """A dataset of numbers with at least `rows` rows, and `width` columns if it has columns."""
+    check_link(group, name)
+    dataset = group[name]
+    check_dataset(dataset, rows)
+    shape = (dataset.shape[0],) if width is None else (dataset.shape[0], width)
+    if dataset.shape != shape or dataset.dtype.kind not in "iuf":
+        raise ValueError(f"{dataset.name} is {dataset.dtype} {dataset.shape}")
+    if dataset.shape[0] < rows:
+        raise ValueError(f"fewer rows than committed in {dataset.name}")
+
+
+def _count(group: h5py.Group, name: str) -> int:
+    check_link(group, name)
+    dataset = group[name]
+    check_dataset(dataset)
+    if dataset.shape != () or dataset.dtype.kind not in "iu" or int(dataset[()]) < 0:
+        raise ValueError(f"{dataset.name} is no number of rows")
+    return int(dataset[()])
+
+
+def _group(parent: h5py.Group, name: str) -> h5py.Group:
+    check_link(parent, name)
+    if not isinstance(parent[name], h5py.Group):
+        raise ValueError(f"{name} is no group")
+    return parent[name]
+
+
+def _readable(dataset: h5py.Dataset, rows: int) -> int:
+    """Rows before the first chunk that is not there or does not match its checksum."""
+    if dataset.chunks is None:
+        return rows
+    for start in range(0, rows, dataset.chunks[0]):
+        try:
+            starts = [range(0, n, c) for n, c in zip(dataset.shape[1:], dataset.chunks[1:], strict=True)]
+            places = [dataset.id.get_chunk_info_by_coord((start, *rest)) for rest in product(*starts)]
+            if any(place.byte_offset is None for place in places):
+                return start
+            dataset[start : min(start + dataset.chunks[0], rows)]
+        except (OSError, RuntimeError):
+            return start
+    return rows
 
 
 def _text(name: bytes | str) -> str:
-    return name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)
+    return printable(name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name))
 
 
 def _short(error: BaseException) -> str:

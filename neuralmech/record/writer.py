@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -20,9 +22,11 @@ from neuralmech.record.schema import (
     STEP_COLUMNS,
     RecordError,
 )
+from neuralmech.record.storage import create, disk_error, reserve
 
 CHUNK_BYTES = 1 << 20
-FILTERS = {"compression": "lzf", "shuffle": True}  # built into every h5py
+FILTERS = {"compression": "lzf", "shuffle": True, "fletcher32": True}  # built into every h5py
+SLACK_BYTES = 1 << 18  # what a write may take besides its data
 
 
 @dataclass(frozen=True)
@@ -41,16 +45,71 @@ class FamilyLayout:
     norms: Sequence[str] = ()
 
 
-class RecordWriter:
-    """Append blocks of rows to ``folder/record.h5``.
+@dataclass(frozen=True)
+class Rows:
+    """Rows in memory: a column for every entry of `steps`, (rows, charges) for every family and signal."""
 
-    Each block goes data → flush → ``committed`` → flush, so ``committed`` never counts a row that is not
-    wholly in the file.
+    steps: Mapping[str, NDArray]
+    charges: Mapping[str, Mapping[str, NDArray[np.float64]]]
+
+    def __len__(self) -> int:
+        return len(self.steps["step"]) if self.steps else 0
+
+    @staticmethod
+    def joined(parts: Sequence[Rows]) -> Rows:
+        """One block out of several."""
+        first = parts[0]
+        return Rows(
+            {name: np.concatenate([p.steps[name] for p in parts]) for name in first.steps},
+            {
+                family: {s: np.concatenate([p.charges[family][s] for p in parts]) for s in signals}
+                for family, signals in first.charges.items()
+            },
+        )
+
+    def __getitem__(self, rows: slice) -> Rows:
+        return Rows(
+            {name: values[rows] for name, values in self.steps.items()},
+            {f: {s: values[rows] for s, values in signals.items()} for f, signals in self.charges.items()},
+        )
+
+    @property
+    def bytes(self) -> int:
+        """Size before compression."""
+        return 8 * sum(v.size for part in (self.steps, *self.charges.values()) for v in part.values())
+
+
+@dataclass(frozen=True)
+class Position:
+    """A place in a record: rows in whole chunks, evaluations, and the rows that wait for their chunk to fill."""
+
+    rows: int
+    evaluations: int
+    waiting: Rows
+
+
+class RecordWriter:
+    """Append rows to ``folder/record.h5``, whole chunks at a time.
+
+    Each chunk goes data → flush → ``committed`` → flush, so ``committed`` never counts a row that is not wholly in
+    the file. Rows that do not fill a chunk wait in memory until it is full, `commit` or `close`; whole chunks are
+    never written again, and nothing that was freed is used again, so a crash finds every committed one in place.
+
+    Parameters
+    ----------
+    attributes
+        Of the file: what ran, where, with which versions.
+    families
+        The datasets of each family.
+    block
+        Rows per chunk.
 
     Raises
     ------
     RecordError
         If the folder already holds a record.
+    OSError
+        While writing, if there is no room; the file holds what was committed before.
     """
 
     def __init__(
@@ -60,24 +119,89 @@ class RecordWriter:
         families: Mapping[str, FamilyLayout],
         block: int = 256,
     ) -> None:
-        path = Path(folder) / FILE_NAME
-        try:
-            # Not "latest": such a file refuses to open again after a kill.
-            self._file = h5py.File(path, "x", libver=("earliest", "v110"))
-        except FileExistsError:
-            raise RecordError(f"{path} exists already; choose another run folder with hydra.run.dir=") from None
-        self.path = path
-        self.rows = 0
-        self._evaluations = 0
+        self.path = Path(folder) / FILE_NAME
+        with create(self.path) as unfinished:
+            self._open(unfinished)
+            try:
+                self._lay_out(attributes, families, block)
+                self.sync()
+            except BaseException:
+                self.abandon()
+                raise
+
+    def _open(self, path: Path) -> None:
+        # New datasets index their chunks by an array that only grows; a B-tree's nodes would be split in place.
+        self._file = h5py.File(path, "r+", libver=("v110", "v110"))
+        self._fd = self._file.id.get_vfd_handle()
+        self.rows = self._whole = self._evaluations = 0
+        self._waiting: list[Rows] = []  # none or one
+
+    def _lay_out(self, attributes: Mapping[str, object], families: Mapping[str, FamilyLayout], block: int) -> None:
         self._block = block
         self._write_attributes(attributes)
-        self._steps = self._columns("steps", STEP_COLUMNS)
-        self._evaluation = self._columns("evaluation", EVALUATION_COLUMNS)
+        self._columns("steps", STEP_COLUMNS)
+        self._columns("evaluation", EVALUATION_COLUMNS)
         self._file.create_group("charges")
-        self._charges = {name: self._family(name, layout) for name, layout in families.items()}
-        self._committed = self._file.create_dataset("committed", data=np.int64(0))
-        self._evaluation_committed = self._file["evaluation"].create_dataset("committed", data=np.int64(0))
-        self._file.flush()
+        for name, layout in families.items():
+            self._family(name, layout)
+        self._file.create_dataset("committed", data=np.int64(0))
+        self._file["evaluation"].create_dataset("committed", data=np.int64(0))
+        self._bind()
+
+    def _bind(self) -> None:
+        file = self._file
+        self._steps = {name: file["steps"][name] for name in STEP_COLUMNS}
+        self._evaluation = {name: file["evaluation"][name] for name in EVALUATION_COLUMNS}
+        self._charges = {
+            family: {k: d for k, d in group.items() if not k.endswith("index")}
+            for family, group in file["charges"].items()
+        }
+        self._committed, self._evaluation_committed = file["committed"], file["evaluation"]["committed"]
+
+    @classmethod
+    def resume(
+        cls, folder: str | Path, position: Position, attributes: Mapping[str, object] | None = None
+    ) -> RecordWriter:
+        """Open a record to continue it at a position; rows and evaluations behind it are cut off.
+
+        `attributes` replace those of the file where they differ.
+
+        Raises
+        ------
+        RecordError
+            If the record does not reach the position.
+        """
+        record = cls.__new__(cls)
+        record.path = Path(folder) / FILE_NAME
+        record._open(record.path)
+        record._bind()
+        record._block = record._steps["step"].chunks[0]
+        try:
+            record._cut(position)
+            for key, value in (attributes or {}).items():
+                if record._file.attrs.get(key) != value:
+                    record._file.attrs[key] = value
+            record.sync()
+        except BaseException:
+            record.abandon()
+            raise
+        return record
+
+    def _cut(self, position: Position) -> None:
+        rows, evaluations = int(self._committed[()]), int(self._evaluation_committed[()])
+        if rows < position.rows or evaluations < position.evaluations:
+            raise RecordError(f"{self.path} holds {rows} rows, fewer than the {position.rows} of the checkpoint")
+        self._committed[()], self._evaluation_committed[()] = position.rows, position.evaluations
+        self._file.attrs["status"] = "running"
+        self._flush()  # before anything is cut off
+        for dataset in [*self._steps.values(), *(d for signals in self._charges.values() for d in signals.values())]:
+            dataset.resize(position.rows, axis=0)
+        for dataset in self._evaluation.values():
+            dataset.resize(position.evaluations, axis=0)
+        self.sync()
+        self._whole, self._evaluations = position.rows, position.evaluations
+        self._waiting = [position.waiting] if len(position.waiting) else []
+        self.rows = self._whole + len(position.waiting)
 
     def _write_attributes(self, attributes: Mapping[str, object]) -> None:
         self._file.attrs["format"] = FORMAT
@@ -86,14 +210,12 @@ class RecordWriter:
         for key, value in attributes.items():
             self._file.attrs[key] = json.dumps(value) if isinstance(value, dict) else value
 
-    def _columns(self, group: str, columns: Mapping[str, type]) -> dict[str, h5py.Dataset]:
+    def _columns(self, group: str, columns: Mapping[str, type]) -> None:
         target = self._file.create_group(group)
-        return {
-            name: target.create_dataset(name, (0,), dtype, maxshape=(None,), chunks=(max(self._block, 256),))
-            for name, dtype in columns.items()
-        }
+        for name, dtype in columns.items():
+            target.create_dataset(name, (0,), dtype, maxshape=(None,), chunks=(self._block,), fletcher32=True)
 
-    def _family(self, name: str, layout: FamilyLayout) -> dict[str, h5py.Dataset]:
+    def _family(self, name: str, layout: FamilyLayout) -> None:
         group = self._file.create_group(f"charges/{name}")
         group.attrs["form"] = "linear" if layout.linear else "quadratic"
         columns = {"site": (h5py.string_dtype(), layout.sites), "channel": (np.int64, layout.channels)}
@@ -102,45 +224,99 @@ class RecordWriter:
         dtype = np.dtype([(name, kind) for name, (kind, _) in columns.items()])
         rows = list(zip(*(values for _, values in columns.values()), strict=True))
         group.create_dataset("index", data=np.array(rows, dtype=dtype))
-        datasets = {signal: self._signal(group, signal, len(layout.sites)) for signal in layout.signals}
+        for signal in layout.signals:
+            self._signal(group, signal, len(layout.sites))
         if layout.norms:
             names = np.array(list(layout.norms), dtype=h5py.string_dtype())
             group.create_dataset("frobenius_index", data=names)
-            datasets["frobenius"] = self._signal(group, "frobenius", len(layout.norms))
-        return datasets
+            self._signal(group, "frobenius", len(layout.norms))
 
-    def _signal(self, group: h5py.Group, name: str, n: int) -> h5py.Dataset:
+    def _signal(self, group: h5py.Group, name: str, n: int) -> None:
         chunks = (self._block, max(1, min(n, CHUNK_BYTES // (8 * self._block))))
-        return group.create_dataset(name, (0, n), np.float64, maxshape=(None, n), chunks=chunks, **FILTERS)
+        group.create_dataset(name, (0, n), np.float64, maxshape=(None, n), chunks=chunks, **FILTERS)
 
     def append(self, steps: Mapping[str, NDArray], charges: Mapping[str, Mapping[str, NDArray[np.float64]]]) -> None:
-        """Append one block of rows: a column for every entry of `steps`, (rows, charges) for every signal."""
-        end = self.rows + len(steps["step"])
-        for name, dataset in self._steps.items():
-            _extend(dataset, self.rows, end, steps[name])
-        for family, signals in self._charges.items():
-            for signal, dataset in signals.items():
-                _extend(dataset, self.rows, end, charges[family][signal])
-        self._commit(self._committed, end)
-        self.rows = end
+        """Append rows: a column for every entry of `steps`, (rows, charges) for every signal."""
+        rows = Rows.joined([*self._waiting, Rows(steps, charges)])  # a copy: the caller's buffers are used again
+        whole = len(rows) // self._block * self._block
+        if whole:
+            self._write(rows[:whole])
+            self._whole += whole
+        self._waiting = [rows[whole:]] if whole < len(rows) else []
+        self.rows = self._whole + len(rows) - whole
 
     def append_evaluation(self, step: int, loss: float, accuracy: float) -> None:
         """Append one evaluation on held-out data."""
-        end = self._evaluations + 1
-        for name, value in (("step", step), ("loss", loss), ("accuracy", accuracy)):
-            _extend(self._evaluation[name], self._evaluations, end, np.array([value]))
-        self._commit(self._evaluation_committed, end)
-        self._evaluations = end
+        with self._room(0):
+            end = self._evaluations + 1
+            for name, value in (("step", step), ("loss", loss), ("accuracy", accuracy)):
+                _extend(self._evaluation[name], self._evaluations, np.array([value]))
+            self._commit(self._evaluation_committed, end)
+            self._evaluations = end
+
+    def commit(self) -> None:
+        """Write the rows that wait for their chunk to fill, for readers; they keep waiting and are written again."""
+        for rows in self._waiting:
+            self._write(rows)
+
+    def position(self) -> Position:
+        """Where the record is: what a checkpoint needs to continue it. Whole chunks are on disk when it returns."""
+        self.sync()
+        return Position(self._whole, self._evaluations, self._waiting[0] if self._waiting else Rows({}, {}))
+
+    def sync(self) -> None:
+        """Flush to the disk itself, so that a power cut loses nothing either."""
+        self._flush()
+        os.fsync(self._fd)
+
+    def _write(self, rows: Rows) -> None:
+        with self._room(rows.bytes):
+            for name, dataset in self._steps.items():
+                _extend(dataset, self._whole, rows.steps[name])
+            for family, signals in self._charges.items():
+                for signal, dataset in signals.items():
+                    _extend(dataset, self._whole, rows.charges[family][signal])
+            self._commit(self._committed, self._whole + len(rows))
 
     def _commit(self, counter: h5py.Dataset, value: int) -> None:
-        self._file.flush()
+        self._flush()
         counter[()] = value
+        self._flush()
+
+    def _flush(self) -> None:
         self._file.flush()
 
+    @contextmanager
+    def _room(self, size: int) -> Iterator[None]:
+        """Reserve room for a write: HDF5 cannot be trusted with a disk that fills up under its hands."""
+        try:
+            reserve(self._fd, size + SLACK_BYTES)
+            yield
+            os.ftruncate(self._fd, self._file.id.get_filesize())
+        except (OSError, RuntimeError) as error:
+            self.abandon()
+            raise disk_error(error, self.path) from error
+
+    def abandon(self) -> None:
+        """Let go of the file as it is on disk; what HDF5 still wants to write is lost."""
+        if not self._file:
+            return
+        end = self._file.id.get_filesize()
+        os.dup2(nowhere := os.open(os.devnull, os.O_RDWR), self._fd)
+        os.close(nowhere)
+        with suppress(RuntimeError, OSError):  # it cannot truncate /dev/null
+            self._file.close()
+        with suppress(OSError):  # HDF5 reads no file that is shorter than it says
+            if self.path.stat().st_size < end:
+                os.truncate(self.path, end)
+
     def close(self, status: str = "complete") -> None:
-        """Close the file; `status` says how the run ended."""
+        """Write the rows that wait and close the file; `status` says how the run ended."""
         if self._file:
-            self._file.attrs["status"] = status
+            self.commit()
+            with self._room(0):
+                self._file.attrs["status"] = status
+                self.sync()
             self._file.close()
 
     def __enter__(self) -> RecordWriter:
@@ -152,6 +328,6 @@ class RecordWriter:
         self.close("complete" if error is None else f"stopped: {type(error).__name__}")
 
 
-def _extend(dataset: h5py.Dataset, start: int, end: int, values: NDArray) -> None:
-    dataset.resize(end, axis=0)
-    dataset[start:end] = values
+def _extend(dataset: h5py.Dataset, start: int, values: NDArray) -> None:
+    dataset.resize(start + len(values), axis=0)
+    dataset[start:] = values

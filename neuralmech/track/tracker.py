@@ -122,13 +122,14 @@ class Tracker:
         """Rows measured and not yet written."""
         return len(self._rows)
 
-    def write(self, record: RecordWriter) -> Block:
-        """Append the measured rows up to the first that is not finite, and start a new block."""
+    def write(self, record: RecordWriter, *, cut: bool = True) -> Block:
+        """Append the measured rows, with `cut` up to the first that is not finite, and start a new block."""
         rows, self._rows = self._rows, []  # first, so that no interruption can write them twice
         losses = self._losses[: len(rows)].cpu().numpy()
         ring = self._ring[: len(rows)].cpu().numpy()
         signals = {name: ring[:, :, columns] for name, columns in self._forms.columns.items()}
-        keep = _finite_rows(losses, ring)
+        finite = _finite_rows(losses, ring)
+        keep = finite if cut else len(rows)
         if keep:
             columns = {
                 name: np.array([r[name] for r in rows[:keep]], dtype=dtype)
@@ -139,7 +140,7 @@ class Tracker:
             if self._forms.matrix:
                 charges["linear"]["frobenius"] = self._norms[:keep].cpu().numpy()
             record.append({**columns, "loss": losses[:keep]}, charges)
-        broken = int(rows[keep]["step"]) if keep < len(rows) else None
+        broken = int(rows[finite]["step"]) if finite < len(rows) else None
         return Block(float(losses[min(keep, len(rows) - 1)]), broken)
 
 

@@ -8,10 +8,9 @@ from typing import Any
 
 from neuralmech.config import resolve
 from neuralmech.data import Batches
-from neuralmech.errors import UserError
-from neuralmech.record import open_record
 from neuralmech.symmetry.verify import Verification, verify
 from neuralmech.train.checkpoint import load_checkpoint
+from neuralmech.train.recorded import recorded_config
 from neuralmech.train.setup import prepare
 
 
@@ -20,20 +19,16 @@ def verify_fresh(raw: Mapping[str, Any], sample: int) -> Verification:
     return _verify(raw, None, None, sample)
 
 
-def verify_run(folder: Path, step: int | None, sample: int) -> Verification:
+def verify_run(folder: Path, step: int | None, sample: int, target: str | None = None) -> Verification:
     """Verify a run's model at one of its checkpoints.
 
     Raises
     ------
     RecordError, UserError
         If there is no such run or checkpoint, or the run's model is a user's own code, which is never taken
-        from a record.
+        from a record: the user names it as `target`.
     """
-    with open_record(folder) as record:
-        raw = record.config
-    if (raw.get("model") or {}).get("name") == "_target_":
-        raise UserError(f"{folder}: its model is code of your own, which a record must not name; use neuralmech.verify")
-    return _verify(raw, folder, step, sample)
+    return _verify(recorded_config(folder, target), folder, step, sample)
 
 
 def _verify(raw: Mapping[str, Any], folder: Path | None, step: int | None, sample: int) -> Verification:

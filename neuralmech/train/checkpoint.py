@@ -1,15 +1,38 @@
-"""Snapshots of a model."""
+"""Snapshots of a run: written whole or not at all, checked before they are read, never executed."""
 
 from __future__ import annotations
 
 import os
+import zipfile
+import zlib
+from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
 import torch
 from torch import nn
 
 from neuralmech.errors import UserError
+from neuralmech.record.storage import sync_folder
+
+# What damaged bytes make zipfile and torch.load raise.
+_DAMAGE = (
+    AttributeError, EOFError, IndexError, KeyError, NotImplementedError, OSError, RuntimeError, TypeError,
+    UnpicklingError, ValueError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+
+
+def path_of(folder: Path, step: int) -> Path:
+    """Where the snapshot at `step` is."""
+    return folder / f"step-{step:08d}.pt"
+
+
+def checkpoints(folder: Path) -> list[int]:
+    """Steps of the snapshots in a folder, ascending."""
+    found = (p.stem.removeprefix("step-") for p in folder.glob("step-*.pt"))
+    return sorted(int(name) for name in found if name.isdecimal())
 
 
 def load_checkpoint(folder: Path, model: nn.Module, step: int | None = None) -> int:
@@ -20,29 +43,74 @@ def load_checkpoint(folder: Path, model: nn.Module, step: int | None = None) -> 
     UserError
         If there is none, it is damaged, or it is of another model.
     """
-    found = sorted(folder.glob("step-*.pt"))
-    path = folder / f"step-{step:08d}.pt" if step is not None else (found[-1] if found else folder / "step-*.pt")
-    if path not in found:
-        there = ", ".join(str(int(p.stem.removeprefix("step-"))) for p in found) or "none"
-        raise UserError(f"{path} does not exist; checkpoints are at steps {there}")
+    found = checkpoints(folder)
+    if not found or (step is not None and step not in found):
+        path = folder / "step-*.pt" if step is None else path_of(folder, step)
+        raise UserError(f"{path} does not exist; checkpoints are at steps {', '.join(map(str, found)) or 'none'}")
+    path = path_of(folder, found[-1] if step is None else step)
+    content = read_checkpoint(path)
     try:
-        content = torch.load(path, weights_only=True, map_location="cpu")
         model.load_state_dict(content["model"])
-    except (RuntimeError, KeyError, EOFError, UnpicklingError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{path} cannot be loaded ({reason}); choose another checkpoint") from error
-    return int(content["step"])
+        return int(content["step"])
+    except _DAMAGE as error:
+        raise _unusable(path, error) from error
 
 
-def save_checkpoint(folder: Path, model: nn.Module, step: int) -> Path:
-    """Write the model's state at θ_step to ``folder/step-XXXXXXXX.pt``: temporary file, sync, rename."""
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Content of a snapshot: tensors and plain data, after its checksums were compared.
+
+    Raises
+    ------
+    UserError
+        If it is damaged or holds anything else.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()  # torch.load ignores the checksums that torch.save wrote
+        if damaged:
+            raise ValueError(f"wrong checksum of {damaged}")
+        content = torch.load(path, weights_only=True, map_location="cpu")
+        return {"step": content["step"], "model": content["model"], **content}
+    except _DAMAGE as error:
+        raise _unusable(path, error) from error
+
+
+def _unusable(path: Path, error: Exception) -> UserError:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return UserError(f"{path} cannot be loaded ({reason}); choose another checkpoint")
+
+
+def save_checkpoint(folder: Path, model: nn.Module, step: int, state: Mapping[str, Any] | None = None) -> Path:
+    """Write the model at θ_step, and what else a resumed run needs, to ``folder/step-XXXXXXXX.pt``.
+
+    Temporary file, sync, rename, sync of the folder: the file is whole or not there, whatever happens.
+
+    Raises
+    ------
+    OSError
+        If there is no room; nothing is left of the file then.
+    """
     folder.mkdir(exist_ok=True)
-    path = folder / f"step-{step:08d}.pt"
+    path = path_of(folder, step)
     temporary = path.with_suffix(".tmp")
-    state = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
-    with temporary.open("wb") as file:
-        torch.save({"step": step, "model": state}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    values = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+    content = BytesIO()  # torch.save aborts on a disk that is full
+    torch.save({"step": step, "model": values, **(state or {})}, content)
+    try:
+        with temporary.open("wb") as file:
+            file.write(content.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    sync_folder(folder)
     return path
+
+
+def prune(folder: Path, keep: int | None) -> None:
+    """Delete all but the last `keep` snapshots and the first; None keeps all."""
+    later = [step for step in checkpoints(folder) if step > 0]
+    for step in later[:-keep] if keep else ():
+        path_of(folder, step).unlink()

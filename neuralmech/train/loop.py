@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
-from neuralmech.config import Config
+from neuralmech.config import Config, to_yaml
 from neuralmech.data import Batches, Dataset
 from neuralmech.errors import RunError
 from neuralmech.losses import loss_of, tally
 from neuralmech.record import RecordWriter
 from neuralmech.track import Every, Tracker
-from neuralmech.train.checkpoint import save_checkpoint
 from neuralmech.train.flat import FlatParameters
+from neuralmech.train.interrupt import Interrupted, Stop, on_signals
+from neuralmech.train.lock import locked
 from neuralmech.train.optimizers import build_optimizer, hyperparameters, momentum_buffer, set_hyperparameters
+from neuralmech.train.recorded import changed_config
+from neuralmech.train.run import Run, Saver, restore, save
 from neuralmech.train.setup import prepare, provenance
 
-FLUSH_SECONDS = 15.0  # a slow run commits incomplete blocks this often
+COMMIT_SECONDS = 60.0  # a slow run commits incomplete blocks this often
 
 
 @dataclass(frozen=True)
@@ -33,31 +40,50 @@ class Result:
     accuracy: float
 
 
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C during training, after everything measured was written; `rows` says how many."""
-
-    def __init__(self, rows: int) -> None:
-        super().__init__()
-        self.rows = rows
-
-
-def train(config: Config, folder: Path) -> Result:
-    """Train as configured; write ``record.h5`` and ``checkpoints/`` into `folder`.
+def train(config: Config, folder: Path, *, resume: bool = False) -> Result:
+    """Train as configured; write ``record.h5`` and ``checkpoints/`` into `folder`, or continue what is there.
 
     Raises
     ------
     UserError
-        If the config cannot be run; nothing is written then.
+        If the config cannot be run, or another process trains there; nothing is written then.
     RunError
-        If the loss stops being finite; the rows before that are in the record.
+        If the loss stops being finite, or the disk is full; the rows before that are in the record.
     Interrupted
-        On Ctrl-C; the rows up to there are in the record.
+        On Ctrl-C or SIGTERM; the rows up to there are in the record, and there is a checkpoint.
     """
+    run = begin(config)
+    with (
+        locked(folder),
+        on_signals() as stop,
+        (_continued if resume else _new)(run, folder) as record,
+        _disk_errors(record),
+    ):
+        saver = Saver(config.train.checkpoint, folder / "checkpoints")
+        if run.step == 0:
+            save(run, record, folder / "checkpoints")
+        _advance(run, record, saver, stop)
+        return _finish(run, record, saver)
+
+
+def resume(folder: Path, changes: Mapping[str, Any]) -> Result:
+    """Continue a run as if it had never stopped; `changes` are dotted config keys that do not matter to it.
+
+    Raises
+    ------
+    UserError, RecordError
+        If there is no such run, or the changes would make it another one.
+    RunError, Interrupted
+        As `train`.
+    """
+    return train(changed_config(folder, changes), folder, resume=True)
+
+
+def begin(config: Config) -> Run:
+    """Make everything that a run needs; writes nothing."""
     setup = prepare(config)
-    model, data = setup.model, setup.data
-    flat = FlatParameters(model)
-    optimizer = build_optimizer(flat.theta, config.optim)
-    batches = Batches(data.train_x, data.train_y, config.data.batch_size, config.seed)
+    flat = FlatParameters(setup.model)
+    batches = Batches(setup.data.train_x, setup.data.train_y, config.data.batch_size, config.seed)
     steps = config.train.steps or max(1, round((config.train.epochs or 0) * batches.per_epoch))
     tracker = Tracker(
         setup.symmetries,
@@ -69,61 +95,108 @@ def train(config: Config, folder: Path) -> Result:
         full=config.track.full,
         dtype=flat.theta.dtype,
     )
-    when = Every(config.track.every)
-    in_loss_precision = Tensor.double if config.train.loss_precision == "fp64" else Tensor.contiguous
-
-    with RecordWriter(folder, provenance(config, setup.device), tracker.layouts(), tracker.block) as record:
-        save_checkpoint(folder / "checkpoints", model, 0)
-        torch.manual_seed(config.seed)  # dropout draws the same whatever happened before
-        step, time, written = 0, 0.0, monotonic()
-        progress = tqdm(total=steps, unit="step", dynamic_ncols=True, disable=None)
-        try:
-            for step in range(steps):
-                if config.train.eval_every and step % config.train.eval_every == 0:
-                    record.append_evaluation(step, *evaluate(model, data))
-                row = hyperparameters(config.optim, step, steps, time, config.data.batch_size)
-                set_hyperparameters(optimizer, row)
-
-                x, y = batches(step)
-                flat.grad.zero_()
-                loss = loss_of(in_loss_precision(model(x)), y)
-                loss.backward()
-                if when.wants(step):
-                    tracker.before(flat.theta)
-                optimizer.step()
-                if when.wants(step):
-                    tracker.after(flat.theta, flat.grad, momentum_buffer(optimizer, flat.theta), loss, row)
-
-                time += row["lr"]
-                progress.update()
-                if tracker.is_full or monotonic() - written > FLUSH_SECONDS:
-                    _write(tracker, record, progress)
-                    written = monotonic()
-            _write(tracker, record, progress)
-        except KeyboardInterrupt:
-            _write(tracker, record, progress)
-            record.close(f"interrupted at step {step}")
-            raise Interrupted(record.rows) from None
-        finally:
-            progress.close()
-        held_out = evaluate(model, data)
-        record.append_evaluation(steps, *held_out)
-        save_checkpoint(folder / "checkpoints", model, steps)
-        return Result(record.rows, *held_out)
+    return Run(config, setup, flat, build_optimizer(flat.theta, config.optim), batches, tracker, steps)
 
 
-def _write(tracker: Tracker, record: RecordWriter, progress: tqdm) -> None:
-    """Write the pending rows; a row that is not finite ends the run."""
-    if not tracker.pending:
+def _new(run: Run, folder: Path) -> RecordWriter:
+    torch.manual_seed(run.config.seed)  # dropout draws the same whatever happened before
+    attributes = provenance(run.config, run.setup.device)
+    return RecordWriter(folder, attributes, run.tracker.layouts(), run.tracker.block)
+
+
+def _continued(run: Run, folder: Path) -> RecordWriter:
+    torch.manual_seed(run.config.seed)
+    return RecordWriter.resume(folder, restore(run, folder), {"config": to_yaml(run.config)})
+
+
+def _advance(run: Run, record: RecordWriter, saver: Saver, stop: Stop) -> None:
+    """Take all steps that are left; the rows go into the record block by block."""
+    every, written = run.config.train.eval_every, monotonic()
+    progress = tqdm(total=run.steps, initial=run.step, unit="step", dynamic_ncols=True, disable=None)
+    try:
+        while run.step < run.steps and stop.signal is None:
+            if saver.is_due(run.step):
+                _write(run, record, progress)
+                saver.save(run, record)
+            if every and run.step % every == 0:
+                record.append_evaluation(run.step, *evaluate(run.setup.model, run.setup.data))
+            _step(run)
+            progress.update()
+            if run.tracker.is_full:
+                _write(run, record, progress)
+            if monotonic() - written > COMMIT_SECONDS:
+                _write(run, record, progress)
+                record.commit()
+                written = monotonic()
+        _write(run, record, progress)
+    except KeyboardInterrupt:  # a second signal, in the middle of a step: no state to save
+        _write(run, record, progress)
+        record.close(f"interrupted at step {run.step}")
+        raise Interrupted(record.rows, stop.signal or signal.SIGINT) from None
+    finally:
+        progress.close()
+    if stop.signal is not None and run.step < run.steps:
+        saver.save(run, record)
+        record.close(f"interrupted at step {run.step}")
+        raise Interrupted(record.rows, stop.signal, resumable=True)
+
+
+def _finish(run: Run, record: RecordWriter, saver: Saver) -> Result:
+    """Save and evaluate the trained model; the checkpoint comes first, as everywhere, so that more steps can follow."""
+    saver.save(run, record)
+    held_out = evaluate(run.setup.model, run.setup.data)
+    record.append_evaluation(run.steps, *held_out)
+    return Result(record.rows, *held_out)
+
+
+def _step(run: Run) -> None:
+    """One step of the optimiser, measured if the schedule wants it."""
+    model, flat, tracker = run.setup.model, run.flat, run.tracker
+    is_tracked = Every(run.config.track.every).wants(run.step)
+    row = hyperparameters(run.config.optim, run.step, run.steps, run.time, run.config.data.batch_size)
+    set_hyperparameters(run.optimizer, row)
+
+    x, y = run.batches(run.step)
+    flat.grad.zero_()
+    logits = model(x)
+    loss = loss_of(logits.double() if run.config.train.loss_precision == "fp64" else logits, y)
+    loss.backward()
+    if is_tracked:
+        tracker.before(flat.theta)
+    run.optimizer.step()
+    if is_tracked:
+        tracker.after(flat.theta, flat.grad, momentum_buffer(run.optimizer, flat.theta), loss, row)
+    run.step += 1
+    run.time += row["lr"]
+
+
+def _write(run: Run, record: RecordWriter, progress: tqdm) -> None:
+    """Hand the pending rows to the record; a row that is not finite ends the run, unless it may go on."""
+    if not run.tracker.pending:
         return
-    block = tracker.write(record)
+    stops = run.config.train.on_nan == "stop"
+    block = run.tracker.write(record, cut=stops)
     progress.set_postfix(loss=f"{block.last_loss:.4f}", refresh=False)
-    if block.broken_at is not None:
+    if stops and block.broken_at is not None:
         record.close(f"not finite at step {block.broken_at}")
         raise RunError(
             f"the loss or a charge is not finite at step {block.broken_at}; "
             f"{record.path} holds the {record.rows} rows before it; lower optim.lr"
         )
+
+
+@contextmanager
+def _disk_errors(record: RecordWriter) -> Iterator[None]:
+    """A disk that fails ends the run with what was committed."""
+    try:
+        yield
+    except OSError as error:
+        with suppress(OSError):
+            record.close("stopped: the disk failed")
+        what = f"{error.filename or record.path}: {error.strerror or error}"
+        raise RunError(
+            f"{what}; what was committed is safe: make room, then neuralmech train resume={record.path.parent}"
+        ) from error
 
 
 @torch.no_grad()

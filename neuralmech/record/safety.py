@@ -1,0 +1,100 @@
+"""What a record may be: a file from somewhere else, read without trust.
+
+Nothing in a record is executed. These checks see to it that reading it takes no more memory than the file is
+large, times what its filters may compress, and reads no other file.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import h5py
+import yaml
+
+from neuralmech.record.schema import RecordError
+
+MAX_CHUNK_BYTES = 1 << 27
+FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32, h5py.h5z.FILTER_LZF}
+NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
+
+
+def check_name(name: str) -> None:
+    """Raise a `RecordError` unless a group's name is a plain word: it becomes the name of a figure's file."""
+    if not NAME.fullmatch(name):
+        raise RecordError(f"{printable(name)!r} is no name of a family or signal")
+
+
+def check_dataset(dataset: Any, rows: int | None = None) -> None:
+    """Raise a `RecordError` unless a dataset lies in the file itself and in as many bytes as it claims.
+
+    Parameters
+    ----------
+    rows
+        How many rows will be read; None for all.
+    """
+    if not isinstance(dataset, h5py.Dataset):
+        raise RecordError("a group stands where a dataset should")
+    plist = dataset.id.get_create_plist()
+    layout = plist.get_layout()
+    if layout == h5py.h5d.VIRTUAL or plist.get_external_count():
+        raise RecordError(f"{dataset.name} refers to other files")
+    if any(plist.get_filter(i)[0] not in FILTERS for i in range(plist.get_nfilters())):
+        raise RecordError(f"{dataset.name} needs a filter that records do not use")
+    if dataset.size == 0 or rows == 0:
+        return
+    if layout == h5py.h5d.CHUNKED:
+        _check_chunks(dataset, rows)
+    elif dataset.size * dataset.dtype.itemsize > dataset.id.get_storage_size():
+        raise RecordError(f"{dataset.name} claims {dataset.shape} but holds fewer")
+
+
+def _check_chunks(dataset: h5py.Dataset, rows: int | None) -> None:
+    shape = dataset.shape if rows is None else (rows, *dataset.shape[1:])
+    if math.prod(dataset.chunks) * dataset.dtype.itemsize > MAX_CHUNK_BYTES:
+        raise RecordError(f"{dataset.name} has chunks of {dataset.chunks}, too large to read")
+    needed = math.prod(-(-n // c) for n, c in zip(shape, dataset.chunks, strict=True))
+    if needed > dataset.id.get_num_chunks():
+        raise RecordError(f"{dataset.name} claims {shape} but holds fewer")
+
+
+def check_link(group: h5py.Group, name: str) -> None:
+    """Raise a `RecordError` unless a member is in the file itself."""
+    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+        raise RecordError(f"{printable(name)} is a link")
+
+
+def printable(text: str) -> str:
+    r"""Text without characters that steer a terminal.
+
+    Examples
+    --------
+    >>> printable("conv\x1b[2J -> fc")
+    'conv?[2J -> fc'
+    """
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+class PlainLoader(yaml.SafeLoader):
+    """Plain data without aliases, which can make a few lines stand for gigabytes."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Compose a node; refuse aliases."""
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases are not allowed")
+        return super().compose_node(parent, index)
+
+
+def plain_yaml(text: str) -> Any:
+    """Plain data out of YAML.
+
+    Raises
+    ------
+    RecordError
+        If it is no YAML, or YAML with aliases or tags.
+    """
+    try:
+        return yaml.load(text, Loader=PlainLoader)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise RecordError(f"its config is no plain YAML ({printable(str(error).splitlines()[0])})") from None

@@ -1,0 +1,120 @@
+"""A run between two steps, and how it is saved and restored."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import torch
+
+from neuralmech.config import CheckpointConfig, Config
+from neuralmech.data import Batches
+from neuralmech.errors import UserError
+from neuralmech.record import RecordWriter, open_record
+from neuralmech.record.writer import Position, Rows
+from neuralmech.track import Tracker
+from neuralmech.train.checkpoint import checkpoints, path_of, prune, read_checkpoint, save_checkpoint
+from neuralmech.train.flat import FlatParameters
+from neuralmech.train.setup import Setup
+from neuralmech.train.state import from_position, random_state, set_random_state, to_position
+
+
+@dataclass
+class Run:
+    """A run between two steps: what a step reads and changes."""
+
+    config: Config
+    setup: Setup
+    flat: FlatParameters
+    optimizer: torch.optim.Optimizer
+    batches: Batches
+    tracker: Tracker
+    steps: int
+    step: int = 0  # the step to come
+    time: float = 0.0  # Σ η over the steps done
+
+
+def save(run: Run, record: RecordWriter, folder: Path) -> None:
+    """Commit the record, then write the checkpoint that refers to it. All measured rows are with the record."""
+    position = record.position()
+    state = {
+        "optimizer": run.optimizer.state_dict(),
+        "scaler": {},
+        "random": random_state(run.setup.device),
+        "time": run.time,
+        "record": from_position(position),
+    }
+    save_checkpoint(folder, run.setup.model, run.step, state)
+
+
+class Saver:
+    """Saves checkpoints when they are due, and deletes old ones."""
+
+    def __init__(self, config: CheckpointConfig, folder: Path) -> None:
+        self._config, self._folder = config, folder
+        self._step, self._clock = None, monotonic()
+
+    def is_due(self, step: int) -> bool:
+        """Whether a checkpoint is due before `step`; not where the run starts: there is one, or it was read."""
+        every, seconds = self._config.every, 60 * self._config.minutes
+        is_start, self._step = self._step is None, step
+        if is_start:
+            return False
+        return bool(every and step % every == 0) or bool(seconds and monotonic() - self._clock >= seconds)
+
+    def save(self, run: Run, record: RecordWriter) -> None:
+        """Save now."""
+        save(run, record, self._folder)
+        prune(self._folder, self._config.keep)
+        self._clock = monotonic()
+
+
+def restore(run: Run, folder: Path) -> Position:
+    """Put a fresh run where its last usable checkpoint left it; returns the place in the record.
+
+    A checkpoint is usable if it is whole, and so is the record up to there. What is not is named on stderr, and
+    the one before it is tried; if none is left the run starts again.
+    """
+    with open_record(folder) as record:
+        whole, evaluations = record.readable_rows(), record.readable_evaluations()
+        if whole < record.rows:
+            _say(f"{record.path} is damaged after row {whole}; continuing from before that")
+    for step in reversed(checkpoints(folder / "checkpoints")):
+        path = path_of(folder / "checkpoints", step)
+        try:
+            content, position = _read(path)
+            if position.rows > whole or position.evaluations > evaluations:
+                raise UserError(f"{path} needs {position.rows} rows of the record, of which {whole} are readable")
+        except UserError as error:
+            _say(f"{error}; trying the checkpoint before it")
+            continue
+        _restore(run, content, path)
+        return position
+    _say(f"{folder} has no usable checkpoint; starting again from step 0")
+    return Position(0, 0, Rows({}, {}))
+
+
+def _read(path: Path) -> tuple[dict[str, Any], Position]:
+    content = read_checkpoint(path)
+    try:
+        return content, to_position(content["record"])
+    except (AttributeError, KeyError, TypeError) as error:
+        raise UserError(f"{path} holds a model only, nothing to continue from") from error
+
+
+def _restore(run: Run, content: Mapping[str, Any], path: Path) -> None:
+    try:
+        run.setup.model.load_state_dict(content["model"])
+        run.optimizer.load_state_dict(content["optimizer"])
+        set_random_state(content["random"], run.setup.device)
+        run.step, run.time = int(content["step"]), float(content["time"])
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is not of this run ({error}); remove it to use the one before it") from error
+
+
+def _say(text: str) -> None:
+    print(f"neuralmech: {' '.join(text.split())}", file=sys.stderr)

@@ -1,0 +1,244 @@
+"""A run that was stopped and resumed is the run that was never stopped, bit for bit."""
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import config
+from neuralmech.errors import RunError, UserError
+from neuralmech.record import open_record
+from neuralmech.train import loop
+from neuralmech.train.checkpoint import checkpoints, path_of, read_checkpoint
+from neuralmech.train.interrupt import Interrupted
+from neuralmech.train.loop import resume, train
+
+OPTIONS = {
+    "optim": {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01, "schedule": {"name": "cosine", "warmup": 5}},
+    "train": {"steps": 60, "eval_every": 9, "checkpoint": {"every": 10, "minutes": 0, "keep": 2}},
+    "model": {"name": "mlp", "width": 6, "depth": 2, "norm": "batch"},
+    "track": {"block": 7},
+}
+DROPOUT = """
+from torch import nn
+
+def net():
+    return nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 3))
+"""
+
+
+def contents(folder):
+    with open_record(folder) as r:
+        out = {f"steps/{k}": v for k, v in r.steps().items()}
+        for family in r.families:
+            charges = r.charges(family)
+            out |= {f"{family}/{s}": getattr(charges, s)[:] for s in charges.signals}
+            if charges.norm_sites:
+                out[f"{family}/frobenius"] = charges.frobenius[:]
+        return out | {f"evaluation/{k}": v.to_numpy() for k, v in r.evaluation().items()} | {"status": r.status}
+
+
+def parameters(folder, step):
+    return read_checkpoint(path_of(folder / "checkpoints", step))["model"]
+
+
+def assert_twins(first, second, step):
+    a, b = contents(first), contents(second)
+    assert a.keys() == b.keys()
+    assert [k for k in a if not np.array_equal(a[k], b[k])] == []
+    p, q = parameters(first, step), parameters(second, step)
+    assert [k for k in p if not torch.equal(p[k], q[k])] == []
+
+
+def stop_at(monkeypatch, step, error=SystemExit):
+    """Make the loop die at the start of a step, like a process that ends without a word."""
+    real = loop.learning_rate
+
+    def die(base, schedule, k, steps):
+        if k == step:
+            raise error
+        return real(base, schedule, k, steps)
+
+    monkeypatch.setattr(loop, "learning_rate", die)
+
+
+def stopped(tmp_path, monkeypatch, step, options, error=SystemExit):
+    folder = tmp_path / "stopped"
+    folder.mkdir()
+    with monkeypatch.context() as patch:
+        stop_at(patch, step, error)
+        with pytest.raises((error, Interrupted)):
+            train(config(**options), folder)
+    return folder
+
+
+@pytest.mark.parametrize("step", [3, 10, 25, 59])
+@pytest.mark.parametrize("every", [1, 3])
+def test_resumed_equals_uninterrupted(run, tmp_path, monkeypatch, step, every):
+    options = {**OPTIONS, "track": {"block": 7, "every": every}}
+    folder = stopped(tmp_path, monkeypatch, step, options)
+    resume(folder, {})
+    assert_twins(folder, run(**options), 60)
+
+
+def test_dropout_goes_on_with_the_same_random_numbers(run, tmp_path, monkeypatch):
+    (tmp_path / "dropout_net.py").write_text(DROPOUT)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    model = {"name": "_target_", "target": "dropout_net.net", "arguments": {}}
+    options = {**OPTIONS, "model": model}
+    folder = stopped(tmp_path, monkeypatch, 34, options)
+    with pytest.raises(UserError, match=r"add model=custom model._target_=dropout_net.net"):
+        resume(folder, {})
+    with pytest.raises(UserError, match=r"model._target_=os.getcwd differs from the run's dropout_net.net"):
+        resume(folder, {"model._target_": "os.getcwd"})
+    resume(folder, {"model": "custom", "model._target_": "dropout_net.net"})
+    assert_twins(folder, run(**options), 60)
+
+
+def test_ctrl_c_in_the_middle_of_a_step_can_be_resumed(run, tmp_path, monkeypatch):
+    folder = stopped(tmp_path, monkeypatch, 33, OPTIONS, KeyboardInterrupt)
+    resume(folder, {})
+    assert_twins(folder, run(**OPTIONS), 60)
+
+
+def test_a_longer_run_is_the_run_that_was_longer_from_the_start(run):
+    """With a schedule that does not depend on the length."""
+    short = {**OPTIONS, "optim": {"lr": 0.1, "momentum": 0.5}}
+    long = {**short, "train": {**OPTIONS["train"], "steps": 100}}
+    folder = run(**short)
+    resume(folder, {"train.steps": 100})
+    assert_twins(folder, run(**long), 100)
+    with open_record(folder) as r:
+        assert r.config["train"]["steps"] == 100
+
+
+def test_resuming_a_finished_run_changes_nothing(run):
+    folder = run(**OPTIONS)
+    before = contents(folder)
+    resume(folder, {})
+    after = contents(folder)
+    assert all(np.array_equal(before[k], after[k]) for k in before)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"optim.lr": 0.2}, r"optim.lr \(the run has 0.1\)"),
+        ({"optim.lr": 0.2, "seed": 5}, r"optim.lr .*, seed "),
+        ({"model": "convnet"}, r"model "),
+        ({"model.width": 8}, r"model.width \(the run has 6\)"),
+        ({"optim.schedule.warmup": 1}, "optim.schedule.warmup"),
+        ({"train.eval_every": 1}, "train.eval_every"),
+        ({"train.steps": 50}, "train.steps=50 is less than the run's 60"),
+        ({"optim.lrr": 1}, "optim.lrr is no option; did you mean lr"),
+        ({"colour": "red"}, "colour is no option"),
+    ],
+)
+def test_changes_that_matter_are_refused_by_name(run, changes, message):
+    folder = run(**OPTIONS)
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    with pytest.raises(UserError, match=message):
+        resume(folder, changes)
+    assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
+
+
+def test_what_does_not_matter_may_differ(run):
+    changes = {"device": "cpu", "train.checkpoint.keep": None, "train.checkpoint.every": 5, "model": "mlp"}
+    folder = run(**OPTIONS)
+    resume(folder, {**changes, "train.steps": 80})
+    assert {65, 70, 75, 80} <= set(checkpoints(folder / "checkpoints"))
+
+
+def test_checkpoints_are_kept_as_asked(run):
+    assert checkpoints(run(**OPTIONS) / "checkpoints") == [0, 50, 60]
+    every = {**OPTIONS["train"], "checkpoint": {"every": 25, "minutes": 0, "keep": None}}
+    assert checkpoints(run(**{**OPTIONS, "train": every}) / "checkpoints") == [0, 25, 50, 60]
+    minutes = {**OPTIONS["train"], "checkpoint": {"minutes": 1e-9, "keep": 3}}
+    assert checkpoints(run(**{**OPTIONS, "train": minutes}) / "checkpoints") == [0, 58, 59, 60]
+
+
+def test_the_record_is_on_disk_before_the_checkpoint_that_refers_to_it(tmp_path, monkeypatch):
+    from neuralmech.train import run as saving
+
+    real, seen = saving.save_checkpoint, []
+
+    def look(folder, model, step, state):
+        with open_record(tmp_path) as r:
+            seen.append((state["record"]["rows"], r.rows))
+        return real(folder, model, step, state)
+
+    monkeypatch.setattr(saving, "save_checkpoint", look)
+    train(config(**OPTIONS), tmp_path)
+    assert len(seen) == 7
+    assert all(needed <= there for needed, there in seen)
+    assert seen[-1][0] == 56  # whole chunks; the other four rows are in the checkpoint
+
+
+def damage(path, where=0.5, length=16):
+    data = bytearray(path.read_bytes())
+    start = int(len(data) * where)
+    data[start : start + length] = bytes(b ^ 0xFF for b in data[start : start + length])
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    "spoil", [damage, lambda p: p.write_bytes(p.read_bytes()[:-500]), lambda p: p.write_bytes(b"")]
+)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(run, tmp_path, monkeypatch, capsys, spoil):
+    folder = stopped(tmp_path, monkeypatch, 33, OPTIONS)
+    spoil(folder / "checkpoints/step-00000030.pt")
+    resume(folder, {})
+    assert "step-00000030.pt cannot be loaded" in capsys.readouterr().err
+    assert_twins(folder, run(**OPTIONS), 60)
+
+
+def test_without_any_checkpoint_a_run_starts_again(run, tmp_path, monkeypatch, capsys):
+    folder = stopped(tmp_path, monkeypatch, 33, OPTIONS)
+    for path in (folder / "checkpoints").glob("*.pt"):
+        shorten(path)
+    resume(folder, {})
+    assert "starting again from step 0" in capsys.readouterr().err
+    assert_twins(folder, run(**OPTIONS), 60)
+
+
+def test_a_checkpoint_of_another_run_is_refused(run, tmp_path, monkeypatch):
+    folder = stopped(tmp_path, monkeypatch, 33, OPTIONS)
+    other = run(**{**OPTIONS, "model": {"name": "mlp", "width": 7, "depth": 2}})
+    path_of(other / "checkpoints", 0).replace(path_of(folder / "checkpoints", 30))
+    with pytest.raises(UserError, match=r"step-00000030.pt is not of this run"):
+        resume(folder, {})
+
+
+def test_a_damaged_record_is_named_and_the_checkpoint_before_the_damage_is_used(run, tmp_path, monkeypatch, capsys):
+    import h5py
+
+    options = {**OPTIONS, "train": {**OPTIONS["train"], "checkpoint": {"every": 10, "minutes": 0, "keep": None}}}
+    folder = stopped(tmp_path, monkeypatch, 55, options)
+    with h5py.File(folder / "record.h5") as f:
+        where = f["charges/rescale/value"].id.get_chunk_info_by_coord((28, 0)).byte_offset
+    data = bytearray((folder / "record.h5").read_bytes())
+    data[where + 40] ^= 1
+    (folder / "record.h5").write_bytes(data)
+    with open_record(folder) as r, pytest.raises(ValueError, match=r"record.h5 is damaged in .*rescale/value"):
+        r.charges("rescale").value[:]
+    resume(folder, {})
+    assert "record.h5 is damaged after row 28" in capsys.readouterr().err
+    assert_twins(folder, run(**options), 60)
+
+
+def test_not_finite_may_go_on(run, tmp_path):
+    from neuralmech.compare.analysis import analyze_folder
+
+    options = {"optim": {"lr": 1e8}, "train": {"steps": 50, "on_nan": "continue", "eval_every": 0}}
+    folder = run(**options)
+    with open_record(folder) as r:
+        assert (r.rows, r.status) == (50, "complete")
+        finite = r.finite_rows()
+        assert not np.isfinite(r.steps()["loss"]).all()
+    with pytest.raises(RunError):
+        train(config(**{**options, "train": {"steps": 50}}), tmp_path)
+    with open_record(tmp_path) as r:
+        assert finite == r.rows
+    found = analyze_folder(folder)
+    assert set(found.table["steps"]) == {finite}
+    assert any(f"not finite after row {finite}" in note for note in found.notes)
+    assert np.isfinite(found.table["error"]).any()
