@@ -77,7 +77,7 @@ def _time(axes: np.ndarray, runs: Runs) -> None:
             _one_run(axes[0], found[0], RATES[0])
     axes[0].set(xlabel=r"time $t=\eta k$", ylabel=r"$L(\theta_k)-L(\theta_0)$")
     axes[1].set(xlabel=r"learning rate $\eta$", ylabel=r"$\sum_k\,|\mathrm{predicted}-\mathrm{measured}|$")
-    for order, at in ((1, 0.05), (2, 5e-6)):
+    for order, at in ((1, 0.05), (2, 8e-7)):
         ends = RATES[[-3, -1]]
         axes[1].loglog(ends, at * (ends / ends[1]) ** order, color="#555555", linewidth=0.8)
         text = rf"$\propto\eta^{order}$" if order > 1 else r"$\propto\eta$"
