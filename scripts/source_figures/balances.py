@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,11 +20,11 @@ from source_figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, legend_
 
 SAMPLES, DURATION, MOMENTUM = 128, 4.0, 0.5
 RATES = 2.0 ** -np.arange(1, 9)
-KINKS = {"gelu": "-", "relu": ":"}  # a smooth activation, and one with kinks
+KINKS: dict[str, Any] = {"gelu": "-", "relu": ":"}  # a smooth activation, and one with kinks
 FORMS = {
-    "first": (GREY, "o", r"$-\eta\langle g_k,u_k\rangle$"),
-    "second": (ORANGE, "s", r"$-\eta\langle g_k,u_k\rangle+\frac{1}{2}\eta^2u_k^THu_k$"),
-    "trapezoid": (BLACK, "^", r"$-\frac{1}{2}\eta\langle g_k+g_{k+1},u_k\rangle$"),
+    "first": (GREY, "o", r"(a, b) $-\eta\langle g_k,u_k\rangle$"),
+    "second": (ORANGE, "s", r"(a, b) $-\eta\langle g_k,u_k\rangle+\frac{1}{2}\eta^2u_k^THu_k$"),
+    "trapezoid": (BLACK, "^", r"(a, b) $-\frac{1}{2}\eta\langle g_k+g_{k+1},u_k\rangle$"),
 }
 ACTIVATIONS = {"ReLU": (nn.ReLU, BLUE, "o"), "tanh": (nn.Tanh, GREEN, "s"), "softplus": (nn.Softplus, PINK, "^")}
 COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
@@ -33,21 +34,21 @@ TURN = torch.tensor([[0.0, -1.0], [1.0, 0.0]], dtype=torch.float64)
 @styled
 def draw(runs: Runs) -> Figure:
     """Loss balance of full-batch runs on digits, and angular momentum against the number of rotations."""
-    figure = new_figure(11.5, 4.2)
+    figure = new_figure(11.5, 4.5)
     axes = figure.subplots(1, 3)
     _time(axes[:2], runs)
     _data(axes[2])
     letters(axes, ["loss balance along a run", "its error", "angular momentum"])
-    handles = [Line2D([], [], color=BLUE, linewidth=2.4, alpha=0.6, label="(a) measured loss")]
-    handles += [Line2D([], [], color=c, marker=m, markersize=4, label=label) for c, m, label in FORMS.values()]
-    handles += [
-        Line2D([], [], color=c, marker=m, markersize=4, label=f"(c) {name}") for name, (_, c, m) in ACTIVATIONS.items()
-    ]
+    handles = [Line2D([], [], color=BLUE, linewidth=4, alpha=0.5, label="(a) measured, GELU net")]
     handles += [
         Line2D([], [], color="#444444", linestyle=style, label=f"(b) {name} net")
         for name, style in zip(("GELU", "ReLU"), KINKS.values(), strict=True)
     ]
-    legend_below(figure, handles, 5)
+    handles += [Line2D([], [], color=c, marker=m, markersize=4, label=label) for c, m, label in FORMS.values()]
+    handles += [
+        Line2D([], [], color=c, marker=m, markersize=4, label=f"(c) {name}") for name, (_, c, m) in ACTIVATIONS.items()
+    ]
+    legend_below(figure, handles, 3)
     return figure
 
 

@@ -62,6 +62,33 @@ def test_errors_of_the_balance_over_a_run_shrink_at_their_order(loss, options):
     assert errors["trapezoid"][-1] < errors["second"][-1] < 0.2 * errors["first"][-1]
 
 
+def test_friction_alone_takes_the_energy_of_descent_with_momentum():
+    """E = L + λ|θ|²/2 + η(1+β)|θ'|²/4 loses (1−β)|θ'|² per unit of time, to second order in η."""
+    beta, decay, rates, errors = 0.5, 0.1, 2.0 ** -np.arange(6, 10), []
+    x, y = data("mse")
+    for lr in rates:
+        model = net()
+        parameters = list(model.parameters())
+        optimizer = torch.optim.SGD(parameters, lr=float(lr), momentum=beta, weight_decay=decay)
+        losses, steps = [], []
+        for _ in range(round(1 / lr) + 1):
+            before = nn.utils.parameters_to_vector(parameters).detach()
+            optimizer.zero_grad()
+            loss = loss_of(model(x), y, "mse")
+            loss.backward()
+            optimizer.step()
+            losses.append(float(loss.detach() + 0.5 * decay * before @ before))
+            steps.append((nn.utils.parameters_to_vector(parameters).detach() - before) / lr)
+        half = round(0.5 / lr)  # the empty buffer of the start is forgotten
+        energies = [
+            losses[k] + 0.25 * lr * (1 + beta) * float(((steps[k - 1] + steps[k]) / 2).square().sum())
+            for k in (half, len(steps) - 1)
+        ]
+        friction = (1 - beta) * lr * sum(float(v @ v) for v in steps[half:-1])
+        errors.append(abs(energies[1] - energies[0] + friction))
+    assert np.polyfit(np.log(rates), np.log(errors), 1)[0] == pytest.approx(2, abs=0.2), errors
+
+
 def test_kinks_cost_the_curvature_term_its_order():
     """With ReLU the Hessian misses what samples that cross a kink contribute: first order, whatever η."""
     rates = 2.0 ** -np.arange(6, 9)
