@@ -36,8 +36,8 @@ test: install lint types ## lint, types, tests and doctests (5 minutes)
 test-slow: install ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
-figures: install ## redraw the README's figure
-	$(BIN)/python scripts/readme_figure.py
+figures: install ## train, measure and draw every figure of the documentation (3 minutes)
+	$(BIN)/python scripts/figures.py
 
 zoo: install ## find and verify the symmetries of well-known models, write docs/zoo.md (10 minutes)
 	$(BIN)/python -m pip install --quiet --editable ".[zoo]"

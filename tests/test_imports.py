@@ -20,6 +20,7 @@ ALLOWED = {
     "record": set(),
     "laws": {"record"},
     "compare": {"laws", "record", "errors", "checks"},
+    "balance": {"losses", "errors"},
     "models": {"errors", "checks"},
     "data": {"errors", "checks", "losses"},
     "symmetry": {"models", "data", "losses", "errors", "checks"},

@@ -1,0 +1,71 @@
+"""The training runs behind the figures: each made once, by neuralmech's own training loop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from neuralmech.config import Config, resolve
+from neuralmech.record import Record, open_record
+from neuralmech.train.loop import train
+
+NET = {"_target_": "source_figures.net.MixedNet"}
+LR = 0.1
+STEPS = 2000
+
+
+@dataclass
+class Runs:
+    """Runs of one net on digits in a folder; asking twice for the same options trains once."""
+
+    folder: Path
+    _paths: dict[str, Path] = field(default_factory=dict)
+    _parameters: dict[str, list[Tensor]] = field(default_factory=dict)
+
+    def config(self, **options: Any) -> Config:
+        """Return a run's configuration: options of the optimiser, and `steps`, `batch_size`, `model`."""
+        steps, batch_size = options.pop("steps", STEPS), options.pop("batch_size", 32)
+        return resolve(
+            {
+                "model": options.pop("model", NET),
+                "data": {"name": "digits", "batch_size": batch_size},
+                "optim": {"lr": LR, **options},
+                "track": {},
+                "train": {"steps": steps, "eval_every": 0},
+                "device": "cpu",
+            }
+        )
+
+    def record(self, **options: Any) -> Record:
+        """Train if need be, and open the record; the caller closes it."""
+        name = self._name(options)
+        if name not in self._paths:
+            path = self.folder / f"run-{len(self._paths)}"
+            path.mkdir()
+            kept: list[Tensor] = []
+            handle = register_optimizer_step_post_hook(lambda optimizer, *_: kept.append(_theta(optimizer)))
+            try:
+                train(self.config(**options), path)
+            finally:
+                handle.remove()
+            self._paths[name], self._parameters[name] = path, kept
+        return open_record(self._paths[name])
+
+    def parameters(self, **options: Any) -> list[Tensor]:
+        """θ_1, θ_2, … of a run, flat, in the order of `neuralmech.train.flat.FlatParameters`."""
+        self.record(**options).close()
+        return self._parameters[self._name(options)]
+
+    @staticmethod
+    def _name(options: dict[str, Any]) -> str:
+        return repr(sorted(options.items()))
+
+
+@torch.no_grad()
+def _theta(optimizer: torch.optim.Optimizer) -> Tensor:
+    return optimizer.param_groups[0]["params"][0].detach().clone()
