@@ -92,6 +92,7 @@ class OptimConfig:
 class TrackConfig:
     """Which families to record (null: all that the model has), and at which steps.
 
+    `noise` is the number of steps between measurements of the gradient's mean and noise from half batches (0: none).
     Matrix-valued charges (family ``linear``) of up to `full` channels are recorded entry by entry, larger ones
     on their diagonal and as their Frobenius norm.
     """
@@ -100,6 +101,7 @@ class TrackConfig:
     every: int = 1
     block: int = 256
     full: int = 16
+    noise: int = 0
 
     def check(self) -> None:
         """Raise a `UserError` for unknown families or empty schedules."""
@@ -108,6 +110,7 @@ class TrackConfig:
         check_at_least("track.every", self.every, 1)
         check_at_least("track.block", self.block, 1)
         check_at_least("track.full", self.full, 0)
+        check_at_least("track.noise", self.noise, 0)
 
 
 @dataclass

@@ -43,6 +43,8 @@ STEP_COLUMNS: dict[str, Any] = {
 #   drive_buffer uᵀSb with the momentum buffer b after the step (⟨a, b⟩ for a linear charge).
 SIGNALS = ("value", "drive_update", "drive_gradient", "residual")
 NESTEROV_SIGNAL = "drive_buffer"
+# Where measured, for quadratic charges: g_AᵀSg_B of the halves of a batch, and S·(g_A−g_B)ᵀS(g_A−g_B)/4 ≈ tr(SΣ).
+NOISE_SIGNALS = ("gradient_mean", "gradient_noise")
 
 EVALUATION_COLUMNS: dict[str, Any] = {"step": "int64", "loss": "float64", "accuracy": "float64"}
 

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from neuralmech.record import RecordWriter
-from neuralmech.record.schema import NESTEROV_SIGNAL, SIGNALS, STEP_COLUMNS
+from neuralmech.record.schema import NESTEROV_SIGNAL, NOISE_SIGNALS, SIGNALS, STEP_COLUMNS
 from neuralmech.record.writer import FamilyLayout
 from neuralmech.symmetry.forms import Forms
-from neuralmech.symmetry.group import Symmetries
+from neuralmech.symmetry.group import Family, Symmetries
 from neuralmech.symmetry.layout import Layout
 from neuralmech.symmetry.matrix_forms import FULL
-from neuralmech.symmetry.step import Step
+from neuralmech.symmetry.step import LINEAR, Step
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,8 @@ class Tracker:
         Names of the families to track, or None for all.
     nesterov
         Whether to record ``drive_buffer`` too, which Nesterov's laws need.
+    noise
+        Whether to record what the gradients of half batches say of mean and noise.
     block
         Rows per block.
     full
@@ -62,11 +64,12 @@ class Tracker:
         *,
         families: Sequence[str] | None = None,
         nesterov: bool = False,
+        noise: bool = False,
         block: int = 256,
         full: int = FULL,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.signals = (*SIGNALS, *((NESTEROV_SIGNAL,) if nesterov else ()))
+        self.signals = (*SIGNALS, *((NESTEROV_SIGNAL,) if nesterov else ()), *(NOISE_SIGNALS if noise else ()))
         self.families = {n: f for n, f in symmetries.families.items() if families is None or n in families}
         self.block = block
         self._forms = Forms(self.families, layout, device, self.signals, full=full)
@@ -75,14 +78,20 @@ class Tracker:
         self._norms = new(block, self._forms.norms)
         self._losses = new(block)
         self._before = torch.empty(layout.size, dtype=dtype, device=device)
+        self.halves: tuple[Tensor, Tensor] | None = None  # the last ones measured
         self._rows: list[dict[str, float]] = []
 
     def layouts(self) -> dict[str, FamilyLayout]:
         """Describe the families to the record."""
-        layouts = {n: FamilyLayout(f.sites, f.channels, self.signals, f.is_linear) for n, f in self.families.items()}
+        layouts = {
+            n: FamilyLayout(f.sites, f.channels, self._signals(f), f.is_linear) for n, f in self.families.items()
+        }
         if m := self._forms.matrix:
             layouts["linear"] = FamilyLayout(m.sites, m.rows, self.signals, False, m.columns, m.names)
         return layouts
+
+    def _signals(self, family: Family) -> tuple[str, ...]:
+        return tuple(s for s in self.signals if s in LINEAR or not family.is_linear)
 
     @torch.no_grad()
     def before(self, theta: Tensor) -> None:
@@ -91,7 +100,13 @@ class Tracker:
 
     @torch.no_grad()
     def after(
-        self, theta: Tensor, gradient: Tensor, buffer: Tensor | None, loss: Tensor, row: Mapping[str, float]
+        self,
+        theta: Tensor,
+        gradient: Tensor,
+        buffer: Tensor | None,
+        loss: Tensor,
+        row: Mapping[str, float],
+        halves: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         """Record one row: the charges at θ_k and the drives of the step to `theta` = θ_{k+1}.
 
@@ -105,10 +120,14 @@ class Tracker:
             The batch loss at θ_k; stays on the device.
         row
             Step and hyperparameters, the columns of ``/steps`` other than the loss.
+        halves
+            Gradients of the batch's halves, if measured at this step; otherwise the last ones count.
         """
         slot = len(self._rows)
         self._losses[slot] = loss.detach()
-        step = Step(self._before, theta.detach(), gradient, 1.0 / row["lr"] if row["lr"] else 0.0, buffer)
+        self.halves = halves or self.halves
+        rate = 1.0 / row["lr"] if row["lr"] else 0.0
+        step = Step(self._before, theta.detach(), gradient, rate, buffer, self.halves, int(row["batch_size"]))
         self._forms.evaluate(step, self._ring[slot], self._norms[slot])
         self._rows.append(dict(row))
 
@@ -136,7 +155,10 @@ class Tracker:
                 for name, dtype in STEP_COLUMNS.items()
                 if name != "loss"
             }
-            charges = {n: {s: v[:keep, i] for i, s in enumerate(self.signals)} for n, v in signals.items()}
+            charges = {
+                n: {s: v[:keep, i] for i, s in enumerate(self.signals) if s in self._signals(self.families[n])}
+                for n, v in signals.items()
+            }
             if self._forms.matrix:
                 charges["linear"]["frobenius"] = self._norms[:keep].cpu().numpy()
             record.append({**columns, "loss": losses[:keep]}, charges)

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from neuralmech.config import Config, to_yaml
 from neuralmech.data import Batches, Dataset
 from neuralmech.errors import RunError
-from neuralmech.losses import loss_of, tally
+from neuralmech.losses import tally
 from neuralmech.record import RecordWriter
 from neuralmech.track import Every, Tracker
 from neuralmech.train.flat import FlatParameters
@@ -91,6 +91,7 @@ def begin(config: Config) -> Run:
         setup.device,
         families=config.track.families,
         nesterov=config.optim.nesterov,
+        noise=config.track.noise > 0,
         block=min(config.track.block, steps),
         full=config.track.full,
         dtype=flat.theta.dtype,
@@ -158,14 +159,16 @@ def _step(run: Run) -> None:
 
     x, y = run.batches(run.step)
     flat.grad.zero_()
-    logits = model(x)
-    loss = loss_of(logits.double() if run.config.train.loss_precision == "fp64" else logits, y)
+    loss = run.loss(model, x, y)
     loss.backward()
+    halves = None
     if is_tracked:
         tracker.before(flat.theta)
+        noise = run.config.track.noise
+        halves = run.halves(x, y) if noise and run.step % (noise * run.config.track.every) == 0 else None
     run.optimizer.step()
     if is_tracked:
-        tracker.after(flat.theta, flat.grad, momentum_buffer(run.optimizer, flat.theta), loss, row)
+        tracker.after(flat.theta, flat.grad, momentum_buffer(run.optimizer, flat.theta), loss, row, halves)
     run.step += 1
     run.time += row["lr"]
 

@@ -5,20 +5,24 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from neuralmech.config import CheckpointConfig, Config
 from neuralmech.data import Batches
 from neuralmech.errors import UserError
+from neuralmech.losses import loss_of
 from neuralmech.record import RecordWriter, open_record
 from neuralmech.record.writer import Position, Rows
 from neuralmech.track import Tracker
 from neuralmech.train.checkpoint import checkpoints, path_of, prune, read_checkpoint, save_checkpoint
 from neuralmech.train.flat import FlatParameters
+from neuralmech.train.noise import HalfGradients
 from neuralmech.train.setup import Setup
 from neuralmech.train.state import from_position, random_state, set_random_state, to_position
 
@@ -37,6 +41,16 @@ class Run:
     step: int = 0  # the step to come
     time: float = 0.0  # Σ η over the steps done
 
+    def loss(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        """Loss of a batch, its softmax in the precision asked for."""
+        out = model(x)
+        return loss_of(out.double() if self.config.train.loss_precision == "fp64" else out, y)
+
+    @cached_property
+    def halves(self) -> HalfGradients:
+        """Measures the gradients of half batches."""
+        return HalfGradients(self.setup.model, self.flat, self.loss)
+
 
 def save(run: Run, record: RecordWriter, folder: Path) -> None:
     """Commit the record, then write the checkpoint that refers to it. All measured rows are with the record."""
@@ -46,6 +60,7 @@ def save(run: Run, record: RecordWriter, folder: Path) -> None:
         "scaler": {},
         "random": random_state(run.setup.device),
         "time": run.time,
+        "halves": run.tracker.halves,
         "record": from_position(position),
     }
     save_checkpoint(folder, run.setup.model, run.step, state)
@@ -112,8 +127,13 @@ def _restore(run: Run, content: Mapping[str, Any], path: Path) -> None:
         run.optimizer.load_state_dict(content["optimizer"])
         set_random_state(content["random"], run.setup.device)
         run.step, run.time = int(content["step"]), float(content["time"])
+        run.tracker.halves = _on(content["halves"], run.setup.device)
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(f"{path} is not of this run ({error}); remove it to use the one before it") from error
+
+
+def _on(halves: tuple[Tensor, Tensor] | None, device: torch.device) -> tuple[Tensor, Tensor] | None:
+    return None if halves is None else (halves[0].to(device), halves[1].to(device))
 
 
 def _say(text: str) -> None:
