@@ -7,11 +7,11 @@ from neuralmech.compare.budget import ORIGINS, PARTS, budget_table, motion
 from neuralmech.record import open_record
 
 OPTIM = [
-    {"lr": 0.1, "weight_decay": 1e-3, "momentum": 0.9},
+    {"lr": 0.1, "weight_decay": 5e-3, "momentum": 0.9},
     {"lr": 0.1, "weight_decay": 1e-2},
-    {"lr": 0.05, "weight_decay": 1e-3, "momentum": 0.8, "dampening": 0.3},
-    {"lr": 0.05, "weight_decay": 1e-3, "momentum": 0.8, "nesterov": True},
-    {"lr": 0.1, "weight_decay": 1e-3, "momentum": 0.9, "schedule": {"name": "cosine", "warmup": 5}},
+    {"lr": 0.05, "weight_decay": 5e-3, "momentum": 0.8, "dampening": 0.3},
+    {"lr": 0.05, "weight_decay": 5e-3, "momentum": 0.8, "nesterov": True},
+    {"lr": 0.1, "weight_decay": 5e-3, "momentum": 0.9, "schedule": {"name": "cosine", "warmup": 5}},
 ]
 
 
