@@ -44,10 +44,6 @@ def _figures(analysis: Analysis) -> Iterator[tuple[str, Figure]]:
 def _budgets(analysis: Analysis) -> list[tuple[str, pd.DataFrame]]:
     """The budgets that could be drawn up, family by family, of the runs that the other figures show."""
     families = dict.fromkeys(family for panel in analysis.panels for family in panel.budgets)
-    found = [
-        (f, p.title, p.budgets[f].dropna(subset=["motion"]))
-        for f in families
-        for p in analysis.panels
-        if f in p.budgets
-    ]
-    return [(budget_title(f, title), table) for f, title, table in found if len(table)][:MAX_BUDGETS]
+    drawn = [(f, panel) for f in families for panel in analysis.panels if f in panel.budgets]
+    tables = [(budget_title(f, panel.title), panel.budgets[f].dropna(subset=["motion"])) for f, panel in drawn]
+    return [(title, table) for title, table in tables if len(table)][:MAX_BUDGETS]
