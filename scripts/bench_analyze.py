@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -54,8 +55,8 @@ def write(folder: Path, steps: int, charges: int) -> None:
             writer.append(_steps(start, rows), {"scale": signals})
 
 
-def _steps(start: int, rows: int) -> dict[str, np.ndarray]:
-    columns = {name: np.zeros(rows, dtype=kind) for name, kind in STEP_COLUMNS.items()}
+def _steps(start: int, rows: int) -> dict[str, Any]:
+    columns: dict[str, Any] = {name: np.zeros(rows, dtype=kind) for name, kind in STEP_COLUMNS.items()}
     columns["step"] = np.arange(start, start + rows)
     columns["time"] = LR * columns["step"]
     for name, value in (("lr", LR), ("momentum", BETA), ("weight_decay", DECAY)):

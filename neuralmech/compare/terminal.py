@@ -46,7 +46,7 @@ def show_analysis(analysis: Analysis, console: Console | None = None) -> None:
     if "discrete_broken" in rows:
         _say(console, "discrete + R takes the measured breaking of the symmetry, the residual R, as an input.")
     if not analysis.keys:
-        _say(console, "\nWhat moved the charges, as shares of Σ|motion|:")
+        _say(console, "\nWhat moved the charges, as shares of how far they moved:")
         console.print(_budget_table(analysis.budget))
     for note in analysis.notes:
         _say(console, f"Note: {note}")
@@ -100,8 +100,7 @@ def _raised(number_: int) -> str:
 def _budget_table(budget: pd.DataFrame) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("site", overflow="fold", min_width=20)
-    headings = ("decay", "discreti-\nsation", "symmetry\nbreaking", "momentum\nmemory", "closure\nerror")
-    for heading in ("Σ|motion|", *headings):
+    for heading in ("moved", "decay", "discreti-\nsation", "symmetry\nbreaking", "momentum\nmemory", "closure"):
         table.add_column(heading, justify="right", no_wrap=True)
     for family, group in budget.groupby("family", sort=False):
         table.add_row(f"[bold]{family}")
@@ -112,7 +111,7 @@ def _budget_table(budget: pd.DataFrame) -> Table:
 
 
 def _percent(share: float) -> str:
-    return DASH if math.isnan(share) else f"{share:+.1%}" if abs(share) < 10 else f"{share:+.0%}"
+    return DASH if math.isnan(share) else f"{share:+.0%}" if abs(share) >= 1 else f"{share:+.1%}"
 
 
 def show_symmetries(

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -104,8 +105,6 @@ writer.close()
 
 def test_a_run_is_followed_to_its_end(tmp_path):
     """From before its first committed row: the tables grow, and the last ones are those of the whole run."""
-    from pathlib import Path
-
     (tmp_path / "live_rows.py").write_text(Path(__file__).read_text().partition("def job(")[0])
     folder = tmp_path / "run"
     folder.mkdir()
