@@ -15,6 +15,7 @@ MEASURES = ("error", "unexplained", "max_error", "final_error")
 QUANTILES = ("q10", "median", "q90")
 SYMBOLS = {"optim.lr": "η", "optim.momentum": "β", "optim.weight_decay": "λ", "data.batch_size": "S"}
 DASH = "–"
+TIE = 1.01  # laws this close to the best are as good
 MEANINGS = {
     "error": "RMS over steps and charges of (theory − measured), relative to the RMS of measured.",
     "unexplained": (
@@ -85,15 +86,16 @@ def wide(table: pd.DataFrame, keys: Sequence[str], measure: str = "error") -> pd
 
 
 def best_laws(table: pd.DataFrame, keys: Sequence[str]) -> set[tuple]:
-    """(keys…, family, law) of the law with the least RMS error over the sites of each family of each run.
+    """(keys…, family, law) of the law with the least RMS error over the sites of each family of each run, and its ties.
 
     A law that does not answer for a site of the family is no candidate; where no law has an error, none is best.
     """
     by = [*keys, "family"]
     square = table.assign(square=table["error"] ** 2)
     scores = square.groupby([*by, "law"], sort=False, dropna=False)["square"].agg(lambda e: e.mean(skipna=False))
-    scores = scores.dropna().reset_index()
-    best = scores.loc[scores.groupby(by, sort=False, dropna=False)["square"].idxmin()] if len(scores) else scores
+    scores = scores.dropna().pow(0.5).reset_index()
+    least = scores.groupby(by, sort=False, dropna=False)["square"].transform("min")
+    best = scores[scores["square"] <= TIE * least]
     return set(best[[*by, "law"]].itertuples(index=False, name=None))
 
 
