@@ -9,12 +9,14 @@ from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from neuralmech.compare.analysis import analyze
     from neuralmech.record import open_record as load
     from neuralmech.symmetry.claims import SymmetryGroup, believe
     from neuralmech.symmetry.discover import find_symmetries
     from neuralmech.symmetry.verify import verify
 
 _LAZY = {
+    "analyze": ("neuralmech.compare.analysis", "analyze"),
     "SymmetryGroup": ("neuralmech.symmetry.claims", "SymmetryGroup"),
     "believe": ("neuralmech.symmetry.claims", "believe"),
     "find_symmetries": ("neuralmech.symmetry.discover", "find_symmetries"),
@@ -27,7 +29,7 @@ try:
 except PackageNotFoundError:  # a bare source tree on the path
     __version__ = "0+unknown"
 
-__all__ = ["SymmetryGroup", "__version__", "believe", "find_symmetries", "load", "verify"]
+__all__ = ["SymmetryGroup", "__version__", "analyze", "believe", "find_symmetries", "load", "verify"]
 
 
 def __getattr__(name: str) -> Any:

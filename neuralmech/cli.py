@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from neuralmech.errors import RunError, UserError
-from neuralmech.record import FILE_NAME, RecordError
+from neuralmech.record import FAILURE_FILE, FILE_NAME, RecordError
 
 PROGRAM = "neuralmech"
 COMMANDS = {
@@ -184,8 +184,11 @@ def _train(words: list[str]) -> None:
         folder = Path(HydraConfig.get().runtime.output_dir)
         try:
             result = train(resolve(raw), folder)
-        except (UserError, RecordError, KeyboardInterrupt):
-            _withdraw(folder)
+        except BaseException as error:
+            if HydraConfig.get().mode == RunMode.MULTIRUN and isinstance(error, Exception):
+                _leave_reason(folder, error)
+            elif isinstance(error, (UserError, RecordError, KeyboardInterrupt)):
+                _withdraw(folder)
             raise
         _show_result(result, folder)
         if HydraConfig.get().mode == RunMode.MULTIRUN:
@@ -194,6 +197,13 @@ def _train(words: list[str]) -> None:
             print(f"Next: {PROGRAM} analyze {_short(folder)}")
 
     _hydra(task, "train", words, lambda: [print(f"Next: {PROGRAM} analyze {sweep}") for sweep in sweeps[-1:]])
+
+
+def _leave_reason(folder: Path, error: Exception) -> None:
+    """Say beside a sweep's other jobs why one has no record, so that `analyze` can."""
+    if not (folder / FILE_NAME).exists() and folder.is_dir():
+        kind = "" if isinstance(error, (UserError, RecordError, RunError)) else f"{type(error).__name__}: "
+        (folder / FAILURE_FILE).write_text(f"{kind}{error}\n", encoding="utf-8")
 
 
 def _show_result(result: Any, folder: Path) -> None:
@@ -289,13 +299,18 @@ def _analyze(words: list[str]) -> None:
         raise UserError("analyze needs a run folder: neuralmech analyze RUN [RUN ...]")
 
     def task(raw: Any) -> None:
-        from neuralmech.compare.analysis import analyze_folder, options
+        from neuralmech.compare.analysis import options
+        from neuralmech.compare.files import analyze_folder
+        from neuralmech.compare.live import follow
         from neuralmech.compare.runs import find_runs
         from neuralmech.compare.terminal import show_analysis
 
         chosen = options(dict(raw))
-        for found in [find_runs(Path(run)) for run in runs]:  # all are there before the first is analysed
-            show_analysis(analyze_folder(found.folder, chosen))
+        for found in [find_runs(Path(run), live=chosen.live) for run in runs]:  # all are there before the first
+            if chosen.live:
+                follow(found.folder, chosen, show_analysis)
+            else:
+                show_analysis(analyze_folder(found.folder, chosen))
 
     _hydra(task, "analyze", rest)
 

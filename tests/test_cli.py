@@ -47,12 +47,15 @@ def test_train_then_analyze(command, tmp_path):
     table = pd.read_csv(tmp_path / "run/analysis/comparison.csv")
     assert list(table.columns) == [
         "family", "site", "law", "charges", "steps", "error", "unexplained", "max_error", "final_error",
+        "q10", "median", "q90", "reason",
     ]  # fmt: skip
     assert set(table["law"]) == {
         "gradient_flow", "weight_decay", "first_order_flow", "modified_flow", "discrete", "discrete_broken",
     }  # fmt: skip
     files = {p.name for p in (tmp_path / "run/analysis").iterdir()}
-    assert files == {"comparison.csv", "comparison.md", "translation.png", "rescale.png"}
+    tables = {f"{name}.{suffix}" for name in ("comparison", "budget") for suffix in ("csv", "md", "tex")}
+    figures = {f"{name}.{suffix}" for name in ("translation", "rescale", "budget") for suffix in ("png", "pdf")}
+    assert files == tables | figures | {"runs.csv", "report.html"}
 
 
 def test_a_sweep_is_one_table(command, tmp_path):
@@ -70,6 +73,13 @@ def test_a_failed_job_does_not_end_the_sweep(command, tmp_path):
     assert code == 2
     assert "optim.lr=-1.0 must be a positive number" in err
     assert (tmp_path / "sweep/1/record.h5").exists()
+    code, out, _ = command("analyze", "sweep", "figures=false")
+    assert code == 0
+    assert "job 0 failed: optim.lr=-1.0 must be a positive number" in out
+    runs = pd.read_csv(tmp_path / "sweep/analysis/runs.csv").set_index("job")
+    assert runs["status"].to_dict() == {0: "failed", 1: "complete"}
+    assert runs["optim.lr"].to_dict() == {0: -1, 1: 0.1}
+    assert "must be a positive number" in runs.loc[0, "reason"]
 
 
 def test_symmetries_lists_charges_and_writes_nothing(command, tmp_path):

@@ -68,7 +68,8 @@ def test_every_part_is_listed():
 def test_the_analysis_half_runs_without_torch():
     code = (
         "import sys, neuralmech, neuralmech.compare.analysis, neuralmech.compare.terminal, neuralmech.laws\n"
-        "neuralmech.load\n"
+        "import neuralmech.compare.files, neuralmech.compare.live\n"
+        "neuralmech.load, neuralmech.analyze\n"
         "sys.exit(bool({'torch', 'hydra', 'omegaconf', 'matplotlib'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,20 +1,20 @@
-"""Analyse a run folder or a multirun folder: read, compare, write tables and figures."""
+"""Analyse a run folder or a multirun folder: read and compare; `files` writes what was found."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from neuralmech.checks import check_at_least, check_choice
-from neuralmech.compare.errors import FamilyComparison, compare_family
-from neuralmech.compare.runs import Runs, differences, find_runs
-from neuralmech.compare.tables import MEASURES, markdown
+from neuralmech.compare.budget import EXACT, budget_table, no_budget
+from neuralmech.compare.errors import Curves, compare_family
+from neuralmech.compare.runs import Job, Runs, differences, find_runs, status_of
+from neuralmech.compare.tables import label_text, seed_table
 from neuralmech.errors import UserError
 from neuralmech.laws import LAWS
 from neuralmech.record import Record, RecordError, open_record
@@ -28,8 +28,11 @@ class Options:
 
     laws: list[str] | None = None
     figures: bool = True
+    report: bool = True
     lines: int = 6
-    block: int = 1024
+    block: int = 256
+    live: bool = False
+    every: float = 10.0
 
     def check(self) -> None:
         """Raise a `UserError` for unknown laws or impossible numbers."""
@@ -37,12 +40,15 @@ class Options:
             raise UserError("laws=[] leaves nothing to compare; name laws or use laws=null for all")
         for name in self.laws or ():
             check_choice("laws", name, LAWS)
-        if not isinstance(self.figures, bool):
-            raise UserError(f"figures={self.figures} must be true or false")
+        for key in ("figures", "report", "live"):
+            if not isinstance(getattr(self, key), bool):
+                raise UserError(f"{key}={getattr(self, key)} must be true or false")
         for key, value in (("lines", self.lines), ("block", self.block)):
             if not isinstance(value, int):
                 raise UserError(f"{key}={value} must be a whole number")
             check_at_least(key, value, 1)
+        if not isinstance(self.every, (int, float)) or not 0 < self.every < float("inf"):
+            raise UserError(f"every={self.every} must be a positive number of seconds")
 
 
 def options(values: Mapping[str, Any]) -> Options:
@@ -56,104 +62,156 @@ def options(values: Mapping[str, Any]) -> Options:
 
 
 @dataclass(frozen=True)
+class Panel:
+    """What figures draw of one run: family → curves and budget, under the run's label."""
+
+    title: str
+    curves: dict[str, Curves]
+    budgets: dict[str, pd.DataFrame]
+
+
+@dataclass(frozen=True)
 class Analysis:
     """What an analysis found and wrote.
 
     Attributes
     ----------
-    table
-        One row per run, family, site and law; swept keys as columns.
+    comparison
+        One row per run, family, site and law; swept keys as columns. ``reason`` says why a law has no error.
+    budget
+        One row per run, family and site: what moved the charges.
+    seeds
+        Mean and standard deviation of the error over runs that differ only by seed.
+    runs
+        One row per job, also of those that failed: swept keys, status, rows, last loss and accuracy, reason.
     keys
         The swept keys (or ``run``, if several runs share one config).
-    evaluation
-        Last loss and accuracy on held-out data, one row per run.
+    configs, provenance
+        Of each run, by its label.
     """
 
     folder: Path
-    table: pd.DataFrame
+    comparison: pd.DataFrame
+    budget: pd.DataFrame
+    seeds: pd.DataFrame
+    runs: pd.DataFrame
     keys: tuple[str, ...]
-    evaluation: pd.DataFrame
+    panels: tuple[Panel, ...] = ()
+    configs: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    provenance: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    is_running: bool = False
     files: tuple[Path, ...] = ()
-    notes: tuple[str, ...] = field(default=())
 
 
-def analyze_folder(folder: Path, chosen: Options | None = None) -> Analysis:
-    """Analyse a run or multirun folder and write ``analysis/`` into it.
+def analyze(run: str | Path, **chosen: Any) -> Analysis:
+    """Analyse a run or multirun folder and return pandas tables; writes nothing and needs no torch.
+
+    Parameters
+    ----------
+    run
+        A run folder, a multirun folder or a record file.
+    **chosen
+        Options of ``neuralmech analyze`` that matter here: `laws` (names), `lines`, `block`.
 
     Raises
     ------
     RecordError
         If there is no readable record.
     UserError
-        If the folder cannot be written.
+        If an option is wrong.
+
+    Examples
+    --------
+    ``neuralmech.analyze("outputs/run").comparison.pivot_table(index="site", columns="law", values="error")``
     """
-    chosen = chosen or Options()
-    found = find_runs(folder)
-    folder = found.folder
-    with ExitStack() as stack:
-        records = [stack.enter_context(open_record(path)) for path in found.runs]
-        labels = _labels(found, records)
-        broken = [note for record in records for note in _cut_at_nan(record)]
-        compared = [_compare(record, chosen) for record in records]
-        notes = _notes(found, records) + broken
-        evaluation = pd.DataFrame([{**label, **_last_evaluation(r)} for label, r in zip(labels, records, strict=True)])
-    table = pd.concat(
-        [_labelled(f.table, label) for label, families in zip(labels, compared, strict=True) for f in families],
-        ignore_index=True,
-    )
+    unknown = set(chosen) - {f.name for f in fields(Options)}
+    if unknown:
+        raise UserError(f"{min(unknown)} is no option of analyze; see conf/analyze.yaml")
+    return compare_runs(find_runs(Path(run)), options(chosen))
+
+
+def compare_runs(found: Runs, chosen: Options) -> Analysis:
+    """Compare every run that was found with every law; one record is open at a time."""
+    labels = _labels(found)
+    drawn = _spread(found)
+    tables, budgets, rows, panels, notes = [], [], [], [], []
+    configs, provenance = {}, {}
+    for job, label in zip(found.jobs, labels, strict=True):
+        name = ", ".join(f"{k} = {v}" for k, v in label.items())
+        if job.reason:
+            rows.append({"job": job.path.name, **label, **_nothing(job)})
+            notes.append(f"job {job.path.name} {_verb(job)}: {job.reason}")
+            continue
+        with open_record(job.path) as record:
+            notes += _cut_at_nan(record)
+            panel = Panel(label_text(label), {}, {})
+            for family, table, budget, curves in _families(record, chosen):
+                tables.append(_labelled(table, label))
+                budgets.append(_labelled(budget, label))
+                panel.curves[family], panel.budgets[family] = curves, budget
+            rows.append({"job": job.path.name, **label, **_last_evaluation(record)})
+            notes += _notes(job.path.name, record)
+            configs[name], provenance[name] = record.config, record.provenance
+        if job.path in drawn:
+            panels.append(panel)
+    if not tables:
+        raise RecordError(f"{found.folder} holds no rows yet; wait, or give live=true")
+    if len(found.readable) > MAX_PANELS:
+        notes.append(
+            f"figures show {MAX_PANELS} of {len(found.readable)} runs, evenly spread; analyze a run folder for its own"
+        )
     keys = tuple(labels[0])
-    files = _publish(
-        folder / "analysis", lambda scratch: _files(scratch, found, table, labels, compared, notes, chosen)
+    comparison = pd.concat(tables, ignore_index=True)
+    return Analysis(
+        folder=found.folder,
+        comparison=comparison,
+        budget=pd.concat(budgets, ignore_index=True),
+        seeds=seed_table(comparison, keys),
+        runs=pd.DataFrame(rows),
+        keys=keys,
+        panels=tuple(panels),
+        configs=configs,
+        provenance=provenance,
+        notes=tuple(notes),
+        is_running=found.is_running,
     )
-    return Analysis(folder, table, keys, evaluation, tuple(files), tuple(notes))
 
 
-def _publish(folder: Path, write: Callable[[Path], list[Path]]) -> list[Path]:
-    """Let `write` fill a scratch folder, then move its files into `folder`: all of them, or none."""
-    if folder.is_symlink():
-        raise UserError(f"{folder} is a link to another place; remove it")
-    try:
-        with TemporaryDirectory(dir=folder.parent, prefix=".analysis-") as scratch:
-            files = write(Path(scratch))
-            folder.mkdir(exist_ok=True)
-            targets = [folder / file.name for file in files]
-            blocked = [target for target in targets if target.is_dir()]
-            if blocked:
-                raise UserError(f"{blocked[0]} is in the way; remove it")
-            for file, target in zip(files, targets, strict=True):
-                file.replace(target)
-    except OSError as error:
-        raise UserError(f"{folder} cannot be written ({error.strerror}); make it writable or copy the run") from None
-    return targets
-
-
-def _files(  # what an analysis writes
-    folder: Path,
-    found: Runs,
-    table: pd.DataFrame,
-    labels: list[dict[str, Any]],
-    compared: list[list[FamilyComparison]],
-    notes: list[str],
-    chosen: Options,
-) -> list[Path]:
-    files = _tables(folder, table, tuple(labels[0]), found.folder.name, notes)
-    return files + (_draw(folder, labels, compared) if chosen.figures else [])
-
-
-def _labels(found: Runs, records: list[Record]) -> list[dict[str, Any]]:
+def _labels(found: Runs) -> list[dict[str, Any]]:
+    """Swept keys of every job; with the job's name besides where they do not tell two runs apart."""
     if not found.is_sweep:
         return [{}]
-    labels = differences(records)
+    labels = differences(found.jobs)
     if len({tuple(map(repr, label.values())) for label in labels}) < len(labels):
-        labels = [{"run": path.name, **label} for path, label in zip(found.runs, labels, strict=True)]
+        labels = [{"run": job.path.name, **label} for job, label in zip(found.jobs, labels, strict=True)]
     return labels
 
 
-def _compare(record: Record, chosen: Options) -> list[FamilyComparison]:
+def _spread(found: Runs) -> set[Path]:
+    """The runs that figures show beside each other: evenly spread over the sweep, first and last among them."""
+    runs = found.readable
+    at = np.unique(np.linspace(0, len(runs) - 1, min(MAX_PANELS, len(runs))).round().astype(int))
+    return {runs[i].path for i in at}
+
+
+def _families(record: Record, chosen: Options) -> list[tuple[str, pd.DataFrame, pd.DataFrame, Curves]]:
     laws = {name: law for name, law in LAWS.items() if chosen.laws is None or name in chosen.laws}
     if not record.families:
         raise RecordError(f"{record.path} holds no charges: the model has no symmetry, or none was tracked")
-    return [compare_family(record, name, laws, chosen.lines, chosen.block) for name in record.families]
+    found = []
+    for family in record.families:
+        compared = compare_family(record, family, laws, chosen.lines, chosen.block)
+        table = compared.table
+        found.append((family, table, _budget(record, family, table, chosen), compared.curves))
+    return found
+
+
+def _budget(record: Record, family: str, table: pd.DataFrame, chosen: Options) -> pd.DataFrame:
+    """The account, unless the exact law, on which it rests, does not hold for this run."""
+    reasons = table.loc[table["law"] == EXACT.name, "reason"]
+    reason = next((r for r in reasons if isinstance(r, str) and r), None)
+    return no_budget(table, reason) if reason else budget_table(record, family, chosen.block)
 
 
 def _cut_at_nan(record: Record) -> list[str]:
@@ -177,39 +235,33 @@ def _labelled(table: pd.DataFrame, label: Mapping[str, Any]) -> pd.DataFrame:
 def _last_evaluation(record: Record) -> dict[str, Any]:
     frame = record.evaluation()
     last = frame.iloc[-1].to_dict() if len(frame) else {"loss": float("nan"), "accuracy": float("nan")}
-    return {"steps": record.rows, "loss": last["loss"], "accuracy": last["accuracy"], "status": record.status}
+    return {
+        "steps": record.rows,
+        "loss": last["loss"],
+        "accuracy": last["accuracy"],
+        "status": status_of(record),
+        "reason": "",
+    }
 
 
-def _notes(found: Runs, records: list[Record]) -> list[str]:
-    notes = [f"job {name} failed: {reason}" for name, reason in found.failed.items()]
-    for path, record in zip(found.runs, records, strict=True):
-        if record.status != "complete":
-            notes.append(f"{path.name}: {record.status}; the first {record.rows} rows are analysed")
-        every = (record.config.get("track") or {}).get("every", 1)
-        if every != 1:
-            notes.append(
-                f"{path.name}: rows are {every} steps apart and drives are held between them, "
-                "so only laws without a drive (translation) are exact"
-            )
-    if len(records) > MAX_PANELS:
-        notes.append(f"figures show the first {MAX_PANELS} of {len(records)} runs; analyze a run folder for its own")
+def _nothing(job: Job) -> dict[str, Any]:
+    nan = float("nan")
+    return {"steps": 0, "loss": nan, "accuracy": nan, "status": job.status, "reason": job.reason}
+
+
+def _verb(job: Job) -> str:
+    return "has nothing to show" if job.status == "waiting" else "failed"
+
+
+def _notes(name: str, record: Record) -> list[str]:
+    notes = []
+    status = status_of(record)
+    if status != "complete":
+        notes.append(f"{name}: {status}; the first {record.rows} rows are analysed")
+    every = (record.config.get("track") or {}).get("every", 1)
+    if every != 1:
+        notes.append(
+            f"{name}: rows are {every} steps apart and drives are held between them, "
+            "so only laws without a drive (translation) are exact"
+        )
     return notes
-
-
-def _tables(folder: Path, table: pd.DataFrame, keys: tuple[str, ...], title: str, notes: list[str]) -> list[Path]:
-    columns = ["family", "site", "law", "charges", "steps", *MEASURES, *keys]
-    files = [folder / "comparison.csv", folder / "comparison.md"]
-    table[columns].to_csv(files[0], index=False)
-    files[1].write_text(markdown(table, keys, f"Theory against measurement: {title}", notes), encoding="utf-8")
-    return files
-
-
-def _draw(folder: Path, labels: list[dict[str, Any]], compared: list[list[FamilyComparison]]) -> list[Path]:
-    from neuralmech.compare.plots import save_figures  # matplotlib only when it draws
-
-    panels: dict[str, list] = {}
-    for label, families in list(zip(labels, compared, strict=True))[:MAX_PANELS]:
-        title = ", ".join(f"{k} = {v}" for k, v in label.items())
-        for comparison in families:
-            panels.setdefault(comparison.family, []).append((title, comparison.curves))
-    return save_figures(folder, panels)

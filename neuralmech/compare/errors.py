@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from neuralmech.compare.norms import Norms
 from neuralmech.laws import LAWS
 from neuralmech.laws.system import Circumstances, Hyperparameters, Integration, Law
 from neuralmech.record import Charges, Record, RecordError
@@ -89,7 +90,9 @@ def compare_family(
 
     error = RMS over steps and charges of (theory − measured) / RMS of measured, per site; unexplained =
     Σ(theory − measured)² / Σ(measured − measured at row 0)²: 0 is perfect, 1 is no better than "conserved",
-    NaN if the charge did not move at all.
+    NaN if the charge did not move at all. q10, median and q90 are quantiles over a site's charges of their own
+    RMS error, relative to the same RMS of measured. Matrix-valued charges that are recorded in full get a row
+    for their Frobenius norm, of theory and of measured.
 
     Raises
     ------
@@ -100,18 +103,20 @@ def compare_family(
         raise RecordError(f"{record.path} holds no committed rows; train for at least one block")
     charges = record.charges(family)
     nesterov = bool(record.steps(0, 1)["nesterov"][0])
-    sites = _Sites(charges)
+    norms = Norms(charges.index)
+    sites = _Sites(charges, norms)
     kept = np.unique(np.linspace(0, record.rows - 1, min(POINTS, record.rows)).astype(np.int64))
     chosen = _spread(charges.value[record.rows - 1], lines)
     measured = _Measured(sites, kept)
     reasons = {name: law.reason(_circumstances(record, charges)) for name, law in laws.items()}
     runs = {n: _Run(law, charges, nesterov, sites, kept, chosen) for n, law in laws.items() if not reasons[n]}
     for rows in record.blocks(block):
-        value = charges.value[rows]
+        value = norms.append(charges.value[rows])
         measured.add(rows, value)
         inputs = {s: _signal(charges, s, rows) for s in {s for run in runs.values() for s in run.signals}}
+        h = hyperparameters(record, rows)
         for run in runs.values():
-            run.add(rows, hyperparameters(record, rows), value, inputs)
+            run.add(rows, h, value, inputs)
     table = pd.concat(
         [
             runs[name].table(name, measured, record.rows) if name in runs else _dashes(name, why, sites, record.rows)
@@ -119,10 +124,10 @@ def compare_family(
         ]
     )
     table.insert(0, "family", family)
-    rms = np.sqrt(measured.square.sum() / (record.rows * len(charges)))
+    rms = np.sqrt(measured.square[: sites.own].sum() / (record.rows * len(charges)))
     curves = Curves(
         step=record.step_numbers(kept),
-        measured=measured.kept,
+        measured=measured.kept[:, : len(charges)],
         chosen=chosen,
         theory={name: run.kept for name, run in runs.items()},
         error={name: np.sqrt(run.kept_error) / rms if rms else run.kept_error for name, run in runs.items()},
@@ -131,14 +136,20 @@ def compare_family(
 
 
 class _Sites:
-    def __init__(self, charges: Charges) -> None:
-        codes, names = pd.factorize(charges.index["site"])
-        self.names = list(names)
-        self.codes = codes
-        self.counts = np.bincount(codes, minlength=len(self.names))
+    def __init__(self, charges: Charges, norms: Norms) -> None:
+        names = [*charges.index["site"], *norms.sites]
+        self.codes, unique = pd.factorize(pd.Series(names, dtype=object))
+        self.names = list(unique)
+        self.own = len(self.names) - len(norms.sites)  # the rest are norms of matrices
+        self.norms = norms
+        self.counts = np.bincount(self.codes, minlength=len(self.names))
 
     def sum(self, per_charge: Array) -> Array:
         return np.bincount(self.codes, weights=per_charge, minlength=len(self.names)).astype(np.float64)
+
+    def quantiles(self, per_charge: Array, levels: tuple[float, ...] = (0.1, 0.5, 0.9)) -> Array:
+        """Shape (levels, sites)."""
+        return pd.Series(per_charge).groupby(self.codes).quantile(list(levels)).unstack().to_numpy().T
 
     def max(self, per_charge: Array) -> Array:
         out = np.zeros(len(self.names))
@@ -179,8 +190,9 @@ class _Run:
     ) -> None:
         self.signals = law.signals(linear=charges.is_linear, nesterov=nesterov)
         self._integration = Integration(law, linear=charges.is_linear)
+        self._charges = len(charges)
         self._sites, self._index, self._chosen = sites, kept, chosen
-        self._square = np.zeros(len(sites.names))
+        self._square = np.zeros(len(sites.codes))
         self._largest = np.zeros(len(sites.names))
         self._final = np.zeros(len(sites.names))
         self.kept = np.empty((len(kept), len(chosen)))
@@ -188,29 +200,34 @@ class _Run:
 
     def add(self, rows: slice, h: Hyperparameters, value: Array, signals: Mapping[str, Array]) -> None:
         chosen = [signals[s] for s in self.signals]
-        inputs = np.stack(chosen, axis=1) if chosen else np.zeros((len(value), 0, value.shape[1]))
-        theory = self._integration.advance(h, value[0], inputs)
+        inputs = np.stack(chosen, axis=1) if chosen else np.zeros((len(value), 0, self._charges))
+        theory = self._sites.norms.append(self._integration.advance(h, value[0, : self._charges], inputs))
         here = _inside(self._index, rows)
         at = self._index[here] - rows.start
         self.kept[here] = theory[at][:, self._chosen]
         theory -= value
-        self.kept_error[here] = np.mean(theory[at] ** 2, axis=1)
-        self._square += self._sites.sum(np.einsum("kc,kc->c", theory, theory))
+        self.kept_error[here] = np.mean(theory[at, : self._charges] ** 2, axis=1)
+        self._square += np.einsum("kc,kc->c", theory, theory)
         self._largest = np.maximum(self._largest, self._sites.max(np.abs(theory).max(axis=0)))
         self._final = np.sqrt(self._sites.sum(theory[-1] ** 2) / self._sites.counts)
 
     def table(self, name: str, measured: _Measured, rows: int) -> pd.DataFrame:
         scale = np.sqrt(measured.square / (rows * self._sites.counts))
+        square = self._sites.sum(self._square)
+        low, median, high = self._sites.quantiles(np.sqrt(self._square / rows))
         return pd.DataFrame(
             {
                 "site": self._sites.names,
                 "law": name,
                 "charges": self._sites.counts,
                 "steps": rows,
-                "error": _ratio(np.sqrt(self._square / (rows * self._sites.counts)), scale),
-                "unexplained": _ratio(self._square, measured.motion),
+                "error": _ratio(np.sqrt(square / (rows * self._sites.counts)), scale),
+                "unexplained": _ratio(square, measured.motion),
                 "max_error": _ratio(self._largest, scale),
                 "final_error": _ratio(self._final, scale),
+                "q10": _ratio(low, scale),
+                "median": _ratio(median, scale),
+                "q90": _ratio(high, scale),
                 "reason": "",
                 "order": np.arange(len(self._sites.names)),
             }
@@ -238,7 +255,7 @@ def _signal(charges: Charges, name: str, rows: slice) -> Array:
 
 def _dashes(name: str, reason: str, sites: _Sites, rows: int) -> pd.DataFrame:
     """Rows of a law that does not hold: no numbers, and why."""
-    empty = dict.fromkeys(("error", "unexplained", "max_error", "final_error"), np.nan)
+    empty = dict.fromkeys(("error", "unexplained", "max_error", "final_error", "q10", "median", "q90"), np.nan)
     order = np.arange(len(sites.names))
     plain = {"site": sites.names, "law": name, "charges": sites.counts, "steps": rows}
     return pd.DataFrame({**plain, **empty, "reason": reason, "order": order})

@@ -1,21 +1,49 @@
-"""The comparison as files: CSV for programs, Markdown for people."""
+"""What the tables say, free of any format: sheets of cells, which `formats` and `report` write down."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
+from neuralmech.compare.budget import ORIGINS, PARTS
+
 MEASURES = ("error", "unexplained", "max_error", "final_error")
+QUANTILES = ("q10", "median", "q90")
+SYMBOLS = {"optim.lr": "η", "optim.momentum": "β", "optim.weight_decay": "λ", "data.batch_size": "S"}
+DASH = "–"
+TIE = 1.01  # laws this close to the best are as good
+MEANINGS = {
+    "error": "RMS over steps and charges of (theory − measured), relative to the RMS of measured.",
+    "unexplained": (
+        "Σ(theory − measured)² / Σ(measured − measured at the start)²: 0 is perfect, 1 is no better than conserved."
+    ),
+}
 
 
-def wide(table: pd.DataFrame, keys: Sequence[str], measure: str = "error") -> pd.DataFrame:
-    """One row per run, family and site, one column per law."""
-    index = [*keys, "family", "site", "charges"]
-    laws = list(dict.fromkeys(table["law"]))
-    rows = table.set_index([*index, "law"])[measure].unstack("law", sort=False)
-    return rows[laws].reset_index()
+@dataclass(frozen=True)
+class Cell:
+    """One entry: its text, what to sort by, and the number of its footnote (0: none)."""
+
+    text: str
+    value: object = ""
+    bold: bool = False
+    note: int = 0
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table ready to be written in any format."""
+
+    name: str
+    title: str
+    meaning: str
+    columns: tuple[str, ...]
+    rows: list[list[Cell]]
+    footnotes: tuple[str, ...] = ()
 
 
 def number(value: object, digits: int = 2) -> str:
@@ -28,31 +56,141 @@ def number(value: object, digits: int = 2) -> str:
     """
     if isinstance(value, float):
         if math.isnan(value):
-            return "–"
+            return DASH
         plain = value == 0 or 1e-2 <= abs(value) < 1e3
         return f"{value:.{digits}g}" if plain else f"{value:.{digits - 1}e}"
     return str(value)
 
 
-def markdown(table: pd.DataFrame, keys: Sequence[str], title: str, notes: Sequence[str]) -> str:
-    """Errors and unexplained shares as Markdown tables."""
-    parts = [f"# {title}"]
-    for measure, meaning in (
-        ("error", "RMS over steps and charges of (theory − measured), relative to the RMS of measured"),
-        (
-            "unexplained",
-            "Σ(theory − measured)² / Σ(measured − measured at the start)²: 0 is perfect, 1 is no better than conserved",
-        ),
-    ):
-        parts.append(f"## {measure}\n\n{meaning}.\n\n{_grid(wide(table, keys, measure))}")
-    if notes:
-        parts.append("## Notes\n\n" + "\n".join(f"- {note}" for note in notes))
-    return "\n\n".join(parts) + "\n"
+def label_text(label: Mapping[str, object]) -> str:
+    """What tells a run from the others of its sweep, short enough for a figure.
+
+    Examples
+    --------
+    >>> label_text({"optim.lr": 0.1, "optim.momentum": 0.9, "model.norm": "batch"})
+    'η = 0.1, β = 0.9, norm = batch'
+    """
+    names = {key: SYMBOLS.get(key, key.rpartition(".")[2]) for key in label}
+    if len(set(names.values())) < len(names):
+        names = {key: SYMBOLS.get(key, key) for key in label}
+    values = {k: f"{v:g}" if isinstance(v, float) else str(v) for k, v in label.items()}
+    return ", ".join(f"{names[key]} = {values[key]}" for key in label)
 
 
-def _grid(frame: pd.DataFrame) -> str:
-    def line(cells: Sequence[object]) -> str:
-        return "| " + " | ".join(number(c).replace("|", r"\|") for c in cells) + " |"
+def wide(table: pd.DataFrame, keys: Sequence[str], measure: str = "error") -> pd.DataFrame:
+    """One row per run, family and site, one column per law."""
+    index = [*keys, "family", "site", "charges"]
+    laws = list(dict.fromkeys(table["law"]))
+    rows = table.set_index([*index, "law"])[measure].unstack("law", sort=False)
+    return rows[laws].reset_index()
 
-    head = [line(list(frame.columns)), "|" + " --- |" * len(frame.columns)]
-    return "\n".join([*head, *(line(list(row)) for row in frame.itertuples(index=False))])
+
+def best_laws(table: pd.DataFrame, keys: Sequence[str]) -> set[tuple]:
+    """(keys…, family, law) of the law with the least RMS error over the sites of each family of each run, and its ties.
+
+    A law that does not answer for a site of the family is no candidate; where no law has an error, none is best.
+    """
+    by = [*keys, "family"]
+    square = table.assign(square=table["error"] ** 2)
+    scores = square.groupby([*by, "law"], sort=False, dropna=False)["square"].agg(lambda e: e.mean(skipna=False))
+    scores = scores.dropna().pow(0.5).reset_index()
+    least = scores.groupby(by, sort=False, dropna=False)["square"].transform("min")
+    best = scores[scores["square"] <= TIE * least]
+    return set(best[[*by, "law"]].itertuples(index=False, name=None))
+
+
+class Footnotes:
+    """Numbers each distinct reason once, in order of appearance."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+
+    def __call__(self, reason: object) -> int:
+        """Number of a reason; 0 for none."""
+        if not isinstance(reason, str) or not reason:
+            return 0
+        return self._numbers.setdefault(reason, len(self._numbers) + 1)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The reasons in the order of their numbers."""
+        return tuple(self._numbers)
+
+
+def law_cells(
+    table: pd.DataFrame, keys: Sequence[str], measure: str = "error", digits: int = 2
+) -> tuple[pd.DataFrame, Footnotes]:
+    """As `wide`, with a `Cell` for each law: the best law per family in bold, a footnote where a law does not hold."""
+    values, reasons = wide(table, keys, measure), wide(table, keys, "reason")
+    best, notes = best_laws(table, keys), Footnotes()
+    laws = list(dict.fromkeys(table["law"]))
+    owners = list(values[[*keys, "family"]].itertuples(index=False, name=None))
+    for law in laws:
+        cells = [
+            Cell(number(v, digits), v, (*owner, law) in best and not math.isnan(v), notes(reason))
+            for owner, v, reason in zip(owners, values[law], reasons[law], strict=True)
+        ]
+        values[law] = pd.Series(cells, index=values.index, dtype=object)
+    return values, notes
+
+
+def comparison_sheets(table: pd.DataFrame, keys: Sequence[str]) -> list[Sheet]:
+    """Error and unexplained share, a row per run, family and site, a column per law."""
+    sheets = []
+    for measure, meaning in MEANINGS.items():
+        cells, notes = law_cells(table, keys, measure)
+        rows = [[_cell(v) for v in row] for row in cells.itertuples(index=False, name=None)]
+        best = " The best law of each family is in bold."
+        sheets.append(Sheet(measure, measure, meaning + best, tuple(cells.columns), rows, notes.texts))
+    return sheets
+
+
+def budget_sheet(budget: pd.DataFrame, keys: Sequence[str]) -> Sheet:
+    """What moved each site's charge, as shares of the motion."""
+    parts = [*PARTS, "closure"]
+    shown = budget[[*keys, "family", "site", "charges", "motion", "moved"]].copy()
+    for name in parts:
+        shown[name] = budget[f"share_{name}"]
+    shown["closure_error"] = budget["closure_error"]
+    notes = Footnotes()
+    rows = [
+        [_cell(v, note=notes(reason) if isinstance(v, float) and math.isnan(v) else 0) for v in row]
+        for row, reason in zip(shown.itertuples(index=False, name=None), budget["reason"], strict=True)
+    ]
+    meaning = (
+        "motion is Σ(Q at the end − Q at the start) over the site's charges, moved is Σ|the same|; the causes are "
+        "shares of moved and sum to motion/moved. closure is what they leave, closure_error is Σ|closure|/moved. "
+        f"budget.csv has absolute numbers and splits the momentum memory into {', '.join(ORIGINS)}."
+    )
+    return Sheet("budget", "what moved the charges", meaning, tuple(shown.columns), rows, notes.texts)
+
+
+def seed_table(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """Mean and standard deviation of the error over runs that differ only by seed; empty if there are none."""
+    rest = [k for k in keys if k not in ("seed", "run")]
+    by = [*rest, "family", "site", "law"]
+    errors = table.groupby(by, sort=False, dropna=False)["error"].agg(seeds="size", mean="mean", std="std")
+    seeds = errors.reset_index()
+    several = "seed" in keys
+    return seeds[(seeds["seeds"] > 1) & several].reset_index(drop=True)
+
+
+def seed_sheet(seeds: pd.DataFrame) -> Sheet:
+    """Mean ± standard deviation over seeds."""
+    rows = [[_cell(v) for v in row] for row in seeds.itertuples(index=False, name=None)]
+    meaning = "Mean and standard deviation (n − 1) of the error over runs that differ only by seed."
+    return Sheet("seeds", "spread over seeds", meaning, tuple(seeds.columns), rows)
+
+
+def run_sheet(runs: pd.DataFrame) -> Sheet:
+    """One row per job, also of those that failed, with the reason."""
+    rows = [[_cell(v, digits=3) for v in row] for row in runs.itertuples(index=False, name=None)]
+    meaning = "Every job; loss and accuracy on held-out data. A job without rows is not in the other tables."
+    return Sheet("runs", "runs", meaning, tuple(runs.columns), rows)
+
+
+def _cell(value: object, digits: int = 2, note: int = 0) -> Cell:
+    if isinstance(value, Cell):
+        return value
+    plain = value.item() if isinstance(value, np.generic) else value
+    return Cell(number(plain, digits), plain, note=note)

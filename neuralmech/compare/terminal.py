@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,9 +11,11 @@ from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from neuralmech.compare.analysis import Analysis
-from neuralmech.compare.tables import number, wide
+from neuralmech.compare.budget import PARTS
+from neuralmech.compare.tables import DASH, Cell, law_cells, number
 from neuralmech.laws import LAWS
 
 MAX_ROWS = 60
@@ -21,12 +24,13 @@ MAX_ROWS = 60
 def show_analysis(analysis: Analysis, console: Console | None = None) -> None:
     """Print the comparison: per run a row per site and a column per law; then the files."""
     console = console or Console()
-    rows = wide(analysis.table, analysis.keys)
+    rows, footnotes = law_cells(analysis.comparison, analysis.keys, digits=1)
     hidden = len(rows) > MAX_ROWS
     if hidden:
         rows = _worst_sites(rows, analysis.keys)
+    analysed = analysis.runs[analysis.runs["steps"] > 0]
     groups = rows.groupby(list(analysis.keys), sort=False, dropna=False) if analysis.keys else [((), rows)]
-    for (values, group), run in zip(groups, analysis.evaluation.itertuples(index=False), strict=True):
+    for (values, group), run in zip(groups, analysed.itertuples(index=False), strict=True):
         labels = ", ".join(f"{k} = {number(v)}" for k, v in zip(analysis.keys, values, strict=True))
         _say(console, f"\n{labels or analysis.folder.name}", style="bold")
         _say(
@@ -34,11 +38,16 @@ def show_analysis(analysis: Analysis, console: Console | None = None) -> None:
             f"{run.steps} steps, {run.status}; held out: loss {run.loss:.4f}, accuracy {run.accuracy:.1%}",
         )
         console.print(_law_table(group.drop(columns=list(analysis.keys))))
-    _say(console, "Relative RMS error of each law over steps and charges; 0 is perfect.")
+    _say(console, "Relative RMS error of each law over steps and charges; 0 is perfect; each family's best in bold.")
+    for i, reason in enumerate(footnotes.texts, start=1):
+        _say(console, f"{_raised(i)} {reason}")
     if hidden:
         _say(console, "Worst site of each family; every site is in comparison.csv.")
     if "discrete_broken" in rows:
         _say(console, "discrete + R takes the measured breaking of the symmetry, the residual R, as an input.")
+    if not analysis.keys:
+        _say(console, "\nWhat moved the charges, as shares of how far they moved:")
+        console.print(_budget_table(analysis.budget))
     for note in analysis.notes:
         _say(console, f"Note: {note}")
     _say(console, "\nWritten:")
@@ -55,8 +64,14 @@ def _worst_sites(rows: pd.DataFrame, keys: tuple[str, ...]) -> pd.DataFrame:
     """One row per family: its worst site's error for each law."""
     laws = [c for c in rows.columns if c in LAWS]
     grouped = rows.groupby([*keys, "family"], sort=False, dropna=False)
-    worst = grouped.agg({"site": "size", "charges": "sum", **dict.fromkeys(laws, "max")}).reset_index()
+    worst = grouped.agg({"site": "size", "charges": "sum", **dict.fromkeys(laws, _worst)}).reset_index()
     return worst.assign(site=[f"worst of {n} sites" for n in worst["site"]])
+
+
+def _worst(cells: pd.Series) -> Cell:
+    """The cell with the largest error; a law that does not hold at one site shows its dash."""
+    values = cells.map(lambda cell: cell.value).astype(float)
+    return cells[values.idxmax() if values.notna().all() else values.isna().idxmax()]
 
 
 def _law_table(rows: pd.DataFrame) -> Table:
@@ -69,8 +84,34 @@ def _law_table(rows: pd.DataFrame) -> Table:
     for family, group in rows.groupby("family", sort=False):
         table.add_row(f"[bold]{family}")
         for row in group.to_dict("records"):
-            table.add_row(f" {escape(row['site'])}", str(row["charges"]), *(number(row[law], 1) for law in laws))
+            table.add_row(f" {escape(row['site'])}", str(row["charges"]), *(_rich(row[law]) for law in laws))
     return table
+
+
+def _rich(cell: Cell) -> Text:
+    return Text(cell.text + (_raised(cell.note) if cell.note else ""), style="bold" if cell.bold else "")
+
+
+def _raised(number_: int) -> str:
+    """1 as ¹, which is how a footnote looks where nothing can be raised."""
+    return str(number_).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
+def _budget_table(budget: pd.DataFrame) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("site", overflow="fold", min_width=20)
+    for heading in ("moved", "decay", "discreti-\nsation", "symmetry\nbreaking", "momentum\nmemory", "closure"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for family, group in budget.groupby("family", sort=False):
+        table.add_row(f"[bold]{family}")
+        for row in group.head(MAX_ROWS).to_dict("records"):
+            shares = (_percent(row[f"share_{name}"]) for name in PARTS)
+            table.add_row(f" {escape(row['site'])}", number(row["moved"]), *shares, number(row["closure_error"], 1))
+    return table
+
+
+def _percent(share: float) -> str:
+    return DASH if math.isnan(share) else f"{share:+.0%}" if abs(share) >= 1 else f"{share:+.1%}"
 
 
 def show_symmetries(

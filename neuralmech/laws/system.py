@@ -147,6 +147,7 @@ class Integration:
         self._law = law
         self._linear = linear
         self._state: Array | None = None
+        self._work: Array | None = None
 
     def advance(self, h: Hyperparameters, value: Array, inputs: Array) -> Array:
         """Charges predicted at the block's rows: shape (rows, charges).
@@ -160,19 +161,28 @@ class Integration:
         inputs
             Drives, shape (rows, inputs, charges), in the order of ``law.signals``.
         """
+        return self._law.observe(self.states(h, value, inputs)[:, 0].copy())
+
+    def states(self, h: Hyperparameters, value: Array, inputs: Array) -> Array:
+        """All states at the block's rows, shape (rows, states, charges): a view, good until the next block.
+
+        State and inputs lie together, so that a step is one product: x_{k+1} = [Φ_k Γ_k] (x_k, w_k).
+        """
         phi, gamma = self._law.matrices(h, linear=self._linear)
-        gamma = gamma[:, :, : inputs.shape[1]]
+        step = np.concatenate([phi, gamma[:, :, : inputs.shape[1]]], axis=2)
         if self._state is None:
             self._state = self._law.initial(value, inputs[0], h[:1], linear=self._linear)
-        forcing = gamma @ inputs  # (rows, states, charges)
-        out = np.empty((len(h), self._state.shape[1]))
-        state = self._state
-        for k in range(len(h)):
-            out[k] = state[0]
-            state = phi[k] @ state
-            state += forcing[k]
-        self._state = state
-        return self._law.observe(out)
+        states, charges = self._state.shape
+        shape = (len(h) + 1, states + inputs.shape[1], charges)
+        if self._work is None or self._work.shape != shape:
+            self._work = np.zeros(shape)
+        work = self._work
+        work[:-1, states:] = inputs
+        work[0, :states] = self._state
+        for matrix, now, new in zip(step, work, work[1:, :states], strict=False):
+            np.matmul(matrix, now, out=new)
+        self._state = work[-1, :states].copy()
+        return work[:-1, :states]
 
 
 def zero_order_hold(a: Array, b: Array, duration: Array) -> tuple[Array, Array]:

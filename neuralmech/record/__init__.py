@@ -6,7 +6,7 @@ This package imports nothing else of neuralmech and no torch; h5py and pandas on
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from neuralmech.record.schema import FILE_NAME, SCHEMA_VERSION, RecordError
+from neuralmech.record.schema import FAILURE_FILE, FILE_NAME, SCHEMA_VERSION, RecordError
 
 if TYPE_CHECKING:
     from neuralmech.record.reader import Charges, Record, open_record
@@ -14,7 +14,16 @@ if TYPE_CHECKING:
 
 _LAZY = {"Charges": "reader", "Record": "reader", "open_record": "reader", "RecordWriter": "writer"}
 
-__all__ = ["FILE_NAME", "SCHEMA_VERSION", "Charges", "Record", "RecordError", "RecordWriter", "open_record"]
+__all__ = [
+    "FAILURE_FILE",
+    "FILE_NAME",
+    "SCHEMA_VERSION",
+    "Charges",
+    "Record",
+    "RecordError",
+    "RecordWriter",
+    "open_record",
+]
 
 
 def __getattr__(name: str) -> Any:

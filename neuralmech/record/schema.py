@@ -23,6 +23,7 @@ from typing import Any
 FORMAT = "neuralmech record"
 SCHEMA_VERSION = 1
 FILE_NAME = "record.h5"
+FAILURE_FILE = "failed.txt"  # beside where the record would be: why a job of a sweep has none
 
 # Hyperparameters are those of the step from θ_k; time is Σ_{j<k} η_j; loss is that of the batch at θ_k.
 STEP_COLUMNS: dict[str, Any] = {

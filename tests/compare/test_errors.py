@@ -62,3 +62,29 @@ def test_laws_that_do_not_hold_say_why(tmp_path):
     assert "gradient_mean" in dashed["stochastic"]
     assert not set(dashed) & {"gradient_flow", "weight_decay"}
     assert (table[table["error"].notna()]["reason"] == "").all()
+
+
+def test_quantiles_are_over_the_charges_of_a_site(tmp_path):
+    """Charge c moves from 0 to c at once and stays: gradient flow is off by c throughout, but for row 0."""
+    value = np.arange(12.0)[None, :] * np.array([[0.0], [1.0], [1.0], [1.0]])
+    with record(tmp_path, value) as r:
+        table = compare_family(r, "scale", {"gradient_flow": LAWS["gradient_flow"]}, block=3).table.set_index("site")
+    each = np.arange(11.0) * np.sqrt(3 / 4)
+    scale = np.sqrt(np.mean(value[:, :-1] ** 2))
+    for name, level in (("q10", 0.1), ("median", 0.5), ("q90", 0.9)):
+        assert table.loc["a", name] == pytest.approx(np.quantile(each, level) / scale)
+    assert table.loc["b", "median"] == pytest.approx(1)
+
+
+def test_matrices_get_a_row_for_their_norm(run):
+    """Gradient flow predicts the first norm throughout; the record holds the same norm."""
+    with open_record(run(model={"name": "mlp", "width": 4, "depth": 2, "activation": "none"})) as r:
+        table = compare_family(r, "linear", block=9).table.set_index(["site", "law"])
+        charges = r.charges("linear")
+        assert charges.norm_sites
+        for i, site in enumerate(charges.norm_sites):
+            norm = charges.frobenius[:][:, i]
+            expected = np.sqrt(np.mean((norm - norm[0]) ** 2) / np.mean(norm**2))
+            assert table.loc[(f"{site} |Q|", "gradient_flow"), "error"] == pytest.approx(expected, rel=1e-9)
+            assert table.loc[(f"{site} |Q|", "gradient_flow"), "charges"] == 1
+            assert table.loc[(f"{site} |Q|", "discrete"), "error"] < 1e-5

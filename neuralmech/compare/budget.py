@@ -1,0 +1,172 @@
+"""What moved a charge: the exact discrete law as a ledger with one entry per cause."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from neuralmech.compare.errors import hyperparameters
+from neuralmech.laws.discrete import DiscreteBroken
+from neuralmech.laws.system import Array, Hyperparameters, Integration, Law
+from neuralmech.record import Charges, Record, RecordError
+
+PARTS = ("weight_decay", "discretisation", "symmetry_breaking", "momentum_memory")
+ORIGINS = ("memory_weight_decay", "memory_symmetry_breaking", "memory_discretisation")
+EXACT = DiscreteBroken()
+
+
+class Ledger(Law):
+    """State (Q, P_λ, P_R, P_D): the discrete law, its momentum buffer split by what filled it.
+
+    The exact law moves (Q, P) by Q ← Φ₀₀Q + Φ₀₁P + Γ_R R + Γ_D D, P ← Φ₁₀Q + Φ₁₁P + Γ'_R R + Γ'_D D. It is linear,
+    so P = P_λ + P_R + P_D with each part forced by Q, by R or by the drives alone. For plain SGD Φ₀₀ − 1 = −2ηλ,
+    Γ_R = −2η, Γ_D = η² and Φ₀₁ = −2ηβ.
+    """
+
+    name = "ledger"
+    label = heading = "ledger"
+    equation = r"P = P_\lambda + P_R + P_D"
+    source = "linearity of the discrete law"
+    inputs = EXACT.inputs
+    linear_inputs = EXACT.linear_inputs
+
+    def matrices(self, h: Hyperparameters, *, linear: bool) -> tuple[Array, Array]:
+        """Φ of shape (rows, 4, 4) and Γ of shape (rows, 4, inputs)."""
+        phi, gamma = EXACT.matrices(h, linear=linear)
+        split = np.zeros((len(h), 4, 4))
+        split[:, 0, 0], split[:, 0, 1:] = phi[:, 0, 0], phi[:, 0, 1, None]
+        split[:, 1, 0] = phi[:, 1, 0]
+        for part in (1, 2, 3):
+            split[:, part, part] = phi[:, 1, 1]
+        forcing = np.zeros((len(h), 4, gamma.shape[2]))
+        forcing[:, 0] = gamma[:, 0]
+        forcing[:, 2, 0] = gamma[:, 1, 0]  # R
+        forcing[:, 3, 1:] = gamma[:, 1, 1:]  # D, and uᵀSb under Nesterov
+        return split, forcing
+
+    def initial(self, value: Array, inputs: Array, h: Hyperparameters, *, linear: bool) -> Array:
+        """(Q₀, 0, 0, 0): the momentum buffer is empty."""
+        return np.stack([value, *[np.zeros_like(value)] * 3])
+
+
+@dataclass(frozen=True)
+class Motion:
+    """One family's motion over a run, each array of shape (charges,).
+
+    Attributes
+    ----------
+    measured
+        Q at the last row − Q at the first.
+    parts
+        Cause → its share of the motion, `PARTS`; momentum memory is the sum of its `ORIGINS`, given besides.
+    """
+
+    measured: Array
+    parts: dict[str, Array]
+
+    @property
+    def closure(self) -> Array:
+        """What the parts leave: the rounding of the parameters."""
+        return self.measured - sum(self.parts[name] for name in PARTS)
+
+
+def motion(record: Record, family: str, block: int = 1024) -> Motion:
+    """Split the motion of each charge of a family by cause.
+
+    One step of SGD moves a charge by Q_{k+1} − Q_k = −2η θᵀSu + η²D with θᵀSu = (1−δ)(λQ + R) + βP (and
+    Nesterov's combination of the same), so over a run
+
+    - weight decay is −Σ 2η(1−δ)λQ_k, what the present charge loses at once;
+    - discretisation is Σ η²D_k, the kinetic breaking of the symmetry by steps of finite length;
+    - symmetry breaking is −Σ 2η(1−δ)R_k, explicit: the gradient is not orthogonal to the generator;
+    - momentum memory is −Σ 2ηβP_k, the same three causes in earlier steps, carried here by the buffer. Its
+      origins P_λ, P_R and P_D follow from linearity. For slow charges an origin sums to β/(1−β) times its
+      instantaneous part (the drive: 2β/(1−β)), which gives the flow's 2λ/(1−β) and η(1+β)/(1−β).
+
+    Q_k here is the discrete law's: the measured charges enter at the first row only, so `Motion.closure` tests
+    the account. A linear charge has 1 in place of 2 and no drive.
+
+    Raises
+    ------
+    RecordError
+        If the record has no rows or lacks a signal.
+    """
+    if record.rows == 0:
+        raise RecordError(f"{record.path} holds no committed rows; train for at least one block")
+    charges = record.charges(family)
+    linear = charges.is_linear
+    signals = EXACT.signals(linear=linear, nesterov=bool(record.steps(0, 1)["nesterov"][0]))
+    missing = [s for s in signals if s not in charges.signals]
+    if missing:
+        raise RecordError(f"the record lacks the signal {missing[0]} that the budget needs; train again")
+    ledger = Integration(Ledger(), linear=linear)
+    first, last = charges.value[0], charges.value[record.rows - 1]
+    sums = {name: np.zeros(len(charges)) for name in (*PARTS[:3], *ORIGINS)}
+    for rows in record.blocks(block):
+        h = hyperparameters(record, rows)
+        inputs = np.empty((len(h), len(signals), len(charges)))
+        for i, signal in enumerate(signals):
+            inputs[:, i] = getattr(charges, signal)[rows]
+        states = ledger.states(h, first, inputs)
+        steps = min(rows.stop, record.rows - 1) - rows.start  # the last row's step is not in the record
+        _add(sums, h[:steps], states[:steps], inputs[:steps], linear=linear)
+    sums["momentum_memory"] = np.sum([sums[name] for name in ORIGINS], axis=0)
+    return Motion(last - first, sums)
+
+
+def _add(sums: dict[str, Array], h: Hyperparameters, states: Array, inputs: Array, *, linear: bool) -> None:
+    phi, gamma = EXACT.matrices(h, linear=linear)
+    weights, memory = phi[:, 0, 0] - 1, phi[:, 0, 1]
+    sums["weight_decay"] += weights @ states[:, 0]
+    sums["symmetry_breaking"] += gamma[:, 0, 0] @ inputs[:, 0]
+    for i in range(1, inputs.shape[1]):
+        sums["discretisation"] += gamma[:, 0, i] @ inputs[:, i]
+    for i, origin in enumerate(ORIGINS, start=1):
+        sums[origin] += memory @ states[:, i]
+
+
+def budget_table(record: Record, family: str, block: int = 1024) -> pd.DataFrame:
+    """One row per site: the motion of its charges, summed, and what caused it.
+
+    ``moved`` = Σ_c |ΔQ_c| is the scale: ``share_…`` are the parts relative to it, and ``closure_error`` =
+    Σ_c |closure_c| / moved says how well the account closes, without cancellation between charges. Of a
+    matrix-valued charge the diagonal counts: its sum, the trace, does not depend on the basis.
+    """
+    charges = record.charges(family)
+    found = motion(record, family, block)
+    per_charge = {
+        "motion": found.measured,
+        **{name: found.parts[name] for name in PARTS},
+        "closure": found.closure,
+        **{name: found.parts[name] for name in ORIGINS},
+        "moved": np.abs(found.measured),
+        "closure_error": np.abs(found.closure),
+    }
+    frame = pd.DataFrame({"site": charges.index["site"], "charges": 1, **per_charge})[_summed(charges)]
+    table = frame.groupby("site", sort=False).sum().reset_index()
+    table.insert(0, "family", family)
+    table.insert(3, "steps", record.rows)
+    moved = table["moved"].where(table["moved"] > 0)
+    table["closure_error"] /= moved
+    for name in (*PARTS, "closure"):
+        table[f"share_{name}"] = table[name] / moved
+    return table.assign(reason="")
+
+
+def no_budget(table: pd.DataFrame, reason: str) -> pd.DataFrame:
+    """Rows of a budget that cannot be drawn up, for the sites of a comparison table: NaN and the reason."""
+    columns = ["family", "site", "charges", "steps"]
+    rows = table.loc[~table["site"].str.endswith(" |Q|"), columns].drop_duplicates(ignore_index=True)
+    numbers = ["motion", *PARTS, "closure", *ORIGINS, "moved", "closure_error"]
+    shares = [f"share_{name}" for name in (*PARTS, "closure")]
+    return rows.assign(**dict.fromkeys([*numbers, *shares], np.nan), reason=reason)
+
+
+def _summed(charges: Charges) -> NDArray[np.bool_]:
+    index = charges.index
+    if "partner" not in index:
+        return np.ones(len(index), dtype=bool)
+    return (index["channel"] == index["partner"]).to_numpy()

@@ -1,0 +1,49 @@
+"""Which figures an analysis gets, each as PNG and PDF."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from neuralmech.compare.analysis import Analysis
+from neuralmech.compare.plots import family_figure
+from neuralmech.compare.plots_budget import budget_figure, budget_title
+from neuralmech.compare.plots_sweep import sweep_figure, swept_numbers
+
+MAX_BUDGETS = 12
+
+
+def save_figures(folder: Path, analysis: Analysis) -> list[Path]:
+    """Draw everything into `folder`; returns the files, PNG before PDF."""
+    files = []
+    for name, figure in _figures(analysis):
+        for suffix in ("png", "pdf"):
+            files.append(folder / f"{name}.{suffix}")
+            # Without a date the same analysis gives the same bytes.
+            metadata = {"CreationDate": None} if suffix == "pdf" else None
+            figure.savefig(files[-1], dpi=150, metadata=metadata)
+    return files
+
+
+def _figures(analysis: Analysis) -> Iterator[tuple[str, Figure]]:
+    families = dict.fromkeys(family for panel in analysis.panels for family in panel.curves)
+    for family in families:
+        panels = [(p.title, p.curves[family]) for p in analysis.panels if family in p.curves]
+        yield family, family_figure(family, panels)
+    budgets = _budgets(analysis)
+    if budgets:
+        yield "budget", budget_figure(budgets)
+    for key in swept_numbers(analysis.comparison, analysis.keys):
+        # Only what distinguishes runs may stand beside the measures.
+        yield f"error_{key.replace('.', '_')}", sweep_figure(analysis.comparison, key)
+
+
+def _budgets(analysis: Analysis) -> list[tuple[str, pd.DataFrame]]:
+    """The budgets that could be drawn up, family by family, of the runs that the other figures show."""
+    families = dict.fromkeys(family for panel in analysis.panels for family in panel.budgets)
+    drawn = [(f, panel) for f in families for panel in analysis.panels if f in panel.budgets]
+    tables = [(budget_title(f, panel.title), panel.budgets[f].dropna(subset=["motion"])) for f, panel in drawn]
+    return [(title, table) for title, table in tables if len(table)][:MAX_BUDGETS]

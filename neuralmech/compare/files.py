@@ -1,0 +1,114 @@
+"""Write an analysis into ``analysis/``: tables, figures and the report, all of them or none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from neuralmech.compare.analysis import Analysis, Options, compare_runs
+from neuralmech.compare.formats import latex, markdown
+from neuralmech.compare.runs import find_runs
+from neuralmech.compare.tables import (
+    MEASURES,
+    QUANTILES,
+    Sheet,
+    budget_sheet,
+    comparison_sheets,
+    run_sheet,
+    seed_sheet,
+)
+from neuralmech.errors import UserError
+
+
+def analyze_folder(folder: Path, chosen: Options | None = None) -> Analysis:
+    """Analyse a run or multirun folder and write ``analysis/`` into it.
+
+    Raises
+    ------
+    RecordError
+        If there is no readable record.
+    UserError
+        If the folder cannot be written.
+    """
+    chosen = chosen or Options()
+    return publish(compare_runs(find_runs(folder, live=chosen.live), chosen), chosen)
+
+
+def publish(analysis: Analysis, chosen: Options) -> Analysis:
+    """Write the files of an analysis and name them in it."""
+    files = _replace(analysis.folder / "analysis", lambda scratch: _write(scratch, analysis, chosen))
+    return replace(analysis, files=tuple(files))
+
+
+def _replace(folder: Path, write: Callable[[Path], list[Path]]) -> list[Path]:
+    """Let `write` fill a scratch folder, then move its files into `folder`: all of them, or none."""
+    if folder.is_symlink():
+        raise UserError(f"{folder} is a link to another place; remove it")
+    try:
+        with TemporaryDirectory(dir=folder.parent, prefix=".analysis-") as scratch:
+            files = write(Path(scratch))
+            folder.mkdir(exist_ok=True)
+            targets = [folder / file.name for file in files]
+            blocked = [target for target in targets if target.is_dir()]
+            if blocked:
+                raise UserError(f"{blocked[0]} is in the way; remove it")
+            for file, target in zip(files, targets, strict=True):
+                file.replace(target)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written ({error.strerror}); make it writable or copy the run") from None
+    return targets
+
+
+def _write(folder: Path, analysis: Analysis, chosen: Options) -> list[Path]:
+    sheets = sheets_of(analysis)
+    files = _tables(folder, analysis, sheets)
+    figures: list[Path] = []
+    if chosen.figures:
+        from neuralmech.compare.figures import save_figures  # matplotlib only when it draws
+
+        figures = save_figures(folder, analysis)
+    if chosen.report:
+        from neuralmech.compare.report import report
+
+        images = [path for path in figures if path.suffix == ".png"]
+        refresh = chosen.every if chosen.live and analysis.is_running else None
+        path = folder / "report.html"
+        path.write_text(report(analysis, sheets, images, refresh), encoding="utf-8")
+        files.append(path)
+    return files + figures
+
+
+def sheets_of(analysis: Analysis) -> list[Sheet]:
+    """The tables of the documents, in order."""
+    sheets = comparison_sheets(analysis.comparison, analysis.keys)
+    sheets.append(budget_sheet(analysis.budget, analysis.keys))
+    if len(analysis.seeds):
+        sheets.append(seed_sheet(analysis.seeds))
+    return [*sheets, run_sheet(analysis.runs)]
+
+
+def _tables(folder: Path, analysis: Analysis, sheets: list[Sheet]) -> list[Path]:
+    columns = ["family", "site", "law", "charges", "steps", *MEASURES, *QUANTILES, "reason", *analysis.keys]
+    own = [c for c in analysis.budget.columns if c not in analysis.keys]
+    frames = {
+        "comparison": analysis.comparison[columns],
+        "budget": analysis.budget[[*own, *analysis.keys]],
+        "runs": analysis.runs,
+    }
+    documents = {"comparison": [s for s in sheets if s.name not in ("budget", "seeds")]}
+    documents["budget"] = [s for s in sheets if s.name == "budget"]
+    if len(analysis.seeds):
+        frames["comparison_seeds"] = analysis.seeds
+        documents["comparison_seeds"] = [s for s in sheets if s.name == "seeds"]
+    files = []
+    for name, frame in frames.items():
+        files.append(folder / f"{name}.csv")
+        frame.to_csv(files[-1], index=False)
+    for name, chosen in documents.items():
+        title = f"Theory against measurement: {analysis.folder.name}"
+        for suffix, text in (("md", markdown(chosen, title, analysis.notes)), ("tex", latex(chosen, title))):
+            files.append(folder / f"{name}.{suffix}")
+            files[-1].write_text(text, encoding="utf-8")
+    return files

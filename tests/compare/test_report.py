@@ -1,0 +1,105 @@
+"""The report in a real browser: it fits a phone and a desk, runs offline, sorts, and shows markup as text."""
+
+import json
+import re
+import shutil
+import subprocess
+from html import unescape
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import yaml
+from matplotlib.image import imread
+
+from neuralmech.compare.analysis import Options
+from neuralmech.compare.files import analyze_folder
+
+EVIL = "<script>document.title='pwned'</script><img src=x onerror=\"document.title='pwned'\">$\\frac{&|"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+CHROMIUM = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage",
+    "--allow-file-access-from-files",
+)  # fmt: skip
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason=f"no browser: none of {', '.join(BROWSERS)} is installed")
+
+
+def browse(tmp_path, page, *flags):
+    command = [CHROMIUM, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", *flags, page.as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+
+
+@pytest.fixture
+def folder(run):
+    """A run whose site names, configuration and attributes are HTML."""
+    folder = run(model={"name": "mlp", "width": 6, "norm": "batch"}, optim={"lr": 0.1, "momentum": 0.9})
+    with h5py.File(folder / "record.h5", "a") as file:
+        for group in file["charges"].values():
+            index = group["index"][:]
+            index["site"][:3] = EVIL.encode()
+            group["index"][...] = index
+        config = yaml.safe_load(file.attrs["config"])
+        file.attrs["config"] = yaml.safe_dump({**config, EVIL: {"text": EVIL}})
+        file.attrs["device"] = EVIL
+        file.attrs["status"] = EVIL
+        file.attrs["versions"] = json.dumps({EVIL: EVIL})
+    analyze_folder(folder, Options())
+    return folder
+
+
+def test_everything_from_the_record_is_escaped(folder):
+    page = (folder / "analysis/report.html").read_text()
+    assert page.count("<script>") == 1  # our own
+    assert "<img src=x" not in page
+    assert "&lt;script&gt;document.title=" in page
+    outside = re.findall(
+        r'(?:src|href)="(?!data:|#)[^"]*"|url\(|@import|https?://', unescape(re.sub("&lt;.*?&gt;", "", page))
+    )
+    assert outside == []  # nothing is fetched
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page_fits(folder, tmp_path, width):
+    """A window cannot be as narrow as a phone, a frame can; it reports its own widths in the title."""
+    page = folder / "analysis/report.html"
+    frame = tmp_path / "frame.html"
+    frame.write_text(
+        f'<body style="margin:0"><iframe src="{page.as_uri()}" style="border:0;width:{width}px;height:1600px" '
+        'onload="const d=contentDocument; document.body.dataset.found=JSON.stringify({'
+        "scroll:d.documentElement.scrollWidth, width:contentWindow.innerWidth, title:d.title,"
+        "wide:[...d.querySelectorAll('.scroll')].filter(b=>b.scrollWidth>b.clientWidth).length,"
+        "images:[...d.images].filter(i=>!i.complete||!i.naturalWidth).length, count:d.images.length,"
+        "first:(()=>{const t=d.querySelector('#error table'), b=t.querySelectorAll('th button');"
+        "const n=[...t.tHead.rows[0].cells].findIndex(c=>c.textContent==='gradient_flow');"
+        "const read=()=>[...t.tBodies[0].rows].map(r=>Number(r.cells[n].dataset.value));"
+        "b[n].click(); const up=read(); b[n].click(); return [up, read()]})()"
+        '})"></iframe>'
+    )
+    shot = tmp_path / f"{width}.png"
+    browse(tmp_path, frame, f"--screenshot={shot}", f"--window-size={max(width, 500)},1600")
+    pixels = imread(shot)
+    assert pixels.shape[:2] == (1600, max(width, 500))
+    assert len(np.unique(pixels[:, :width].reshape(-1, pixels.shape[2]), axis=0)) > 20  # not a blank page
+    html = browse(tmp_path, frame, "--dump-dom", f"--window-size={max(width, 500)},1600")
+    found = json.loads(unescape(re.search(r'data-found="([^"]*)"', html)[1]))
+    assert found["width"] == width
+    assert found["scroll"] <= width
+    assert "pwned" not in found["title"]
+    assert found["count"] > 8
+    assert found["images"] == 0  # all figures and equations are drawn
+    assert found["wide"] > 0 or width > 1000  # wide tables scroll inside their boxes
+    up, down = found["first"]
+    assert up == sorted(up)
+    assert down == sorted(up, reverse=True)
+    assert len(set(up)) > 1
+
+
+def test_the_page_is_one_file(folder, tmp_path):
+    """Moved elsewhere, alone, it is the same page: all it needs is inside."""
+    page = Path(shutil.copy(folder / "analysis/report.html", tmp_path / "alone.html"))
+    pictures = list((folder / "analysis").glob("*.png"))
+    assert page.read_text().count("data:image/png;base64,") == len(pictures) > 0

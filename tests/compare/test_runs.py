@@ -1,0 +1,158 @@
+"""Sweeps with jobs that failed or have not begun; runs that are still being written."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import neuralmech
+from neuralmech.compare.analysis import Options, compare_runs
+from neuralmech.compare.live import follow
+from neuralmech.compare.runs import CUT_OFF, PATIENCE_SECONDS, find_runs
+from neuralmech.errors import UserError
+from neuralmech.record import FAILURE_FILE, RecordError, RecordWriter
+from neuralmech.record.schema import SIGNALS, STEP_COLUMNS
+from neuralmech.record.writer import FamilyLayout
+
+LAYOUT = {"scale": FamilyLayout(["a", "a"], [0, 1], SIGNALS, linear=False)}
+
+
+def rows(start, count):
+    steps = {n: np.zeros(count, dtype=d) for n, d in STEP_COLUMNS.items()}
+    steps["step"] = np.arange(start, start + count)
+    steps["lr"], steps["time"] = np.full(count, 0.1), 0.1 * steps["step"]
+    value = np.exp(-0.01 * steps["step"])[:, None] * np.ones((1, 2))
+    return steps, {"scale": {s: value if s == "value" else 0 * value for s in SIGNALS}}
+
+
+def job(folder, config, status="complete", count=20):
+    (folder / ".hydra").mkdir(parents=True)
+    (folder / ".hydra/config.yaml").write_text(config)
+    writer = RecordWriter(folder, {"config": config}, LAYOUT, 10)
+    if count:
+        writer.append(*rows(0, count))
+    writer.close(status)
+
+
+def config(lr, seed):
+    return f"optim: {{lr: {lr}, momentum: 0.9}}\nseed: {seed}\n"
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """Two seeds at one learning rate, and every way to fail at another."""
+    job(tmp_path / "0", config(0.1, 0))
+    job(tmp_path / "1", config(0.1, 1), status="not finite at step 20")
+    job(tmp_path / "2", config(1.0, 0), count=0, status="not finite at step 0")
+    for name in ("3", "4"):
+        (tmp_path / name / ".hydra").mkdir(parents=True)
+        (tmp_path / name / ".hydra/config.yaml").write_text(config(-1, int(name)).replace("}", "}\nextra: 5", 1))
+    (tmp_path / "3" / FAILURE_FILE).write_text("optim.lr=-1 must be positive\n")
+    job(tmp_path / "5", config(0.1, 2), status="running")  # and nobody writes it
+    return tmp_path
+
+
+def test_every_job_is_named_with_its_keys_status_and_reason(sweep):
+    found = compare_runs(find_runs(sweep), Options())
+    runs = found.runs.set_index("job")
+    assert found.keys == ("optim.lr", "seed")  # `extra` is no key of a run that was analysed
+    assert runs["optim.lr"].tolist() == [0.1, 0.1, 1.0, -1, -1, 0.1]
+    assert runs["status"].tolist() == ["complete", "not finite at step 20", "failed", "failed", "waiting", CUT_OFF]
+    assert runs.loc["2", "reason"] == "not finite at step 0"
+    assert runs.loc["3", "reason"] == "optim.lr=-1 must be positive"
+    assert set(found.comparison["seed"]) == {0, 1, 2}
+    assert (found.seeds["seeds"] == 3).all()
+    assert (found.seeds["std"].dropna() < 1e-15).all()  # the three records are the same
+    assert "job 3 failed: optim.lr=-1 must be positive" in found.notes
+    assert any(note.startswith("job 4 has nothing to show") for note in found.notes)
+    assert found.is_running  # job 4 was made a moment ago
+
+
+def test_a_job_that_never_began_is_given_up(sweep, monkeypatch):
+    monkeypatch.setattr("time.time", lambda now=time.time: now() + PATIENCE_SECONDS)
+    found = find_runs(sweep)
+    assert not found.is_running
+    assert "killed, or crashed" in found.jobs[4].reason
+
+
+def test_integers_and_floats_are_one_value(tmp_path):
+    """lr=1 on the command line of a failed job is the others' 1.0, no difference."""
+    job(tmp_path / "0", config(1.0, 0))
+    job(tmp_path / "1", config(1.0, 1))
+    (tmp_path / "2/.hydra").mkdir(parents=True)
+    (tmp_path / "2/.hydra/config.yaml").write_text(config(1, 2))
+    assert compare_runs(find_runs(tmp_path), Options()).keys == ("seed",)
+
+
+WRITE = """
+import sys, time
+sys.path.insert(0, sys.argv[2])
+from pathlib import Path
+from live_rows import LAYOUT, rows
+from neuralmech.record import RecordWriter
+writer = RecordWriter(Path(sys.argv[1]), {"config": ""}, LAYOUT, 10)
+print("open", flush=True)
+time.sleep(0.2)
+for k in range(5):
+    writer.append(*rows(10 * k, 10))
+    while not Path(sys.argv[2], f"seen{10 * k + 10}").exists():
+        time.sleep(0.02)
+writer.close()
+"""
+
+
+def test_a_run_is_followed_to_its_end(tmp_path):
+    """From before its first committed row: the tables grow, and the last ones are those of the whole run."""
+    (tmp_path / "live_rows.py").write_text(Path(__file__).read_text().partition("def job(")[0])
+    folder = tmp_path / "run"
+    folder.mkdir()
+    child = subprocess.Popen(
+        [sys.executable, "-c", WRITE, str(folder), str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "open\n"
+        shown = []
+        page = folder / "analysis/report.html"
+
+        def show(found):
+            (tmp_path / f"seen{found.runs['steps'].iloc[0]}").touch()  # then the writer goes on
+            shown.append(
+                (int(found.runs["steps"].iloc[0]), found.is_running, 'http-equiv="refresh"' in page.read_text())
+            )
+
+        last = follow(folder, Options(live=True, figures=False, every=0.1), show)
+    finally:
+        child.kill()
+        child.wait()
+        child.stdout.close()
+    steps = [n for n, *_ in shown]
+    assert list(dict.fromkeys(steps)) == [10, 20, 30, 40, 50]
+    assert shown[0][1:] == (True, True)
+    assert shown[-1] == (50, False, False)
+    whole = compare_runs(find_runs(folder), Options())
+    pd.testing.assert_frame_equal(last.comparison, whole.comparison)
+
+
+def test_following_a_run_that_left_nothing_ends(tmp_path):
+    job(tmp_path, config(0.1, 0), count=0, status="not finite at step 0")
+    with pytest.raises(RecordError, match="holds no rows"):
+        follow(tmp_path, Options(live=True, every=0.01), print)
+
+
+def test_a_notebook_gets_tables_and_no_files(sweep):
+    found = neuralmech.analyze(sweep, laws=["gradient_flow"])
+    assert set(found.comparison["law"]) == {"gradient_flow"}
+    assert len(found.budget) == 3
+    assert len(found.seeds) == 1
+    assert not (sweep / "analysis").exists()
+    with pytest.raises(UserError, match="laws=nope is unknown"):
+        neuralmech.analyze(sweep, laws=["nope"])
+    with pytest.raises(UserError, match="colour is no option"):
+        neuralmech.analyze(sweep, colour="red")
+    with neuralmech.load(sweep / "0") as record:
+        assert record.rows == 20
