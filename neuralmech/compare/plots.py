@@ -57,7 +57,7 @@ def family_figure(family: str, panels: Sequence[tuple[str, Curves]]) -> Figure:
         for column, (title, curves) in enumerate(panels):
             _charges(axes[0, column], curves)
             _errors(axes[1, column], curves)
-            axes[0, column].set_title(title, fontsize=9)
+            axes[0, column].set_title(title, fontsize=9, parse_math=False)
             axes[1, column].set_xlabel("step")
         axes[0, 0].set_ylabel(f"{family} charge {FORMS.get(family, '')}")
         axes[1, 0].set_ylabel("relative error")

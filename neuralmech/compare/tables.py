@@ -46,13 +46,18 @@ def markdown(table: pd.DataFrame, keys: Sequence[str], title: str, notes: Sequen
     ):
         parts.append(f"## {measure}\n\n{meaning}.\n\n{_grid(wide(table, keys, measure))}")
     if notes:
-        parts.append("## Notes\n\n" + "\n".join(f"- {note}" for note in notes))
+        parts.append("## Notes\n\n" + "\n".join(f"- {_text(note)}" for note in notes))
     return "\n\n".join(parts) + "\n"
+
+
+def _text(cell: str) -> str:
+    """Markdown may contain HTML; a name may not."""
+    return cell.replace("&", "&amp;").replace("<", "&lt;")
 
 
 def _grid(frame: pd.DataFrame) -> str:
     def line(cells: Sequence[object]) -> str:
-        return "| " + " | ".join(number(c).replace("|", r"\|") for c in cells) + " |"
+        return "| " + " | ".join(_text(number(c)).replace("|", r"\|") for c in cells) + " |"
 
     head = [line(list(frame.columns)), "|" + " --- |" * len(frame.columns)]
     return "\n".join([*head, *(line(list(row)) for row in frame.itertuples(index=False))])
