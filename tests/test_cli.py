@@ -322,3 +322,52 @@ def test_a_transformer_on_tokens(command, tmp_path, more):
     exact = table[table["law"] == "discrete_broken"]
     assert {"translation", "rescale"} <= set(exact["family"])
     assert exact["error"].max() < 1e-12
+
+
+def test_what_does_not_go_with_resume_is_one_line(command, tmp_path):
+    command("train", *SMALL, "hydra.run.dir=run")
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    for words, message in [
+        (["resume=run", "optim.lr=3", "seed=1"], r"optim.lr .the run has 0.1., seed .the run has 0."),
+        (["resume=run", "train.steps=10"], "train.steps=10 is less than the run's 30; it may only grow"),
+        (["resume=nowhere"], "nowhere holds no record"),
+        (["resume=run", "--multirun"], "--multirun does not go with resume="),
+        (["resume=run", "hydra.run.dir=other"], "hydra.run.dir does not go with resume="),
+        (["resume=run", "experiment=first_light"], "experiment does not go with resume="),
+        (["resume=run", "optim={lr:"], "no viable alternative|mismatched|extraneous"),
+    ]:
+        code, out, err = command("train", *words)
+        assert (code, out) == (2, "")
+        assert len(err.splitlines()) == 1
+        assert re.search(message, err), err
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+    code, out, err = command("train", "resume=run", "train.steps=40", "train.checkpoint.keep=null")
+    assert (code, err) == (0, "")
+    assert "40 steps recorded" in out
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+
+
+def test_code_in_a_record_runs_only_if_the_user_names_it(command, tmp_path):
+    (tmp_path / "bomb.py").write_text("open('ran', 'w').close()\n" + OWN)
+    own = ["model=custom", "model._target_=bomb.MyNet", "+model.width=7"]
+    assert command("train", *own, "train.steps=20", "device=cpu", "hydra.run.dir=run")[0] == 0
+    (tmp_path / "ran").unlink()
+    del sys.modules["bomb"]
+    for words in (["verify", "run"], ["train", "resume=run"], ["analyze", "run", "figures=false"]):
+        command(*words)
+        assert not (tmp_path / "ran").exists()
+    with h5py.File(tmp_path / "run/record.h5", "a") as f:
+        f.attrs["config"] = "model:\n  _target_: bomb.MyNet\n  name: mlp\n"
+    for words in (["verify", "run"], ["train", "resume=run"], ["verify", "run", *own[:2]]):
+        code, _, err = command(*words)
+        assert (code, "is no plain value" in err) == (2, True)
+        assert not (tmp_path / "ran").exists()
+
+
+def test_a_users_own_model_is_verified_and_resumed_when_named(command, tmp_path):
+    (tmp_path / "named_net.py").write_text(OWN)
+    own = ["model=custom", "model._target_=named_net.MyNet"]
+    command("train", *own, "+model.width=7", "train.steps=20", "device=cpu", "hydra.run.dir=run")
+    assert command("verify", "run", *own)[0] == 0
+    code, out, _ = command("train", "resume=run", *own, "train.steps=30")
+    assert (code, "30 steps recorded" in out) == (0, True)

@@ -21,7 +21,7 @@ class Discrete(Law):
 
     name = "discrete"
     label = "discrete"
-    heading = "discrete"
+    heading = "disc."
     equation = r"Q_{k+1} = Q_k - 2\eta\tilde P_k + \eta^2 D_k,\quad \tilde P_k = \beta P_k + (1-\delta)\lambda Q_k"
     source = "exact algebra of the SGD update"
     inputs = ("drive_update", "drive_buffer")
@@ -47,7 +47,7 @@ class DiscreteBroken(Discrete):
 
     name = "discrete_broken"
     label = "discrete + residual"
-    heading = "discrete\n+ R"
+    heading = "disc.\n+ R"
     equation = r"\tilde P_k = \beta P_k + (1-\delta)(\lambda Q_k + R_k)"
     source = "exact algebra of the SGD update"
     inputs = ("residual", "drive_update", "drive_buffer")

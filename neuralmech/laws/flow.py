@@ -16,7 +16,7 @@ class GradientFlow(Law):
 
     name = "gradient_flow"
     label = "gradient flow"
-    heading = "gradient\nflow"
+    heading = "grad.\nflow"
     equation = r"\dot Q = 0"
     source = "Kunin et al. 2021 (Neural Mechanics), section 4; Gluch & Urbanke 2021"
 
@@ -34,7 +34,7 @@ class WeightDecay(Law):
 
     name = "weight_decay"
     label = "weight decay"
-    heading = "weight\ndecay"
+    heading = "decay"
     equation = r"(1-\beta)\,\dot Q = -2\lambda Q"
     source = "Kunin et al. 2021 (Neural Mechanics), section 5"
 
@@ -77,7 +77,7 @@ class ModifiedFlow(Law):
 
     name = "modified_flow"
     label = "modified flow"
-    heading = "modified\nflow"
+    heading = "mod.\nflow"
     equation = r"\tfrac{\eta}{2}(1+\beta)\,\ddot Q + (1-\beta)\,\dot Q + 2\lambda Q = \eta(1+\beta)\,D"
     source = "Kunin et al. 2021 (Neural Mechanics), section 6 and the momentum appendix"
     inputs = ("drive_update", "drive_buffer")

@@ -16,7 +16,7 @@ class ModifiedLoss(Law):
 
     name = "modified_loss"
     label = "modified loss"
-    heading = "modified\nloss"
+    heading = "mod.\nloss"
     equation = r"\dot Q = -(2\lambda + \eta\lambda^2)\,Q + \eta\,G"
     source = "Kunin et al. 2021 (Neural Mechanics), section 5 (modified loss) with the Hessian constraint of section 3"
     inputs = ("drive_gradient",)

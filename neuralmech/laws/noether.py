@@ -19,7 +19,7 @@ class Noether(Law):
 
     name = "noether"
     label = "Noether learning dynamics"
-    heading = "Noether"
+    heading = "NLD"
     equation = r"(1-\beta)\,\frac{d}{dt}Q^2 = -4\lambda Q^2 + 2\eta(1+\beta)\,\hat D,\quad \hat D = D\,Q"
     source = "Tanaka & Kunin 2021 (Noether's Learning Dynamics)"
     inputs = ("unit_drive",)

@@ -21,7 +21,7 @@ class Stochastic(Law):
 
     name = "stochastic"
     label = "stochastic drive"
-    heading = "stoch-\nastic"
+    heading = "stoch."
     equation = r"\dot Q = -(2\lambda + \eta\lambda^2)\,Q + \eta\,(\bar G + \mathrm{tr}(S\Sigma)/B)"
     source = "Kunin et al. 2021 (Neural Mechanics), section 5 (stochasticity)"
     inputs = ("gradient_mean", "gradient_noise")

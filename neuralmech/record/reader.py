@@ -286,12 +286,22 @@ def _check_content(file: h5py.File) -> None:
     charges = _group(file, "charges")
     for family in charges:
         check_name(family)
+        _check_form(_group(charges, family))
         _check_family(_group(charges, family), committed)
-    str(file.attrs.get("config", ""))  # can be read
+    for name in ("config", "status", "versions"):
+        if not isinstance(file.attrs.get(name, ""), str):
+            raise ValueError(f"{name} is no text")
+
+
+def _check_form(group: h5py.Group) -> None:
+    if not isinstance(group.attrs.get("form", ""), str):
+        raise ValueError(f"{group.name} has a form that is no text")
 
 
 def _check_family(group: h5py.Group, committed: int) -> None:
-    columns = {True: 0}
+    if "index" not in group:
+        raise ValueError(f"{group.name} has no index")
+    columns = {True: 0, False: 0}
     for name in sorted(group, key=lambda k: not k.endswith("index")):  # the indices first
         check_name(name)
         check_link(group, name)

@@ -131,7 +131,7 @@ class RecordWriter:
 
     def _open(self, path: Path) -> None:
         # New datasets index their chunks by an array that only grows; a B-tree's nodes would be split in place.
-        self._file = h5py.File(path, "r+", libver=("v110", "v110"))
+        self._file = h5py.File(path, "r+", libver=("v110", "v110"), rdcc_nbytes=0)  # whole chunks need no cache
         self._fd = self._file.id.get_vfd_handle()
         self.rows = self._whole = self._evaluations = 0
         self._waiting: list[Rows] = []  # none or one

@@ -2,15 +2,15 @@
 
 import numpy as np
 import pytest
-import torch
 
 from conftest import config
 from neuralmech.errors import RunError, UserError
 from neuralmech.record import open_record
 from neuralmech.train import loop
-from neuralmech.train.checkpoint import checkpoints, path_of, read_checkpoint
+from neuralmech.train.checkpoint import checkpoints, path_of
 from neuralmech.train.interrupt import Interrupted
 from neuralmech.train.loop import resume, train
+from train_twins import assert_twins, contents
 
 OPTIONS = {
     "optim": {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01, "schedule": {"name": "cosine", "warmup": 5}},
@@ -24,29 +24,6 @@ from torch import nn
 def net():
     return nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 3))
 """
-
-
-def contents(folder):
-    with open_record(folder) as r:
-        out = {f"steps/{k}": v for k, v in r.steps().items()}
-        for family in r.families:
-            charges = r.charges(family)
-            out |= {f"{family}/{s}": getattr(charges, s)[:] for s in charges.signals}
-            if charges.norm_sites:
-                out[f"{family}/frobenius"] = charges.frobenius[:]
-        return out | {f"evaluation/{k}": v.to_numpy() for k, v in r.evaluation().items()} | {"status": r.status}
-
-
-def parameters(folder, step):
-    return read_checkpoint(path_of(folder / "checkpoints", step))["model"]
-
-
-def assert_twins(first, second, step):
-    a, b = contents(first), contents(second)
-    assert a.keys() == b.keys()
-    assert [k for k in a if not np.array_equal(a[k], b[k])] == []
-    p, q = parameters(first, step), parameters(second, step)
-    assert [k for k in p if not torch.equal(p[k], q[k])] == []
 
 
 def stop_at(monkeypatch, step, error=SystemExit):
@@ -180,9 +157,11 @@ def damage(path, where=0.5, length=16):
     path.write_bytes(data)
 
 
-@pytest.mark.parametrize(
-    "spoil", [damage, lambda p: p.write_bytes(p.read_bytes()[:-500]), lambda p: p.write_bytes(b"")]
-)
+def shorten(path):
+    path.write_bytes(path.read_bytes()[:-500])
+
+
+@pytest.mark.parametrize("spoil", [damage, shorten, lambda path: path.write_bytes(b"")])
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(run, tmp_path, monkeypatch, capsys, spoil):
     folder = stopped(tmp_path, monkeypatch, 33, OPTIONS)
     spoil(folder / "checkpoints/step-00000030.pt")

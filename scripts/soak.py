@@ -1,0 +1,61 @@
+"""Train a tiny model for long and watch memory and step time: python scripts/soak.py [steps] [parts]."""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+import tempfile
+from itertools import pairwise
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+from neuralmech.config import resolve
+from neuralmech.train import loop
+
+RAW = {
+    "model": {"name": "mlp", "width": 6, "depth": 2},
+    "data": {"name": "synthetic", "shape": [5], "classes": 3, "size": 64, "batch_size": 8},
+    "optim": {"lr": 0.01, "momentum": 0.9},
+    "track": {},
+    "device": "cpu",
+}
+
+
+def resident() -> float:
+    """Memory that the process holds now, in MB."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096 / 1e6
+
+
+def soak(steps: int, parts: int = 20) -> dict[str, list[float]]:
+    """Memory (MB) at the end of each part of a run, and the median time of its steps (µs)."""
+    train = {"steps": steps, "eval_every": steps // parts, "checkpoint": {"every": steps // parts, "minutes": 0}}
+    memory, times, clock = [], [], []
+    take = loop._step
+
+    def step(run: loop.Run) -> None:
+        clock.append(perf_counter())
+        take(run)
+        if run.step % (steps // parts) == 0:
+            gc.collect()
+            memory.append(resident())
+            times.append(1e6 * float(np.median([b - a for a, b in pairwise(clock)])))
+            clock.clear()
+
+    loop._step = step
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            loop.train(resolve({**RAW, "train": train}), Path(folder))
+    finally:
+        loop._step = take
+    return {"memory_mb": memory, "step_us": times}
+
+
+if __name__ == "__main__":
+    words = [int(word) for word in sys.argv[1:]]
+    found = soak(words[0] if words else 200_000, words[1] if len(words) > 1 else 20)
+    print(json.dumps({name: [round(v, 1) for v in values] for name, values in found.items()}, indent=2))
+    print(f"memory grew by {found['memory_mb'][-1] - found['memory_mb'][1]:.1f} MB after the first tenth")

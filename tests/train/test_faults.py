@@ -1,0 +1,236 @@
+"""Kills, signals, full disks, two processes: nothing that was committed is lost, and the run can go on."""
+
+import ctypes
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+import pytest
+
+from conftest import config
+from neuralmech.errors import RunError, UserError
+from neuralmech.record import open_record
+from neuralmech.train.checkpoint import checkpoints
+from neuralmech.train.lock import locked
+from neuralmech.train.loop import resume, train
+from train_twins import assert_twins, in_process, resume_there, train_there
+
+OPTIONS = {
+    "optim": {"lr": 0.05, "momentum": 0.9, "schedule": {"name": "cosine"}},
+    "train": {"steps": 400, "eval_every": 50, "checkpoint": {"every": 20, "minutes": 0, "keep": 2}},
+    "track": {"block": 16},
+}
+
+
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.002)
+
+
+def kill_and_resume(tmp_path, options, kills, seed):
+    """Kill a run at random moments, from the first of its record on, until it was killed often enough."""
+    rng, folder, killed = random.Random(seed), tmp_path / "killed", 0
+    folder.mkdir()
+    child = in_process(train_there, options, folder)
+    wait_for((folder / "record.h5").exists)
+    while killed < kills:
+        child.join(rng.uniform(0, 1))
+        child.kill()
+        child.join()
+        assert child.exitcode == -signal.SIGKILL, "the run ended before it was killed often enough"
+        killed += 1
+        with open_record(folder) as r:
+            assert r.readable_rows() == r.rows
+            assert r.steps()["step"].tolist() == list(range(r.rows))
+            reached = r.rows
+        child = in_process(resume_there, folder)
+    child.kill()
+    child.join()
+    return folder, reached
+
+
+@pytest.mark.parametrize(("kills", "steps"), [(5, 3000), pytest.param(30, 20_000, marks=pytest.mark.slow)])
+def test_killed_again_and_again_then_resumed(run, tmp_path, kills, steps):
+    options = {**OPTIONS, "train": {**OPTIONS["train"], "steps": steps, "eval_every": 500}}
+    folder, reached = kill_and_resume(tmp_path, options, kills, seed=kills)
+    assert reached > 0
+    resume(folder, {})
+    assert_twins(folder, run(**options), steps)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_run_at_a_checkpoint(run, tmp_path, number):
+    options = {**OPTIONS, "train": {**OPTIONS["train"], "steps": 1500}}
+    folder = tmp_path / "stopped"
+    folder.mkdir()
+    child = in_process(train_there, options, folder)
+    wait_for(lambda: len(checkpoints(folder / "checkpoints")) > 1)
+    os.kill(child.pid, number)
+    child.join()
+    assert child.exitcode == 128 + number
+    with open_record(folder) as r:
+        assert 0 < r.rows < 1500
+        assert r.status == f"interrupted at step {r.rows}"
+        assert checkpoints(folder / "checkpoints")[-1] == r.rows
+    resume(folder, {})
+    assert_twins(folder, run(**options), 1500)
+
+
+COMMAND = [
+    sys.executable, "-m", "neuralmech", "train", "model=mlp", "model.width=6", "data=synthetic", "data.shape=[5]",
+    "data.size=64", "data.batch_size=8", "device=cpu", "track.block=16", "train.checkpoint.every=20",
+    "train.checkpoint.minutes=0", "hydra.run.dir=run",
+]  # fmt: skip
+
+
+def command(tmp_path, *words, before=None):
+    done = subprocess.run(
+        [*COMMAND[:4], *words] if words and words[0].startswith("resume=") else [*COMMAND, *words],
+        cwd=tmp_path, capture_output=True, text=True, check=False, preexec_fn=before,
+    )  # fmt: skip
+    return done.returncode, done.stdout, done.stderr
+
+
+def one_line(err):
+    assert len(err.strip().splitlines()) == 1, err
+    return err
+
+
+def test_the_command_line_stops_and_goes_on(tmp_path):
+    child = subprocess.Popen(
+        [*COMMAND, "train.steps=1000000"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    folder = tmp_path / "run"
+    wait_for(lambda: len(checkpoints(folder / "checkpoints")) > 1)
+    code, _, err = command(tmp_path, "resume=run")
+    assert (code, "is in use by another process" in one_line(err)) == (2, True)
+    child.send_signal(signal.SIGTERM)
+    _, err = child.communicate()
+    assert child.returncode == 143
+    assert "neuralmech: terminated; the record holds" in one_line(err)
+    kept = {p.name: p.read_bytes() for p in (folder / ".hydra").iterdir()}
+    with open_record(folder) as r:
+        rows = r.rows
+    child = subprocess.Popen([*COMMAND[:4], "resume=run"], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: checkpoints(folder / "checkpoints")[-1] > rows)
+    child.send_signal(signal.SIGINT)
+    child.communicate()
+    assert child.returncode == 130
+    with open_record(folder) as r:
+        assert r.rows > rows
+    assert {p.name: p.read_bytes() for p in (folder / ".hydra").iterdir()} == kept
+    assert {p.name for p in tmp_path.iterdir()} == {"run"}
+
+
+@contextmanager
+def limited_files(size):
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+
+
+@pytest.mark.parametrize("size", [340_000, 400_000])
+def test_a_record_that_meets_a_full_disk(run, tmp_path, size):
+    """Files cannot grow past a size that the record reaches and checkpoints do not."""
+    options = {**OPTIONS, "train": {**OPTIONS["train"], "steps": 1500}}
+    folder = tmp_path / "full"
+    folder.mkdir()
+    for start in (lambda: train(config(**options), folder), lambda: resume(folder, {})):
+        with limited_files(size), pytest.raises(RunError, match=r"record.h5: File too large; what was committed is"):
+            start()
+        with open_record(folder) as r:
+            assert r.readable_rows() == r.rows > 0
+    resume(folder, {})
+    assert_twins(folder, run(**options), 1500)
+
+
+def test_a_checkpoint_that_meets_a_full_disk(tmp_path, monkeypatch, run):
+    """A folder that takes no more: the temporary file is gone, the checkpoint before is there, and so on."""
+    from neuralmech.train import checkpoint
+
+    real, count = os.fsync, iter(range(10**6))
+    folder = tmp_path / "full"
+    folder.mkdir()
+
+    def fsync(handle):
+        if next(count) > 30:
+            raise OSError(28, "No space left on device")
+        real(handle)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.os, "fsync", fsync)
+        with pytest.raises(RunError, match="No space left on device; what was committed is safe"):
+            train(config(**OPTIONS), folder)
+    assert not list(folder.rglob("*.tmp"))
+    resume(folder, {})
+    assert_twins(folder, run(**OPTIONS), 400)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system")
+@pytest.mark.slow
+@pytest.mark.parametrize("size", ["300k", "600k", "1m"])
+def test_a_small_file_system(tmp_path, size):
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", tmp_path], check=False).returncode:
+        pytest.skip("no mounts here")
+    try:
+        code, _, err = command(tmp_path, "train.steps=3000", "train.checkpoint.keep=null")
+        assert code == 1
+        assert "No space left on device" in one_line(err)
+        if (tmp_path / "run/record.h5").exists():
+            with open_record(tmp_path / "run") as r:
+                assert r.readable_rows() == r.rows
+            subprocess.run(["mount", "-o", "remount,size=64m", tmp_path], check=True)
+            assert command(tmp_path, "resume=run")[0] == 0
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+
+
+def obey_permissions():
+    """Let root meet permissions like everybody else: drop CAP_DAC_OVERRIDE from what a child may have."""
+    ctypes.CDLL(None).prctl(24, 1, 0, 0, 0)
+
+
+def test_a_read_only_folder_is_one_line(tmp_path, run):
+    folder = run(**OPTIONS)
+    places = [folder, folder / "checkpoints", folder / "checkpoints/.lock", folder / "record.h5"]
+    for place in places:
+        place.chmod(0o555)
+    try:
+        code, _, err = command(tmp_path, f"resume={folder}", before=obey_permissions)
+        assert (code, "Permission denied" in one_line(err)) == (2, True)
+        code, _, err = command(folder, "train.steps=40", before=obey_permissions)
+        assert (code, "Permission denied" in one_line(err)) == (2, True)
+    finally:
+        for place in places:
+            place.chmod(0o755)
+
+
+def test_a_folder_is_held_by_one_process(tmp_path, run):
+    folder = run(**OPTIONS)
+    with locked(folder), pytest.raises(UserError, match="is in use by another process that trains there"):
+        resume(folder, {})
+    resume(folder, {})
+
+
+def test_clock_jumps_do_not_matter(tmp_path, run, monkeypatch):
+    jumps = iter(range(10**9))
+    folder = tmp_path / "jumping"
+    folder.mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time", lambda: 1e9 * (-1) ** next(jumps))
+        train(config(**OPTIONS), folder)
+    assert_twins(folder, run(**OPTIONS), 400)
+    os.utime(folder / "record.h5", (4e9, 4e9))
+    from neuralmech.record.live import quiet_copy
+
+    assert quiet_copy(folder / "record.h5") == (folder / "record.h5").read_bytes()

@@ -1,0 +1,61 @@
+"""Are two runs the same, bit for bit? And: runs in processes of their own that can be killed."""
+
+import multiprocessing
+import os
+import sys
+
+import numpy as np
+import torch
+
+from conftest import config
+from neuralmech.record import open_record
+from neuralmech.train import loop
+from neuralmech.train.checkpoint import path_of, read_checkpoint
+
+
+def contents(folder):
+    with open_record(folder) as r:
+        out = {f"steps/{k}": v for k, v in r.steps().items()}
+        for family in r.families:
+            charges = r.charges(family)
+            out |= {f"{family}/{s}": getattr(charges, s)[:] for s in charges.signals}
+            if charges.norm_sites:
+                out[f"{family}/frobenius"] = charges.frobenius[:]
+        return out | {f"evaluation/{k}": v.to_numpy() for k, v in r.evaluation().items()} | {"status": r.status}
+
+
+def parameters(folder, step):
+    return read_checkpoint(path_of(folder / "checkpoints", step))["model"]
+
+
+def assert_twins(first, second, step):
+    a, b = contents(first), contents(second)
+    assert a.keys() == b.keys()
+    assert [k for k in a if not np.array_equal(a[k], b[k])] == []
+    p, q = parameters(first, step), parameters(second, step)
+    assert [k for k in p if not torch.equal(p[k], q[k])] == []
+
+
+def train_there(options, folder):
+    _exit_as_the_command_line(lambda: loop.train(config(**options), folder))
+
+
+def resume_there(folder):
+    _exit_as_the_command_line(lambda: loop.resume(folder, {}))
+
+
+def _exit_as_the_command_line(task):
+    sys.stderr = sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
+    try:
+        task()
+    except KeyboardInterrupt as error:
+        os._exit(128 + error.signal)
+
+
+def in_process(task, *arguments):
+    """Start a task in a process that a server with torch in memory forks: many can be killed in little time."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["neuralmech.train.loop", "torch.export"])
+    process = context.Process(target=task, args=arguments)
+    process.start()
+    return process
