@@ -34,3 +34,9 @@ def check_fraction(key: str, value: float) -> None:
     """Raise a `UserError` unless 0 < value < 1."""
     if not 0 < value < 1:
         raise UserError(f"{key}={value} is no fraction; give a number between 0 and 1")
+
+
+def check_share(key: str, value: float) -> None:
+    """Raise a `UserError` unless 0 ≤ value < 1."""
+    if not 0 <= value < 1:
+        raise UserError(f"{key}={value} is no share; give a number from 0 up to 1, 0 for none")

@@ -108,7 +108,7 @@ def compare_family(
     kept = np.unique(np.linspace(0, record.rows - 1, min(POINTS, record.rows)).astype(np.int64))
     chosen = _spread(charges.value[record.rows - 1], lines)
     measured = _Measured(sites, kept)
-    reasons = {name: law.reason(_circumstances(record, charges)) for name, law in laws.items()}
+    reasons = {name: law.reason(circumstances(record, charges)) for name, law in laws.items()}
     runs = {n: _Run(law, charges, nesterov, sites, kept, chosen) for n, law in laws.items() if not reasons[n]}
     for rows in record.blocks(block):
         value = norms.append(charges.value[rows])
@@ -234,7 +234,8 @@ class _Run:
         )
 
 
-def _circumstances(record: Record, charges: Charges) -> Circumstances:
+def circumstances(record: Record, charges: Charges) -> Circumstances:
+    """What laws must know of a run to say whether they hold for some of its charges."""
     steps = record.steps()
     return Circumstances(
         family=charges.name,

@@ -6,22 +6,24 @@ from dataclasses import dataclass
 
 import torch
 
-from neuralmech.checks import check_at_least, check_fraction
+from neuralmech.checks import check_at_least, check_fraction, check_share
 from neuralmech.data.dataset import Dataset, split
 
 
 @dataclass
 class DigitsOptions:
-    """Batch size in samples; `test_fraction` of the images is held out."""
+    """Batch size in samples; `test_fraction` of the images is held out; `label_noise`: share of labels redrawn."""
 
     name: str = "digits"
     batch_size: int = 64
     test_fraction: float = 0.2
+    label_noise: float = 0.0
 
     def check(self) -> None:
         """Raise a `UserError` for impossible values."""
         check_at_least("data.batch_size", self.batch_size, 2)
         check_fraction("data.test_fraction", self.test_fraction)
+        check_share("data.label_noise", self.label_noise)
 
 
 def load_digits(options: DigitsOptions) -> Dataset:

@@ -6,14 +6,17 @@ from dataclasses import dataclass, field
 
 import torch
 
-from neuralmech.checks import check_at_least, check_fraction
+from neuralmech.checks import check_at_least, check_fraction, check_share
 from neuralmech.data.dataset import Dataset, split
 from neuralmech.errors import UserError
 
 
 @dataclass
 class SyntheticOptions:
-    """`size` samples of `shape`, Gaussian; labels are the argmax of a random two-layer teacher's logits."""
+    """`size` samples of `shape`, Gaussian; labels are the argmax of a random two-layer teacher's logits.
+
+    `label_noise` is the share of a batch's labels that are drawn anew at every step.
+    """
 
     name: str = "synthetic"
     batch_size: int = 64
@@ -22,6 +25,7 @@ class SyntheticOptions:
     size: int = 2000
     test_fraction: float = 0.2
     seed: int = 0
+    label_noise: float = 0.0
 
     def check(self) -> None:
         """Raise a `UserError` for impossible values."""
@@ -29,6 +33,7 @@ class SyntheticOptions:
         check_at_least("data.classes", self.classes, 2)
         check_at_least("data.size", self.size, 2)
         check_fraction("data.test_fraction", self.test_fraction)
+        check_share("data.label_noise", self.label_noise)
         if not self.shape or min(self.shape) < 1:
             raise UserError(f"data.shape={self.shape} is no shape; give positive sizes such as [1,8,8]")
 

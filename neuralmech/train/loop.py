@@ -83,7 +83,8 @@ def begin(config: Config) -> Run:
     """Make everything that a run needs; writes nothing."""
     setup = prepare(config)
     flat = FlatParameters(setup.model)
-    batches = Batches(setup.data.train_x, setup.data.train_y, config.data.batch_size, config.seed)
+    data, noise = setup.data, getattr(config.data, "label_noise", 0.0)
+    batches = Batches(data.train_x, data.train_y, config.data.batch_size, config.seed, noise, data.classes)
     steps = config.train.steps or max(1, round((config.train.epochs or 0) * batches.per_epoch))
     tracker = Tracker(
         setup.symmetries,

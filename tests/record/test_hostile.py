@@ -7,7 +7,8 @@ import h5py
 import numpy as np
 import pytest
 
-from neuralmech.compare.analysis import Options, analyze_folder
+from neuralmech.compare.analysis import Options
+from neuralmech.compare.files import analyze_folder
 from neuralmech.errors import UserError
 from neuralmech.record import RecordError, RecordWriter, open_record
 from neuralmech.record.schema import EVALUATION_COLUMNS, SIGNALS, STEP_COLUMNS

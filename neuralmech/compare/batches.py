@@ -1,0 +1,114 @@
+"""Predict the charges' motion at one batch size from gradients measured at another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from neuralmech.compare.errors import circumstances, hyperparameters
+from neuralmech.laws import LAWS
+from neuralmech.laws.system import Integration
+from neuralmech.record import Record, open_record
+
+Array = NDArray[np.float64]
+KEY = "data.batch_size"
+POINTS = 400
+
+
+@dataclass(frozen=True)
+class BatchCurve:
+    """How far into training a prediction holds: relative RMS error over the charges of a family at some steps."""
+
+    family: str
+    source: int
+    target: int
+    step: NDArray[np.int64]
+    error: Array
+
+
+@dataclass(frozen=True)
+class BatchPredictions:
+    """One row per pair of batch sizes, family and site, and a curve per pair and family."""
+
+    table: pd.DataFrame
+    curves: tuple[BatchCurve, ...]
+
+
+def batch_pairs(jobs: Sequence[tuple[Path, Mapping[str, Any]]]) -> list[tuple[Path, Path, dict[str, Any]]]:
+    """Pairs (source, target) of runs that differ by batch size alone, with the keys that they share.
+
+    `jobs` are run folders with their swept keys. Runs of different seeds are no pair: they start elsewhere.
+    """
+    out = []
+    for (source, a), (target, b) in permutations(jobs, 2):
+        rest = {k: v for k, v in a.items() if k != KEY}
+        if KEY in a and a[KEY] != b.get(KEY) and rest == {k: v for k, v in b.items() if k != KEY}:
+            out.append((source, target, rest))
+    return out
+
+
+def predict_batches(jobs: Sequence[tuple[Path, Mapping[str, Any]]], block: int = 1024) -> BatchPredictions:
+    """Run the stochastic law over every pair whose source measured the gradient's mean and noise.
+
+    The law starts from the target's charges and takes the target's hyperparameters; its drive is the source's
+    E[g_AᵀSg_B] + tr(SΣ)/B with the target's batch size B. It therefore holds as long as the two runs' mean
+    gradients and noise are alike.
+    """
+    tables, curves = [], []
+    for source, target, rest in batch_pairs(jobs):
+        with open_record(source) as a, open_record(target) as b:
+            for family in a.families:
+                found = _predict(a, b, family, block)
+                if found is not None:
+                    table, curve = found
+                    tables.append(table.assign(**rest))
+                    curves.append(curve)
+    return BatchPredictions(pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(), tuple(curves))
+
+
+def _predict(source: Record, target: Record, family: str, block: int) -> tuple[pd.DataFrame, BatchCurve] | None:
+    law = LAWS["stochastic"]
+    if family not in target.families:
+        return None
+    drives, charges = source.charges(family), target.charges(family)
+    if charges.is_linear or law.reason(circumstances(source, drives)) or len(drives) != len(charges):
+        return None
+    rows = min(source.rows, target.rows)
+    kept = np.unique(np.linspace(0, rows - 1, min(POINTS, rows)).astype(np.int64))
+    integration = Integration(law, linear=False)
+    square, size, moved, start = (np.zeros(len(charges)) for _ in range(4))
+    error = np.empty(len(kept))
+    for first in range(0, rows, block):
+        part = slice(first, min(first + block, rows))
+        value = charges.value[part]
+        start = value[0] if first == 0 else start
+        inputs = np.stack([getattr(drives, name)[part] for name in law.inputs], axis=1)
+        off = integration.advance(hyperparameters(target, part), value[0], inputs) - value
+        square += (off**2).sum(axis=0)
+        size += (value**2).sum(axis=0)
+        moved += ((value - start) ** 2).sum(axis=0)
+        here = np.flatnonzero((kept >= part.start) & (kept < part.stop))
+        at = kept[here] - part.start
+        error[here] = np.sqrt((off[at] ** 2).mean(axis=1) / (value[at] ** 2).mean(axis=1))
+    sizes = [int(r.steps(0, 1)["batch_size"][0]) for r in (source, target)]
+    sums = pd.DataFrame({"site": charges.index["site"], "square": square, "size": size, "moved": moved})
+    by_site = sums.groupby("site", sort=False).sum()
+    table = pd.DataFrame(
+        {
+            "from_batch": sizes[0],
+            "to_batch": sizes[1],
+            "family": family,
+            "site": by_site.index,
+            "steps": rows,
+            "error": np.sqrt(by_site["square"] / by_site["size"]).to_numpy(),
+            "unexplained": (by_site["square"] / by_site["moved"]).to_numpy(),
+        }
+    )
+    return table, BatchCurve(family, sizes[0], sizes[1], target.step_numbers(kept), error)
