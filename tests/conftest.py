@@ -28,6 +28,28 @@ def config(**parts):
     return resolve(base)
 
 
+def record(folder, value, signals=None, given=None, **columns):
+    """A hand-made record of scale charges at sites "a" (all but the last) and "b", opened for reading."""
+    import numpy as np
+
+    from neuralmech.record import RecordWriter, open_record
+    from neuralmech.record.schema import SIGNALS, STEP_COLUMNS
+    from neuralmech.record.writer import FamilyLayout
+
+    signals = signals or SIGNALS
+    rows = len(value)
+    steps = {n: np.zeros(rows, dtype=d) for n, d in STEP_COLUMNS.items()}
+    steps["step"], steps["lr"] = np.arange(rows), np.full(rows, 0.1)
+    steps["time"] = 0.1 * np.arange(rows)
+    steps["batch_size"][:] = 8
+    steps |= {k: np.full(rows, v).astype(STEP_COLUMNS[k]) for k, v in columns.items()}
+    sites = ["a"] * (value.shape[1] - 1) + ["b"]
+    layout = {"scale": FamilyLayout(sites, range(len(sites)), signals, linear=False)}
+    with RecordWriter(folder, {"config": "{}"}, layout) as writer:
+        writer.append(steps, {"scale": dict.fromkeys(signals, 0 * value) | {"value": value, **(given or {})}})
+    return open_record(folder)
+
+
 @pytest.fixture
 def run(tmp_path):
     """Train with some options changed; returns the run folder."""

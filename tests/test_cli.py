@@ -50,7 +50,8 @@ def test_train_then_analyze(command, tmp_path):
         "q10", "median", "q90", "reason",
     ]  # fmt: skip
     assert set(table["law"]) == {
-        "gradient_flow", "weight_decay", "first_order_flow", "modified_flow", "discrete", "discrete_broken",
+        "gradient_flow", "weight_decay", "modified_loss", "first_order_flow", "modified_flow", "stochastic",
+        "noether", "discrete", "discrete_broken",
     }  # fmt: skip
     files = {p.name for p in (tmp_path / "run/analysis").iterdir()}
     tables = {f"{name}.{suffix}" for name in ("comparison", "budget") for suffix in ("csv", "md", "tex")}

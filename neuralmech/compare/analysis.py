@@ -11,7 +11,9 @@ import numpy as np
 import pandas as pd
 
 from neuralmech.checks import check_at_least, check_choice
+from neuralmech.compare.batches import BatchPredictions, predict_batches
 from neuralmech.compare.budget import EXACT, budget_table, no_budget
+from neuralmech.compare.equilibrium import equilibrium_table
 from neuralmech.compare.errors import Curves, compare_family
 from neuralmech.compare.runs import Job, Runs, differences, find_runs, status_of
 from neuralmech.compare.tables import label_text, seed_table
@@ -82,6 +84,10 @@ class Analysis:
         One row per run, family and site: what moved the charges.
     seeds
         Mean and standard deviation of the error over runs that differ only by seed.
+    equilibrium
+        One row per run and scale site: angular step and radius at the end, against theory.
+    batches
+        Charges' motion predicted from gradients measured at another batch size.
     runs
         One row per job, also of those that failed: swept keys, status, rows, last loss and accuracy, reason.
     keys
@@ -94,6 +100,8 @@ class Analysis:
     comparison: pd.DataFrame
     budget: pd.DataFrame
     seeds: pd.DataFrame
+    equilibrium: pd.DataFrame
+    batches: BatchPredictions
     runs: pd.DataFrame
     keys: tuple[str, ...]
     panels: tuple[Panel, ...] = ()
@@ -135,7 +143,7 @@ def compare_runs(found: Runs, chosen: Options) -> Analysis:
     """Compare every run that was found with every law; one record is open at a time."""
     labels = _labels(found)
     drawn = _spread(found)
-    tables, budgets, rows, panels, notes = [], [], [], [], []
+    tables, budgets, balances, rows, panels, notes = [], [], [], [], [], []
     configs, provenance = {}, {}
     for job, label in zip(found.jobs, labels, strict=True):
         name = ", ".join(f"{k} = {v}" for k, v in label.items())
@@ -150,6 +158,7 @@ def compare_runs(found: Runs, chosen: Options) -> Analysis:
                 tables.append(_labelled(table, label))
                 budgets.append(_labelled(budget, label))
                 panel.curves[family], panel.budgets[family] = curves, budget
+            balances.append(_labelled(equilibrium_table(record), label))
             rows.append({"job": job.path.name, **label, **_last_evaluation(record)})
             notes += _notes(job.path.name, record)
             configs[name], provenance[name] = record.config, record.provenance
@@ -162,12 +171,16 @@ def compare_runs(found: Runs, chosen: Options) -> Analysis:
             f"figures show {MAX_PANELS} of {len(found.readable)} runs, evenly spread; analyze a run folder for its own"
         )
     keys = tuple(labels[0])
+    readable = {job.path for job in found.readable}
+    swept = [(job.path, label) for job, label in zip(found.jobs, labels, strict=True) if job.path in readable]
     comparison = pd.concat(tables, ignore_index=True)
     return Analysis(
         folder=found.folder,
         comparison=comparison,
         budget=pd.concat(budgets, ignore_index=True),
         seeds=seed_table(comparison, keys),
+        equilibrium=pd.concat(balances, ignore_index=True),
+        batches=predict_batches(swept, chosen.block),
         runs=pd.DataFrame(rows),
         keys=keys,
         panels=tuple(panels),

@@ -49,7 +49,7 @@ def batch_pairs(jobs: Sequence[tuple[Path, Mapping[str, Any]]]) -> list[tuple[Pa
     out = []
     for (source, a), (target, b) in permutations(jobs, 2):
         rest = {k: v for k, v in a.items() if k != KEY}
-        if KEY in a and a[KEY] != b.get(KEY) and rest == {k: v for k, v in b.items() if k != KEY}:
+        if KEY in a and KEY in b and a[KEY] != b[KEY] and rest == {k: v for k, v in b.items() if k != KEY}:
             out.append((source, target, rest))
     return out
 

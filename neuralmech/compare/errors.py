@@ -25,7 +25,7 @@ class Curves:
 
     Attributes
     ----------
-    step
+    step, lr
         Shape (points,).
     measured
         All charges: (points, charges).
@@ -38,6 +38,7 @@ class Curves:
     """
 
     step: NDArray[np.int64]
+    lr: Array
     measured: Array
     chosen: NDArray[np.int64]
     theory: dict[str, Array]
@@ -127,6 +128,7 @@ def compare_family(
     rms = np.sqrt(measured.square[: sites.own].sum() / (record.rows * len(charges)))
     curves = Curves(
         step=record.step_numbers(kept),
+        lr=record.steps()["lr"][kept],
         measured=measured.kept[:, : len(charges)],
         chosen=chosen,
         theory={name: run.kept for name, run in runs.items()},

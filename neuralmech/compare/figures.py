@@ -9,8 +9,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from neuralmech.compare.analysis import Analysis
+from neuralmech.compare.equilibrium import FAMILY as SCALE
+from neuralmech.compare.errors import Curves
 from neuralmech.compare.plots import family_figure
 from neuralmech.compare.plots_budget import budget_figure, budget_title
+from neuralmech.compare.plots_rates import batch_figure, effective_rate_figure
 from neuralmech.compare.plots_sweep import sweep_figure, swept_numbers
 
 MAX_BUDGETS = 12
@@ -36,9 +39,18 @@ def _figures(analysis: Analysis) -> Iterator[tuple[str, Figure]]:
     budgets = _budgets(analysis)
     if budgets:
         yield "budget", budget_figure(budgets)
+    rates = [(p.title, p.curves[SCALE]) for p in analysis.panels if "noether" in _theories(p.curves.get(SCALE))]
+    if rates:
+        yield "effective_learning_rate", effective_rate_figure(rates)
+    if analysis.batches.curves:
+        yield "batches", batch_figure(analysis.batches.curves)
     for key in swept_numbers(analysis.comparison, analysis.keys):
         # Only what distinguishes runs may stand beside the measures.
         yield f"error_{key.replace('.', '_')}", sweep_figure(analysis.comparison, key)
+
+
+def _theories(curves: Curves | None) -> dict:
+    return curves.theory if curves else {}
 
 
 def _budgets(analysis: Analysis) -> list[tuple[str, pd.DataFrame]]:

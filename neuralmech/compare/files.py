@@ -14,8 +14,10 @@ from neuralmech.compare.tables import (
     MEASURES,
     QUANTILES,
     Sheet,
+    batch_sheet,
     budget_sheet,
     comparison_sheets,
+    equilibrium_sheet,
     run_sheet,
     seed_sheet,
 )
@@ -86,6 +88,10 @@ def sheets_of(analysis: Analysis) -> list[Sheet]:
     sheets.append(budget_sheet(analysis.budget, analysis.keys))
     if len(analysis.seeds):
         sheets.append(seed_sheet(analysis.seeds))
+    if len(analysis.batches.table):
+        sheets.append(batch_sheet(analysis.batches.table))
+    if len(analysis.equilibrium):
+        sheets.append(equilibrium_sheet(analysis.equilibrium, analysis.keys))
     return [*sheets, run_sheet(analysis.runs)]
 
 
@@ -97,11 +103,11 @@ def _tables(folder: Path, analysis: Analysis, sheets: list[Sheet]) -> list[Path]
         "budget": analysis.budget[[*own, *analysis.keys]],
         "runs": analysis.runs,
     }
-    documents = {"comparison": [s for s in sheets if s.name not in ("budget", "seeds")]}
-    documents["budget"] = [s for s in sheets if s.name == "budget"]
-    if len(analysis.seeds):
-        frames["comparison_seeds"] = analysis.seeds
-        documents["comparison_seeds"] = [s for s in sheets if s.name == "seeds"]
+    apart = {"budget": "budget", "seeds": "comparison_seeds", "batches": "batches", "equilibrium": "equilibrium"}
+    documents = {"comparison": [s for s in sheets if s.name not in apart]}
+    documents |= {file: [s] for s in sheets for name, file in apart.items() if s.name == name}
+    found = {"comparison_seeds": analysis.seeds, "batches": analysis.batches.table, "equilibrium": analysis.equilibrium}
+    frames |= {name: frame for name, frame in found.items() if len(frame)}
     files = []
     for name, frame in frames.items():
         files.append(folder / f"{name}.csv")

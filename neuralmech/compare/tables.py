@@ -182,6 +182,29 @@ def seed_sheet(seeds: pd.DataFrame) -> Sheet:
     return Sheet("seeds", "spread over seeds", meaning, tuple(seeds.columns), rows)
 
 
+def equilibrium_sheet(table: pd.DataFrame, keys: Sequence[str]) -> Sheet:
+    """How near every scale site is to its equilibrium."""
+    shown = table.drop(columns=["reason"])
+    notes = Footnotes()
+    rows = [
+        [_cell(v, digits=3, note=notes(reason) if i == len(keys) + 1 else 0) for i, v in enumerate(row)]
+        for row, reason in zip(shown.itertuples(index=False, name=None), table["reason"], strict=True)
+    ]
+    meaning = (
+        "Over the last quarter of the run, for the filters that still receive gradient (alive): angle between "
+        "successive weights, against √(2ηλ/(1+β)); ratio is their quotient, worst_ratio that of the filter farthest "
+        "off, radius_ratio Q over √(η(1+β)D̂/2λ). A relaxation time is (1−β)/(2ηλ) steps."
+    )
+    return Sheet("equilibrium", "distance from equilibrium", meaning, tuple(shown.columns), rows, notes.texts)
+
+
+def batch_sheet(table: pd.DataFrame) -> Sheet:
+    """Prediction of one batch size from another."""
+    rows = [[_cell(v) for v in row] for row in table.itertuples(index=False, name=None)]
+    meaning = "The stochastic law at to_batch, driven by the mean gradient and the noise measured at from_batch."
+    return Sheet("batches", "predictions for other batch sizes", meaning, tuple(table.columns), rows)
+
+
 def run_sheet(runs: pd.DataFrame) -> Sheet:
     """One row per job, also of those that failed, with the reason."""
     rows = [[_cell(v, digits=3) for v in row] for row in runs.itertuples(index=False, name=None)]

@@ -75,7 +75,7 @@ def _worst(cells: pd.Series) -> Cell:
 
 
 def _law_table(rows: pd.DataFrame) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     table.add_column("site", overflow="fold", min_width=20)
     table.add_column("n", justify="right")
     laws = [c for c in rows.columns if c in LAWS]

@@ -3,24 +3,10 @@
 import numpy as np
 import pytest
 
+from conftest import record
 from neuralmech.compare.errors import compare_family
 from neuralmech.laws import LAWS
-from neuralmech.record import RecordError, RecordWriter, open_record
-from neuralmech.record.schema import SIGNALS, STEP_COLUMNS
-from neuralmech.record.writer import FamilyLayout
-
-
-def record(folder, value, signals=SIGNALS, **columns):
-    rows = len(value)
-    steps = {n: np.zeros(rows, dtype=d) for n, d in STEP_COLUMNS.items()}
-    steps["step"], steps["lr"] = np.arange(rows), np.full(rows, 0.1)
-    steps["time"] = 0.1 * np.arange(rows)
-    steps |= {k: np.full(rows, v).astype(STEP_COLUMNS[k]) for k, v in columns.items()}
-    sites = ["a"] * (value.shape[1] - 1) + ["b"]
-    layout = {"scale": FamilyLayout(sites, range(len(sites)), signals, linear=False)}
-    with RecordWriter(folder, {"config": "{}"}, layout) as writer:
-        writer.append(steps, {"scale": {s: value if s == "value" else 0 * value for s in signals}})
-    return open_record(folder)
+from neuralmech.record import RecordError, open_record
 
 
 def test_measures_are_their_definitions(tmp_path):

@@ -28,14 +28,14 @@ def net():
 
 def stop_at(monkeypatch, step, error=SystemExit):
     """Make the loop die at the start of a step, like a process that ends without a word."""
-    real = loop.learning_rate
+    real = loop.hyperparameters
 
-    def die(base, schedule, k, steps):
+    def die(optim, k, *rest):
         if k == step:
             raise error
-        return real(base, schedule, k, steps)
+        return real(optim, k, *rest)
 
-    monkeypatch.setattr(loop, "learning_rate", die)
+    monkeypatch.setattr(loop, "hyperparameters", die)
 
 
 def stopped(tmp_path, monkeypatch, step, options, error=SystemExit):
@@ -218,6 +218,6 @@ def test_not_finite_may_go_on(run, tmp_path):
     with open_record(tmp_path) as r:
         assert finite == r.rows
     found = analyze_folder(folder)
-    assert set(found.table["steps"]) == {finite}
+    assert set(found.comparison["steps"]) == {finite}
     assert any(f"not finite after row {finite}" in note for note in found.notes)
-    assert np.isfinite(found.table["error"]).any()
+    assert np.isfinite(found.comparison["error"]).any()

@@ -1,0 +1,61 @@
+"""Equilibrium of normalised weights: on a real run with a stationary gradient, and where there is none."""
+
+import numpy as np
+import pytest
+
+from conftest import record
+from neuralmech.compare.equilibrium import equilibrium_table
+from neuralmech.record import open_record
+
+NET = {"name": "convnet", "norm": "batch", "width": 8, "depth": 3}
+
+
+@pytest.mark.parametrize("momentum", [pytest.param(0.0, marks=pytest.mark.slow), 0.5])
+def test_angular_step_of_every_living_filter_is_the_predicted_one(run, momentum):
+    """Labels drawn anew with probability one half keep the gradient alive: √(2ηλ/(1+β)) within 5 % per filter."""
+    folder = run(
+        model=NET,
+        data={"name": "digits", "batch_size": 64, "label_noise": 0.5},
+        optim={"lr": 0.1, "weight_decay": 1e-2, "momentum": momentum},
+        train={"steps": round(8000 * (1 - momentum))},
+        track={"families": ["scale"]},
+    )
+    with open_record(folder) as r:
+        table = equilibrium_table(r)
+    assert len(table) == 3
+    np.testing.assert_allclose(table["relaxation_times"], 16)
+    assert (table["alive"] > 0).all()
+    np.testing.assert_allclose(table["ratio"], 1, atol=0.02)
+    np.testing.assert_allclose(table["worst_ratio"], 1, atol=0.05)
+    np.testing.assert_allclose(table["radius_ratio"], 1, atol=0.02)
+    assert (table["reason"] == "").all()
+
+
+def test_weights_without_gradient_only_shrink_and_are_told_apart(tmp_path):
+    """One charge decays by (1−ηλ)² per step with no gradient; the other sits at its equilibrium."""
+    steps, lr, decay = 400, 0.1, 0.05
+    value = np.ones((steps, 2))
+    value[:, 0] = (1 - lr * decay) ** (2 * np.arange(steps))
+    drive, gradient = np.zeros_like(value), np.zeros_like(value)
+    drive[:, 0] = decay**2 * value[:, 0]  # u = λθ
+    drive[:, 1] = 2 * decay / lr  # −2ηλQ + η²D = 0
+    gradient[:, 1] = drive[:, 1] - decay**2
+    signals = {"drive_update": drive, "drive_gradient": gradient}
+    with record(tmp_path, value, given=signals, lr=lr, weight_decay=decay) as r:
+        dead, alive = (row for _, row in equilibrium_table(r).iterrows())
+    assert (dead["alive"], alive["alive"]) == (0, 1)
+    assert "only shrink" in dead["reason"]
+    assert alive["radius_ratio"] == pytest.approx(1)
+    chord = np.sqrt(lr**2 * 2 * decay / lr)  # |Δθ| on the unit sphere
+    assert alive["angular_step"] == pytest.approx(2 * np.arcsin(chord / 2))
+
+
+def test_reasons_instead_of_verdicts(run):
+    for parts, text in (
+        ({}, "without weight decay"),
+        ({"optim": {"weight_decay": 1e-3, "schedule": {"name": "cosine"}}}, "still changes"),
+        ({"optim": {"name": "sgdw", "weight_decay": 1e-3}}, "derived for SGD"),
+        ({"optim": {"weight_decay": 1e-3}}, "not yet there"),
+    ):
+        with open_record(run(model={"name": "mlp", "norm": "batch", "width": 6, "depth": 2}, **parts)) as r:
+            assert equilibrium_table(r)["reason"].str.contains(text).all()
