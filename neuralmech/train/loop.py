@@ -76,7 +76,9 @@ def resume(folder: Path, changes: Mapping[str, Any]) -> Result:
     RunError, Interrupted
         As `train`.
     """
-    return train(changed_config(folder, changes), folder, resume=True)
+    with locked(folder):  # first of all: a record that is being written fast cannot be read
+        config = changed_config(folder, changes)
+    return train(config, folder, resume=True)
 
 
 def begin(config: Config) -> Run:
