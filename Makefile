@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
-.PHONY: help install demo test test-slow lint types figures zoo clean
+.PHONY: help install demo test test-slow lint types figures zoo bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -42,6 +42,10 @@ figures: install ## train, measure and draw every figure of the documentation (3
 zoo: install ## find and verify the symmetries of well-known models, write docs/zoo.md (10 minutes)
 	$(BIN)/python -m pip install --quiet --editable ".[zoo]"
 	$(BIN)/python scripts/zoo.py
+
+bench: install ## measure what tracking costs, write docs/benchmarks.md (10 minutes)
+	$(BIN)/python -m pip install --quiet tensorboard
+	$(BIN)/python scripts/bench_track.py
 
 clean: ## remove caches and build products, keep .venv and outputs/
 	rm -rf build dist .pytest_cache .ruff_cache .hypothesis

@@ -12,7 +12,12 @@ def test_the_legend_lies_inside_the_figure(runs):
     step = np.arange(5)
     measured = np.linspace(1, 2, 5)[:, None] * np.ones((1, 3))
     curves = Curves(
-        step, measured, np.array([0]), dict.fromkeys(LAWS, measured[:, :1]), dict.fromkeys(LAWS, measured[:, 0])
+        step,
+        np.ones(5),
+        measured,
+        np.array([0]),
+        dict.fromkeys(LAWS, measured[:, :1]),
+        dict.fromkeys(LAWS, measured[:, 0]),
     )
     figure = family_figure("scale", [("", curves)] * runs)
     canvas = FigureCanvasAgg(figure)

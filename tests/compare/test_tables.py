@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from neuralmech.compare.analysis import Analysis
+from neuralmech.compare.batches import BatchPredictions
 from neuralmech.compare.budget import budget_table, no_budget
 from neuralmech.compare.formats import latex, markdown
 from neuralmech.compare.report import report
@@ -38,7 +39,8 @@ def analysis(table, folder):
     with_keys = {"seeds": seed_table(table, ()), "runs": pd.DataFrame([{"job": "x", "steps": 9, "loss": 0.1,
                  "accuracy": 0.9, "status": "complete", "reason": ""}])}  # fmt: skip
     budget = no_budget(table, WHY)
-    return Analysis(folder=folder, comparison=table, budget=budget, keys=(), **with_keys)
+    none = {"equilibrium": pd.DataFrame(), "batches": BatchPredictions(pd.DataFrame(), ())}
+    return Analysis(folder=folder, comparison=table, budget=budget, keys=(), **none, **with_keys)
 
 
 def test_the_best_law_has_the_least_error_over_the_family(table):

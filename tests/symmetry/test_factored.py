@@ -64,12 +64,12 @@ def test_the_factored_forms_are_those_of_the_matrix(name):
 def test_a_wide_layer_takes_little_memory():
     import tracemalloc
 
-    net = nn.Sequential(nn.Linear(3000, 2000, bias=False), nn.ReLU(), nn.Linear(2000, 1000, bias=False))
+    net = nn.Sequential(nn.Linear(3000, 500, bias=False), nn.ReLU(), nn.Linear(500, 1000, bias=False))
     found = find_symmetries(net, torch.randn(2, 3000))
     tracemalloc.start()
-    assert found.covered_parameters() == 8_000_000
-    vector = np.ones(8_000_000)
+    assert found.covered_parameters() == 2_000_000
+    vector = np.ones(2_000_000)
     assert np.allclose(inner_products(found.families["rescale"], found.shapes, vector), 3000 - 1000)
     assert np.allclose(squared_lengths(found.families["rescale"], found.shapes, vector), 3000 + 1000)
-    assert tracemalloc.get_traced_memory()[1] < 150e6  # written out, 8 million entries take 128 MB, and 400 to make
+    assert tracemalloc.get_traced_memory()[1] < 40e6  # written out, 2 million entries take 32 MB, and 100 to make
     tracemalloc.stop()

@@ -103,26 +103,35 @@ def one_line(err):
     return err
 
 
+@contextmanager
+def started(tmp_path, *words):
+    """A command that runs while the test goes on; it does not outlive it."""
+    child = subprocess.Popen(list(words), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        yield child
+    finally:
+        child.kill()
+        child.wait()
+
+
 def test_the_command_line_stops_and_goes_on(tmp_path):
-    child = subprocess.Popen(
-        [*COMMAND, "train.steps=1000000"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
     folder = tmp_path / "run"
-    wait_for(lambda: len(checkpoints(folder / "checkpoints")) > 1)
-    code, _, err = command(tmp_path, "resume=run")
-    assert (code, "is in use by another process" in one_line(err)) == (2, True)
-    child.send_signal(signal.SIGTERM)
-    _, err = child.communicate()
-    assert child.returncode == 143
+    with started(tmp_path, *COMMAND, "train.steps=1000000") as child:
+        wait_for(lambda: len(checkpoints(folder / "checkpoints")) > 1)
+        code, _, err = command(tmp_path, "resume=run")
+        assert (code, "is in use by another process" in one_line(err)) == (2, True)
+        child.send_signal(signal.SIGTERM)
+        _, err = child.communicate()
+        assert child.returncode == 143
     assert "neuralmech: terminated; the record holds" in one_line(err)
     kept = {p.name: p.read_bytes() for p in (folder / ".hydra").iterdir()}
     with open_record(folder) as r:
         rows = r.rows
-    child = subprocess.Popen([*COMMAND[:4], "resume=run"], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    wait_for(lambda: checkpoints(folder / "checkpoints")[-1] > rows)
-    child.send_signal(signal.SIGINT)
-    child.communicate()
-    assert child.returncode == 130
+    with started(tmp_path, *COMMAND[:4], "resume=run") as child:
+        wait_for(lambda: checkpoints(folder / "checkpoints")[-1] > rows)
+        child.send_signal(signal.SIGINT)
+        child.communicate()
+        assert child.returncode == 130
     with open_record(folder) as r:
         assert r.rows > rows
     assert {p.name: p.read_bytes() for p in (folder / ".hydra").iterdir()} == kept
