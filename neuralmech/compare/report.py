@@ -132,7 +132,8 @@ def _laws(analysis: Analysis) -> str:
         inputs = ", ".join(law.inputs) or "none: a forecast from the start alone"
         cards.append(
             f'<div class="law"><h3>{_text(law.label)}</h3><div class="equation">{equation_image(law.equation)}</div>'
-            f'<p class="dim">{_text(name)}. {_text(law.source)}. Inputs: {_text(inputs)}.</p></div>'
+            f'<p class="dim">{_text(name)}. {_text(law.source)}. Inputs: {_text(inputs)}. '
+            f"Where it is off it misses {_text(law.omits)}.</p></div>"
         )
     return (
         "<p>For a quadratic charge Q = θᵀSθ with drive D = uᵀSu; a linear charge has 1 in place of 2 and no drive. "

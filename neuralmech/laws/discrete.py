@@ -24,6 +24,7 @@ class Discrete(Law):
     heading = "disc."
     equation = r"Q_{k+1} = Q_k - 2\eta\tilde P_k + \eta^2 D_k,\quad \tilde P_k = \beta P_k + (1-\delta)\lambda Q_k"
     source = "exact algebra of the SGD update"
+    omits = "what breaks the symmetry: a norm's eps, rounding"
     inputs = ("drive_update", "drive_buffer")
 
     def matrices(self, h: Hyperparameters, *, linear: bool) -> tuple[Array, Array]:
@@ -50,6 +51,7 @@ class DiscreteBroken(Discrete):
     heading = "disc.\n+ R"
     equation = r"\tilde P_k = \beta P_k + (1-\delta)(\lambda Q_k + R_k)"
     source = "exact algebra of the SGD update"
+    omits = "the rounding of stored parameters"
     inputs = ("residual", "drive_update", "drive_buffer")
     linear_inputs = ("residual",)
 

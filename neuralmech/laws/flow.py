@@ -19,6 +19,7 @@ class GradientFlow(Law):
     heading = "grad.\nflow"
     equation = r"\dot Q = 0"
     source = "Kunin et al. 2021 (Neural Mechanics), section 4; Gluch & Urbanke 2021"
+    omits = "weight decay, momentum and the finite learning rate"
 
     def matrices(self, h: Hyperparameters, *, linear: bool) -> tuple[Array, Array]:
         """Φ = 1, no input."""
@@ -37,6 +38,7 @@ class WeightDecay(Law):
     heading = "decay"
     equation = r"(1-\beta)\,\dot Q = -2\lambda Q"
     source = "Kunin et al. 2021 (Neural Mechanics), section 5"
+    omits = "the finite learning rate: no drive"
 
     def matrices(self, h: Hyperparameters, *, linear: bool) -> tuple[Array, Array]:
         """Φ = exp(−2λη/(1−β)), no input."""
@@ -57,6 +59,7 @@ class FirstOrderFlow(Law):
     heading = "1st\norder"
     equation = r"(1-\beta)\,\dot Q = -2\lambda Q + \eta(1+\beta)\,D"
     source = "Kunin et al. 2021 (Neural Mechanics), section 6"
+    omits = "the inertia of momentum: what the charge does within 1/(1−β) steps"
     inputs = ("drive_update", "drive_buffer")
 
     def matrices(self, h: Hyperparameters, *, linear: bool) -> tuple[Array, Array]:
@@ -80,6 +83,7 @@ class ModifiedFlow(Law):
     heading = "mod.\nflow"
     equation = r"\tfrac{\eta}{2}(1+\beta)\,\ddot Q + (1-\beta)\,\dot Q + 2\lambda Q = \eta(1+\beta)\,D"
     source = "Kunin et al. 2021 (Neural Mechanics), section 6 and the momentum appendix"
+    omits = "higher orders in η: a drive that jumps is answered half a step late"
     inputs = ("drive_update", "drive_buffer")
 
     def matrices(self, h: Hyperparameters, *, linear: bool) -> tuple[Array, Array]:

@@ -19,6 +19,7 @@ class ModifiedLoss(Law):
     heading = "mod.\nloss"
     equation = r"\dot Q = -(2\lambda + \eta\lambda^2)\,Q + \eta\,G"
     source = "Kunin et al. 2021 (Neural Mechanics), section 5 (modified loss) with the Hessian constraint of section 3"
+    omits = "higher orders in η"
     inputs = ("drive_gradient",)
 
     def reason(self, c: Circumstances) -> str:

@@ -24,6 +24,9 @@ class Stochastic(Law):
     heading = "stoch."
     equation = r"\dot Q = -(2\lambda + \eta\lambda^2)\,Q + \eta\,(\bar G + \mathrm{tr}(S\Sigma)/B)"
     source = "Kunin et al. 2021 (Neural Mechanics), section 5 (stochasticity)"
+    omits = (
+        "what this batch's gradient had beyond its expectation; with momentum, changes of the mean within 1/(1−β) steps"
+    )
     inputs = ("gradient_mean", "gradient_noise")
     linear_inputs = ()
 

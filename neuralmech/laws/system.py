@@ -94,8 +94,8 @@ class Law(ABC):
     """One theory of how a charge moves.
 
     Class attributes say what it is: `name` in files, `label` in figures, `heading` (two short lines) in the
-    terminal, `equation` (LaTeX, for a quadratic charge), `source`, and `inputs` and `linear_inputs`, the recorded
-    signals that drive it for a quadratic and a linear charge.
+    terminal, `equation` (LaTeX, for a quadratic charge), `source`, `omits` (what is missing where it degrades), and
+    `inputs` and `linear_inputs`, the recorded signals that drive it for a quadratic and a linear charge.
     """
 
     name: ClassVar[str]
@@ -103,6 +103,7 @@ class Law(ABC):
     heading: ClassVar[str]
     equation: ClassVar[str]
     source: ClassVar[str]
+    omits: ClassVar[str]
     inputs: ClassVar[tuple[str, ...]] = ()
     linear_inputs: ClassVar[tuple[str, ...]] = ()
     optimizers: ClassVar[tuple[str, ...]] = ("sgd", "sgdw")
