@@ -92,6 +92,7 @@ class OptimConfig:
 class TrackConfig:
     """Which families to record (null: all that the model has), and at which steps.
 
+    `charges` is ``all``, ``site`` (the sum over each site, which obeys the same laws) or ``sample`` (some of each).
     `noise` is the number of steps between measurements of the gradient's mean and noise from half batches (0: none).
     Matrix-valued charges (family ``linear``) of up to `full` channels are recorded entry by entry, larger ones
     on their diagonal and as their Frobenius norm.
@@ -102,6 +103,8 @@ class TrackConfig:
     block: int = 256
     full: int = 16
     noise: int = 0
+    charges: str = "all"
+    sample: int = 8
 
     def check(self) -> None:
         """Raise a `UserError` for unknown families or empty schedules."""
@@ -111,6 +114,8 @@ class TrackConfig:
         check_at_least("track.block", self.block, 1)
         check_at_least("track.full", self.full, 0)
         check_at_least("track.noise", self.noise, 0)
+        check_choice("track.charges", self.charges, ("all", "site", "sample"))
+        check_at_least("track.sample", self.sample, 1)
 
 
 @dataclass

@@ -14,11 +14,13 @@ from torch import Tensor
 from neuralmech.record import RecordWriter
 from neuralmech.record.schema import NESTEROV_SIGNAL, NOISE_SIGNALS, SIGNALS, STEP_COLUMNS
 from neuralmech.record.writer import FamilyLayout
+from neuralmech.symmetry.eager import SparseRows
 from neuralmech.symmetry.forms import Forms
 from neuralmech.symmetry.group import Family, Symmetries
 from neuralmech.symmetry.layout import Layout
 from neuralmech.symmetry.matrix_forms import FULL
 from neuralmech.symmetry.step import LINEAR, Step
+from neuralmech.track.selection import select
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ class Tracker:
         their diagonal; the Frobenius norm of each is recorded too.
     dtype
         Of the parameters.
+    charges, sample
+        Record ``all`` charges, their sum over each ``site``, or a ``sample`` of so many of each site.
     """
 
     def __init__(
@@ -68,13 +72,20 @@ class Tracker:
         block: int = 256,
         full: int = FULL,
         dtype: torch.dtype = torch.float32,
+        charges: str = "all",
+        sample: int = 8,
     ) -> None:
         self.signals = (*SIGNALS, *((NESTEROV_SIGNAL,) if nesterov else ()), *(NOISE_SIGNALS if noise else ()))
         self.families = {n: f for n, f in symmetries.families.items() if families is None or n in families}
         self.block = block
         self._forms = Forms(self.families, layout, device, self.signals, full=full)
         new = functools.partial(torch.zeros, dtype=torch.float64, device=device)
-        self._ring = new(block, len(self.signals), self._forms.width)
+        self._layouts, chosen = select(self._all_layouts(), charges, sample)
+        self._select = None if chosen is None else SparseRows(chosen, device)
+        self._every = new(len(self.signals), self._forms.width)
+        sizes = np.cumsum([0, *(len(layout.sites) for layout in self._layouts.values())]).tolist()
+        self._columns = {n: slice(a, b) for n, a, b in zip(self._layouts, sizes, sizes[1:], strict=False)}
+        self._ring = new(block, len(self.signals), sizes[-1])
         self._norms = new(block, self._forms.norms)
         self._losses = new(block)
         self._before = torch.empty(layout.size, dtype=dtype, device=device)
@@ -83,12 +94,20 @@ class Tracker:
 
     def layouts(self) -> dict[str, FamilyLayout]:
         """Describe the families to the record."""
+        return self._layouts
+
+    @property
+    def bytes_per_row(self) -> int:
+        """Size of a row in the record before compression."""
+        return 8 * (self._ring.shape[1] * self._ring.shape[2] + self._norms.shape[1] + len(STEP_COLUMNS))
+
+    def _all_layouts(self) -> dict[str, FamilyLayout]:
         layouts = {
             n: FamilyLayout(f.sites, f.channels, self._signals(f), f.is_linear) for n, f in self.families.items()
         }
         if m := self._forms.matrix:
             layouts["linear"] = FamilyLayout(m.sites, m.rows, self.signals, False, m.columns, m.names)
-        return layouts
+        return {name: layouts[name] for name in self._forms.columns}  # in the order of the forms
 
     def _signals(self, family: Family) -> tuple[str, ...]:
         return tuple(s for s in self.signals if s in LINEAR or not family.is_linear)
@@ -128,7 +147,11 @@ class Tracker:
         self.halves = halves or self.halves
         rate = 1.0 / row["lr"] if row["lr"] else 0.0
         step = Step(self._before, theta.detach(), gradient, rate, buffer, self.halves, int(row["batch_size"]))
-        self._forms.evaluate(step, self._ring[slot], self._norms[slot])
+        if self._select is None:
+            self._forms.evaluate(step, self._ring[slot], self._norms[slot])
+        else:
+            self._forms.evaluate(step, self._every, self._norms[slot])
+            self._select.combine(self._every, self._ring[slot])
         self._rows.append(dict(row))
 
     @property
@@ -146,7 +169,7 @@ class Tracker:
         rows, self._rows = self._rows, []  # first, so that no interruption can write them twice
         losses = self._losses[: len(rows)].cpu().numpy()
         ring = self._ring[: len(rows)].cpu().numpy()
-        signals = {name: ring[:, :, columns] for name, columns in self._forms.columns.items()}
+        signals = {name: ring[:, :, columns] for name, columns in self._columns.items()}
         finite = _finite_rows(losses, ring)
         keep = finite if cut else len(rows)
         if keep:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -16,7 +17,7 @@ from tqdm import tqdm
 
 from neuralmech.config import Config, to_yaml
 from neuralmech.data import Batches, Dataset
-from neuralmech.errors import RunError
+from neuralmech.errors import RunError, UserError
 from neuralmech.losses import tally
 from neuralmech.record import RecordWriter
 from neuralmech.track import Every, Tracker
@@ -28,6 +29,7 @@ from neuralmech.train.recorded import changed_config
 from neuralmech.train.run import Run, Saver, restore, save
 from neuralmech.train.setup import prepare, provenance
 
+LEAST_SHARE = 0.5  # of its size that a record keeps when it is compressed
 COMMIT_SECONDS = 60.0  # a slow run commits incomplete blocks this often
 
 
@@ -53,6 +55,8 @@ def train(config: Config, folder: Path, *, resume: bool = False) -> Result:
         On Ctrl-C or SIGTERM; the rows up to there are in the record, and there is a checkpoint.
     """
     run = begin(config)
+    if not resume:
+        _announce(run, folder)
     with (
         locked(folder),
         on_signals() as stop,
@@ -98,8 +102,31 @@ def begin(config: Config) -> Run:
         block=min(config.track.block, steps),
         full=config.track.full,
         dtype=flat.theta.dtype,
+        charges=config.track.charges,
+        sample=config.track.sample,
     )
     return Run(config, setup, flat, build_optimizer(flat.theta, config.optim), batches, tracker, steps)
+
+
+def _announce(run: Run, folder: Path) -> None:
+    """Say how much will be recorded, and refuse what does not fit on the disk."""
+    rows = -(-run.steps // run.config.track.every)
+    need, free = rows * run.tracker.bytes_per_row, shutil.disk_usage(folder).free
+    charges = sum(len(layout.sites) for layout in run.tracker.layouts().values())
+    print(f"Recording {charges:,} charges at {rows:,} steps: at most {_size(need)}")
+    if need * LEAST_SHARE > free:
+        raise UserError(
+            f"track: the record may need {_size(need)} and {folder} has {_size(free)} left; "
+            "record less by track.every, track.charges=site or track.families"
+        )
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
 
 
 def _new(run: Run, folder: Path) -> RecordWriter:
