@@ -7,7 +7,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from neuralmech.errors import UserError
-from neuralmech.symmetry import mixing_rules  # noqa: F401  (fills the table of rules)
+from neuralmech.symmetry import mixing_rules, scale_rules, shift_rules  # noqa: F401  (they fill the tables)
 from neuralmech.symmetry.assemble import diagonal_families, translation_family
 from neuralmech.symmetry.engine import walk
 from neuralmech.symmetry.group import FAMILIES, Family, Symmetries
