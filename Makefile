@@ -31,10 +31,10 @@ types: install ## static types (pyright)
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 test: install lint types ## lint, types, tests and doctests (5 minutes)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n auto --dist worksteal
 
 test-slow: install ## the tests that take minutes
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -n auto --dist worksteal
 
 figures: install ## train, measure and draw every figure of the documentation (3 minutes)
 	$(BIN)/python scripts/figures.py
