@@ -25,7 +25,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from neuralmech.config import resolve
-from neuralmech.record import RecordWriter
+from neuralmech.record import BackgroundWriter, RecordWriter
 from neuralmech.train import loop
 from neuralmech.train.run import Run
 
@@ -89,7 +89,7 @@ class Ours:
     def __init__(self, case: Case, every: int, folder: Path) -> None:
         self.run: Run = loop.begin(config(case, every))
         folder.mkdir(parents=True)
-        self.record = RecordWriter(folder, {}, self.run.tracker.layouts(), self.run.tracker.block)
+        self.record = BackgroundWriter(RecordWriter(folder, {}, self.run.tracker.layouts(), self.run.tracker.block))
 
     def __call__(self) -> None:
         """Take a step."""

@@ -9,15 +9,23 @@ from typing import TYPE_CHECKING, Any
 from neuralmech.record.schema import FAILURE_FILE, FILE_NAME, SCHEMA_VERSION, RecordError
 
 if TYPE_CHECKING:
+    from neuralmech.record.background import BackgroundWriter
     from neuralmech.record.reader import Charges, Record, open_record
     from neuralmech.record.writer import RecordWriter
 
-_LAZY = {"Charges": "reader", "Record": "reader", "open_record": "reader", "RecordWriter": "writer"}
+_LAZY = {
+    "BackgroundWriter": "background",
+    "Charges": "reader",
+    "Record": "reader",
+    "open_record": "reader",
+    "RecordWriter": "writer",
+}
 
 __all__ = [
     "FAILURE_FILE",
     "FILE_NAME",
     "SCHEMA_VERSION",
+    "BackgroundWriter",
     "Charges",
     "Record",
     "RecordError",

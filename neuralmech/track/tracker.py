@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from neuralmech.record import RecordWriter
+from neuralmech.record import BackgroundWriter, RecordWriter
 from neuralmech.record.schema import NESTEROV_SIGNAL, NOISE_SIGNALS, SIGNALS, STEP_COLUMNS
 from neuralmech.record.writer import FamilyLayout
 from neuralmech.symmetry.eager import SparseRows
@@ -164,11 +164,11 @@ class Tracker:
         """Rows measured and not yet written."""
         return len(self._rows)
 
-    def write(self, record: RecordWriter, *, cut: bool = True) -> Block:
+    def write(self, record: RecordWriter | BackgroundWriter, *, cut: bool = True) -> Block:
         """Append the measured rows, with `cut` up to the first that is not finite, and start a new block."""
         rows, self._rows = self._rows, []  # first, so that no interruption can write them twice
-        losses = self._losses[: len(rows)].cpu().numpy()
-        ring = self._ring[: len(rows)].cpu().numpy()
+        losses = self._losses[: len(rows)].to("cpu", copy=True).numpy()
+        ring = self._ring[: len(rows)].to("cpu", copy=True).numpy()  # a thread may write it later
         signals = {name: ring[:, :, columns] for name, columns in self._columns.items()}
         finite = _finite_rows(losses, ring)
         keep = finite if cut else len(rows)
@@ -183,7 +183,7 @@ class Tracker:
                 for n, v in signals.items()
             }
             if self._forms.matrix:
-                charges["linear"]["frobenius"] = self._norms[:keep].cpu().numpy()
+                charges["linear"]["frobenius"] = self._norms[:keep].to("cpu", copy=True).numpy()
             record.append({**columns, "loss": losses[:keep]}, charges)
         broken = int(rows[finite]["step"]) if finite < len(rows) else None
         return Block(float(losses[min(keep, len(rows) - 1)]), broken)

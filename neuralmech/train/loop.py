@@ -19,7 +19,7 @@ from neuralmech.config import Config, to_yaml
 from neuralmech.data import Batches, Dataset
 from neuralmech.errors import RunError, UserError
 from neuralmech.losses import tally
-from neuralmech.record import RecordWriter
+from neuralmech.record import BackgroundWriter, RecordWriter
 from neuralmech.track import Every, Tracker
 from neuralmech.train.flat import FlatParameters
 from neuralmech.train.interrupt import Interrupted, Stop, on_signals
@@ -60,7 +60,8 @@ def train(config: Config, folder: Path, *, resume: bool = False) -> Result:
     with (
         locked(folder),
         on_signals() as stop,
-        (_continued if resume else _new)(run, folder) as record,
+        (_continued if resume else _new)(run, folder) as writer,
+        BackgroundWriter(writer) as record,
         _disk_errors(record),
     ):
         saver = Saver(config.train.checkpoint, folder / "checkpoints")
@@ -140,7 +141,7 @@ def _continued(run: Run, folder: Path) -> RecordWriter:
     return RecordWriter.resume(folder, restore(run, folder), {"config": to_yaml(run.config)})
 
 
-def _advance(run: Run, record: RecordWriter, saver: Saver, stop: Stop) -> None:
+def _advance(run: Run, record: BackgroundWriter, saver: Saver, stop: Stop) -> None:
     """Take all steps that are left; the rows go into the record block by block."""
     every, written = run.config.train.eval_every, monotonic()
     progress = tqdm(total=run.steps, initial=run.step, unit="step", dynamic_ncols=True, disable=None)
@@ -172,7 +173,7 @@ def _advance(run: Run, record: RecordWriter, saver: Saver, stop: Stop) -> None:
         raise Interrupted(record.rows, stop.signal, resumable=True)
 
 
-def _finish(run: Run, record: RecordWriter, saver: Saver) -> Result:
+def _finish(run: Run, record: BackgroundWriter, saver: Saver) -> Result:
     """Save and evaluate the trained model; the checkpoint comes first, as everywhere, so that more steps can follow."""
     saver.save(run, record)
     held_out = evaluate(run.setup.model, run.setup.data)
@@ -203,7 +204,7 @@ def _step(run: Run) -> None:
     run.time += row["lr"]
 
 
-def _write(run: Run, record: RecordWriter, progress: tqdm) -> None:
+def _write(run: Run, record: BackgroundWriter, progress: tqdm) -> None:
     """Hand the pending rows to the record; a row that is not finite ends the run, unless it may go on."""
     if not run.tracker.pending:
         return
@@ -219,7 +220,7 @@ def _write(run: Run, record: RecordWriter, progress: tqdm) -> None:
 
 
 @contextmanager
-def _disk_errors(record: RecordWriter) -> Iterator[None]:
+def _disk_errors(record: BackgroundWriter) -> Iterator[None]:
     """A disk that fails ends the run with what was committed."""
     try:
         yield

@@ -17,7 +17,7 @@ from neuralmech.config import CheckpointConfig, Config
 from neuralmech.data import Batches
 from neuralmech.errors import UserError
 from neuralmech.losses import loss_of
-from neuralmech.record import RecordWriter, open_record
+from neuralmech.record import BackgroundWriter, open_record
 from neuralmech.record.writer import Position, Rows
 from neuralmech.track import Tracker
 from neuralmech.train.checkpoint import checkpoints, path_of, prune, read_checkpoint, save_checkpoint
@@ -52,7 +52,7 @@ class Run:
         return HalfGradients(self.setup.model, self.flat, self.loss)
 
 
-def save(run: Run, record: RecordWriter, folder: Path) -> None:
+def save(run: Run, record: BackgroundWriter, folder: Path) -> None:
     """Commit the record, then write the checkpoint that refers to it. All measured rows are with the record."""
     position = record.position()
     state = {
@@ -81,7 +81,7 @@ class Saver:
             return False
         return bool(every and step % every == 0) or bool(seconds and monotonic() - self._clock >= seconds)
 
-    def save(self, run: Run, record: RecordWriter) -> None:
+    def save(self, run: Run, record: BackgroundWriter) -> None:
         """Save now."""
         save(run, record, self._folder)
         prune(self._folder, self._config.keep)

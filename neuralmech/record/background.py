@@ -1,0 +1,82 @@
+"""Write a record from a thread of its own, so that training does not wait for compression and the disk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from queue import Queue
+from threading import Thread
+from types import TracebackType
+from typing import Any
+
+from numpy.typing import NDArray
+
+from neuralmech.record.writer import RecordWriter
+
+AHEAD = 2  # blocks that may wait; then the loop waits: nothing is dropped
+
+
+class BackgroundWriter:
+    """A `RecordWriter` whose `append` returns at once; everything else waits until all rows are written.
+
+    The arrays passed to `append` must not change afterwards. An error of the thread is raised by the next call;
+    nothing is written after it.
+    """
+
+    def __init__(self, record: RecordWriter) -> None:
+        self._record = record
+        self._queue: Queue[tuple[Any, Any] | None] = Queue(AHEAD)
+        self._error: BaseException | None = None
+        self._thread = Thread(target=self._work, name="record", daemon=True)
+        self._thread.start()
+
+    @property
+    def path(self) -> Path:
+        """Path of the file."""
+        return self._record.path
+
+    def append(self, steps: Mapping[str, NDArray], charges: Mapping[str, Mapping[str, NDArray]]) -> None:
+        """Hand a block of rows over; waits only if the disk is slower than the training."""
+        self._raise()
+        self._queue.put((steps, charges))
+
+    def drain(self) -> None:
+        """Wait until every row is written."""
+        self._queue.join()
+        self._raise()
+
+    def close(self, status: str = "complete") -> None:
+        """Close the file once every row is written."""
+        self._queue.join()
+        self._record.close(status)
+        self._raise()
+
+    def __getattr__(self, name: str) -> Any:
+        self.drain()
+        return getattr(self._record, name)
+
+    def __enter__(self) -> BackgroundWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._queue.put(None)
+        self._thread.join()
+        if error is None:
+            self._raise()
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _work(self) -> None:
+        while (block := self._queue.get()) is not None:
+            try:
+                if self._error is None:
+                    self._record.append(*block)
+            except BaseException as error:  # noqa: BLE001  (raised where the loop can see it)
+                self._error = error
+            finally:
+                self._queue.task_done()
+        self._queue.task_done()
