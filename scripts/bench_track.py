@@ -229,11 +229,11 @@ state dict. Memory: peak of (c) over peak of (b), each in a process of its own. 
 """
 
 REMARKS = """
-What is left, from a profile on two cores: for the MLP a step's tracking is 12 µs for a copy of θ and 113 µs for the pass
-over the parameters; the rest is the writer's thread, which here competes with the two threads of the training. For
-the transformer it is the float64 Gram matrices of its 72 pairs of heads, whose Frobenius norms are recorded at every step
-(`track.families=[translation,scale,rescale]` leaves them out). The record is below 1/500 of a state dict where a model has
-many more parameters than charges, as VGG-16 has.
+What is left, from a profile on two cores: for the MLP a step's tracking is 12 µs for a copy of θ and 113 µs for the
+pass over the parameters; the rest is the writer's thread, which here competes with the two threads of the training.
+For the transformer it is the float64 Gram matrices of its 72 pairs of heads, whose Frobenius norms are recorded at
+every step (`track.families=[translation,scale,rescale]` leaves them out). The record is below 1/500 of a state dict
+where a model has many more parameters than charges, as VGG-16 has.
 """
 
 
