@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from neuralmech.laws.modified_loss import driven
-from neuralmech.laws.system import Array, Hyperparameters, Law, zero_order_hold
+from neuralmech.laws.system import Array, Circumstances, Hyperparameters, Law, zero_order_hold
 
 
 class Stochastic(Law):
@@ -29,6 +29,11 @@ class Stochastic(Law):
     )
     inputs = ("gradient_mean", "gradient_noise")
     linear_inputs = ()
+
+    def reason(self, c: Circumstances) -> str:
+        """Needs gradients of half batches."""
+        why = super().reason(c)
+        return f"{why}; train with track.noise=1" if "gradient_" in why else why
 
     def matrices(self, h: Hyperparameters, *, linear: bool) -> tuple[Array, Array]:
         """Exact step of the equation with the expected drive held over each step."""
