@@ -16,18 +16,13 @@ SCHEDULES: dict[str, Callable[[float, int, Any], float]] = {
 
 
 def scheduled(base: float, options: Any, step: int, steps: int) -> float:
-    """Weight decay of the update at `step` of `steps`: a schedule that changes nothing returns `base` exactly."""
-    return base if options.name == "constant" and not options.warmup else learning_rate(base, options, step, steps)
-
-
-def learning_rate(base: float, options: Any, step: int, steps: int) -> float:
-    """η of the update at `step` of `steps`; the first step of a warm-up is already positive.
+    """η (or λ) of the update at `step` of `steps`; the first step of a warm-up is already positive.
 
     Examples
     --------
     >>> from types import SimpleNamespace
     >>> o = SimpleNamespace(name="linear", warmup=2, min_factor=0.0)
-    >>> [learning_rate(1.0, o, k, 6) for k in range(6)]
+    >>> [scheduled(1.0, o, k, 6) for k in range(6)]
     [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]
     """
     if step < options.warmup:

@@ -15,6 +15,7 @@ from neuralmech.compare.batches import BatchPredictions, predict_batches
 from neuralmech.compare.budget import EXACT, budget_table, no_budget
 from neuralmech.compare.equilibrium import equilibrium_table
 from neuralmech.compare.errors import Curves, compare_family
+from neuralmech.compare.inputs import circumstances
 from neuralmech.compare.runs import Job, Runs, differences, find_runs, status_of
 from neuralmech.compare.tables import label_text, seed_table
 from neuralmech.errors import UserError
@@ -222,8 +223,7 @@ def _families(record: Record, chosen: Options) -> list[tuple[str, pd.DataFrame, 
 
 def _budget(record: Record, family: str, table: pd.DataFrame, chosen: Options) -> pd.DataFrame:
     """The account, unless the exact law, on which it rests, does not hold for this run."""
-    reasons = table.loc[table["law"] == EXACT.name, "reason"]
-    reason = next((r for r in reasons if isinstance(r, str) and r), None)
+    reason = EXACT.reason(circumstances(record, record.charges(family)))
     return no_budget(table, reason) if reason else budget_table(record, family, chosen.block)
 
 

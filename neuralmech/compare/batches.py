@@ -12,14 +12,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from neuralmech.compare.errors import circumstances, hyperparameters
+from neuralmech.compare.inputs import circumstances, hyperparameters, inside, sampled
 from neuralmech.laws import LAWS
 from neuralmech.laws.system import Integration
 from neuralmech.record import Record, open_record
 
 Array = NDArray[np.float64]
 KEY = "data.batch_size"
-POINTS = 400
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ def _predict(source: Record, target: Record, family: str, block: int) -> tuple[p
     if charges.is_linear or law.reason(circumstances(source, drives)) or len(drives) != len(charges):
         return None
     rows = min(source.rows, target.rows)
-    kept = np.unique(np.linspace(0, rows - 1, min(POINTS, rows)).astype(np.int64))
+    kept = sampled(rows)
     integration = Integration(law, linear=False)
     square, size, moved, start = (np.zeros(len(charges)) for _ in range(4))
     error = np.empty(len(kept))
@@ -94,10 +93,10 @@ def _predict(source: Record, target: Record, family: str, block: int) -> tuple[p
         square += (off**2).sum(axis=0)
         size += (value**2).sum(axis=0)
         moved += ((value - start) ** 2).sum(axis=0)
-        here = np.flatnonzero((kept >= part.start) & (kept < part.stop))
+        here = inside(kept, part)
         at = kept[here] - part.start
         error[here] = np.sqrt((off[at] ** 2).mean(axis=1) / (value[at] ** 2).mean(axis=1))
-    sizes = [int(r.steps(0, 1)["batch_size"][0]) for r in (source, target)]
+    sizes = [int(r.column("batch_size", slice(1))[0]) for r in (source, target)]
     sums = pd.DataFrame({"site": charges.index["site"], "square": square, "size": size, "moved": moved})
     by_site = sums.groupby("site", sort=False).sum()
     table = pd.DataFrame(
@@ -111,4 +110,4 @@ def _predict(source: Record, target: Record, family: str, block: int) -> tuple[p
             "unexplained": (by_site["square"] / by_site["moved"]).to_numpy(),
         }
     )
-    return table, BatchCurve(family, sizes[0], sizes[1], target.step_numbers(kept), error)
+    return table, BatchCurve(family, sizes[0], sizes[1], target.column("step", kept), error)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from neuralmech.compare.errors import hyperparameters
+from neuralmech.compare.inputs import circumstances, hyperparameters
 from neuralmech.laws.discrete import DiscreteBroken
 from neuralmech.laws.system import Array, Hyperparameters, Integration, Law
 from neuralmech.record import Charges, Record, RecordError
@@ -92,16 +92,16 @@ def motion(record: Record, family: str, block: int = 1024) -> Motion:
     Raises
     ------
     RecordError
-        If the record has no rows or lacks a signal.
+        If the record has no rows, or the exact law does not hold for it.
     """
     if record.rows == 0:
         raise RecordError(f"{record.path} holds no committed rows; train for at least one block")
     charges = record.charges(family)
     linear = charges.is_linear
-    signals = EXACT.signals(linear=linear, nesterov=bool(record.steps(0, 1)["nesterov"][0]))
-    missing = [s for s in signals if s not in charges.signals]
-    if missing:
-        raise RecordError(f"the record lacks the signal {missing[0]} that the budget needs; train again")
+    c = circumstances(record, charges)
+    if reason := EXACT.reason(c):
+        raise RecordError(f"{record.path}: no budget can be drawn up: {reason}")
+    signals = EXACT.signals(linear=linear, nesterov=c.nesterov)
     ledger = Integration(Ledger(), linear=linear)
     first, last = charges.value[0], charges.value[record.rows - 1]
     sums = {name: np.zeros(len(charges)) for name in (*PARTS[:3], *ORIGINS)}

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from neuralmech.compare.errors import circumstances
+from neuralmech.compare.inputs import circumstances
 from neuralmech.record import Charges, Record
 
 Array = NDArray[np.float64]

@@ -9,14 +9,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from neuralmech.compare.inputs import circumstances, hyperparameters, inside, sampled, signal
 from neuralmech.compare.norms import Norms
 from neuralmech.laws import LAWS
-from neuralmech.laws.system import Circumstances, Hyperparameters, Integration, Law
+from neuralmech.laws.system import Hyperparameters, Integration, Law
 from neuralmech.record import Charges, Record, RecordError
 
 Array = NDArray[np.float64]
-POINTS = 400  # rows kept for curves
-DERIVED = {"unit_drive": ("drive_update", "value")}  # signals that are products of recorded ones
 
 
 @dataclass(frozen=True)
@@ -54,36 +53,6 @@ class FamilyComparison:
     curves: Curves
 
 
-def hyperparameters(record: Record, rows: slice) -> Hyperparameters:
-    """Hyperparameters of some rows of a record.
-
-    Raises
-    ------
-    RecordError
-        If the steps do not increase.
-    """
-    ahead = record.steps(rows.start, rows.stop + 1)  # the row after the last says how far it spans
-    gaps = np.diff(ahead["step"])
-    if (gaps <= 0).any():
-        raise RecordError(f"{record.path} is damaged (steps do not increase); restore a copy")
-    columns = {name: values[: rows.stop - rows.start] for name, values in ahead.items()}
-    missing = len(columns["step"]) - len(gaps)
-    span = np.append(gaps, np.ones(missing)).astype(np.float64)
-    # Between rows several steps apart the mean learning rate stands for each of them.
-    mean = np.append(np.diff(ahead["time"]) / gaps, columns["lr"][len(gaps) :])
-    return Hyperparameters(
-        lr=np.where(span == 1, columns["lr"], mean),
-        momentum=columns["momentum"],
-        dampening=columns["dampening"],
-        weight_decay=columns["weight_decay"],
-        nesterov=columns["nesterov"].astype(bool),
-        span=span,
-        first=columns["step"] == 0,
-        decoupled=columns["decoupled"].astype(bool),
-        batch_size=columns["batch_size"],
-    )
-
-
 def compare_family(
     record: Record, family: str, laws: Mapping[str, Law] = LAWS, lines: int = 6, block: int = 1024
 ) -> FamilyComparison:
@@ -103,18 +72,18 @@ def compare_family(
     if record.rows == 0:
         raise RecordError(f"{record.path} holds no committed rows; train for at least one block")
     charges = record.charges(family)
-    nesterov = bool(record.steps(0, 1)["nesterov"][0])
+    c = circumstances(record, charges)
     norms = Norms(charges.index)
     sites = _Sites(charges, norms)
-    kept = np.unique(np.linspace(0, record.rows - 1, min(POINTS, record.rows)).astype(np.int64))
+    kept = sampled(record.rows)
     chosen = _spread(charges.value[record.rows - 1], lines)
     measured = _Measured(sites, kept)
-    reasons = {name: law.reason(circumstances(record, charges)) for name, law in laws.items()}
-    runs = {n: _Run(law, charges, nesterov, sites, kept, chosen) for n, law in laws.items() if not reasons[n]}
+    reasons = {name: law.reason(c) for name, law in laws.items()}
+    runs = {n: _Run(law, charges, c.nesterov, sites, kept, chosen) for n, law in laws.items() if not reasons[n]}
     for rows in record.blocks(block):
         value = norms.append(charges.value[rows])
         measured.add(rows, value)
-        inputs = {s: _signal(charges, s, rows) for s in {s for run in runs.values() for s in run.signals}}
+        inputs = {s: signal(charges, s, rows) for s in {s for run in runs.values() for s in run.signals}}
         h = hyperparameters(record, rows)
         for run in runs.values():
             run.add(rows, h, value, inputs)
@@ -127,8 +96,8 @@ def compare_family(
     table.insert(0, "family", family)
     rms = np.sqrt(measured.square[: sites.own].sum() / (record.rows * len(charges)))
     curves = Curves(
-        step=record.step_numbers(kept),
-        lr=record.steps()["lr"][kept],
+        step=record.column("step", kept),
+        lr=record.column("lr", kept),
         measured=measured.kept[:, : len(charges)],
         chosen=chosen,
         theory={name: run.kept for name, run in runs.items()},
@@ -174,7 +143,7 @@ class _Measured:
         self.square += self._sites.sum(np.einsum("kc,kc->c", value, value))
         moved = value - start
         self.motion += self._sites.sum(np.einsum("kc,kc->c", moved, moved))
-        here = _inside(self._index, rows)
+        here = inside(self._index, rows)
         self.kept[here] = value[self._index[here] - rows.start]
 
 
@@ -204,7 +173,7 @@ class _Run:
         chosen = [signals[s] for s in self.signals]
         inputs = np.stack(chosen, axis=1) if chosen else np.zeros((len(value), 0, self._charges))
         theory = self._sites.norms.append(self._integration.advance(h, value[0, : self._charges], inputs))
-        here = _inside(self._index, rows)
+        here = inside(self._index, rows)
         at = self._index[here] - rows.start
         self.kept[here] = theory[at][:, self._chosen]
         theory -= value
@@ -236,26 +205,6 @@ class _Run:
         )
 
 
-def circumstances(record: Record, charges: Charges) -> Circumstances:
-    """What laws must know of a run to say whether they hold for some of its charges."""
-    steps = record.steps()
-    return Circumstances(
-        family=charges.name,
-        linear=charges.is_linear,
-        signals=(*charges.signals, *(name for name, of in DERIVED.items() if set(of) <= set(charges.signals))),
-        optimizer=str(record.config.get("optim", {}).get("name", "sgd")),
-        momentum=bool((steps["momentum"] > 0).any()),
-        dampening=bool((steps["dampening"] > 0).any()),
-        nesterov=bool(steps["nesterov"].any()),
-    )
-
-
-def _signal(charges: Charges, name: str, rows: slice) -> Array:
-    """A recorded signal, or the product of recorded ones."""
-    parts = [getattr(charges, part)[rows] for part in DERIVED.get(name, (name,))]
-    return parts[0] if len(parts) == 1 else np.multiply(*parts)
-
-
 def _dashes(name: str, reason: str, sites: _Sites, rows: int) -> pd.DataFrame:
     """Rows of a law that does not hold: no numbers, and why."""
     empty = dict.fromkeys(("error", "unexplained", "max_error", "final_error", "q10", "median", "q90"), np.nan)
@@ -267,10 +216,6 @@ def _dashes(name: str, reason: str, sites: _Sites, rows: int) -> pd.DataFrame:
 def _ratio(a: Array, b: Array) -> Array:
     """a / b; NaN where there is nothing to compare with."""
     return np.divide(a, b, out=np.full_like(a, np.nan), where=b > 0)
-
-
-def _inside(index: NDArray[np.int64], rows: slice) -> NDArray[np.int64]:
-    return np.flatnonzero((index >= rows.start) & (index < rows.stop))
 
 
 def _spread(final: Array, count: int) -> NDArray[np.int64]:

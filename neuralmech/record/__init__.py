@@ -10,12 +10,13 @@ from neuralmech.record.schema import FAILURE_FILE, FILE_NAME, SCHEMA_VERSION, Re
 
 if TYPE_CHECKING:
     from neuralmech.record.background import BackgroundWriter
-    from neuralmech.record.reader import Charges, Record, open_record
+    from neuralmech.record.charges import Charges
+    from neuralmech.record.reader import Record, open_record
     from neuralmech.record.writer import RecordWriter
 
 _LAZY = {
     "BackgroundWriter": "background",
-    "Charges": "reader",
+    "Charges": "charges",
     "Record": "reader",
     "open_record": "reader",
     "RecordWriter": "writer",

@@ -98,3 +98,8 @@ def plain_yaml(text: str) -> Any:
         return yaml.load(text, Loader=PlainLoader)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise RecordError(f"its config is no plain YAML ({printable(str(error).splitlines()[0])})") from None
+
+
+def first_line(error: BaseException) -> str:
+    """First line of an error's message, or its kind."""
+    return str(error).strip().splitlines()[0].strip("'\"") if str(error).strip() else type(error).__name__

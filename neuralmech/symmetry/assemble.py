@@ -112,7 +112,7 @@ def _moved_alone(parts: list[Term], shapes: Shapes, components: int) -> dict[str
         for component in alone.tolist():  # one row, column or entry of a single number: its index is the entry's
             element = int(csr.indices[csr.indptr[component]])
             shape = shapes[part.parameter]
-            idle.setdefault(part.parameter, []).append(int(axis_entries(part, shape)[element, 0]))
+            idle.setdefault(part.parameter, []).append(int(axis_entries(part.axis, part.groups, shape)[element, 0]))
             csr.data[csr.indptr[component]] = 0
         csr.eliminate_zeros()
     return {name: sorted(entries) for name, entries in idle.items()}

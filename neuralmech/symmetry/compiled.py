@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numba
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from neuralmech.symmetry.plan import LinearPlan, QuadraticPlan
 from neuralmech.symmetry.step import LINEAR, QUADRATIC, Step
 
-Array = NDArray[Any]
 MAIN = ("value", "drive_update", "drive_gradient", "residual")
 # Sums may be reordered for vector units; NaN and infinity keep their meaning.
 REORDERED = {"reassoc", "contract", "nsz", "arcp"}

@@ -61,7 +61,7 @@ def generator(family: Family, shapes: Shapes, charge: int) -> Vector:
         for component in np.flatnonzero((term.first <= charge) & (charge < term.first + term.width)):
             row = term.coefficients[[component]].tocoo()
             if row.nnz:
-                entries = starts[term.parameter] + axis_entries(term, shapes[term.parameter])[row.col]
+                entries = starts[term.parameter] + axis_entries(term.axis, term.groups, shapes[term.parameter])[row.col]
                 chosen = entries[:, [charge - term.first[component]]] if term.width > 1 else entries
                 out[chosen] += row.data[:, None]
     return out

@@ -158,6 +158,18 @@ def _rank(x: Tensor, out: torch.Size, kernel: Any) -> int:
     return 1 if x.dim() <= 3 and len(out) <= 3 else x.dim() - 2
 
 
+def convolution_options(given: Sequence[Any], named: dict[str, Any], *, transposed: bool = False) -> dict[str, Any]:
+    """Options of a convolution by name, those after the bias given in order or by name.
+
+    Examples
+    --------
+    >>> convolution_options([2], {"groups": 4})
+    {'stride': 2, 'groups': 4}
+    """
+    third = "output_padding" if transposed else "dilation"
+    return dict(zip(("stride", "padding", third, "groups"), given, strict=False)) | named
+
+
 def spread(value: Any, rank: int) -> list[int]:
     """One number per dimension of a kernel, stride or padding."""
     values = list(value) if isinstance(value, (list, tuple)) else [value]

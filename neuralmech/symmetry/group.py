@@ -140,7 +140,8 @@ def generator_matrix(family: Family, shapes: Mapping[str, Sequence[int]]) -> spa
     rows, columns, data = [], [], []
     for term in family.terms:
         part = term.coefficients.tocoo()
-        entries = axis_entries(term, shapes[term.parameter])[part.col]  # (nonzeros, entries per axis element)
+        every = axis_entries(term.axis, term.groups, shapes[term.parameter])
+        entries = every[part.col]  # (nonzeros, entries per axis element)
         charges = np.repeat(term.first[part.row][:, None], entries.shape[1], axis=1)
         if term.width > 1:
             charges = charges + np.arange(term.width)
@@ -154,13 +155,12 @@ def generator_matrix(family: Family, shapes: Mapping[str, Sequence[int]]) -> spa
     return matrix
 
 
-def axis_entries(term: Term, shape: Sequence[int]) -> NDArray[np.int64]:
-    """Flat indices of the parameter's entries under each element of a term's axis."""
-    size = math.prod(shape)
-    flat = np.arange(size)
-    if term.axis == "entries":
+def axis_entries(axis: Axis, groups: int, shape: Sequence[int]) -> NDArray[np.int64]:
+    """Flat indices of a parameter's entries under each element of an axis."""
+    flat = np.arange(math.prod(shape))
+    if axis == "entries":
         return flat[:, None]
-    if term.axis == "rows":
+    if axis == "rows":
         return flat.reshape(shape[0], -1)
-    grid = flat.reshape(term.groups, shape[0] // term.groups, shape[1], -1)
-    return grid.transpose(0, 2, 1, 3).reshape(term.groups * shape[1], -1)
+    grid = flat.reshape(groups, shape[0] // groups, shape[1], -1)
+    return grid.transpose(0, 2, 1, 3).reshape(groups * shape[1], -1)

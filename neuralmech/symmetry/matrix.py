@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from neuralmech.symmetry.assemble import layer_names
-from neuralmech.symmetry.group import Axis, Family, Term, axis_entries, offsets
+from neuralmech.symmetry.group import Axis, Family, axis_entries, offsets
 from neuralmech.symmetry.mixing import MixingAlgebra
 
 Shapes = Mapping[str, Sequence[int]]
@@ -43,8 +43,7 @@ class Block:
 
     def entries(self, shape: Sequence[int]) -> NDArray[np.int64]:
         """Flat indices of the parameter's entries, shape (channels, entries of each channel)."""
-        term = Term(self.parameter, self.axis, sparse.csr_array((0, 0)), np.zeros(0, np.int64), 1, self.groups)
-        return axis_entries(term, shape)[self.index].reshape(len(self.index), -1)
+        return axis_entries(self.axis, self.groups, shape)[self.index].reshape(len(self.index), -1)
 
 
 @dataclass(frozen=True)

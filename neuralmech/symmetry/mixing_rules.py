@@ -54,29 +54,27 @@ def _map(
 @rule("linear")
 def _linear(algebra: MixingAlgebra, node: fx.Node, x: Any, weight: Any, bias: Any = None) -> Any:
     out = _map(algebra, algebra.value(x), weight, bias)
-    return out if out is not None else _refuse(algebra, node, x, weight, bias)
+    return out if out is not None else barrier(algebra, node, x, weight, bias)
 
 
 @rule("addmm")
 def _addmm(algebra: MixingAlgebra, node: fx.Node, bias: Any, x: Any, y: Any, **options: Any) -> Any:
     out = None if options else _map(algebra, algebra.value(x), y, bias, transposed=True)
-    return out if out is not None else _refuse(algebra, node, bias, x, y)
+    return out if out is not None else barrier(algebra, node, bias, x, y)
 
 
 @rule("conv1d", "conv2d", "conv3d")
 def _conv(
     algebra: MixingAlgebra, node: fx.Node, x: Any, weight: Any, bias: Any = None, *options: Any, **more: Any
 ) -> Any:
-    names = ("stride", "padding", "dilation", "groups")
-    return _convolution(algebra, node, x, weight, bias, dict(zip(names, options, strict=False)) | more)
+    return _convolution(algebra, node, x, weight, bias, geometry.convolution_options(options, more))
 
 
 @rule("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 def _conv_transpose(
     algebra: MixingAlgebra, node: fx.Node, x: Any, weight: Any, bias: Any = None, *options: Any, **more: Any
 ) -> Any:
-    names = ("stride", "padding", "output_padding", "groups")
-    chosen = dict(zip(names, options, strict=False)) | more
+    chosen = geometry.convolution_options(options, more, transposed=True)
     return _convolution(algebra, node, x, weight, bias, chosen, transposed=True)
 
 
@@ -90,25 +88,18 @@ def _convolution(
         algebra, algebra.value(x), weight, None, channel=1, groups=groups, transposed=transposed, positions=positions
     )
     if out is None:
-        return _refuse(algebra, node, x, weight, bias)
+        return barrier(algebra, node, x, weight, bias)
     if bias is not None:
         out = _add(algebra, out, algebra.value(bias))
     channels, made = out.channels.movedim(-1, 1), out
     return Vectors(channels, lambda: made.history.movedim(-1, 1))
 
 
-def _refuse(algebra: MixingAlgebra, node: fx.Node, *operands: Any) -> Any:
-    """A barrier for mixing alone, which reports do not list."""
-    result = barrier(algebra, node, *operands)
-    algebra.barriers.pop()
-    return result
-
-
 @rule("embedding")
 def _embedding(algebra: MixingAlgebra, node: fx.Node, weight: Any, *rest: Any) -> Any:
     """Writes its columns; rows are tokens, which are told apart."""
     if not isinstance(weight, Parameter):
-        return _refuse(algebra, node, weight)
+        return barrier(algebra, node, weight)
     rows, columns = algebra.axis(weight, ("rows", weight.shape[0], 1), ("columns", weight.shape[1], 1))
     algebra.zero(rows)
     return algebra.write(columns, node.meta["val"].shape[:-1])
@@ -120,7 +111,7 @@ def _matmul(algebra: MixingAlgebra, node: fx.Node, x: Any, y: Any) -> Any:
         return _map(algebra, algebra.value(x), y, None, transposed=True)
     left, right = algebra.fixed(x), algebra.fixed(y)
     if len(left.shape) < 2 or len(right.shape) < 2:
-        return _refuse(algebra, node, left, right)
+        return barrier(algebra, node, left, right)
     return _product(algebra, node, left, right)
 
 
@@ -236,7 +227,7 @@ def _take(operands: tuple, which: str) -> tuple:
 @rule("add", "sub", "rsub")
 def _sum(algebra: MixingAlgebra, node: fx.Node, x: Any, y: Any, **_: Any) -> Any:
     if not _is_tensor(x) or not _is_tensor(y):  # a number added to a channel
-        return _refuse(algebra, node, x, y)
+        return barrier(algebra, node, x, y)
     return _add(algebra, algebra.value(x), algebra.value(y))
 
 
@@ -279,7 +270,7 @@ def _scaled(algebra: MixingAlgebra, node: fx.Node, x: Any, y: Any, **_: Any) -> 
     if name == "mul" and algebra.is_constant(left):
         left, right = right, left
     if not algebra.is_constant(right):
-        return _refuse(algebra, node, left, right)
+        return barrier(algebra, node, left, right)
     shape = torch.broadcast_shapes(left.shape, right.shape)
     return Vectors(
         left.channels.broadcast_to(shape),
@@ -299,7 +290,7 @@ def _total(algebra: MixingAlgebra, node: fx.Node, x: Any, dims: Any = None, *_: 
     over = tuple(sorted(d % rank for d in dims)) if dims else tuple(range(rank))
     shape = node.meta["val"].shape
     if not constant_along(vectors.channels, over):
-        return _refuse(algebra, node, vectors)
+        return barrier(algebra, node, vectors)
     kept = [d for d in range(rank) if d not in over]
 
     def history() -> Tensor:
@@ -318,7 +309,7 @@ def _average(algebra: MixingAlgebra, node: fx.Node, x: Any, *_: Any, **__: Any) 
     vectors, shape = algebra.value(x), node.meta["val"].shape
     over = tuple(range(2, len(vectors.shape)))
     if not constant_along(vectors.channels, over):
-        return _refuse(algebra, node, vectors)
+        return barrier(algebra, node, vectors)
     place = torch.arange(shape[2:].numel()).reshape(1, 1, *shape[2:])
 
     def history() -> Tensor:

@@ -62,7 +62,7 @@ def _linear(algebra: ScaleAlgebra, node: fx.Node, x: Any, weight: Any, bias: Any
 def _conv(
     algebra: ScaleAlgebra, node: fx.Node, x: Any, weight: Any, bias: Any = None, *options: Any, **more: Any
 ) -> Tensor:
-    chosen = dict(zip(("stride", "padding", "dilation", "groups"), options, strict=False)) | more
+    chosen = geometry.convolution_options(options, more)
     ids, groups, shape = algebra.ids(x), chosen.get("groups", 1), node.meta["val"].shape
     if weight.shape[2:].numel() == 1:
         strides = geometry.spread(chosen.get("stride", 1), ids.dim() - 2)
@@ -78,7 +78,7 @@ def _conv(
 def _conv_transpose(
     algebra: ScaleAlgebra, node: fx.Node, x: Any, weight: Any, bias: Any = None, *options: Any, **more: Any
 ) -> Any:
-    chosen = dict(zip(("stride", "padding", "output_padding", "groups"), options, strict=False)) | more
+    chosen = geometry.convolution_options(options, more, transposed=True)
     if not isinstance(weight, Parameter) or weight.name in algebra.factors:
         return barrier(algebra, node, x, weight, bias)
     ids = algebra.ids(x)

@@ -174,7 +174,7 @@ def _conv(
 ) -> Shift:
     shape, kernel = node.meta["val"].shape, node.args[1].meta["val"].shape  # type: ignore[union-attr]
     width = kernel[2:]
-    chosen = dict(zip(("stride", "padding", "dilation", "groups"), options, strict=False)) | more
+    chosen = geometry.convolution_options(options, more)
     padding, groups = chosen.get("padding", 0), chosen.get("groups", 1)
     padded = padding == "same" if isinstance(padding, str) else any(geometry.spread(padding, len(width)))
     carried = algebra.shift(x)

@@ -10,8 +10,6 @@ from scipy import sparse
 
 from neuralmech.record.writer import FamilyLayout
 
-KINDS = ("all", "site", "sample")
-
 
 def select(
     layouts: Mapping[str, FamilyLayout], kind: str, sample: int

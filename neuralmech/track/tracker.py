@@ -179,7 +179,7 @@ class Tracker:
                 if name != "loss"
             }
             charges = {
-                n: {s: v[:keep, i] for i, s in enumerate(self.signals) if s in self._signals(self.families[n])}
+                n: {s: v[:keep, i] for i, s in enumerate(self.signals) if s in self._layouts[n].signals}
                 for n, v in signals.items()
             }
             if self._forms.matrix:

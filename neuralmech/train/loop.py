@@ -195,8 +195,8 @@ def _step(run: Run) -> None:
     halves = None
     if is_tracked:
         tracker.before(flat.theta)
-        noise = run.config.track.noise
-        halves = run.halves(x, y) if noise and run.step % (noise * run.config.track.every) == 0 else None
+        noise = run.config.track.noise * run.config.track.every
+        halves = run.halves(x, y) if noise and Every(noise).wants(run.step) else None
     run.optimizer.step()
     if is_tracked:
         tracker.after(flat.theta, flat.grad, momentum_buffer(run.optimizer, flat.theta), loss, row, halves)

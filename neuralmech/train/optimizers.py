@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from neuralmech.config import OptimConfig
-from neuralmech.schedules import learning_rate, scheduled
+from neuralmech.schedules import scheduled
 
 
 class SGDW(torch.optim.SGD):
@@ -62,7 +62,7 @@ def hyperparameters(optim: OptimConfig, step: int, steps: int, time: float, batc
     return {
         "step": step,
         "time": time,
-        "lr": learning_rate(optim.lr, optim.schedule, step, steps),
+        "lr": scheduled(optim.lr, optim.schedule, step, steps),
         "momentum": optim.betas[0] if adaptive else optim.momentum,
         "dampening": 0.0 if adaptive else optim.dampening,
         "weight_decay": scheduled(optim.weight_decay, optim.weight_decay_schedule, step, steps),

@@ -1,0 +1,71 @@
+"""What laws take from a record: hyperparameters, drives, and the circumstances under which they hold."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuralmech.laws.system import Array, Circumstances, Hyperparameters
+from neuralmech.record import Charges, Record, RecordError
+
+POINTS = 400  # rows kept for curves
+DERIVED = {"unit_drive": ("drive_update", "value")}  # signals that are products of recorded ones
+
+
+def circumstances(record: Record, charges: Charges) -> Circumstances:
+    """What laws must know of a run to say whether they hold for some of its charges."""
+    return Circumstances(
+        family=charges.name,
+        linear=charges.is_linear,
+        signals=(*charges.signals, *(name for name, of in DERIVED.items() if set(of) <= set(charges.signals))),
+        optimizer=str(record.config.get("optim", {}).get("name", "sgd")),
+        momentum=bool((record.column("momentum") > 0).any()),
+        dampening=bool((record.column("dampening") > 0).any()),
+        nesterov=bool(record.column("nesterov").any()),
+    )
+
+
+def hyperparameters(record: Record, rows: slice) -> Hyperparameters:
+    """Hyperparameters of some rows of a record.
+
+    Raises
+    ------
+    RecordError
+        If the steps do not increase.
+    """
+    ahead = record.steps(rows.start, rows.stop + 1)  # the row after the last says how far it spans
+    gaps = np.diff(ahead["step"])
+    if (gaps <= 0).any():
+        raise RecordError(f"{record.path} is damaged (steps do not increase); restore a copy")
+    columns = {name: values[: rows.stop - rows.start] for name, values in ahead.items()}
+    missing = len(columns["step"]) - len(gaps)
+    span = np.append(gaps, np.ones(missing)).astype(np.float64)
+    # Between rows several steps apart the mean learning rate stands for each of them.
+    mean = np.append(np.diff(ahead["time"]) / gaps, columns["lr"][len(gaps) :])
+    return Hyperparameters(
+        lr=np.where(span == 1, columns["lr"], mean),
+        momentum=columns["momentum"],
+        dampening=columns["dampening"],
+        weight_decay=columns["weight_decay"],
+        nesterov=columns["nesterov"].astype(bool),
+        span=span,
+        first=columns["step"] == 0,
+        decoupled=columns["decoupled"].astype(bool),
+        batch_size=columns["batch_size"],
+    )
+
+
+def signal(charges: Charges, name: str, rows: slice) -> Array:
+    """A recorded signal, or the product of recorded ones: (rows, charges)."""
+    parts = [getattr(charges, part)[rows] for part in DERIVED.get(name, (name,))]
+    return parts[0] if len(parts) == 1 else np.multiply(*parts)
+
+
+def sampled(rows: int) -> NDArray[np.int64]:
+    """Rows kept for curves: evenly spread, first and last among them."""
+    return np.unique(np.linspace(0, rows - 1, min(POINTS, rows)).astype(np.int64))
+
+
+def inside(index: NDArray[np.int64], rows: slice) -> NDArray[np.int64]:
+    """Which of some rows, given by number, lie in a block."""
+    return np.flatnonzero((index >= rows.start) & (index < rows.stop))

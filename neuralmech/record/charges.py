@@ -1,0 +1,98 @@
+"""One family's charges in a record: signals that are read when they are sliced."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from neuralmech.record.safety import first_line, printable
+from neuralmech.record.schema import RecordError
+
+
+class Checked:
+    """A dataset whose damage is named when it is read."""
+
+    def __init__(self, dataset: h5py.Dataset) -> None:
+        self._dataset = dataset
+        self.shape = dataset.shape
+
+    def __getitem__(self, key: Any) -> NDArray:
+        try:
+            return self._dataset[key]
+        except (OSError, RuntimeError) as error:
+            name, file = self._dataset.name, self._dataset.file.filename
+            raise RecordError(f"{file} is damaged in {name} ({first_line(error)}); restore a copy") from None
+
+
+class Signal:
+    """A (rows, charges) dataset cut off at the committed rows; slicing reads from the file."""
+
+    def __init__(self, dataset: h5py.Dataset, rows: int) -> None:
+        self._dataset = Checked(dataset)
+        self.shape = (rows, dataset.shape[1])
+
+    def __getitem__(self, key: Any) -> NDArray[np.float64]:
+        rows, rest = (key[0], key[1:]) if isinstance(key, tuple) else (key, ())
+        if rows is Ellipsis:
+            rows = slice(None)
+        if isinstance(rows, slice):
+            start, stop, step = rows.indices(self.shape[0])
+            return self._dataset[(slice(start, max(start, stop), step), *rest)]
+        if not -self.shape[0] <= rows < self.shape[0]:
+            raise IndexError(f"row {rows} is outside the {self.shape[0]} committed rows")
+        return self._dataset[(rows % self.shape[0], *rest)]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+
+class Charges:
+    """One family's charges: the signals as attributes, and what each column is."""
+
+    def __init__(self, name: str, group: h5py.Group, rows: int) -> None:
+        self.name = name
+        self.is_linear = group.attrs.get("form") == "linear"
+        self._group = group
+        self._rows = rows
+        self.signals = tuple(k for k in group if not k.endswith("index") and k != "frobenius")
+
+    def __getattr__(self, signal: str) -> Signal:
+        if signal.startswith("_") or signal not in self.signals:
+            raise AttributeError(f"{self.name} charges have no signal {signal!r}; there are {', '.join(self.signals)}")
+        return Signal(self._group[signal], self._rows)
+
+    @cached_property
+    def index(self) -> pd.DataFrame:
+        """Site and channel of each column; for the entries of a matrix also the partner."""
+        raw = Checked(self._group["index"])[:]
+        sites = [_text(name) for name in raw["site"]]
+        numbers = {
+            name: raw[name].astype(np.int64) for name in ("channel", "partner") if name in (raw.dtype.names or ())
+        }
+        return pd.DataFrame({"site": sites, **numbers})
+
+    @cached_property
+    def norm_sites(self) -> tuple[str, ...]:
+        """Sites whose Frobenius norms are recorded, in the order of the columns of `frobenius`."""
+        return tuple(_text(name) for name in self._group.get("frobenius_index", ()))
+
+    @property
+    def frobenius(self) -> Signal:
+        """Frobenius norm of every matrix-valued charge: (rows, sites)."""
+        return Signal(self._group["frobenius"], self._rows)
+
+    def __len__(self) -> int:
+        return self._group["index"].shape[0]
+
+    def to_pandas(self, signal: str = "value") -> pd.DataFrame:
+        """One signal as a frame: a row per recorded row, columns (site, channel)."""
+        return pd.DataFrame(getattr(self, signal)[:], columns=pd.MultiIndex.from_frame(self.index))
+
+
+def _text(name: bytes | str) -> str:
+    return printable(name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name))

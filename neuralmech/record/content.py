@@ -1,0 +1,92 @@
+"""Check, before anything is read, that a file is a record, whole, and no larger than it says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from neuralmech.record.safety import check_dataset, check_link, check_name, first_line
+from neuralmech.record.schema import EVALUATION_COLUMNS, FORMAT, SCHEMA_VERSION, STEP_COLUMNS, RecordError
+
+
+def check_file(file: h5py.File, path: Path) -> None:
+    """Raise a `RecordError` unless the file holds a record that can be read."""
+    if file.attrs.get("format") != FORMAT:
+        raise RecordError(f"{path} is an HDF5 file but no neuralmech record; give a run folder")
+    version = file.attrs.get("schema_version")
+    if not isinstance(version, (int, np.integer)) or version > SCHEMA_VERSION:
+        raise RecordError(
+            f"{path} has schema version {version}, this neuralmech reads up to {SCHEMA_VERSION}; upgrade neuralmech"
+        )
+    try:
+        _check_content(file)
+    except (KeyError, OSError, ValueError, AttributeError, TypeError, RuntimeError) as error:
+        raise RecordError(f"{path} is damaged ({first_line(error)}); train again or restore a copy") from None
+
+
+def _check_content(file: h5py.File) -> None:
+    """Everything that is read later is in the file, whole, and no larger than it says."""
+    committed, evaluation = _count(file, "committed"), _count(_group(file, "evaluation"), "committed")
+    for name in STEP_COLUMNS:
+        _check_column(_group(file, "steps"), name, committed)
+    for name in EVALUATION_COLUMNS:
+        _check_column(file["evaluation"], name, evaluation)
+    charges = _group(file, "charges")
+    for family in charges:
+        check_name(family)
+        _check_form(_group(charges, family))
+        _check_family(_group(charges, family), committed)
+    for name in ("config", "status", "versions"):
+        if not isinstance(file.attrs.get(name, ""), str):
+            raise ValueError(f"{name} is no text")
+
+
+def _check_form(group: h5py.Group) -> None:
+    if not isinstance(group.attrs.get("form", ""), str):
+        raise ValueError(f"{group.name} has a form that is no text")
+
+
+def _check_family(group: h5py.Group, committed: int) -> None:
+    if "index" not in group:
+        raise ValueError(f"{group.name} has no index")
+    columns = {True: 0, False: 0}
+    for name in sorted(group, key=lambda k: not k.endswith("index")):  # the indices first
+        check_name(name)
+        check_link(group, name)
+        if name.endswith("index"):
+            check_dataset(group[name])
+            columns[name == "index"] = group[name].shape[0]
+        else:
+            _check_column(group, name, committed, width=columns[name != "frobenius"])
+    if group["index"].dtype.names is None or not {"site", "channel"} <= set(group["index"].dtype.names):
+        raise ValueError("an index without sites and channels")
+
+
+def _check_column(group: h5py.Group, name: str, rows: int, width: int | None = None) -> None:
+    """A dataset of numbers with at least `rows` rows, and `width` columns if it has columns."""
+    check_link(group, name)
+    dataset = group[name]
+    check_dataset(dataset, rows)
+    shape = (dataset.shape[0],) if width is None else (dataset.shape[0], width)
+    if dataset.shape != shape or dataset.dtype.kind not in "iuf":
+        raise ValueError(f"{dataset.name} is {dataset.dtype} {dataset.shape}")
+    if dataset.shape[0] < rows:
+        raise ValueError(f"fewer rows than committed in {dataset.name}")
+
+
+def _count(group: h5py.Group, name: str) -> int:
+    check_link(group, name)
+    dataset = group[name]
+    check_dataset(dataset)
+    if dataset.shape != () or dataset.dtype.kind not in "iu" or int(dataset[()]) < 0:
+        raise ValueError(f"{dataset.name} is no number of rows")
+    return int(dataset[()])
+
+
+def _group(parent: h5py.Group, name: str) -> h5py.Group:
+    check_link(parent, name)
+    if not isinstance(parent[name], h5py.Group):
+        raise ValueError(f"{name} is no group")
+    return parent[name]
