@@ -18,6 +18,7 @@ from neuralmech.checks import check_at_least, check_choice
 from neuralmech.data import DATASETS
 from neuralmech.errors import UserError
 from neuralmech.models import MODELS
+from neuralmech.record.schema import ALL_SIGNALS
 from neuralmech.schedules import SCHEDULES
 from neuralmech.symmetry.group import FAMILIES
 
@@ -94,11 +95,14 @@ class TrackConfig:
 
     `charges` is ``all``, ``site`` (the sum over each site, which obeys the same laws) or ``sample`` (some of each).
     `noise` is the number of steps between measurements of the gradient's mean and noise from half batches (0: none).
-    Matrix-valued charges (family ``linear``) of up to `full` channels are recorded entry by entry, larger ones
-    on their diagonal and as their Frobenius norm.
+    `steps` are windows [first, end) of steps to record (null: all along), `signals` the recorded signals besides the
+    value (null: all; a law that lacks one is dashed). Matrix-valued charges (family ``linear``) of up to `full`
+    channels are recorded entry by entry, larger ones on their diagonal and as their Frobenius norm.
     """
 
     families: list[str] | None = None
+    signals: list[str] | None = None
+    steps: list[list[int]] | None = None
     every: int = 1
     block: int = 256
     full: int = 16
@@ -110,12 +114,27 @@ class TrackConfig:
         """Raise a `UserError` for unknown families or empty schedules."""
         for family in self.families or ():
             check_choice("track.families", family, FAMILIES)
+        for signal in self.signals or ():
+            check_choice("track.signals", signal, ALL_SIGNALS)
+        if self.steps is not None:
+            _check_windows(self.steps)
         check_at_least("track.every", self.every, 1)
         check_at_least("track.block", self.block, 1)
         check_at_least("track.full", self.full, 0)
         check_at_least("track.noise", self.noise, 0)
         check_choice("track.charges", self.charges, ("all", "site", "sample"))
         check_at_least("track.sample", self.sample, 1)
+
+
+def _check_windows(windows: list[list[int]]) -> None:
+    """Raise a `UserError` unless there are windows [first, end), in order, none of which touches the next."""
+    end = -1
+    for window in windows or [[]]:
+        if len(window) != 2 or not end < window[0] < window[1]:
+            raise UserError(
+                f"track.steps={windows} must be windows [first, end] in order, such as [[0,100],[900,1000]]"
+            )
+        end = window[1]
 
 
 @dataclass

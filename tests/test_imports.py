@@ -25,7 +25,7 @@ ALLOWED = {
     "data": {"errors", "checks", "losses"},
     "symmetry": {"models", "data", "losses", "errors", "checks"},
     "track": {"symmetry", "record"},
-    "config": {"models", "data", "symmetry", "schedules", "errors", "checks"},
+    "config": {"models", "data", "symmetry", "record", "schedules", "errors", "checks"},
     "train": {"config", "track", "symmetry", "models", "data", "losses", "record", "schedules", "errors", "checks"},
     "cli": {"train", "compare", "config", "record", "errors", "checks", "hydra_errors", "symmetry"},
     "__main__": {"cli"},

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from neuralmech.compare.inputs import circumstances, hyperparameters, inside, sampled
+from neuralmech.compare.inputs import Stretch, circumstances, hyperparameters, inside, sampled
 from neuralmech.laws import LAWS
 from neuralmech.laws.system import Integration
 from neuralmech.record import Record, open_record
@@ -74,7 +74,7 @@ def predict_batches(jobs: Sequence[tuple[Path, Mapping[str, Any]]], block: int =
 
 def _predict(source: Record, target: Record, family: str, block: int) -> tuple[pd.DataFrame, BatchCurve] | None:
     law = LAWS["stochastic"]
-    if family not in target.families:
+    if family not in target.families or max(len(source.windows), len(target.windows)) > 1:
         return None
     drives, charges = source.charges(family), target.charges(family)
     if charges.is_linear or law.reason(circumstances(source, drives)) or len(drives) != len(charges):
@@ -86,10 +86,11 @@ def _predict(source: Record, target: Record, family: str, block: int) -> tuple[p
     error = np.empty(len(kept))
     for first in range(0, rows, block):
         part = slice(first, min(first + block, rows))
+        h = hyperparameters(target, Stretch(part, slice(0, rows)))
         value = charges.value[part]
         start = value[0] if first == 0 else start
         inputs = np.stack([getattr(drives, name)[part] for name in law.inputs], axis=1)
-        off = integration.advance(hyperparameters(target, part), value[0], inputs) - value
+        off = integration.advance(h, value[0], inputs) - value
         square += (off**2).sum(axis=0)
         size += (value**2).sum(axis=0)
         moved += ((value - start) ** 2).sum(axis=0)

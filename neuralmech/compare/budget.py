@@ -8,48 +8,48 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from neuralmech.compare.inputs import circumstances, hyperparameters
+from neuralmech.compare.inputs import circumstances, hyperparameters, stretches
 from neuralmech.laws.discrete import DiscreteBroken
 from neuralmech.laws.system import Array, Hyperparameters, Integration, Law
 from neuralmech.record import Charges, Record, RecordError
 
 PARTS = ("weight_decay", "discretisation", "symmetry_breaking", "momentum_memory")
-ORIGINS = ("memory_weight_decay", "memory_symmetry_breaking", "memory_discretisation")
+ORIGINS = ("memory_weight_decay", "memory_symmetry_breaking", "memory_discretisation", "memory_before")
 EXACT = DiscreteBroken()
 
 
 class Ledger(Law):
-    """State (Q, P_λ, P_R, P_D): the discrete law, its momentum buffer split by what filled it.
+    """State (Q, P_λ, P_R, P_D, P_0): the discrete law, its momentum buffer split by what filled it.
 
     The exact law moves (Q, P) by Q ← Φ₀₀Q + Φ₀₁P + Γ_R R + Γ_D D, P ← Φ₁₀Q + Φ₁₁P + Γ'_R R + Γ'_D D. It is linear,
-    so P = P_λ + P_R + P_D with each part forced by Q, by R or by the drives alone. For plain SGD Φ₀₀ − 1 = −2ηλ,
-    Γ_R = −2η, Γ_D = η² and Φ₀₁ = −2ηβ.
+    so P = P_λ + P_R + P_D + P_0 with each part forced by Q, by R or by the drives alone, and P_0 what the buffer held
+    when the record's window began. For plain SGD Φ₀₀ − 1 = −2ηλ, Γ_R = −2η, Γ_D = η² and Φ₀₁ = −2ηβ.
     """
 
     name = "ledger"
     label = heading = "ledger"
-    equation = r"P = P_\lambda + P_R + P_D"
+    equation = r"P = P_\lambda + P_R + P_D + P_0"
     source = "linearity of the discrete law"
     inputs = EXACT.inputs
     linear_inputs = EXACT.linear_inputs
 
     def matrices(self, h: Hyperparameters, *, linear: bool) -> tuple[Array, Array]:
-        """Φ of shape (rows, 4, 4) and Γ of shape (rows, 4, inputs)."""
+        """Φ of shape (rows, 5, 5) and Γ of shape (rows, 5, inputs)."""
         phi, gamma = EXACT.matrices(h, linear=linear)
-        split = np.zeros((len(h), 4, 4))
+        split = np.zeros((len(h), 5, 5))
         split[:, 0, 0], split[:, 0, 1:] = phi[:, 0, 0], phi[:, 0, 1, None]
         split[:, 1, 0] = phi[:, 1, 0]
-        for part in (1, 2, 3):
+        for part in (1, 2, 3, 4):
             split[:, part, part] = phi[:, 1, 1]
-        forcing = np.zeros((len(h), 4, gamma.shape[2]))
+        forcing = np.zeros((len(h), 5, gamma.shape[2]))
         forcing[:, 0] = gamma[:, 0]
         forcing[:, 2, 0] = gamma[:, 1, 0]  # R
         forcing[:, 3, 1:] = gamma[:, 1, 1:]  # D, and uᵀSb under Nesterov
         return split, forcing
 
     def initial(self, value: Array, inputs: Array, h: Hyperparameters, *, linear: bool) -> Array:
-        """(Q₀, 0, 0, 0): the momentum buffer is empty."""
-        return np.stack([value, *[np.zeros_like(value)] * 3])
+        """(Q₀, 0, 0, 0, 0): the momentum buffer is empty."""
+        return np.stack([value, *[np.zeros_like(value)] * 4])
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Motion:
     Attributes
     ----------
     measured
-        Q at the last row − Q at the first.
+        Q at the last row − Q at the first; of several windows of steps, the sum.
     parts
         Cause → its share of the motion, `PARTS`; momentum memory is the sum of its `ORIGINS`, given besides.
     """
@@ -82,11 +82,13 @@ def motion(record: Record, family: str, block: int = 1024) -> Motion:
     - weight decay is −Σ 2η(1−δ)λQ_k, what the present charge loses at once;
     - discretisation is Σ η²D_k, the kinetic breaking of the symmetry by steps of finite length;
     - symmetry breaking is −Σ 2η(1−δ)R_k, explicit: the gradient is not orthogonal to the generator;
-    - momentum memory is −Σ 2ηβP_k, the same three causes in earlier steps, carried here by the buffer. Its
-      origins P_λ, P_R and P_D follow from linearity. For slow charges an origin sums to β/(1−β) times its
-      instantaneous part (the drive: 2β/(1−β)), which gives the flow's 2λ/(1−β) and η(1+β)/(1−β).
+    - momentum memory is −Σ 2ηβP_k: the same three causes in earlier steps, carried here by the buffer. Its
+      origins P_λ, P_R and P_D follow from linearity, and P_0 is what the buffer held before the record's window.
+      For slow charges an origin sums to β/(1−β) times its instantaneous part (the drive: 2β/(1−β)), which gives
+      the flow's 2λ/(1−β) and η(1+β)/(1−β).
 
-    Q_k here is the discrete law's: the measured charges enter at the first row only, so `Motion.closure` tests
+    Q_k here is the discrete law's: the measured charges enter at a window's first row only (and at its second, if
+    it begins in the middle of a run, which gives P_0), so `Motion.closure` tests
     the account. A linear charge has 1 in place of 2 and no drive.
 
     Raises
@@ -103,18 +105,18 @@ def motion(record: Record, family: str, block: int = 1024) -> Motion:
         raise RecordError(f"{record.path}: no budget can be drawn up: {reason}")
     signals = EXACT.signals(linear=linear, nesterov=c.nesterov)
     ledger = Integration(Ledger(), linear=linear)
-    first, last = charges.value[0], charges.value[record.rows - 1]
+    measured = sum(charges.value[w.stop - 1] - charges.value[w.start] for w in record.windows)
     sums = {name: np.zeros(len(charges)) for name in (*PARTS[:3], *ORIGINS)}
-    for rows in record.blocks(block):
-        h = hyperparameters(record, rows)
+    for stretch in stretches(record, block):
+        rows, h = stretch.rows, hyperparameters(record, stretch)
         inputs = np.empty((len(h), len(signals), len(charges)))
         for i, signal in enumerate(signals):
             inputs[:, i] = getattr(charges, signal)[rows]
-        states = ledger.states(h, first, inputs)
-        steps = min(rows.stop, record.rows - 1) - rows.start  # the last row's step is not in the record
+        states = ledger.states(h, charges.value[rows.start], inputs, stretch.following(charges))
+        steps = min(rows.stop, stretch.window.stop - 1) - rows.start  # the last row's step is not in the record
         _add(sums, h[:steps], states[:steps], inputs[:steps], linear=linear)
     sums["momentum_memory"] = np.sum([sums[name] for name in ORIGINS], axis=0)
-    return Motion(last - first, sums)
+    return Motion(np.asarray(measured), sums)
 
 
 def _add(sums: dict[str, Array], h: Hyperparameters, states: Array, inputs: Array, *, linear: bool) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from neuralmech.compare.inputs import circumstances, hyperparameters, inside, sampled, signal
+from neuralmech.compare.inputs import Stretch, circumstances, hyperparameters, inside, sampled, signal, stretches
 from neuralmech.compare.norms import Norms
 from neuralmech.laws import LAWS
 from neuralmech.laws.system import Hyperparameters, Integration, Law
@@ -27,7 +27,7 @@ class Curves:
     step, lr
         Shape (points,).
     measured
-        All charges: (points, charges).
+        All charges: (points, charges); NaN, as all curves, where a window of the record begins.
     chosen
         Columns drawn one by one, spread over the charges' final values.
     theory
@@ -80,13 +80,13 @@ def compare_family(
     measured = _Measured(sites, kept)
     reasons = {name: law.reason(c) for name, law in laws.items()}
     runs = {n: _Run(law, charges, c.nesterov, sites, kept, chosen) for n, law in laws.items() if not reasons[n]}
-    for rows in record.blocks(block):
-        value = norms.append(charges.value[rows])
-        measured.add(rows, value)
-        inputs = {s: signal(charges, s, rows) for s in {s for run in runs.values() for s in run.signals}}
-        h = hyperparameters(record, rows)
+    for stretch in stretches(record, block):
+        value = norms.append(charges.value[stretch.rows])
+        measured.add(stretch, value)
+        inputs = {s: signal(charges, s, stretch.rows) for s in {s for run in runs.values() for s in run.signals}}
+        h = hyperparameters(record, stretch)
         for run in runs.values():
-            run.add(rows, h, value, inputs)
+            run.add(stretch.rows, h, value, inputs, stretch.following(charges))
     table = pd.concat(
         [
             runs[name].table(name, measured, record.rows) if name in runs else _dashes(name, why, sites, record.rows)
@@ -95,15 +95,36 @@ def compare_family(
     )
     table.insert(0, "family", family)
     rms = np.sqrt(measured.square[: sites.own].sum() / (record.rows * len(charges)))
-    curves = Curves(
-        step=record.column("step", kept),
-        lr=record.column("lr", kept),
-        measured=measured.kept[:, : len(charges)],
-        chosen=chosen,
-        theory={name: run.kept for name, run in runs.items()},
-        error={name: np.sqrt(run.kept_error) / rms if rms else run.kept_error for name, run in runs.items()},
+    curves = _with_gaps(
+        record,
+        kept,
+        Curves(
+            step=record.column("step", kept),
+            lr=record.column("lr", kept),
+            measured=measured.kept[:, : len(charges)],
+            chosen=chosen,
+            theory={name: run.kept for name, run in runs.items()},
+            error={name: np.sqrt(run.kept_error) / rms if rms else run.kept_error for name, run in runs.items()},
+        ),
     )
     return FamilyComparison(family, table.sort_values("order", kind="stable").drop(columns="order"), curves)
+
+
+def _with_gaps(record: Record, kept: NDArray[np.int64], curves: Curves) -> Curves:
+    """NaN where a window of the record begins, so that no line is drawn over steps that were not recorded."""
+    gaps = np.searchsorted(kept, [window.start for window in record.windows[1:]])
+
+    def cut(values: Array) -> Array:
+        return np.insert(values, gaps, np.nan, axis=0)
+
+    return replace(
+        curves,
+        step=np.insert(curves.step, gaps, curves.step[gaps]),
+        lr=cut(curves.lr),
+        measured=cut(curves.measured),
+        theory={name: cut(values) for name, values in curves.theory.items()},
+        error={name: cut(values) for name, values in curves.error.items()},
+    )
 
 
 class _Sites:
@@ -133,13 +154,14 @@ class _Measured:
 
     def __init__(self, sites: _Sites, kept: NDArray[np.int64]) -> None:
         self._sites, self._index = sites, kept
-        self._start: Array | None = None
+        self._start = np.zeros(len(sites.codes))
         self.square = np.zeros(len(sites.names))
         self.motion = np.zeros(len(sites.names))
         self.kept = np.empty((len(kept), len(sites.codes)))
 
-    def add(self, rows: slice, value: Array) -> None:
-        start = self._start = value[0].copy() if self._start is None else self._start
+    def add(self, stretch: Stretch, value: Array) -> None:
+        rows = stretch.rows
+        start = self._start = value[0].copy() if stretch.begins else self._start
         self.square += self._sites.sum(np.einsum("kc,kc->c", value, value))
         moved = value - start
         self.motion += self._sites.sum(np.einsum("kc,kc->c", moved, moved))
@@ -169,10 +191,17 @@ class _Run:
         self.kept = np.empty((len(kept), len(chosen)))
         self.kept_error = np.empty(len(kept))
 
-    def add(self, rows: slice, h: Hyperparameters, value: Array, signals: Mapping[str, Array]) -> None:
+    def add(
+        self,
+        rows: slice,
+        h: Hyperparameters,
+        value: Array,
+        signals: Mapping[str, Array],
+        following: Array | None,
+    ) -> None:
         chosen = [signals[s] for s in self.signals]
         inputs = np.stack(chosen, axis=1) if chosen else np.zeros((len(value), 0, self._charges))
-        theory = self._sites.norms.append(self._integration.advance(h, value[0, : self._charges], inputs))
+        theory = self._sites.norms.append(self._integration.advance(h, value[0, : self._charges], inputs, following))
         here = inside(self._index, rows)
         at = self._index[here] - rows.start
         self.kept[here] = theory[at][:, self._chosen]

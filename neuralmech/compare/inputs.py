@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,7 +28,38 @@ def circumstances(record: Record, charges: Charges) -> Circumstances:
     )
 
 
-def hyperparameters(record: Record, rows: slice) -> Hyperparameters:
+@dataclass(frozen=True)
+class Stretch:
+    """Consecutive rows of a window of the record; the window is the whole record unless ``track.steps`` cut it."""
+
+    rows: slice
+    window: slice
+
+    @property
+    def begins(self) -> bool:
+        """Whether the window begins here."""
+        return self.rows.start == self.window.start
+
+    @property
+    def ends(self) -> bool:
+        """Whether the window ends here."""
+        return self.rows.stop == self.window.stop
+
+    def following(self, charges: Charges) -> Array | None:
+        """Charges at the second row of a window that begins here, in the middle of the run; None otherwise."""
+        if not self.begins or self.rows.start == 0:
+            return None
+        return charges.value[min(self.rows.start + 1, self.window.stop - 1)]
+
+
+def stretches(record: Record, size: int) -> Iterator[Stretch]:
+    """Cover a record by stretches of up to `size` rows, none of which reaches over a gap."""
+    for window in record.windows:
+        for start in range(window.start, window.stop, size):
+            yield Stretch(slice(start, min(start + size, window.stop)), window)
+
+
+def hyperparameters(record: Record, stretch: Stretch) -> Hyperparameters:
     """Hyperparameters of some rows of a record.
 
     Raises
@@ -33,7 +67,8 @@ def hyperparameters(record: Record, rows: slice) -> Hyperparameters:
     RecordError
         If the steps do not increase.
     """
-    ahead = record.steps(rows.start, rows.stop + 1)  # the row after the last says how far it spans
+    rows = stretch.rows
+    ahead = record.steps(rows.start, rows.stop + (not stretch.ends))  # the row after the last says how far it spans
     gaps = np.diff(ahead["step"])
     if (gaps <= 0).any():
         raise RecordError(f"{record.path} is damaged (steps do not increase); restore a copy")

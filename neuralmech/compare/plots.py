@@ -72,7 +72,7 @@ def _charges(axes: Axes, curves: Curves) -> None:
             alpha=0.8,
         )
     for name, dashes in DRAWN.items():
-        if name in curves.theory and np.isfinite(curves.theory[name]).all():
+        if name in curves.theory and not np.isinf(curves.theory[name]).any():
             axes.plot(curves.step, curves.theory[name], color=law_colour(name), linestyle=dashes, linewidth=1.0)
     axes.set_ylim(*limits_of(curves.measured))  # a bad theory may leave the view
 
@@ -104,6 +104,6 @@ def _legend(figure: Figure, curves: Sequence[Curves]) -> None:
 
 def limits_of(values: np.ndarray) -> tuple[float, float]:
     """Range of some values with a margin."""
-    low, high = float(values.min()), float(values.max())
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
     margin = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
     return low - margin, high + margin

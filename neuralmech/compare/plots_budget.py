@@ -22,6 +22,7 @@ BARS = {
     "memory_discretisation": ("#F4B48A", "////", "discretisation, by momentum"),
     "symmetry_breaking": ("#009E73", "", "broken symmetry $R$, at once"),
     "memory_symmetry_breaking": ("#8FD3BC", "////", "broken symmetry, by momentum"),
+    "memory_before": ("#BBBBBB", "////", "momentum from before the record"),
     "closure": ("#000000", "", "closure (rounding)"),
 }
 MAX_BARS = 24
@@ -44,7 +45,8 @@ def budget_figure(panels: Sequence[tuple[str, pd.DataFrame]]) -> Figure:
             _bars(panel, table)
             panel.set_title(title, fontsize=9, loc="left")
         axes[-1].set_xlabel("change of the charge over the run, summed over the site (units of the charge)")
-        handles = [Patch(facecolor=c, hatch=h, edgecolor="white", label=label) for c, h, label in BARS.values()]
+        shown = [bar for name, bar in BARS.items() if name != "memory_before" or any(t[name].any() for _, t in panels)]
+        handles = [Patch(facecolor=c, hatch=h, edgecolor="white", label=label) for c, h, label in shown]
         mark = Line2D([], [], linestyle="", marker="D", markersize=5, color="black", markerfacecolor="white")
         mark.set_label("measured change")
         figure.legend(handles=[*handles, mark], loc="outside lower center", ncols=3, fontsize=8)

@@ -150,7 +150,7 @@ class Integration:
         self._state: Array | None = None
         self._work: Array | None = None
 
-    def advance(self, h: Hyperparameters, value: Array, inputs: Array) -> Array:
+    def advance(self, h: Hyperparameters, value: Array, inputs: Array, following: Array | None = None) -> Array:
         """Charges predicted at the block's rows: shape (rows, charges).
 
         Parameters
@@ -158,21 +158,25 @@ class Integration:
         h
             Hyperparameters of the rows.
         value
-            Measured charges at the block's first row; used once, at the first row of the record.
+            Measured charges at the block's first row; used once, at the first row of the record or of a window.
         inputs
             Drives, shape (rows, inputs, charges), in the order of ``law.signals``.
+        following
+            Where a window of the record starts in the middle of the run: the measured charges at its second row.
         """
-        return self._law.observe(self.states(h, value, inputs)[:, 0].copy())
+        return self._law.observe(self.states(h, value, inputs, following)[:, 0].copy())
 
-    def states(self, h: Hyperparameters, value: Array, inputs: Array) -> Array:
+    def states(self, h: Hyperparameters, value: Array, inputs: Array, following: Array | None = None) -> Array:
         """All states at the block's rows, shape (rows, states, charges): a view, good until the next block.
 
         State and inputs lie together, so that a step is one product: x_{k+1} = [Φ_k Γ_k] (x_k, w_k).
         """
         phi, gamma = self._law.matrices(h, linear=self._linear)
         step = np.concatenate([phi, gamma[:, :, : inputs.shape[1]]], axis=2)
-        if self._state is None:
+        if self._state is None or following is not None:
             self._state = self._law.initial(value, inputs[0], h[:1], linear=self._linear)
+        if following is not None:
+            _set_in_motion(self._state, step[0], inputs[0], following)
         states, charges = self._state.shape
         shape = (len(h) + 1, states + inputs.shape[1], charges)
         if self._work is None or self._work.shape != shape:
@@ -184,6 +188,18 @@ class Integration:
             np.matmul(matrix, now, out=new)
         self._state = work[-1, :states].copy()
         return work[:-1, :states]
+
+
+def _set_in_motion(state: Array, step: Array, inputs: Array, following: Array) -> None:
+    """Choose the last number of a law's state so that its first step ends at the measured charge.
+
+    In the middle of a run the momentum buffer is not empty. A law of second order needs a position and a velocity,
+    and the first two rows of a window are both; from there on it is on its own.
+    """
+    if len(state) > 1:
+        weight, state[-1] = step[0, len(state) - 1], 0.0
+        rest = following - step[0] @ np.concatenate([state, inputs])
+        state[-1] = rest / weight if weight else 0.0
 
 
 def zero_order_hold(a: Array, b: Array, duration: Array) -> tuple[Array, Array]:

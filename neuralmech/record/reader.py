@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from functools import cached_property
 from io import BytesIO
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -85,6 +85,14 @@ class Record:
     def steps_frame(self) -> pd.DataFrame:
         """``/steps`` as a frame."""
         return pd.DataFrame(self.steps())
+
+    @property
+    def windows(self) -> tuple[slice, ...]:
+        """Row ranges without a gap: one, unless the record was restricted to windows of steps."""
+        every = (self.config.get("track") or {}).get("every", 1)
+        cuts = np.flatnonzero(np.diff(self.column("step")) > (every if isinstance(every, int) else 1)) + 1
+        edges = [0, *cuts.tolist(), self.rows]
+        return tuple(slice(a, b) for a, b in pairwise(edges))
 
     def blocks(self, rows: int = 1024) -> Iterator[slice]:
         """Consecutive row ranges that cover the record."""

@@ -47,6 +47,8 @@ NESTEROV_SIGNAL = "drive_buffer"
 # Where measured, for quadratic charges: g_AᵀSg_B of the halves of a batch, and S·(g_A−g_B)ᵀS(g_A−g_B)/4 ≈ tr(SΣ).
 NOISE_SIGNALS = ("gradient_mean", "gradient_noise")
 
+ALL_SIGNALS = (*SIGNALS, NESTEROV_SIGNAL, *NOISE_SIGNALS)
+
 EVALUATION_COLUMNS: dict[str, Any] = {"step": "int64", "loss": "float64", "accuracy": "float64"}
 
 

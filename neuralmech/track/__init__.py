@@ -1,6 +1,6 @@
 """Turn a training run into rows of charges: device buffers, whole blocks to the record."""
 
-from neuralmech.track.schedule import Every
+from neuralmech.track.schedule import Schedule
 from neuralmech.track.tracker import Tracker
 
-__all__ = ["Every", "Tracker"]
+__all__ = ["Schedule", "Tracker"]

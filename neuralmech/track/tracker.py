@@ -56,6 +56,8 @@ class Tracker:
         their diagonal; the Frobenius norm of each is recorded too.
     dtype
         Of the parameters.
+    kept
+        Names of the signals to record besides the value, or None for all.
     charges, sample
         Record ``all`` charges, their sum over each ``site``, or a ``sample`` of so many of each site.
     """
@@ -72,10 +74,12 @@ class Tracker:
         block: int = 256,
         full: int = FULL,
         dtype: torch.dtype = torch.float32,
+        kept: Sequence[str] | None = None,
         charges: str = "all",
         sample: int = 8,
     ) -> None:
         self.signals = (*SIGNALS, *((NESTEROV_SIGNAL,) if nesterov else ()), *(NOISE_SIGNALS if noise else ()))
+        self._kept = self.signals if kept is None else tuple(s for s in self.signals if s == "value" or s in kept)
         self.families = {n: f for n, f in symmetries.families.items() if families is None or n in families}
         self.block = block
         self._forms = Forms(self.families, layout, device, self.signals, full=full)
@@ -99,18 +103,19 @@ class Tracker:
     @property
     def bytes_per_row(self) -> int:
         """Size of a row in the record before compression."""
-        return 8 * (self._ring.shape[1] * self._ring.shape[2] + self._norms.shape[1] + len(STEP_COLUMNS))
+        charges = sum(len(layout.sites) * len(layout.signals) for layout in self._layouts.values())
+        return 8 * (charges + self._norms.shape[1] + len(STEP_COLUMNS))
 
     def _all_layouts(self) -> dict[str, FamilyLayout]:
         layouts = {
             n: FamilyLayout(f.sites, f.channels, self._signals(f), f.is_linear) for n, f in self.families.items()
         }
         if m := self._forms.matrix:
-            layouts["linear"] = FamilyLayout(m.sites, m.rows, self.signals, False, m.columns, m.names)
+            layouts["linear"] = FamilyLayout(m.sites, m.rows, self._kept, False, m.columns, m.names)
         return {name: layouts[name] for name in self._forms.columns}  # in the order of the forms
 
     def _signals(self, family: Family) -> tuple[str, ...]:
-        return tuple(s for s in self.signals if s in LINEAR or not family.is_linear)
+        return tuple(s for s in self._kept if s in LINEAR or not family.is_linear)
 
     @torch.no_grad()
     def before(self, theta: Tensor) -> None:

@@ -20,7 +20,7 @@ from neuralmech.data import Batches, Dataset
 from neuralmech.errors import RunError, UserError
 from neuralmech.losses import tally
 from neuralmech.record import BackgroundWriter, RecordWriter
-from neuralmech.track import Every, Tracker
+from neuralmech.track import Schedule, Tracker
 from neuralmech.train.flat import FlatParameters
 from neuralmech.train.interrupt import Interrupted, Stop, on_signals
 from neuralmech.train.lock import locked
@@ -93,6 +93,7 @@ def begin(config: Config) -> Run:
     data, noise = setup.data, getattr(config.data, "label_noise", 0.0)
     batches = Batches(data.train_x, data.train_y, config.data.batch_size, config.seed, noise, data.classes)
     steps = config.train.steps or max(1, round((config.train.epochs or 0) * batches.per_epoch))
+    schedule = Schedule(config.track.every, config.track.steps)
     tracker = Tracker(
         setup.symmetries,
         flat.layout,
@@ -100,25 +101,28 @@ def begin(config: Config) -> Run:
         families=config.track.families,
         nesterov=config.optim.nesterov,
         noise=config.track.noise > 0,
-        block=min(config.track.block, steps),
+        block=max(1, min(config.track.block, schedule.count(steps))),
+        kept=config.track.signals,
         full=config.track.full,
         dtype=flat.theta.dtype,
         charges=config.track.charges,
         sample=config.track.sample,
     )
-    return Run(config, setup, flat, build_optimizer(flat.theta, config.optim), batches, tracker, steps)
+    return Run(config, setup, flat, build_optimizer(flat.theta, config.optim), batches, tracker, schedule, steps)
 
 
 def _announce(run: Run, folder: Path) -> None:
     """Say how much will be recorded, and refuse what does not fit on the disk."""
-    rows = -(-run.steps // run.config.track.every)
+    rows = run.schedule.count(run.steps)
+    if not rows:
+        raise UserError(f"track.steps leaves nothing to record of {run.steps} steps; widen its windows")
     need, free = rows * run.tracker.bytes_per_row, shutil.disk_usage(folder).free
     charges = sum(len(layout.sites) for layout in run.tracker.layouts().values())
     print(f"Recording {charges:,} charges at {rows:,} steps: at most {_size(need)}")
     if need * LEAST_SHARE > free:
         raise UserError(
             f"track: the record may need {_size(need)} and {folder} has {_size(free)} left; "
-            "record less by track.every, track.charges=site or track.families"
+            "record less by track.every, track.steps, track.signals, track.charges=site or track.families"
         )
 
 
@@ -184,7 +188,7 @@ def _finish(run: Run, record: BackgroundWriter, saver: Saver) -> Result:
 def _step(run: Run) -> None:
     """One step of the optimiser, measured if the schedule wants it."""
     model, flat, tracker = run.setup.model, run.flat, run.tracker
-    is_tracked = Every(run.config.track.every).wants(run.step)
+    is_tracked = run.schedule.wants(run.step)
     row = hyperparameters(run.config.optim, run.step, run.steps, run.time, run.config.data.batch_size)
     set_hyperparameters(run.optimizer, row)
 
@@ -195,8 +199,8 @@ def _step(run: Run) -> None:
     halves = None
     if is_tracked:
         tracker.before(flat.theta)
-        noise = run.config.track.noise * run.config.track.every
-        halves = run.halves(x, y) if noise and Every(noise).wants(run.step) else None
+        noise = run.config.track.noise
+        halves = run.halves(x, y) if noise and run.schedule.position(run.step) % noise == 0 else None
     run.optimizer.step()
     if is_tracked:
         tracker.after(flat.theta, flat.grad, momentum_buffer(run.optimizer, flat.theta), loss, row, halves)

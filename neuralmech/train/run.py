@@ -19,7 +19,7 @@ from neuralmech.errors import UserError
 from neuralmech.losses import loss_of
 from neuralmech.record import BackgroundWriter, open_record
 from neuralmech.record.writer import Position, Rows
-from neuralmech.track import Tracker
+from neuralmech.track import Schedule, Tracker
 from neuralmech.train.checkpoint import checkpoints, path_of, prune, read_checkpoint, save_checkpoint
 from neuralmech.train.flat import FlatParameters
 from neuralmech.train.noise import HalfGradients
@@ -37,6 +37,7 @@ class Run:
     optimizer: torch.optim.Optimizer
     batches: Batches
     tracker: Tracker
+    schedule: Schedule
     steps: int
     step: int = 0  # the step to come
     time: float = 0.0  # Σ η over the steps done

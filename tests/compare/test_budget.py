@@ -43,7 +43,7 @@ def test_parts_are_sums_over_the_recorded_steps(run, block):
     buffers = dict.fromkeys(ORIGINS, np.zeros(q.shape[1]))
     memory = dict.fromkeys(ORIGINS, np.zeros(q.shape[1]))
     for k in range(len(q) - 1):
-        for origin, forced in zip(ORIGINS, (wd * q[k], r[k], 0 * r[k]), strict=True):
+        for origin, forced in zip(ORIGINS, (wd * q[k], r[k], 0 * r[k], 0 * r[k]), strict=True):
             memory[origin] = memory[origin] - 2 * lr * beta * buffers[origin]
             buffers[origin] = beta * buffers[origin] + forced
         buffers["memory_discretisation"] = buffers["memory_discretisation"] - lr * d[k]
