@@ -97,7 +97,8 @@ class TrackConfig:
     `noise` is the number of steps between measurements of the gradient's mean and noise from half batches (0: none).
     `steps` are windows [first, end) of steps to record (null: all along), `signals` the recorded signals besides the
     value (null: all; a law that lacks one is dashed). Matrix-valued charges (family ``linear``) of up to `full`
-    channels are recorded entry by entry, larger ones on their diagonal and as their Frobenius norm.
+    channels are recorded entry by entry, larger ones on their diagonal; every `norms` rows the Frobenius norm of
+    each is recorded besides (0: never), which takes the product of whole weight matrices.
     """
 
     families: list[str] | None = None
@@ -106,6 +107,7 @@ class TrackConfig:
     every: int = 1
     block: int = 256
     full: int = 16
+    norms: int = 16
     noise: int = 0
     charges: str = "all"
     sample: int = 8
@@ -121,6 +123,7 @@ class TrackConfig:
         check_at_least("track.every", self.every, 1)
         check_at_least("track.block", self.block, 1)
         check_at_least("track.full", self.full, 0)
+        check_at_least("track.norms", self.norms, 0)
         check_at_least("track.noise", self.noise, 0)
         check_choice("track.charges", self.charges, ("all", "site", "sample"))
         check_at_least("track.sample", self.sample, 1)

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from neuralmech.compare.inputs import Stretch, circumstances, hyperparameters, inside, sampled, signal, stretches
-from neuralmech.compare.norms import Norms
+from neuralmech.compare.norms import Norms, norm_rows
 from neuralmech.laws import LAWS
 from neuralmech.laws.system import Hyperparameters, Integration, Law
 from neuralmech.record import Charges, Record, RecordError
@@ -61,8 +61,8 @@ def compare_family(
     error = RMS over steps and charges of (theory − measured) / RMS of measured, per site; unexplained =
     Σ(theory − measured)² / Σ(measured − measured at row 0)²: 0 is perfect, 1 is no better than "conserved",
     NaN if the charge did not move at all. q10, median and q90 are quantiles over a site's charges of their own
-    RMS error, relative to the same RMS of measured. Matrix-valued charges that are recorded in full get a row
-    for their Frobenius norm, of theory and of measured.
+    RMS error, relative to the same RMS of measured. Matrix-valued charges get a row for their Frobenius norm: of
+    theory and of measured where the matrix is recorded in full, otherwise for the laws that scale it as a whole.
 
     Raises
     ------
@@ -93,6 +93,8 @@ def compare_family(
             for name, why in reasons.items()
         ]
     )
+    unrecorded = [site for site in charges.norm_sites if f"{site} |Q|" not in norms.sites]
+    table = pd.concat([table, norm_rows(record, charges, unrecorded, laws, reasons, len(sites.names), block)])
     table.insert(0, "family", family)
     rms = np.sqrt(measured.square[: sites.own].sum() / (record.rows * len(charges)))
     curves = _with_gaps(

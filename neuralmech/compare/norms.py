@@ -1,11 +1,15 @@
-"""Frobenius norms of matrix-valued charges from their entries, measured and predicted alike."""
+"""Frobenius norms of matrix-valued charges: from their entries, or where these are too many, as recorded."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
-from neuralmech.laws.system import Array
+from neuralmech.compare.inputs import hyperparameters, stretches
+from neuralmech.laws.system import Array, Integration, Law
+from neuralmech.record import Charges, Record
 
 
 class Norms:
@@ -44,3 +48,60 @@ class Norms:
 def _is_full(rows: pd.DataFrame) -> bool:
     channels = rows["channel"].max() + 1
     return len(rows) == channels * (channels + 1) // 2
+
+
+def norm_rows(
+    record: Record,
+    charges: Charges,
+    sites: Sequence[str],
+    laws: Mapping[str, Law],
+    reasons: Mapping[str, str],
+    order: int,
+    block: int = 1024,
+) -> pd.DataFrame:
+    """Rows for the norms of sites whose matrices are not in the record entry by entry, numbered from `order` on.
+
+    The norms are compared where they were measured. A law without a drive multiplies every entry of the matrix by the
+    same number, and so the norm. A drive is a matrix of its own, of which the record holds the diagonal only: such a
+    law is a dash.
+    """
+    if not sites:
+        return pd.DataFrame()
+    columns = [charges.norm_sites.index(site) for site in sites]
+    tables = []
+    for name, law in laws.items():
+        why = reasons[name]
+        if not why and law.inputs:
+            why = "a drive needs the whole matrix; train with a larger track.full"
+        off, measured = (np.zeros((0, len(sites))),) * 2 if why else _norms(record, charges, columns, law, block)
+        tables.append(_norm_table(name, why, sites, off, measured).assign(order=order + np.arange(len(sites))))
+    return pd.concat(tables)
+
+
+def _norms(record: Record, charges: Charges, columns: list[int], law: Law, block: int) -> tuple[Array, Array]:
+    """Theory − measured, and measured, at the rows where the norms were measured: (rows, sites) each."""
+    run, off, kept = Integration(law, linear=False), [], []
+    for stretch in stretches(record, block):
+        norms = charges.frobenius[stretch.rows][:, columns]
+        h = hyperparameters(record, stretch)
+        theory = run.advance(h, norms[0], np.zeros((len(h), 0, len(columns))), norms[0] if stretch.begins else None)
+        there = np.isfinite(norms).all(axis=1)
+        off.append((theory - norms)[there])
+        kept.append(norms[there])
+    return np.concatenate(off), np.concatenate(kept)
+
+
+def _norm_table(name: str, why: str, sites: Sequence[str], off: Array, measured: Array) -> pd.DataFrame:
+    columns = ("error", "unexplained", "max_error", "final_error", "q10", "median", "q90")
+    table = pd.DataFrame({"site": [f"{site} |Q|" for site in sites], "law": name, "charges": 1, "steps": len(measured)})
+    table = table.assign(**dict.fromkeys(columns, np.nan), reason=why)
+    if len(measured):
+        scale = np.sqrt((measured**2).mean(axis=0))
+        moved = ((measured - measured[0]) ** 2).sum(axis=0)
+        table["error"] = np.sqrt((off**2).mean(axis=0)) / scale
+        table["unexplained"] = (off**2).sum(axis=0) / np.where(moved > 0, moved, np.nan)
+        table["max_error"] = np.abs(off).max(axis=0) / scale
+        table["final_error"] = np.abs(off[-1]) / scale
+        for quantile in columns[4:]:
+            table[quantile] = table["error"]
+    return table

@@ -83,7 +83,7 @@ class Charges:
 
     @property
     def frobenius(self) -> Signal:
-        """Frobenius norm of every matrix-valued charge: (rows, sites)."""
+        """Frobenius norm of every matrix-valued charge, NaN in rows where it was not measured: (rows, sites)."""
         return Signal(self._group["frobenius"], self._rows)
 
     def __len__(self) -> int:

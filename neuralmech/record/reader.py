@@ -107,7 +107,8 @@ class Record:
             if bad.size:
                 end = rows.start + int(bad[0])
                 break
-        while end and not all(np.isfinite(d[end - 1]).all() for d in self._signals()):
+        signals = [getattr(c, s) for c in map(self.charges, self.families) for s in c.signals]
+        while end and not all(np.isfinite(d[end - 1]).all() for d in signals):
             end -= 1  # a gradient that is not finite comes a row before such a loss
         return end
 

@@ -8,7 +8,8 @@
 ``/charges/<family>/<signal>``          float64, shape (rows, charges), see `SIGNALS`
 ``/charges/<family>/index``             for each column its ``site`` and ``channel``; for the entries of a
                                         matrix-valued charge (family ``linear``) also the ``partner``
-``/charges/linear/frobenius``           Frobenius norms, shape (rows, sites); ``frobenius_index`` names them
+``/charges/linear/frobenius``           Frobenius norms, shape (rows, sites), NaN in rows where they were not
+                                        measured; ``frobenius_index`` names the sites
 ``/evaluation/{step, loss, accuracy}``  on held-out data, with a ``committed`` of its own
 ======================================  ===============================================================
 

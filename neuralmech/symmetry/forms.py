@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,7 +29,7 @@ class Forms:
     signals
         Names out of `QUADRATIC`, beginning with value, drive_update, drive_gradient and residual.
     full
-        Matrix-valued charges of up to this many channels are evaluated entry by entry.
+        Matrix-valued charges of up to this many channels are evaluated entry by entry, larger ones on the diagonal.
     compiled
         One pass in compiled code (CPU only) or reductions by torch (any device); by default what the device has.
 
@@ -51,17 +52,19 @@ class Forms:
         compiled: bool | None = None,
     ) -> None:
         self._signals = signals
+        self.matrix = next(
+            (MatrixForms(f, layout, device, full) for f in families.values() if isinstance(f, MatrixFamily)), None
+        )
         diagonal, linear = families_by_form(families)
-        quadratic, plan = quadratic_plan(diagonal, layout), linear_plan(linear, layout)
+        large = self.matrix.diagonal if self.matrix else None
+        quadratic = quadratic_plan([*diagonal, *([large] if large else [])], layout)
+        plan = linear_plan(linear, layout)
         if device.type == "cpu" if compiled is None else compiled:
             from neuralmech.symmetry.compiled import CompiledForms  # numba takes half a second to import
 
             self._forms = CompiledForms(quadratic, plan, signals)
         else:
             self._forms = EagerForms(quadratic, plan, signals, layout.size, device)
-        self.matrix = next(
-            (MatrixForms(f, layout, device, full) for f in families.values() if isinstance(f, MatrixFamily)), None
-        )
         self.columns: dict[str, slice] = {}
         self.width = 0
         sizes = [(f.name, len(f)) for f in (*diagonal, *linear)]
@@ -70,9 +73,24 @@ class Forms:
             self.columns[name] = slice(self.width, self.width + size)
             self.width += size
         self.norms = len(self.matrix.names) if self.matrix else 0
+        self._places = self._scratch = None
+        if self.matrix and large:  # evaluated between the diagonal and the translation charges, wanted behind both
+            split = sum(len(f) for f in diagonal)
+            order = [np.arange(split), self._vectors + self.matrix.places, np.arange(split, self._vectors)]
+            self._places = torch.as_tensor(np.concatenate(order), device=device)
+            self._scratch = torch.zeros(len(signals), len(self._places), dtype=torch.float64, device=device)
 
-    def evaluate(self, step: Step, out: Tensor, norms: Tensor) -> None:
-        """Write the forms to `out`, float64 (signals, width), and Frobenius norms to `norms` (sites,)."""
-        self._forms.evaluate(step, out[:, : self._vectors])
+    def evaluate(self, step: Step, out: Tensor) -> None:
+        """Write the forms to `out`, float64 (signals, width)."""
+        if self._scratch is None or self._places is None:
+            self._forms.evaluate(step, out[:, : self._vectors])
+        else:
+            self._forms.evaluate(step, self._scratch)
+            out.index_copy_(1, self._places, self._scratch)
         if self.matrix:
-            self.matrix.evaluate(step, self._signals, out[:, self._vectors :], norms)
+            self.matrix.evaluate(step, self._signals, out[:, self._vectors :])
+
+    def frobenius(self, step: Step, norms: Tensor) -> None:
+        """Write the Frobenius norms of the matrix-valued charges to `norms` (sites,)."""
+        if self.matrix:
+            self.matrix.frobenius(step, norms)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from neuralmech.symmetry.assemble import layer_names
-from neuralmech.symmetry.group import Axis, Family, axis_entries, offsets
+from neuralmech.symmetry.group import Axis, Family, Term, axis_entries, offsets
 from neuralmech.symmetry.mixing import MixingAlgebra
 
 Shapes = Mapping[str, Sequence[int]]
@@ -120,6 +120,22 @@ class MatrixFamily(Family):
             at = [(b.sign, starts[b.parameter] + b.entries(shapes[b.parameter])) for b in site.blocks]
             out.append(np.sum([of(_Part(sign, x[k], y[k]), i, j) for sign, k in at], axis=0))
         return np.concatenate(out)
+
+
+def diagonal_family(sites: Sequence[MatrixSite], shapes: Shapes) -> Family:
+    """The diagonal entries Q_ii of some sites' charges: rescale charges, in the form of other diagonal families."""
+    terms, names, first = [], [], 0
+    for site in sites:
+        for block in site.blocks:
+            channels, count = block.index.shape
+            length = len(axis_entries(block.axis, block.groups, shapes[block.parameter]))
+            place = (np.repeat(np.arange(channels), count), block.index.ravel())
+            part = sparse.csr_array((np.full(channels * count, float(block.sign)), place), shape=(channels, length))
+            terms.append(Term(block.parameter, block.axis, part, first + np.arange(channels), 1, block.groups))
+        names += [site.name] * site.size
+        first += site.size
+    channels = [np.zeros(0, dtype=np.int64), *(np.arange(site.size) for site in sites)]
+    return Family("linear", tuple(terms), tuple(names), np.concatenate(channels))
 
 
 class _Part(NamedTuple):

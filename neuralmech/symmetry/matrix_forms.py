@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from neuralmech.symmetry.layout import Layout
-from neuralmech.symmetry.matrix import Block, MatrixFamily, MatrixSite
+from neuralmech.symmetry.matrix import Block, MatrixFamily, MatrixSite, diagonal_family
 from neuralmech.symmetry.step import QUADRATIC, Step
 
 FULL = 16  # sites up to this many channels are measured entry by entry; larger ones on their diagonal
@@ -38,17 +38,13 @@ class Batch:
         total = _total(sign * (a @ b.transpose(-1, -2)) for a, b, (_, sign) in zip(x, y, self.views, strict=True))
         return total if x is y else 0.5 * (total + total.transpose(-1, -2))
 
-    def diagonal(self, x: list[Tensor], y: list[Tensor]) -> Tensor:
-        """Diagonal of `gram`, shape (sites, channels)."""
-        return _total(sign * (a * b).sum(dim=-1) for a, b, (_, sign) in zip(x, y, self.views, strict=True))
-
 
 def _total(terms: Iterable[Tensor]) -> Tensor:
     return functools.reduce(torch.add, terms)
 
 
 class MatrixForms:
-    """θᵀSθ, uᵀSu, … for the entries of every site's charge, and the Frobenius norms of the charges.
+    """θᵀSθ, uᵀSu, … for the entries of small sites' charges, and the Frobenius norms of all charges.
 
     Parameters
     ----------
@@ -57,7 +53,17 @@ class MatrixForms:
     layout
         Where parameters lie in the flat vectors.
     full
-        Sites of at most this many channels are evaluated entry by entry (i ≤ j), larger ones on the diagonal.
+        Sites of at most this many channels are evaluated entry by entry (i ≤ j). Of larger ones only the diagonal
+        is wanted, whose charges are like those of other families; see `diagonal`.
+
+    Attributes
+    ----------
+    sites, rows, columns
+        Of each charge, small and large sites in the family's order.
+    names
+        Of the sites: one Frobenius norm each.
+    diagonal
+        The large sites' diagonal charges, to be evaluated with those of other families, and put at `places`.
     """
 
     def __init__(self, family: MatrixFamily, layout: Layout, device: torch.device, full: int = FULL) -> None:
@@ -67,6 +73,9 @@ class MatrixForms:
         self.columns = np.concatenate([j for _, j in entries])
         self.names = tuple(site.name for site in family.matrices)
         firsts = np.cumsum([0, *(len(i) for i, _ in entries)])
+        self.diagonal = diagonal_family([site for site in family.matrices if site.size > full], layout.shapes)
+        large = [np.arange(a, b) for a, b, s in zip(firsts, firsts[1:], family.matrices, strict=False) if s.size > full]
+        self.places = np.concatenate([np.zeros(0, dtype=np.int64), *large])
         self._batches = []
         for batch in _batches(family, layout, device):
             i, j = entries[batch.sites[0]]
@@ -77,17 +86,19 @@ class MatrixForms:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def evaluate(self, step: Step, signals: Sequence[str], out: Tensor, norms: Tensor) -> None:
-        """Write the forms to `out` (signals, charges), the norms of the charges to `norms` (sites,)."""
-        for batch, full, i, j, places, sites in self._batches:
+    def evaluate(self, step: Step, signals: Sequence[str], out: Tensor) -> None:
+        """Write the forms of the small sites' entries to `out` (signals, charges)."""
+        for batch, full, i, j, places, _ in self._batches:
             vectors: dict[str, list[Tensor]] = {}
-            for row, signal in enumerate(signals):
+            for row, signal in enumerate(signals if full else ()):
                 x, y = (vectors.setdefault(n, vectors.get(n) or batch.parts(step, n)) for n in QUADRATIC[signal])
-                matrix = batch.gram(x, y) if full or signal == "value" else None
-                if signal == "value" and matrix is not None:
-                    norms.index_copy_(0, sites, torch.linalg.matrix_norm(matrix))
-                chosen = batch.diagonal(x, y) if matrix is None else matrix[:, i, j]
-                out[row].index_copy_(0, places, chosen.reshape(-1))
+                out[row].index_copy_(0, places, batch.gram(x, y)[:, i, j].reshape(-1))
+
+    def frobenius(self, step: Step, norms: Tensor) -> None:
+        """Write the norms of the charges at θ_k to `norms` (sites,). Takes the whole matrix of every site."""
+        for batch, *_, sites in self._batches:
+            theta = batch.parts(step, "theta")
+            norms.index_copy_(0, sites, torch.linalg.matrix_norm(batch.gram(theta, theta)))
 
 
 def _kept(site: MatrixSite, full: int) -> tuple[NDArray, NDArray]:

@@ -38,9 +38,9 @@ def select(
             block = sparse.lil_array((len(names), len(sites)))
             for i, m in enumerate(members):
                 block[i, m] = weights[m]
-            first = np.zeros(len(names), dtype=np.int64)
-            partners = None if layout.partners is None else first
-            out[name] = replace(layout, sites=tuple(names), channels=first, partners=partners)
+            out[name] = replace(
+                layout, sites=tuple(names), channels=np.zeros(len(names), dtype=np.int64), partners=None
+            )
         else:
             chosen = np.concatenate([m[_spread(len(m), sample)] for m in members])
             place = (np.arange(len(chosen)), chosen)

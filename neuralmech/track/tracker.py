@@ -131,6 +131,8 @@ class Tracker:
         loss: Tensor,
         row: Mapping[str, float],
         halves: tuple[Tensor, Tensor] | None = None,
+        *,
+        norms: bool = True,
     ) -> None:
         """Record one row: the charges at θ_k and the drives of the step to `theta` = θ_{k+1}.
 
@@ -146,6 +148,8 @@ class Tracker:
             Step and hyperparameters, the columns of ``/steps`` other than the loss.
         halves
             Gradients of the batch's halves, if measured at this step; otherwise the last ones count.
+        norms
+            Whether to measure the Frobenius norms of matrix-valued charges; NaN otherwise.
         """
         slot = len(self._rows)
         self._losses[slot] = loss.detach()
@@ -153,10 +157,14 @@ class Tracker:
         rate = 1.0 / row["lr"] if row["lr"] else 0.0
         step = Step(self._before, theta.detach(), gradient, rate, buffer, self.halves, int(row["batch_size"]))
         if self._select is None:
-            self._forms.evaluate(step, self._ring[slot], self._norms[slot])
+            self._forms.evaluate(step, self._ring[slot])
         else:
-            self._forms.evaluate(step, self._every, self._norms[slot])
+            self._forms.evaluate(step, self._every)
             self._select.combine(self._every, self._ring[slot])
+        if norms:
+            self._forms.frobenius(step, self._norms[slot])
+        else:
+            self._norms[slot] = torch.nan
         self._rows.append(dict(row))
 
     @property

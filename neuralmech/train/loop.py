@@ -199,11 +199,18 @@ def _step(run: Run) -> None:
     halves = None
     if is_tracked:
         tracker.before(flat.theta)
-        noise = run.config.track.noise
-        halves = run.halves(x, y) if noise and run.schedule.position(run.step) % noise == 0 else None
+        halves = run.halves(x, y) if run.is_due(run.config.track.noise) else None
     run.optimizer.step()
     if is_tracked:
-        tracker.after(flat.theta, flat.grad, momentum_buffer(run.optimizer, flat.theta), loss, row, halves)
+        tracker.after(
+            flat.theta,
+            flat.grad,
+            momentum_buffer(run.optimizer, flat.theta),
+            loss,
+            row,
+            halves,
+            norms=run.is_due(run.config.track.norms),
+        )
     run.step += 1
     run.time += row["lr"]
 

@@ -42,6 +42,10 @@ class Run:
     step: int = 0  # the step to come
     time: float = 0.0  # Σ η over the steps done
 
+    def is_due(self, rows: int) -> bool:
+        """Whether the present row is the first of its window or a multiple of so many after it (0: never)."""
+        return rows > 0 and self.schedule.position(self.step) % rows == 0
+
     def loss(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         """Loss of a batch, its softmax in the precision asked for."""
         out = model(x)

@@ -64,7 +64,8 @@ def test_quantiles_are_over_the_charges_of_a_site(tmp_path):
 
 def test_matrices_get_a_row_for_their_norm(run):
     """Gradient flow predicts the first norm throughout; the record holds the same norm."""
-    with open_record(run(model={"name": "mlp", "width": 4, "depth": 2, "activation": "none"})) as r:
+    model = {"name": "mlp", "width": 4, "depth": 2, "activation": "none"}
+    with open_record(run(model=model, track={"norms": 1})) as r:
         table = compare_family(r, "linear", block=9).table.set_index(["site", "law"])
         charges = r.charges("linear")
         assert charges.norm_sites
@@ -74,3 +75,22 @@ def test_matrices_get_a_row_for_their_norm(run):
             assert table.loc[(f"{site} |Q|", "gradient_flow"), "error"] == pytest.approx(expected, rel=1e-9)
             assert table.loc[(f"{site} |Q|", "gradient_flow"), "charges"] == 1
             assert table.loc[(f"{site} |Q|", "discrete"), "error"] < 1e-5
+
+
+def test_norms_of_large_matrices_decay_as_weight_decay_says_and_drives_are_dashed(run):
+    """Closed form: with a frozen direction of motion nothing but λ acts, so |Q| = |Q₀| exp(−2ληk) up to the drive."""
+    parts = {"model": {"name": "mlp", "width": 6, "depth": 2, "activation": "none"}, "train": {"precision": "fp64"}}
+    optim = {"lr": 1e-3, "weight_decay": 1.0}
+    with open_record(run(**parts, optim=optim, track={"full": 2, "norms": 7, "steps": [[0, 10], [20, 40]]})) as r:
+        charges = r.charges("linear")
+        table = compare_family(r, "linear", block=9).table.set_index(["law", "site"])
+        kept = np.flatnonzero(np.isfinite(charges.frobenius[:]).all(axis=1))
+        assert r.column("step", kept).tolist() == [0, 7, 20, 27, 34]
+        for i, site in enumerate(charges.norm_sites):
+            norm, row = charges.frobenius[:][kept, i], f"{site} |Q|"
+            step = np.array([0, 7, 0, 7, 14])
+            off = norm[[0, 0, 2, 2, 2]] * np.exp(-2e-3 * step) - norm
+            expected = np.sqrt(np.mean(off**2) / np.mean(norm**2))
+            assert table.loc[("weight_decay", row), "error"] == pytest.approx(expected, rel=1e-6)
+            assert table.loc[("weight_decay", row), "error"] < table.loc[("gradient_flow", row), "error"] / 5
+            assert "track.full" in table.loc[("discrete", row), "reason"]

@@ -59,8 +59,8 @@ def test_both_ways_are_the_definitions(name, dtype):
     outs = []
     for compiled in (True, False):
         forms = Forms(found.families, layout, torch.device("cpu"), signals, compiled=compiled)
-        out, norms = torch.zeros(len(signals), forms.width, dtype=torch.float64), torch.zeros(forms.norms).double()
-        forms.evaluate(step, out, norms)
+        out = torch.zeros(len(signals), forms.width, dtype=torch.float64)
+        forms.evaluate(step, out)
         outs.append({family: out[:, columns].numpy() for family, columns in forms.columns.items()})
     in_order = np.concatenate([
         np.arange(layout.offsets[n], layout.offsets[n] + p.numel()) if n in trained else np.full(p.numel(), -1)
@@ -87,5 +87,5 @@ def test_a_number_that_is_not_finite_shows_in_its_charges():
         vector[layout.offsets["0.weight"]] = poison
         forms = Forms(found.families, layout, torch.device("cpu"), tuple(QUADRATIC)[:4])
         out = torch.zeros(4, forms.width, dtype=torch.float64)
-        forms.evaluate(Step(vector, vector, vector, 1.0), out, torch.zeros(0).double())
+        forms.evaluate(Step(vector, vector, vector, 1.0), out)
         assert not np.isfinite(out[0, forms.columns["rescale"]].numpy()).all()
