@@ -98,7 +98,8 @@ class TrackConfig:
     `steps` are windows [first, end) of steps to record (null: all along), `signals` the recorded signals besides the
     value (null: all; a law that lacks one is dashed). Matrix-valued charges (family ``linear``) of up to `full`
     channels are recorded entry by entry, larger ones on their diagonal; every `norms` rows the Frobenius norm of
-    each is recorded besides (0: never), which takes the product of whole weight matrices.
+    each is recorded besides (0: never), which takes the product of whole weight matrices. `parameters` single
+    parameters of each family are recorded beside the charges that they are part of.
     """
 
     families: list[str] | None = None
@@ -111,6 +112,7 @@ class TrackConfig:
     noise: int = 0
     charges: str = "all"
     sample: int = 8
+    parameters: int = 4
 
     def check(self) -> None:
         """Raise a `UserError` for unknown families or empty schedules."""
@@ -127,6 +129,7 @@ class TrackConfig:
         check_at_least("track.noise", self.noise, 0)
         check_choice("track.charges", self.charges, ("all", "site", "sample"))
         check_at_least("track.sample", self.sample, 1)
+        check_at_least("track.parameters", self.parameters, 0)
 
 
 def _check_windows(windows: list[list[int]]) -> None:

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 from neuralmech.record.safety import first_line, printable
 from neuralmech.record.schema import RecordError
+from neuralmech.record.text import attribute
+
+BESIDES = ("frobenius", "parameters")  # datasets of a family that are no signals of its charges
 
 
 class Checked:
@@ -56,10 +59,10 @@ class Charges:
 
     def __init__(self, name: str, group: h5py.Group, rows: int) -> None:
         self.name = name
-        self.is_linear = group.attrs.get("form") == "linear"
+        self.is_linear = attribute(group, "form") == "linear"
         self._group = group
         self._rows = rows
-        self.signals = tuple(k for k in group if not k.endswith("index") and k != "frobenius")
+        self.signals = tuple(k for k in group if not k.endswith("index") and k not in BESIDES)
 
     def __getattr__(self, signal: str) -> Signal:
         if signal.startswith("_") or signal not in self.signals:
@@ -80,6 +83,20 @@ class Charges:
     def norm_sites(self) -> tuple[str, ...]:
         """Sites whose Frobenius norms are recorded, in the order of the columns of `frobenius`."""
         return tuple(_text(name) for name in self._group.get("frobenius_index", ()))
+
+    @property
+    def parameters(self) -> Signal:
+        """Single parameters that the charges are made of, see `parameter_index`: (rows, parameters)."""
+        return Signal(self._group["parameters"], self._rows)
+
+    @cached_property
+    def parameter_index(self) -> pd.DataFrame:
+        """Name and flat entry of each recorded parameter, and the column of a charge that it is part of."""
+        if "parameters_index" not in self._group:
+            return pd.DataFrame({"name": [], "entry": [], "charge": []})
+        raw = Checked(self._group["parameters_index"])[:]
+        numbers = {name: raw[name].astype(np.int64) for name in ("entry", "charge")}
+        return pd.DataFrame({"name": [_text(name) for name in raw["name"]], **numbers})
 
     @property
     def frobenius(self) -> Signal:

@@ -7,23 +7,23 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from neuralmech.record.safety import check_dataset, check_link, check_name, first_line
+from neuralmech.record.safety import check_dataset, check_link, check_name
 from neuralmech.record.schema import EVALUATION_COLUMNS, FORMAT, SCHEMA_VERSION, STEP_COLUMNS, RecordError
+from neuralmech.record.text import attribute
+
+INDICES = {"index": {"site", "channel"}, "parameters_index": {"name", "entry", "charge"}}
 
 
 def check_file(file: h5py.File, path: Path) -> None:
-    """Raise a `RecordError` unless the file holds a record that can be read."""
-    if file.attrs.get("format") != FORMAT:
+    """Raise a `RecordError` unless the file holds a record of a known version; see `naming_damage` for the rest."""
+    if attribute(file, "format") != FORMAT:
         raise RecordError(f"{path} is an HDF5 file but no neuralmech record; give a run folder")
     version = file.attrs.get("schema_version")
     if not isinstance(version, (int, np.integer)) or version > SCHEMA_VERSION:
         raise RecordError(
             f"{path} has schema version {version}, this neuralmech reads up to {SCHEMA_VERSION}; upgrade neuralmech"
         )
-    try:
-        _check_content(file)
-    except (KeyError, OSError, ValueError, AttributeError, TypeError, RuntimeError) as error:
-        raise RecordError(f"{path} is damaged ({first_line(error)}); train again or restore a copy") from None
+    _check_content(file)
 
 
 def _check_content(file: h5py.File) -> None:
@@ -36,32 +36,26 @@ def _check_content(file: h5py.File) -> None:
     charges = _group(file, "charges")
     for family in charges:
         check_name(family)
-        _check_form(_group(charges, family))
+        attribute(_group(charges, family), "form")
         _check_family(_group(charges, family), committed)
     for name in ("config", "status", "versions"):
-        if not isinstance(file.attrs.get(name, ""), str):
-            raise ValueError(f"{name} is no text")
-
-
-def _check_form(group: h5py.Group) -> None:
-    if not isinstance(group.attrs.get("form", ""), str):
-        raise ValueError(f"{group.name} has a form that is no text")
+        attribute(file, name)
 
 
 def _check_family(group: h5py.Group, committed: int) -> None:
     if "index" not in group:
         raise ValueError(f"{group.name} has no index")
-    columns = {True: 0, False: 0}
     for name in sorted(group, key=lambda k: not k.endswith("index")):  # the indices first
         check_name(name)
         check_link(group, name)
         if name.endswith("index"):
             check_dataset(group[name])
-            columns[name == "index"] = group[name].shape[0]
         else:
-            _check_column(group, name, committed, width=columns[name != "frobenius"])
-    if group["index"].dtype.names is None or not {"site", "channel"} <= set(group["index"].dtype.names):
-        raise ValueError("an index without sites and channels")
+            own = f"{name}_index"
+            _check_column(group, name, committed, width=group[own if own in group else "index"].shape[0])
+    for name, columns in INDICES.items():
+        if name in group and not columns <= set(group[name].dtype.names or ()):
+            raise ValueError(f"{name} lacks {' or '.join(sorted(columns))}")
 
 
 def _check_column(group: h5py.Group, name: str, rows: int, width: int | None = None) -> None:

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from neuralmech.record.charges import Charges, Checked
 from neuralmech.record.content import check_file
 from neuralmech.record.live import is_being_written, quiet_copy
-from neuralmech.record.safety import first_line, plain_yaml, printable
+from neuralmech.record.safety import first_line, naming_damage, plain_yaml, printable
 from neuralmech.record.schema import EVALUATION_COLUMNS, FILE_NAME, STEP_COLUMNS, RecordError
+from neuralmech.record.text import attribute
 
 
 class Record:
@@ -30,23 +31,22 @@ class Record:
         self._file = file
         self.path = path
         self.rows = int(file["committed"][()])
-        self.status = printable(str(file.attrs.get("status", "running")))
+        self.status = printable(attribute(file, "status", "running"))
 
     @cached_property
     def config(self) -> dict[str, Any]:
         """The resolved configuration of the run."""
-        try:
-            loaded = plain_yaml(str(self._file.attrs["config"]))
-        except (KeyError, OSError, RecordError) as error:
-            raise RecordError(f"{self.path} is damaged ({first_line(error)}); restore a copy") from None
+        with naming_damage(self.path):
+            loaded = plain_yaml(attribute(self._file, "config"))
         return loaded if isinstance(loaded, dict) else {}
 
     @cached_property
     def provenance(self) -> dict[str, Any]:
         """Git revision, library versions, seed and device of the run."""
-        versions = json.loads(str(self._file.attrs.get("versions", "{}")))
-        rest = {k: self._file.attrs[k] for k in ("git_revision", "seed", "device") if k in self._file.attrs}
-        return {**rest, "versions": versions}
+        with naming_damage(self.path):
+            there = [k for k in ("git_revision", "seed", "device") if k in self._file.attrs]
+            rest = {k: self._file.attrs[k] if k == "seed" else attribute(self._file, k) for k in there}
+            return {**rest, "versions": json.loads(attribute(self._file, "versions", "{}"))}
 
     @property
     def families(self) -> tuple[str, ...]:
@@ -65,7 +65,8 @@ class Record:
         """
         if family not in self.families:
             raise KeyError(f"{self.path} holds no {family!r} charges; it holds {', '.join(self.families)}")
-        return Charges(family, self._file["charges"][family], self.rows)
+        with naming_damage(self.path):
+            return Charges(family, self._file["charges"][family], self.rows)
 
     def steps(self, start: int = 0, stop: int | None = None) -> dict[str, NDArray]:
         """Columns of ``/steps`` between two rows."""
@@ -171,8 +172,9 @@ def _open(source: Path | BytesIO, path: Path) -> Record:
     except OSError as error:
         raise RecordError(f"{path} is not a readable HDF5 file ({first_line(error)}); give a run folder") from None
     try:
-        check_file(file, path)
-        return Record(file, path)
+        with naming_damage(path):
+            check_file(file, path)
+            return Record(file, path)
     except BaseException:
         file.close()
         raise

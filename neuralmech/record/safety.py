@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import h5py
@@ -21,13 +24,13 @@ NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
 
 
 def check_name(name: str) -> None:
-    """Raise a `RecordError` unless a group's name is a plain word: it becomes the name of a figure's file."""
+    """Raise a `ValueError` unless a group's name is a plain word: it becomes the name of a figure's file."""
     if not NAME.fullmatch(name):
-        raise RecordError(f"{printable(name)!r} is no name of a family or signal")
+        raise ValueError(f"{printable(name)!r} is no name of a family or signal")
 
 
 def check_dataset(dataset: Any, rows: int | None = None) -> None:
-    """Raise a `RecordError` unless a dataset lies in the file itself and in as many bytes as it claims.
+    """Raise a `ValueError` unless a dataset lies in the file itself and in as many bytes as it claims.
 
     Parameters
     ----------
@@ -35,34 +38,34 @@ def check_dataset(dataset: Any, rows: int | None = None) -> None:
         How many rows will be read; None for all.
     """
     if not isinstance(dataset, h5py.Dataset):
-        raise RecordError("a group stands where a dataset should")
+        raise ValueError("a group stands where a dataset should")
     plist = dataset.id.get_create_plist()
     layout = plist.get_layout()
     if layout == h5py.h5d.VIRTUAL or plist.get_external_count():
-        raise RecordError(f"{dataset.name} refers to other files")
+        raise ValueError(f"{dataset.name} refers to other files")
     if any(plist.get_filter(i)[0] not in FILTERS for i in range(plist.get_nfilters())):
-        raise RecordError(f"{dataset.name} needs a filter that records do not use")
+        raise ValueError(f"{dataset.name} needs a filter that records do not use")
     if dataset.size == 0 or rows == 0:
         return
     if layout == h5py.h5d.CHUNKED:
         _check_chunks(dataset, rows)
     elif dataset.size * dataset.dtype.itemsize > dataset.id.get_storage_size():
-        raise RecordError(f"{dataset.name} claims {dataset.shape} but holds fewer")
+        raise ValueError(f"{dataset.name} claims {dataset.shape} but holds fewer")
 
 
 def _check_chunks(dataset: h5py.Dataset, rows: int | None) -> None:
     shape = dataset.shape if rows is None else (rows, *dataset.shape[1:])
     if math.prod(dataset.chunks) * dataset.dtype.itemsize > MAX_CHUNK_BYTES:
-        raise RecordError(f"{dataset.name} has chunks of {dataset.chunks}, too large to read")
+        raise ValueError(f"{dataset.name} has chunks of {dataset.chunks}, too large to read")
     needed = math.prod(-(-n // c) for n, c in zip(shape, dataset.chunks, strict=True))
     if needed > dataset.id.get_num_chunks():
-        raise RecordError(f"{dataset.name} claims {shape} but holds fewer")
+        raise ValueError(f"{dataset.name} claims {shape} but holds fewer")
 
 
 def check_link(group: h5py.Group, name: str) -> None:
-    """Raise a `RecordError` unless a member is in the file itself."""
+    """Raise a `ValueError` unless a member is in the file itself."""
     if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-        raise RecordError(f"{printable(name)} is a link")
+        raise ValueError(f"{printable(name)} is a link")
 
 
 def printable(text: str) -> str:
@@ -91,13 +94,24 @@ def plain_yaml(text: str) -> Any:
 
     Raises
     ------
-    RecordError
+    ValueError
         If it is no YAML, or YAML with aliases or tags.
     """
     try:
         return yaml.load(text, Loader=PlainLoader)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise RecordError(f"its config is no plain YAML ({printable(str(error).splitlines()[0])})") from None
+        raise ValueError(f"its config is no plain YAML ({printable(str(error).splitlines()[0])})") from None
+
+
+@contextmanager
+def naming_damage(path: Path) -> Iterator[None]:
+    """Whatever HDF5 and those who read its values stumble over becomes a `RecordError` that names the file."""
+    try:
+        yield
+    except RecordError:
+        raise
+    except (KeyError, OSError, ValueError, AttributeError, TypeError, RuntimeError) as error:
+        raise RecordError(f"{path} is damaged ({first_line(error)}); train again or restore a copy") from None
 
 
 def first_line(error: BaseException) -> str:

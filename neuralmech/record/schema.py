@@ -10,6 +10,8 @@
                                         matrix-valued charge (family ``linear``) also the ``partner``
 ``/charges/linear/frobenius``           Frobenius norms, shape (rows, sites), NaN in rows where they were not
                                         measured; ``frobenius_index`` names the sites
+``/charges/<family>/parameters``        single parameters, shape (rows, parameters); ``parameters_index``: ``name``,
+                                        flat ``entry``, and the column of a ``charge`` it is part of
 ``/evaluation/{step, loss, accuracy}``  on held-out data, with a ``committed`` of its own
 ======================================  ===============================================================
 

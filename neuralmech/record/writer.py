@@ -23,9 +23,11 @@ from neuralmech.record.schema import (
     RecordError,
 )
 from neuralmech.record.storage import create, disk_error, reserve
+from neuralmech.record.text import index, set_text, texts
 
 CHUNK_BYTES = 1 << 20
 FILTERS = {"compression": "lzf", "shuffle": True, "fletcher32": True}  # built into every h5py
+STATUS_BYTES = 256  # written in place when it changes
 SLACK_BYTES = 1 << 18  # what a write may take besides its data
 
 
@@ -34,7 +36,7 @@ class FamilyLayout:
     """What a family's datasets look like: one column per charge, one dataset per signal.
 
     A column of a matrix-valued charge is its entry (channel, partner); `norms` names the sites whose Frobenius
-    norms are recorded besides.
+    norms are recorded besides, `parameters` single parameters: name, entry, and the charge's column that it is part of.
     """
 
     sites: Sequence[str]
@@ -43,6 +45,12 @@ class FamilyLayout:
     linear: bool
     partners: Sequence[int] | NDArray[np.int64] | None = None
     norms: Sequence[str] = ()
+    parameters: Sequence[tuple[str, int, int]] = ()
+
+    @property
+    def width(self) -> int:
+        """Numbers per row."""
+        return len(self.sites) * len(self.signals) + len(self.norms) + len(self.parameters)
 
 
 @dataclass(frozen=True)
@@ -179,8 +187,7 @@ class RecordWriter:
         try:
             record._cut(position)
             for key, value in (attributes or {}).items():
-                if record._file.attrs.get(key) != value:
-                    record._file.attrs[key] = value
+                record._set(key, value)
             record.sync()
         except BaseException:
             record.abandon()
@@ -192,7 +199,7 @@ class RecordWriter:
         if rows < position.rows or evaluations < position.evaluations:
             raise RecordError(f"{self.path} holds {rows} rows, fewer than the {position.rows} of the checkpoint")
         self._committed[()], self._evaluation_committed[()] = position.rows, position.evaluations
-        self._file.attrs["status"] = "running"
+        set_text(self._file, "status", "running", STATUS_BYTES)
         self._flush()  # before anything is cut off
         for dataset in [*self._steps.values(), *(d for signals in self._charges.values() for d in signals.values())]:
             dataset.resize(position.rows, axis=0)
@@ -204,11 +211,17 @@ class RecordWriter:
         self.rows = self._whole + len(position.waiting)
 
     def _write_attributes(self, attributes: Mapping[str, object]) -> None:
-        self._file.attrs["format"] = FORMAT
         self._file.attrs["schema_version"] = SCHEMA_VERSION
-        self._file.attrs["status"] = "running"
+        set_text(self._file, "format", FORMAT)
+        set_text(self._file, "status", "running", STATUS_BYTES)
         for key, value in attributes.items():
-            self._file.attrs[key] = json.dumps(value) if isinstance(value, dict) else value
+            self._set(key, value)
+
+    def _set(self, key: str, value: object) -> None:
+        if isinstance(value, (str, dict)):
+            set_text(self._file, key, json.dumps(value) if isinstance(value, dict) else value)
+        else:
+            self._file.attrs[key] = value
 
     def _columns(self, group: str, columns: Mapping[str, type]) -> None:
         target = self._file.create_group(group)
@@ -217,19 +230,18 @@ class RecordWriter:
 
     def _family(self, name: str, layout: FamilyLayout) -> None:
         group = self._file.create_group(f"charges/{name}")
-        group.attrs["form"] = "linear" if layout.linear else "quadratic"
-        columns = {"site": (h5py.string_dtype(), layout.sites), "channel": (np.int64, layout.channels)}
-        if layout.partners is not None:
-            columns["partner"] = (np.int64, layout.partners)
-        dtype = np.dtype([(name, kind) for name, (kind, _) in columns.items()])
-        rows = list(zip(*(values for _, values in columns.values()), strict=True))
-        group.create_dataset("index", data=np.array(rows, dtype=dtype))
+        set_text(group, "form", "linear" if layout.linear else "quadratic")
+        partners = {} if layout.partners is None else {"partner": layout.partners}
+        group.create_dataset("index", data=index({"site": layout.sites, "channel": layout.channels, **partners}))
         for signal in layout.signals:
             self._signal(group, signal, len(layout.sites))
         if layout.norms:
-            names = np.array(list(layout.norms), dtype=h5py.string_dtype())
-            group.create_dataset("frobenius_index", data=names)
+            group.create_dataset("frobenius_index", data=texts(layout.norms))
             self._signal(group, "frobenius", len(layout.norms))
+        if layout.parameters:
+            names, entries, charges = zip(*layout.parameters, strict=True)
+            group.create_dataset("parameters_index", data=index({"name": names, "entry": entries, "charge": charges}))
+            self._signal(group, "parameters", len(names))
 
     def _signal(self, group: h5py.Group, name: str, n: int) -> None:
         chunks = (self._block, max(1, min(n, CHUNK_BYTES // (8 * self._block))))
@@ -315,7 +327,7 @@ class RecordWriter:
         if self._file:
             self.commit()
             with self._room(0):
-                self._file.attrs["status"] = status
+                set_text(self._file, "status", status, STATUS_BYTES)
                 self.sync()
             self._file.close()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from neuralmech.symmetry.layout import Layout
 from neuralmech.symmetry.matrix_forms import FULL
 from neuralmech.symmetry.step import LINEAR, Step
 from neuralmech.track.selection import select
+from neuralmech.track.single import single_parameters
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ class Tracker:
         Names of the signals to record besides the value, or None for all.
     charges, sample
         Record ``all`` charges, their sum over each ``site``, or a ``sample`` of so many of each site.
+    parameters
+        How many single parameters of each family to record beside its charges.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class Tracker:
         kept: Sequence[str] | None = None,
         charges: str = "all",
         sample: int = 8,
+        parameters: int = 0,
     ) -> None:
         self.signals = (*SIGNALS, *((NESTEROV_SIGNAL,) if nesterov else ()), *(NOISE_SIGNALS if noise else ()))
         self._kept = self.signals if kept is None else tuple(s for s in self.signals if s == "value" or s in kept)
@@ -84,7 +88,12 @@ class Tracker:
         self.block = block
         self._forms = Forms(self.families, layout, device, self.signals, full=full)
         new = functools.partial(torch.zeros, dtype=torch.float64, device=device)
-        self._layouts, chosen = select(self._all_layouts(), charges, sample)
+        layouts, chosen = select(self._all_layouts(), charges, sample)
+        single = single_parameters(self.families, layouts, chosen, layout, parameters)
+        self._layouts = {n: replace(kept, parameters=single[n]) for n, kept in layouts.items()}
+        places = [layout.offsets[name] + entry for found in single.values() for name, entry, _ in found]
+        self._places = torch.tensor(places, dtype=torch.int64, device=device)
+        self._single = torch.empty(block, len(places), dtype=dtype, device=device)
         self._select = None if chosen is None else SparseRows(chosen, device)
         self._every = new(len(self.signals), self._forms.width)
         sizes = np.cumsum([0, *(len(layout.sites) for layout in self._layouts.values())]).tolist()
@@ -103,8 +112,7 @@ class Tracker:
     @property
     def bytes_per_row(self) -> int:
         """Size of a row in the record before compression."""
-        charges = sum(len(layout.sites) * len(layout.signals) for layout in self._layouts.values())
-        return 8 * (charges + self._norms.shape[1] + len(STEP_COLUMNS))
+        return 8 * (sum(layout.width for layout in self._layouts.values()) + len(STEP_COLUMNS))
 
     def _all_layouts(self) -> dict[str, FamilyLayout]:
         layouts = {
@@ -161,6 +169,7 @@ class Tracker:
         else:
             self._forms.evaluate(step, self._every)
             self._select.combine(self._every, self._ring[slot])
+        torch.index_select(self._before, 0, self._places, out=self._single[slot])
         if norms:
             self._forms.frobenius(step, self._norms[slot])
         else:
@@ -197,9 +206,17 @@ class Tracker:
             }
             if self._forms.matrix:
                 charges["linear"]["frobenius"] = self._norms[:keep].to("cpu", copy=True).numpy()
+            self._add_parameters(charges, keep)
             record.append({**columns, "loss": losses[:keep]}, charges)
         broken = int(rows[finite]["step"]) if finite < len(rows) else None
         return Block(float(losses[min(keep, len(rows) - 1)]), broken)
+
+    def _add_parameters(self, charges: dict[str, dict[str, NDArray]], rows: int) -> None:
+        values, first = self._single[:rows].to("cpu", torch.float64, copy=True).numpy(), 0
+        for name, layout in self._layouts.items():
+            if layout.parameters:
+                charges[name]["parameters"] = values[:, first : first + len(layout.parameters)]
+                first += len(layout.parameters)
 
 
 def _finite_rows(losses: NDArray, ring: NDArray) -> int:

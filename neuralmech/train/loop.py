@@ -107,6 +107,7 @@ def begin(config: Config) -> Run:
         dtype=flat.theta.dtype,
         charges=config.track.charges,
         sample=config.track.sample,
+        parameters=config.track.parameters,
     )
     return Run(config, setup, flat, build_optimizer(flat.theta, config.optim), batches, tracker, schedule, steps)
 

@@ -13,6 +13,7 @@ from neuralmech.compare.files import analyze_folder
 from neuralmech.errors import UserError
 from neuralmech.record import RecordError, RecordWriter, open_record
 from neuralmech.record.schema import EVALUATION_COLUMNS, SIGNALS, STEP_COLUMNS
+from neuralmech.record.text import index as table
 from neuralmech.record.writer import FamilyLayout
 
 HUGE = 10**12
@@ -122,8 +123,7 @@ def test_names_are_text_and_nothing_else(folder, tmp_path):
     """HTML, paths, markup and terminal codes in site names and values."""
     names = ["../../etc/x", "<script>alert(1)</script>", "\x1b[2J[bold]|$\\frac$"]
     with h5py.File(folder / "record.h5", "a") as f:
-        index = f["charges/scale/index"][:]
-        index["site"] = [n.encode() for n in names]
+        index = table({"site": names, "channel": [0, 1, 0]})
         del f["charges/scale/index"]
         f["charges/scale"].create_dataset("index", data=index)
         f.attrs["status"] = "<img src=x>\x1b[2J"
@@ -146,6 +146,30 @@ def test_an_analysis_folder_that_is_a_link_is_refused(folder, tmp_path):
     with pytest.raises(UserError, match="analysis is a link to another place"):
         analyze_folder(folder, Options(figures=False))
     assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_any_flipped_bit_of_the_file_is_named_or_harmless(folder):
+    """Everything that can be read of 300 damaged files: a `RecordError` with the file's name, or a record."""
+    path, random_bits = folder / "record.h5", random.Random(0)
+    whole = path.read_bytes()
+    errors = named = 0
+    for _ in range(300):
+        bit = random_bits.randrange(8 * len(whole))
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        try:
+            with open_record(folder) as r:
+                for read in (r.readable_rows, r.evaluation, lambda r=r: (r.config, r.provenance, r.status)):
+                    read()
+                for charges in map(r.charges, r.families):
+                    assert charges.index is not None
+                    assert all(len(getattr(charges, s)[:]) == r.rows for s in charges.signals)
+        except RecordError as error:
+            errors += 1
+            named += str(path) in str(error)
+    assert 100 < errors < 300
+    assert named == errors
 
 
 def test_any_flipped_bit_of_a_chunk_is_named(folder):
