@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -34,6 +34,8 @@ class Curves:
         Law → the chosen charges: (points, chosen).
     error
         Law → RMS over charges of theory − measured, relative to the RMS of measured: (points,).
+    parameters, singles
+        Single parameters, (points, parameters), and for each its name and the charge that it is part of.
     """
 
     step: NDArray[np.int64]
@@ -42,6 +44,8 @@ class Curves:
     chosen: NDArray[np.int64]
     theory: dict[str, Array]
     error: dict[str, Array]
+    parameters: Array = field(default_factory=lambda: np.empty((0, 0)))
+    singles: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,8 @@ def compare_family(
     kept = sampled(record.rows)
     chosen = _spread(charges.value[record.rows - 1], lines)
     measured = _Measured(sites, kept)
+    index = charges.parameter_index
+    parameters = np.empty((len(kept), len(index)))
     reasons = {name: law.reason(c) for name, law in laws.items()}
     runs = {n: _Run(law, charges, c.nesterov, sites, kept, chosen) for n, law in laws.items() if not reasons[n]}
     for stretch in stretches(record, block):
@@ -85,6 +91,9 @@ def compare_family(
         measured.add(stretch, value)
         inputs = {s: signal(charges, s, stretch.rows) for s in {s for run in runs.values() for s in run.signals}}
         h = hyperparameters(record, stretch)
+        if len(index):
+            here = inside(kept, stretch.rows)
+            parameters[here] = charges.parameters[stretch.rows][kept[here] - stretch.rows.start]
         for run in runs.values():
             run.add(stretch.rows, h, value, inputs, stretch.following(charges))
     table = pd.concat(
@@ -107,6 +116,8 @@ def compare_family(
             chosen=chosen,
             theory={name: run.kept for name, run in runs.items()},
             error={name: np.sqrt(run.kept_error) / rms if rms else run.kept_error for name, run in runs.items()},
+            parameters=parameters,
+            singles=tuple((f"{name}[{entry}]", charge) for name, entry, charge in index.itertuples(index=False)),
         ),
     )
     return FamilyComparison(family, table.sort_values("order", kind="stable").drop(columns="order"), curves)
@@ -126,6 +137,7 @@ def _with_gaps(record: Record, kept: NDArray[np.int64], curves: Curves) -> Curve
         measured=cut(curves.measured),
         theory={name: cut(values) for name, values in curves.theory.items()},
         error={name: cut(values) for name, values in curves.error.items()},
+        parameters=cut(curves.parameters),
     )
 
 

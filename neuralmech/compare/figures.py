@@ -13,6 +13,7 @@ from neuralmech.compare.equilibrium import FAMILY as SCALE
 from neuralmech.compare.errors import Curves
 from neuralmech.compare.plots import family_figure
 from neuralmech.compare.plots_budget import budget_figure, budget_title
+from neuralmech.compare.plots_parameters import parameters_figure
 from neuralmech.compare.plots_rates import batch_figure, effective_rate_figure
 from neuralmech.compare.plots_sweep import sweep_figure, swept_numbers
 
@@ -36,6 +37,9 @@ def _figures(analysis: Analysis) -> Iterator[tuple[str, Figure]]:
     for family in families:
         panels = [(p.title, p.curves[family]) for p in analysis.panels if family in p.curves]
         yield family, family_figure(family, panels)
+    singles = [(f, curves) for f, curves in analysis.panels[0].curves.items() if curves.singles]
+    if singles:
+        yield "parameters", parameters_figure(singles)
     budgets = _budgets(analysis)
     if budgets:
         yield "budget", budget_figure(budgets)
