@@ -282,8 +282,8 @@ def _verify(words: list[str]) -> None:
 
         own = OmegaConf.create({k: v for k, v in raw.items() if k not in ("verify", "checkpoint")})
         sample = int(raw.verify.sample)
-        target = raw.model.get("_target_")
-        report = verify_run(Path(runs[0]), raw.checkpoint, sample, target) if runs else verify_fresh(own, sample)
+        targets = {key: raw[key]["_target_"] for key in ("model", "data") if "_target_" in raw[key]}
+        report = verify_run(Path(runs[0]), raw.checkpoint, sample, targets) if runs else verify_fresh(own, sample)
         show_verification(report.table)
         failed = report.table[~report.table["holds"]] if len(report.table) else report.table
         if len(failed):

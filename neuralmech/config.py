@@ -23,6 +23,7 @@ from neuralmech.schedules import SCHEDULES
 from neuralmech.symmetry.group import FAMILIES
 
 PRECISIONS = ("fp32", "fp64")
+EXAMPLES = {"model": "MyNet", "data": "my_data"}
 OPTIMIZERS = ("sgd", "sgdw", "adam", "adamw")
 
 
@@ -233,8 +234,9 @@ def resolve(raw: DictConfig | Mapping[str, Any]) -> Config:
     values.pop("experiment", None)
     if values.pop("resume", None) is not None:
         raise UserError("resume belongs on the command line: neuralmech train resume=RUN [train.steps=…]")
-    if isinstance(values.get("model"), dict) and "_target_" in values["model"]:
-        values["model"] = _target(values["model"])
+    for key, registry in (("model", MODELS), ("data", DATASETS)):
+        if isinstance(values.get(key), dict) and "_target_" in values[key]:
+            values[key] = _target(key, values[key], registry)
     parts = {
         "model": _options("model", values, MODELS),
         "data": _options("data", values, DATASETS),
@@ -255,15 +257,17 @@ def to_yaml(config: Config) -> str:
     return OmegaConf.to_yaml(OmegaConf.structured(config))
 
 
-def _target(group: Mapping[str, Any]) -> dict[str, Any]:
-    """``model._target_`` and its arguments; options of a named model that was the default do not count."""
+def _target(key: str, group: Mapping[str, Any], registry: Mapping[str, tuple[type, Any]]) -> dict[str, Any]:
+    """``_target_``, options that go with any, and its arguments; those of a named default do not count."""
     if group["_target_"] == "???":
-        raise UserError("model._target_ is missing; set model._target_=my_package.MyNet")
+        raise UserError(f"{key}._target_ is missing; set {key}._target_=my_package.{EXAMPLES[key]}")
     arguments = {k: v for k, v in group.items() if k != "_target_"}
+    own = {f.name for f in fields(registry["_target_"][0])} - {"name", "target", "arguments"}
+    options = {k: arguments.pop(k) for k in own & set(arguments)}
     if "name" in arguments:
-        for key in ("name", *(f.name for f in fields(MODELS[arguments["name"]][0]) if f.name in arguments)):
-            arguments.pop(key, None)
-    return {"name": "_target_", "target": str(group["_target_"]), "arguments": arguments}
+        for name in ("name", *(f.name for f in fields(registry[arguments["name"]][0]))):
+            arguments.pop(name, None)
+    return {"name": "_target_", "target": str(group["_target_"]), "arguments": arguments, **options}
 
 
 @dataclass

@@ -100,7 +100,7 @@ def test_symmetries_lists_charges_and_writes_nothing(command, tmp_path):
         ("optim.weight_decay=-1", "optim.weight_decay=-1.0 must not be negative"),
         ("optim.nesterov=true", "optim.nesterov=true needs optim.momentum > 0"),
         ("model=mpl", "model=mpl is unknown .did you mean mlp.*choose one of convnet, custom, mlp, torchvision"),
-        ("data=mnist", "data=mnist is unknown; choose one of digits, synthetic"),
+        ("data=mnits", "data=mnits is unknown .did you mean mnist.*choose one of cifar10"),
         ("data.batch_size=5000", "data.batch_size=5000 is larger than the training data .1438 samples"),
         ("model.widht=3", "model.widht is no option; did you mean width"),
         ("+model.widht=3", "model.widht is no option; did you mean width"),

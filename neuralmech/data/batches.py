@@ -1,22 +1,31 @@
-"""Which samples a step sees."""
+"""Which samples a step sees, and how."""
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
+
+from neuralmech.data.augment import Augment
+from neuralmech.data.dataset import Dataset
+from neuralmech.data.options import AugmentOptions
+from neuralmech.data.order import CPU, Order, generator, moved
+from neuralmech.data.parts import Samples
+from neuralmech.data.stream import Stream
+
+STREAM = 1  # keeps the random numbers of label noise apart
 
 
 class Batches:
     """Batch of a step, a function of (seed, step) alone: each epoch is a fresh permutation without its remainder.
 
-    With `label_noise` that share of each batch's labels is drawn anew out of `classes`, differently at every step,
-    so that the gradient never dies out.
+    With `label_noise` that share of each batch's labels is drawn anew out of the classes, differently at every step,
+    so that the gradient never dies out. Samples that are streamed are augmented and normalised where the others
+    are, on the device, so that both give the same numbers.
 
     Examples
     --------
     >>> x = torch.arange(10)
-    >>> batches = Batches(x, x, batch_size=5, seed=0)
+    >>> batches = Batches(Dataset(Samples(x, x), Samples(x, x), classes=10), batch_size=5, seed=0)
     >>> sorted(torch.cat([batches(0)[0], batches(1)[0]]).tolist()) == x.tolist()
     True
     >>> torch.equal(batches(0)[0], batches(7)[0])
@@ -24,34 +33,42 @@ class Batches:
     """
 
     def __init__(
-        self, x: Tensor, y: Tensor, batch_size: int, seed: int, label_noise: float = 0.0, classes: int = 0
+        self, data: Dataset, batch_size: int, seed: int, label_noise: float = 0.0, augment: AugmentOptions | None = None
     ) -> None:
-        self.per_epoch = len(x) // batch_size
-        self._x, self._y = x, y
-        self._batch_size, self._seed = batch_size, seed
-        self._label_noise, self._classes = label_noise, classes
-        self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
+        train, place = data.train, data.place
+        resident = isinstance(train, Samples) and not place.streamed
+        order = Order(len(train), batch_size, seed, place.device if resident else CPU)
+        self.per_epoch = order.per_epoch
+        self._order, self._train = order, train
+        self._stream = None if resident else Stream(train, order, place.device, place.workers)
+        self._inputs, self._device, self._classes = data.inputs, place.device, data.classes
+        self._seed, self._label_noise = seed, label_noise
+        self._augment = None
+        if augment is not None and augment != AugmentOptions():
+            self._augment = Augment(augment, order, batch_size, seed, data.shape, place.device)
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
-        """Inputs and labels of the step's batch, on the data's device."""
-        epoch, position = divmod(step, self.per_epoch)
-        if epoch != self._epoch:
-            self._epoch, self._order = epoch, self._permutation(epoch)
-        chosen = self._order[position * self._batch_size : (position + 1) * self._batch_size]
-        y = self._y[chosen]
-        return self._x[chosen], self._resampled(y, step) if self._label_noise else y
+        """Inputs and labels of the step's batch, on the run's device."""
+        x, y = self._stored(step)
+        if self._augment:
+            x = self._augment(x, step)
+        return self._inputs(x), self._resampled(y, step) if self._label_noise else y
+
+    def close(self) -> None:
+        """End the processes that read ahead."""
+        if self._stream:
+            self._stream.close()
+
+    def _stored(self, step: int) -> tuple[Tensor, Tensor]:
+        if self._stream:
+            return self._stream(step)
+        assert isinstance(self._train, Samples)
+        chosen = self._order(step)
+        return self._train.x[chosen], self._train.y[chosen]
 
     def _resampled(self, y: Tensor, step: int) -> Tensor:
         """Labels of which a share is drawn anew, afresh at every step."""
-        generator = self._generator(step, 1)
-        drawn = torch.randint(self._classes, y.shape, generator=generator).to(y.device)
-        redrawn = torch.rand(y.shape, generator=generator).to(y.device) < self._label_noise
-        return torch.where(redrawn, drawn, y)
-
-    def _generator(self, *numbers: int) -> torch.Generator:
-        state = int(np.random.SeedSequence([self._seed, *numbers]).generate_state(1, np.uint64)[0])
-        return torch.Generator().manual_seed(state % 2**63)
-
-    def _permutation(self, epoch: int) -> Tensor:
-        generator = self._generator(epoch)
-        return torch.randperm(len(self._x), generator=generator).to(self._x.device)
+        source = generator(self._seed, step, STREAM)
+        drawn = torch.randint(self._classes, y.shape, generator=source)
+        redrawn = torch.rand(y.shape, generator=source) < self._label_noise
+        return torch.where(moved(redrawn, self._device), moved(drawn, self._device), y)

@@ -1,57 +1,112 @@
-"""A data set in memory."""
+"""A data set: its parts, and where a run keeps them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from neuralmech.data.inputs import Inputs, Pixels
+from neuralmech.data.order import CPU
+from neuralmech.data.parts import Items, Part, Samples
+from neuralmech.data.stream import read
 from neuralmech.errors import UserError
 
 
 @dataclass(frozen=True)
-class Dataset:
-    """Inputs and targets of the training and the held-out part.
+class Place:
+    """Device and precision of what the model gets; `streamed`: samples stay where they are until wanted."""
 
-    Inputs are real numbers (samples, …) with labels (samples,), or tokens (samples, tokens) with one target for each;
-    `classes` is then the size of the vocabulary.
+    device: torch.device = CPU
+    dtype: torch.dtype = torch.float64
+    streamed: bool = False
+    workers: int = 0
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Training and held-out part.
+
+    Inputs are real numbers or images of bytes (samples, …) with labels (samples,), or tokens (samples, tokens) with
+    one target for each; `classes` is then the size of the vocabulary. `pixels` is needed for bytes.
     """
 
-    train_x: Tensor
-    train_y: Tensor
-    test_x: Tensor
-    test_y: Tensor
+    train: Part
+    test: Part
     classes: int
+    pixels: Pixels | None = None
+    place: Place = field(default_factory=Place)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of one sample."""
-        return tuple(self.train_x.shape[1:])
+        return tuple(self._first(1).shape[1:])
 
     @property
     def has_tokens(self) -> bool:
-        """Whether inputs are indices of tokens, not real numbers."""
-        return not self.train_x.is_floating_point()
+        """Whether inputs are indices of tokens, not real numbers or bytes of images."""
+        first = self._first(1)
+        return not first.is_floating_point() and first.dtype != torch.uint8
 
-    def to(self, device: torch.device, dtype: torch.dtype) -> Dataset:
-        """Copy to a device, real inputs in a floating-point type."""
-        inputs = torch.int64 if self.has_tokens else dtype
-        return replace(
-            self,
-            train_x=self.train_x.to(device, inputs),
-            train_y=self.train_y.to(device),
-            test_x=self.test_x.to(device, inputs),
-            test_y=self.test_y.to(device),
-        )
+    @property
+    def inputs(self) -> Inputs:
+        """What turns stored samples into what the model takes."""
+        return Inputs(self.place.device, self.place.dtype, self.pixels)
+
+    def example(self, dtype: torch.dtype) -> Tensor:
+        """Two training samples as the model takes them, on the CPU."""
+        return Inputs(CPU, dtype, self.pixels)(self._first(2))
+
+    def to(self, place: Place) -> Dataset:
+        """Keep the samples where `place` says, in memory unless it is streamed."""
+        home = CPU if place.streamed else place.device
+        parts = [
+            part if place.streamed and isinstance(part, Items) else in_memory(part, place.workers).to(home, place.dtype)
+            for part in (self.train, self.test)
+        ]
+        return replace(self, train=parts[0], test=parts[1], place=place)
+
+    def held_out(self, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of the held-out part as the model takes them, in order, on the device."""
+        place, inputs = self.place, self.inputs
+        if isinstance(self.test, Samples) and not place.streamed:
+            stored = zip(self.test.x.split(batch), self.test.y.split(batch), strict=True)
+        else:
+            workers = place.workers if isinstance(self.test, Items) else 0  # those in memory lie side by side
+            stored = read(self.test, _chunks(len(self.test), batch), place.device, workers)
+        for x, y in stored:
+            yield inputs(x), y
 
     def check_batch(self, batch_size: int) -> None:
         """Raise a `UserError` if the training part holds fewer samples than a batch."""
-        if batch_size > len(self.train_x):
+        if batch_size > len(self.train):
             raise UserError(
-                f"data.batch_size={batch_size} is larger than the training data ({len(self.train_x)} samples); "
+                f"data.batch_size={batch_size} is larger than the training data ({len(self.train)} samples); "
                 "use a smaller batch"
             )
+
+    def _first(self, count: int) -> Tensor:
+        return self.train[np.arange(count)][0]
+
+
+def in_memory(part: Part, workers: int = 0) -> Samples:
+    """All samples of a part, read by so many processes if they are not in memory."""
+    if isinstance(part, Samples):
+        return part
+    start, kept = 0, None
+    for x, y in read(part, _chunks(len(part), 256), CPU, workers):
+        kept = kept or Samples(x.new_empty(len(part), *x.shape[1:]), y.new_empty(len(part), *y.shape[1:]))
+        kept.x[start : start + len(x)], kept.y[start : start + len(x)] = x, y
+        start += len(x)
+    assert kept is not None
+    return kept
+
+
+def _chunks(samples: int, size: int) -> Iterator[np.ndarray]:
+    return (np.arange(start, min(start + size, samples)) for start in range(0, samples, size))
 
 
 def split(x: Tensor, y: Tensor, test_fraction: float, classes: int, seed: int = 0) -> Dataset:
@@ -61,4 +116,4 @@ def split(x: Tensor, y: Tensor, test_fraction: float, classes: int, seed: int = 
     if not 0 < held < len(x):
         raise UserError(f"data.test_fraction={test_fraction} holds out {held} of {len(x)} samples; change it")
     test, train = order[:held], order[held:]
-    return Dataset(x[train], y[train], x[test], y[test], classes)
+    return Dataset(Samples(x[train], y[train]), Samples(x[test], y[test]), classes)

@@ -8,10 +8,11 @@ import torch
 
 from neuralmech.checks import check_at_least, check_fraction, check_share
 from neuralmech.data.dataset import Dataset, split
+from neuralmech.data.options import ResidencyOptions
 
 
 @dataclass
-class DigitsOptions:
+class DigitsOptions(ResidencyOptions):
     """Batch size in samples; `test_fraction` of the images is held out; `label_noise`: share of labels redrawn."""
 
     name: str = "digits"
@@ -21,6 +22,7 @@ class DigitsOptions:
 
     def check(self) -> None:
         """Raise a `UserError` for impossible values."""
+        super().check()
         check_at_least("data.batch_size", self.batch_size, 2)
         check_fraction("data.test_fraction", self.test_fraction)
         check_share("data.label_noise", self.label_noise)

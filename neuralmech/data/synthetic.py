@@ -8,11 +8,12 @@ import torch
 
 from neuralmech.checks import check_at_least, check_fraction, check_share
 from neuralmech.data.dataset import Dataset, split
+from neuralmech.data.options import ResidencyOptions
 from neuralmech.errors import UserError
 
 
 @dataclass
-class SyntheticOptions:
+class SyntheticOptions(ResidencyOptions):
     """`size` samples of `shape`, Gaussian; labels are the argmax of a random two-layer teacher's logits.
 
     `label_noise` is the share of a batch's labels that are drawn anew at every step.
@@ -29,6 +30,7 @@ class SyntheticOptions:
 
     def check(self) -> None:
         """Raise a `UserError` for impossible values."""
+        super().check()
         check_at_least("data.batch_size", self.batch_size, 2)
         check_at_least("data.classes", self.classes, 2)
         check_at_least("data.size", self.size, 2)

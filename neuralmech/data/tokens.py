@@ -9,6 +9,7 @@ import torch
 
 from neuralmech.checks import check_at_least, check_choice, check_fraction
 from neuralmech.data.dataset import Dataset, split
+from neuralmech.data.options import ResidencyOptions
 from neuralmech.errors import UserError
 from neuralmech.losses import IGNORED
 
@@ -16,7 +17,7 @@ TASKS = ("modular", "markov")
 
 
 @dataclass
-class TokensOptions:
+class TokensOptions(ResidencyOptions):
     """`task` modular: every "a + b =" modulo `modulus`; markov: `size` sequences of `length` tokens out of `states`."""
 
     name: str = "tokens"
@@ -32,6 +33,7 @@ class TokensOptions:
 
     def check(self) -> None:
         """Raise a `UserError` for impossible values."""
+        super().check()
         check_choice("data.task", self.task, TASKS)
         check_at_least("data.batch_size", self.batch_size, 2)
         check_at_least("data.modulus", self.modulus, 2)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from neuralmech.config import resolve
-from neuralmech.data import Batches
+from neuralmech.data import training_batches
 from neuralmech.symmetry.verify import Verification, verify
 from neuralmech.train.checkpoint import load_checkpoint
 from neuralmech.train.recorded import recorded_config
@@ -19,16 +20,16 @@ def verify_fresh(raw: Mapping[str, Any], sample: int) -> Verification:
     return _verify(raw, None, None, sample)
 
 
-def verify_run(folder: Path, step: int | None, sample: int, target: str | None = None) -> Verification:
+def verify_run(folder: Path, step: int | None, sample: int, targets: Mapping[str, str] | None = None) -> Verification:
     """Verify a run's model at one of its checkpoints.
 
     Raises
     ------
     RecordError, UserError
-        If there is no such run or checkpoint, or the run's model is a user's own code, which is never taken
-        from a record: the user names it as `target`.
+        If there is no such run or checkpoint, or the run's model or data are a user's own code, which is never
+        taken from a record: the user names it in `targets`, by ``model`` and ``data``.
     """
-    return _verify(recorded_config(folder, target), folder, step, sample)
+    return _verify(recorded_config(folder, targets or {}), folder, step, sample)
 
 
 def _verify(raw: Mapping[str, Any], folder: Path | None, step: int | None, sample: int) -> Verification:
@@ -36,5 +37,6 @@ def _verify(raw: Mapping[str, Any], folder: Path | None, step: int | None, sampl
     setup = prepare(config)
     if folder is not None:
         load_checkpoint(folder / "checkpoints", setup.model, step)
-    x, y = Batches(setup.data.train_x, setup.data.train_y, config.data.batch_size, config.seed)(0)
+    with closing(training_batches(setup.data, config.data, config.seed)) as batches:
+        x, y = batches(0)
     return verify(setup.model, x, y, setup.symmetries, sample=sample, seed=config.seed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import signal
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -16,7 +16,7 @@ from torch import nn
 from tqdm import tqdm
 
 from neuralmech.config import Config, to_yaml
-from neuralmech.data import Batches, Dataset
+from neuralmech.data import Dataset, training_batches
 from neuralmech.errors import RunError, UserError
 from neuralmech.losses import tally
 from neuralmech.record import BackgroundWriter, RecordWriter
@@ -59,6 +59,7 @@ def train(config: Config, folder: Path, *, resume: bool = False) -> Result:
         _announce(run, folder)
     with (
         locked(folder),
+        closing(run.batches),
         on_signals() as stop,
         (_continued if resume else _new)(run, folder) as writer,
         BackgroundWriter(writer) as record,
@@ -90,8 +91,7 @@ def begin(config: Config) -> Run:
     """Make everything that a run needs; writes nothing."""
     setup = prepare(config)
     flat = FlatParameters(setup.model)
-    data, noise = setup.data, getattr(config.data, "label_noise", 0.0)
-    batches = Batches(data.train_x, data.train_y, config.data.batch_size, config.seed, noise, data.classes)
+    batches = training_batches(setup.data, config.data, config.seed)
     steps = config.train.steps or max(1, round((config.train.epochs or 0) * batches.per_epoch))
     schedule = Schedule(config.track.every, config.track.steps)
     tracker = Tracker(
@@ -250,7 +250,7 @@ def evaluate(model: nn.Module, data: Dataset, batch: int = 1024) -> tuple[float,
     """Mean loss and accuracy over the held-out targets that count, in evaluation mode."""
     model.eval()
     loss, right, counted = 0.0, 0, 0
-    for x, y in zip(data.test_x.split(batch), data.test_y.split(batch), strict=True):
+    for x, y in data.held_out(batch):
         total, hits, count = tally(model(x), y)
         loss, right, counted = loss + total, right + hits, counted + count
     model.train()

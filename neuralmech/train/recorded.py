@@ -12,25 +12,34 @@ from neuralmech.errors import UserError
 from neuralmech.record import RecordError, open_record
 from neuralmech.record.safety import printable
 
-# What a resumed run may change: where it runs, how long, what it saves and what ends it.
-MAY_DIFFER = ("device", "train.steps", "train.epochs", "train.on_nan", "train.checkpoint.")
+# What a resumed run may change: where it runs and its data are, how long, what it saves and what ends it.
+MAY_DIFFER = (
+    "data.folder",
+    "data.residency",
+    "data.workers",
+    "device",
+    "train.steps",
+    "train.epochs",
+    "train.on_nan",
+    "train.checkpoint.",
+)
 MAY_GROW = ("train.steps", "train.epochs")
 
 
-def recorded_config(folder: Path, target: str | None = None) -> dict[str, Any]:
-    """A run's config as plain data that is safe to resolve.
+def recorded_config(folder: Path, targets: Mapping[str, str]) -> dict[str, Any]:
+    """A run's config as plain data that is safe to resolve; where its data were on its machine is left out.
 
     Parameters
     ----------
-    target
-        What the user, not the record, says that ``model._target_`` is.
+    targets
+        What the user, not the record, says that ``model._target_`` and ``data._target_`` are, by group.
 
     Raises
     ------
     RecordError
         If there is no such record, or its config holds more than plain data.
     UserError
-        If its model is code that the user did not name.
+        If its model or data are code that the user did not name.
     """
     with open_record(folder) as record:
         raw = record.config
@@ -39,17 +48,25 @@ def recorded_config(folder: Path, target: str | None = None) -> dict[str, Any]:
     for key, value in flat(raw).items():
         if any(part.startswith("_") for part in key.split(".")) or "${" in str(value):
             raise RecordError(f"{folder}: {printable(key)} in its config is no plain value; train again")
-    model = raw.get("model")
-    if isinstance(model, dict) and model.get("name") == "_target_":
-        named = printable(str(model.get("target")))
-        if target is None:
-            raise UserError(
-                f"{folder}: its model is code of your own, which a record must not name; "
-                f"if you trust it, add model=custom model._target_={named}"
-            )
-        if target != named:
-            raise UserError(f"model._target_={target} differs from the run's {named}; give the same one")
+    for group in ("model", "data"):
+        _check_target(folder, group, raw.get(group), targets.get(group))
+    if isinstance(raw.get("data"), dict):
+        raw["data"].pop("folder", None)
     return raw
+
+
+def _check_target(folder: Path, group: str, options: Any, target: str | None) -> None:
+    """Raise a `UserError` if a group is code and the user did not name the same code."""
+    if not isinstance(options, dict) or options.get("name") != "_target_":
+        return
+    named = printable(str(options.get("target")))
+    if target is None:
+        raise UserError(
+            f"{folder}: its {group} is code of your own, which a record must not name; "
+            f"if you trust it, add {group}=custom {group}._target_={named}"
+        )
+    if target != named:
+        raise UserError(f"{group}._target_={target} differs from the run's {named}; give the same one")
 
 
 def changed_config(folder: Path, changes: Mapping[str, Any]) -> Config:
@@ -60,15 +77,15 @@ def changed_config(folder: Path, changes: Mapping[str, Any]) -> Config:
     UserError
         With the keys that differ from the run and would make it another one.
     """
-    raw = recorded_config(folder, changes.get("model._target_"))
+    targets = {group: changes[f"{group}._target_"] for group in ("model", "data") if f"{group}._target_" in changes}
+    raw = recorded_config(folder, targets)
     before = resolve(raw)
     known = flat(raw)
-    is_target = raw["model"]["name"] == "_target_"
     differing = []
     for key, value in changes.items():
-        if key == "model._target_":
+        if key.endswith("._target_") and key.removesuffix("._target_") in targets:
             continue
-        place = f"model.arguments.{key[6:]}" if is_target and key.startswith("model.") else key
+        place = _place(raw, key)
         if isinstance(_get(raw, place), dict) and not isinstance(value, dict):  # a group by its name
             name = "custom" if _get(raw, place).get("name") == "_target_" else _get(raw, place).get("name")
             differing += [key] if value != name else []
@@ -84,6 +101,15 @@ def changed_config(folder: Path, changes: Mapping[str, Any]) -> Config:
         if old.get(key) is not None and (new.get(key) is None or new[key] < old[key]):
             raise UserError(f"{key}={new.get(key)} is less than the run's {old[key]}; it may only grow")
     return after
+
+
+def _place(raw: Mapping[str, Any], key: str) -> str:
+    """Where a key of the command line is in the recorded config, which keeps the arguments of own code apart."""
+    group, _, rest = key.partition(".")
+    options = raw.get(group)
+    if not isinstance(options, dict) or options.get("name") != "_target_" or not rest:
+        return key
+    return key if rest.partition(".")[0] in options else f"{group}.arguments.{rest}"
 
 
 def flat(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from neuralmech.config import Config, to_yaml
-from neuralmech.data import Dataset, load_data
+from neuralmech.data import Dataset, load_data, settle
 from neuralmech.errors import UserError
 from neuralmech.models import build_model
 from neuralmech.symmetry.discover import find_symmetries
@@ -45,13 +45,12 @@ def prepare(config: Config) -> Setup:
     data = load_data(config.data)
     torch.manual_seed(config.seed)
     model = build_model(config.model, data.shape, data.classes, tokens=data.has_tokens).to(dtype).train()
-    data = data.to(torch.device("cpu"), dtype)
-    symmetries = find_symmetries(model, data.train_x[:2])
+    symmetries = find_symmetries(model, data.example(dtype))
     for family in config.track.families or ():
         if family not in symmetries.families:
             there = ", ".join(symmetries.families) or "none"
             raise UserError(f"track.families={family}: this model has no such charges; it has {there}")
-    return Setup(device, data.to(device, dtype), model.to(device), symmetries)
+    return Setup(device, settle(data, config.data, device, dtype), model.to(device), symmetries)
 
 
 def summary(setup: Setup) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from torch import Tensor, nn
 
 from neuralmech.balance import LossBalance, angular_momentum, loss_balance, orbit, rotations
+from neuralmech.data import in_memory
 from neuralmech.losses import loss_of
 from neuralmech.train.setup import prepare
 from source_figures.runs import Runs
@@ -56,7 +57,8 @@ def full_batch(runs: Runs, activation: str, lr: float) -> list[LossBalance]:
     """Balance of every step of full-batch descent with momentum, some digits, a small MLP, over a fixed time."""
     setup = prepare(runs.config(model={"name": "mlp", "width": 32, "depth": 2, "activation": activation}))
     model = setup.model.double()
-    x, y = setup.data.train_x[:SAMPLES].double(), setup.data.train_y[:SAMPLES]
+    part = in_memory(setup.data.train)
+    x, y = part.x[:SAMPLES].double(), part.y[:SAMPLES]
     optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=MOMENTUM)
     balances = []
     for _ in range(round(DURATION / lr)):

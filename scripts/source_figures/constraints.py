@@ -71,7 +71,7 @@ def _measure(runs: Runs, options: dict[str, float], steps: NDArray) -> dict[tupl
     config = runs.config(**options)
     setup = prepare(config)
     flat = FlatParameters(setup.model)
-    batches = Batches(setup.data.train_x, setup.data.train_y, config.data.batch_size, config.seed)
+    batches = Batches(setup.data, config.data.batch_size, config.seed)
     setup.model.norm.eps = 1e-24  # type: ignore[assignment]  # what breaks the scale symmetry by itself
     directions = _directions(setup.symmetries)
     found: dict[tuple[str, torch.dtype], list[Violation]] = {}

@@ -176,4 +176,4 @@ def run_on_digits(run):
     }
     folder = run(**options)
     setup = prepare(config(**options))
-    return setup.model.double(), folder / "checkpoints", setup.data.train_x[:8].double(), setup.data.train_y[:8]
+    return setup.model.double(), folder / "checkpoints", setup.data.train.x[:8].double(), setup.data.train.y[:8]

@@ -134,5 +134,5 @@ def test_evaluation_counts_the_targets_that_count():
 
     data = load_data(TokensOptions(modulus=7, batch_size=8))
     loss, accuracy = loop.evaluate(Zero(), data)
-    assert accuracy == pytest.approx(float((data.test_y[:, -1] == 0).double().mean()))
+    assert accuracy == pytest.approx(float((data.test.y[:, -1] == 0).double().mean()))
     assert loss == pytest.approx(np.log(np.exp(10) + 8) - 10 * accuracy)

@@ -1,0 +1,36 @@
+"""Options that data sets share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from neuralmech.checks import check_at_least, check_choice
+
+
+@dataclass
+class ResidencyOptions:
+    """Where the samples are; the batches are the same, bit for bit.
+
+    `residency` device keeps all of them where the model is, loader reads them ahead in `workers` processes
+    (0: in this one), auto takes device where they fit.
+    """
+
+    residency: str = "auto"
+    workers: int = 2
+
+    def check(self) -> None:
+        """Raise a `UserError` for impossible values."""
+        check_choice("data.residency", self.residency, ("auto", "device", "loader"))
+        check_at_least("data.workers", self.workers, 0)
+
+
+@dataclass
+class AugmentOptions:
+    """Of training images: random `crop` after so many pixels of zero padding; `flip` left to right, every other one."""
+
+    crop: int = 0
+    flip: bool = False
+
+    def check(self) -> None:
+        """Raise a `UserError` for impossible values."""
+        check_at_least("data.augment.crop", self.crop, 0)

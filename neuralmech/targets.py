@@ -1,0 +1,40 @@
+"""Code of the user's own, named by a ``_target_`` on the command line or in a config file, never by a record."""
+
+from __future__ import annotations
+
+import pydoc
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from neuralmech.errors import UserError
+
+
+def locate(key: str, target: str) -> Callable[..., Any]:
+    """Import what a dotted path names; `key` is the group that it is given in, such as ``model``.
+
+    Raises
+    ------
+    UserError
+        If it cannot be imported or is not callable.
+    """
+    try:
+        found = pydoc.locate(target)
+    except pydoc.ErrorDuringImport as error:
+        raise UserError(f"{key}._target_={target} cannot be imported: {error.value}") from error
+    if not callable(found):
+        raise UserError(f"{key}._target_={target} names nothing that can be called; is its package installed?")
+    return found
+
+
+def call(key: str, target: str, arguments: Mapping[str, Any]) -> Any:
+    """Call what a dotted path names.
+
+    Raises
+    ------
+    UserError
+        If the arguments do not fit.
+    """
+    try:
+        return locate(key, target)(**arguments)
+    except TypeError as error:
+        raise UserError(f"{key}._target_={target}: {error}; set its arguments as {key}.NAME=…") from error
