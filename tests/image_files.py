@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import resource
 import struct
 import tarfile
 import threading
@@ -47,6 +48,17 @@ def served(folder):
         finally:
             server.shutdown()
             thread.join()
+
+
+@contextmanager
+def limited_files(size):
+    """No file, and no piece of shared memory, can grow past a size."""
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
 
 
 def sha256(path):

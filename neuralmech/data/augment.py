@@ -64,8 +64,10 @@ def crop_and_flip(x: Tensor, down: Tensor, right: Tensor, flip: Tensor, padding:
     flip
         (samples,), Boolean.
     """
-    samples, channels, height, width = (torch.arange(n, device=x.device) for n in x.shape)
-    rows = down[:, None] + height
-    columns = right[:, None] + torch.where(flip[:, None], width.flip(0), width)
+    samples, channels, height, width = x.shape
     padded = F.pad(x, [padding] * 4)
-    return padded[samples[:, None, None, None], channels[:, None, None], rows[:, None, :, None], columns[:, None, None]]
+    across = torch.arange(width, device=x.device)
+    rows = down[:, None] + torch.arange(height, device=x.device)
+    columns = right[:, None] + torch.where(flip[:, None], across.flip(0), across)
+    pixels = (rows[:, :, None] * padded.shape[3] + columns[:, None]).view(samples, 1, -1)
+    return padded.flatten(2).gather(2, pixels.expand(-1, channels, -1)).view(x.shape)

@@ -65,7 +65,7 @@ def fetch(remote: Remote, folder: Path) -> Path:
             failures.append(f"{url}: {error}")
     raise UserError(
         f"{remote.name} cannot be downloaded ({'; '.join(failures)}); "
-        f"check the network and try again, or put the file into {folder}"
+        f"check the network, put the file into {folder}, or set data.folder"
     )
 
 

@@ -35,7 +35,7 @@ class Inputs:
     def __call__(self, x: Tensor) -> Tensor:
         """Real numbers in the model's precision, or tokens."""
         if x.dtype == torch.uint8:
-            return (x.to(self._dtype) - self._mean) / self._std
+            return (x - self._mean).div_(self._std)
         return x.to(self._dtype if x.is_floating_point() else torch.int64)
 
 

@@ -77,9 +77,9 @@ def read(
             yield x.to(device, non_blocking=True), y.to(device, non_blocking=True)
     except RuntimeError as error:
         text = str(error).splitlines()[0]
-        if "shared memory" in text or "shm" in text:
+        if "</torch_" in text or "shared memory" in text:
             raise UserError(f"data.workers={workers}: {text}; use data.workers=0, or allow more in /dev/shm") from error
-        if "exited unexpectedly" in text:
+        if "exited unexpectedly" in text or "killed by signal" in text:
             raise RunError(f"{text}; the record can be resumed, with data.workers=0 if memory was short") from error
         raise
 

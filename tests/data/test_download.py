@@ -1,12 +1,10 @@
 """A download is whole and the right one, or not there, and one line says why."""
 
 import os
-import resource
-from contextlib import contextmanager
 
 import pytest
 
-from image_files import served, sha256
+from image_files import limited_files, served, sha256
 from neuralmech.data import download
 from neuralmech.data.download import Remote, data_folder, fetch, whole
 from neuralmech.errors import UserError
@@ -62,16 +60,6 @@ def test_a_damaged_file_is_named_and_kept(site, tmp_path):
     with pytest.raises(UserError, match=r"set.bin is incomplete or damaged; delete it, and it will be downloaded"):
         fetch(remote(site, "set.bin"), tmp_path)
     assert path.read_bytes() == CONTENT[:-1]
-
-
-@contextmanager
-def limited_files(size):
-    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
 
 
 def test_no_room(site, tmp_path):

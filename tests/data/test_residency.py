@@ -12,7 +12,7 @@ from torch.utils.data import TensorDataset
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from conftest import config
-from image_files import make_cifar
+from image_files import limited_files, make_cifar
 from neuralmech.data import CustomOptions, Dataset, residency, settle, training_batches
 from neuralmech.data.dataset import Place
 from neuralmech.data.inputs import Pixels
@@ -145,6 +145,15 @@ def test_items_that_cannot_be_sent_to_a_worker():
     items = [(lambda: 0, 1)] * 4
     with pytest.raises(UserError, match=r"data.workers=1: the data set cannot be sent to other processes"):
         Stream(Items(items), lambda k: torch.arange(2), CPU, workers=1)(0)
+
+
+def test_too_little_shared_memory():
+    stream = Stream(images(500, 0), lambda k: torch.arange(2), CPU, workers=1)
+    with (
+        limited_files(50_000),
+        pytest.raises(UserError, match=r"data.workers=1: .*; use data.workers=0, or allow more"),
+    ):
+        stream(0)
 
 
 def runs(tmp_path, monkeypatch, **data):
