@@ -64,7 +64,8 @@ def load_custom(options: CustomOptions) -> Dataset:
     classes = options.classes or _classes(given[0], train, test)
     if classes is None:
         raise UserError(f"{key} does not say how many classes there are; set data.classes")
-    _check_labels(key, train, classes)
+    for part in (train, test):
+        _check_labels(key, part, classes)
     return Dataset(train, test, classes, _pixels(key, train))
 
 

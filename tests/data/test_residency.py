@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -154,6 +155,8 @@ def test_too_little_shared_memory():
         pytest.raises(UserError, match=r"data.workers=1: .*; use data.workers=0, or allow more"),
     ):
         stream(0)
+    for left in Path("/dev/shm").glob(f"torch_{os.getpid()}_*"):  # PyTorch leaves the file that it could not fill
+        left.unlink()
 
 
 def runs(tmp_path, monkeypatch, **data):
