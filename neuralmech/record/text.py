@@ -17,7 +17,10 @@ def set_text(target: h5py.Group, name: str, value: str, size: int | None = None)
     """Set an attribute to text, of `size` bytes if given, in place if it has this length already."""
     encoded = value.encode()[:size] if size else value.encode()
     data = np.array(encoded, dtype=h5py.string_dtype("utf-8", size or max(1, len(encoded))))
-    target.attrs.modify(name, data)
+    if name in target.attrs and target.attrs.get_id(name).dtype == data.dtype:
+        target.attrs.modify(name, data)
+    else:  # modify would cut text that is longer than what was there
+        target.attrs.create(name, data, dtype=data.dtype)
 
 
 def texts(values: Sequence[str]) -> NDArray:

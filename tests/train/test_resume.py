@@ -4,12 +4,15 @@ import numpy as np
 import pytest
 
 from conftest import config
+from neuralmech.config import resolve, to_yaml
 from neuralmech.errors import RunError, UserError
-from neuralmech.record import open_record
+from neuralmech.record import RecordWriter, open_record
+from neuralmech.record.writer import Position, Rows
 from neuralmech.train import loop
 from neuralmech.train.checkpoint import checkpoints, path_of
 from neuralmech.train.interrupt import Interrupted
 from neuralmech.train.loop import resume, train
+from neuralmech.train.recorded import changed_config
 from train_twins import assert_twins, contents
 
 OPTIONS = {
@@ -75,6 +78,16 @@ def test_ctrl_c_in_the_middle_of_a_step_can_be_resumed(run, tmp_path, monkeypatc
     folder = stopped(tmp_path, monkeypatch, 33, OPTIONS, KeyboardInterrupt)
     resume(folder, {})
     assert_twins(folder, run(**OPTIONS), 60)
+
+
+def test_a_config_that_grew_is_recorded_whole(run):
+    folder = run(**OPTIONS)
+    for steps, minutes in ((100_000, 12.345678), (100_001, 1.5)):  # longer text, then shorter
+        config = changed_config(folder, {"train.steps": steps, "train.checkpoint.minutes": minutes})
+        with RecordWriter.resume(folder, Position(60, 7, Rows({}, {})), {"config": to_yaml(config)}):
+            pass
+        with open_record(folder) as record:
+            assert resolve(record.config) == config
 
 
 def test_a_longer_run_is_the_run_that_was_longer_from_the_start(run):
