@@ -77,7 +77,7 @@ def _predict(source: Record, target: Record, family: str, block: int) -> tuple[p
     if family not in target.families or max(len(source.windows), len(target.windows)) > 1:
         return None
     drives, charges = source.charges(family), target.charges(family)
-    if charges.is_linear or law.reason(circumstances(source, drives)) or len(drives) != len(charges):
+    if charges.is_translation or law.reason(circumstances(source, drives)) or len(drives) != len(charges):
         return None
     rows = min(source.rows, target.rows)
     kept = sampled(rows)

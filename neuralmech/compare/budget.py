@@ -99,7 +99,7 @@ def motion(record: Record, family: str, block: int = 1024) -> Motion:
     if record.rows == 0:
         raise RecordError(f"{record.path} holds no committed rows; train for at least one block")
     charges = record.charges(family)
-    linear = charges.is_linear
+    linear = charges.is_translation
     c = circumstances(record, charges)
     if reason := EXACT.reason(c):
         raise RecordError(f"{record.path}: no budget can be drawn up: {reason}")

@@ -195,8 +195,8 @@ class _Run:
         kept: NDArray[np.int64],
         chosen: NDArray[np.int64],
     ) -> None:
-        self.signals = law.signals(linear=charges.is_linear, nesterov=nesterov)
-        self._integration = Integration(law, linear=charges.is_linear)
+        self.signals = law.signals(linear=charges.is_translation, nesterov=nesterov)
+        self._integration = Integration(law, linear=charges.is_translation)
         self._charges = len(charges)
         self._sites, self._index, self._chosen = sites, kept, chosen
         self._square = np.zeros(len(sites.codes))

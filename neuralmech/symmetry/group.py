@@ -15,7 +15,6 @@ from neuralmech.symmetry.engine import Barrier
 
 FamilyName = Literal["translation", "scale", "rescale", "linear"]
 FAMILIES: tuple[FamilyName, ...] = ("translation", "scale", "rescale", "linear")
-LINEAR_FAMILIES = frozenset({"translation"})
 Axis = Literal["entries", "rows", "columns"]
 
 
@@ -74,9 +73,9 @@ class Family:
         return len(self.sites)
 
     @property
-    def is_linear(self) -> bool:
-        """Whether the charges are linear in the parameters (translation)."""
-        return self.name in LINEAR_FAMILIES
+    def is_translation(self) -> bool:
+        """Whether the charges are linear in the parameters, ⟨a, θ⟩; all others are quadratic."""
+        return self.name == "translation"
 
     def site_counts(self) -> dict[str, int]:
         """Site → number of charges, in order."""

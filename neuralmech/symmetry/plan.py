@@ -133,5 +133,5 @@ def _joined(parts: list[NDArray]) -> NDArray:
 
 def families_by_form(families: Mapping[str, Family]) -> tuple[list[Family], list[Family]]:
     """Diagonal families and translation families."""
-    diagonal = [f for f in families.values() if not f.is_linear and f.terms]
-    return diagonal, [f for f in families.values() if f.is_linear]
+    diagonal = [f for f in families.values() if not f.is_translation and f.terms]
+    return diagonal, [f for f in families.values() if f.is_translation]

@@ -117,8 +117,8 @@ class Probe:
         if isinstance(family, MatrixFamily):
             along, squares = family.forms(shapes, theta, gradient), family.squared_lengths(shapes, theta)
             return np.abs(along) / np.maximum(np.sqrt(squares) * self._size, 1e-300)
-        along = inner_products(family, shapes, gradient if family.is_linear else theta * gradient)
-        squares = squared_lengths(family, shapes, np.ones_like(theta) if family.is_linear else theta * theta)
+        along = inner_products(family, shapes, gradient if family.is_translation else theta * gradient)
+        squares = squared_lengths(family, shapes, np.ones_like(theta) if family.is_translation else theta * theta)
         return np.abs(along) / np.maximum(np.sqrt(squares) * self._size, 1e-300)
 
     def second_order(self, family: Family, shapes: Shapes, charge: int) -> tuple[float, float]:
@@ -144,6 +144,6 @@ class Probe:
             moved = (torch.as_tensor(expm_multiply(a * m, start)).to(theta) for a in ANGLES)
             return moved, apply(m, theta), apply(m, gradient)
         m = torch.as_tensor(generator(family, shapes, charge)).to(theta)
-        if family.is_linear:
+        if family.is_translation:
             return (theta + a * m for a in ANGLES), m, torch.zeros_like(theta)
         return (theta * torch.exp(a * m) for a in ANGLES), theta * m, m * gradient

@@ -116,14 +116,14 @@ class Tracker:
 
     def _all_layouts(self) -> dict[str, FamilyLayout]:
         layouts = {
-            n: FamilyLayout(f.sites, f.channels, self._signals(f), f.is_linear) for n, f in self.families.items()
+            n: FamilyLayout(f.sites, f.channels, self._signals(f), f.is_translation) for n, f in self.families.items()
         }
         if m := self._forms.matrix:
             layouts["linear"] = FamilyLayout(m.sites, m.rows, self._kept, False, m.columns, m.names)
         return {name: layouts[name] for name in self._forms.columns}  # in the order of the forms
 
     def _signals(self, family: Family) -> tuple[str, ...]:
-        return tuple(s for s in self._kept if s in LINEAR or not family.is_linear)
+        return tuple(s for s in self._kept if s in LINEAR or not family.is_translation)
 
     @torch.no_grad()
     def before(self, theta: Tensor) -> None:

@@ -87,12 +87,12 @@ def _measure(runs: Runs, options: dict[str, float], steps: NDArray) -> dict[tupl
 
 
 def _directions(symmetries: Symmetries) -> dict[str, tuple[bool, Tensor]]:
-    """Family → (is linear, sampled generators (charges, parameters))."""
+    """Family → (is a translation, sampled generators (charges, parameters))."""
     random = np.random.default_rng(0)
     out = {}
     for name, matrix in symmetries.generators().items():
         rows = random.choice(matrix.shape[0], min(SAMPLE, matrix.shape[0]), replace=False)
-        out[name] = (symmetries.families[name].is_linear, torch.as_tensor(matrix[rows].toarray()))
+        out[name] = (symmetries.families[name].is_translation, torch.as_tensor(matrix[rows].toarray()))
     return out
 
 
@@ -112,10 +112,10 @@ def _violations(
 
     stiffness = _norm(hessian(torch.randn(theta.shape, generator=generator).to(theta))) / len(theta) ** 0.5
     out: dict[str, list[tuple[float, float]]] = {"random": []}
-    for family, (linear, rows) in directions.items():
+    for family, (translation, rows) in directions.items():
         for m in rows.to(theta):
-            along = m if linear else m * theta
-            twist = torch.zeros_like(theta) if linear else m * g
+            along = m if translation else m * theta
+            twist = torch.zeros_like(theta) if translation else m * g
             size = stiffness * _norm(along) + _norm(twist)
             cosine = abs(float(along.double() @ g.double())) / (_norm(along) * _norm(g))
             out.setdefault(family, []).append((cosine, _norm(hessian(along) + twist) / size))

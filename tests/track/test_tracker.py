@@ -26,9 +26,9 @@ def vector(tensors):
     return torch.cat([t.detach().reshape(-1) for t in tensors]).double().numpy()
 
 
-def expected(generator, linear, theta, update, gradient, buffer):
+def expected(generator, translation, theta, update, gradient, buffer):
     """Signals of one family from the definitions, with dense float64 vectors in model order."""
-    if linear:
+    if translation:
         return [generator @ theta, generator @ update, generator @ gradient, generator @ gradient, generator @ buffer]
     pairs = [(theta, theta), (update, update), (gradient, gradient), (theta, gradient), (update, buffer)]
     return [generator @ (a * b) for a, b in pairs]
@@ -71,8 +71,8 @@ def test_signals_are_the_definitions(name, options, tmp_path):
         momenta = [plain.state[p].get("momentum_buffer") for p in twin.parameters()]
         velocity = vector(momenta) if momenta[0] is not None else np.zeros_like(theta)
         for family, generator in found.generators().items():
-            linear = found.families[family].is_linear
-            wanted[family].append(expected(generator, linear, theta, update, vector(gradient), velocity))
+            translation = found.families[family].is_translation
+            wanted[family].append(expected(generator, translation, theta, update, vector(gradient), velocity))
     with RecordWriter(tmp_path, {}, tracker.layouts()) as record:
         tracker.write(record)
     with open_record(tmp_path) as record:
