@@ -12,7 +12,10 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from nets import TINY
 from neuralmech.symmetry.discover import find_symmetries
+
+NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
 class UnclearError(Exception):
@@ -26,8 +29,8 @@ def gradients(model: nn.Module, inputs, samples: int, loss: str, seed: int = 0):
     thetas, grads = [], []
     silent = []
     for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.register_forward_pre_hook(lambda _, x: silent.append(_is_silent(x[0])))
+        if isinstance(module, NORMS):
+            module.register_forward_pre_hook(lambda norm, x: silent.append(_says_nothing(norm, x[0].detach())))
     for _ in range(20 * samples):
         if len(grads) == samples:
             break
@@ -61,10 +64,23 @@ def gradients(model: nn.Module, inputs, samples: int, loss: str, seed: int = 0):
     return torch.stack(thetas).numpy(), torch.stack(grads).numpy()
 
 
-def _is_silent(x) -> bool:
-    """Whether a channel hardly varies over the batch (ReLUs silence it): to BatchNorm it is rounding noise."""
-    channels = x.detach().transpose(0, 1).flatten(1)
-    return bool((channels.var(dim=1) < 1e-8 * channels.square().mean(dim=1) + 1e-16).any())
+def _says_nothing(norm: nn.Module, x: torch.Tensor) -> bool:
+    """Whether eps or rounding, relative to what a norm divides by, would show in its output.
+
+    A channel that ReLUs silence over a batch has the variance of rounding noise; powers of small numbers have
+    one that is no larger than eps (x⁹ of x = 0.05: 1e-24). Zeros everywhere in a sample are no trouble: nothing
+    before them gets a gradient.
+    """
+    if isinstance(norm, nn.modules.batchnorm._BatchNorm):
+        units = x.transpose(0, 1).flatten(1)
+    elif isinstance(norm, nn.GroupNorm):
+        units = x.reshape(len(x) * norm.num_groups, -1)
+    else:
+        units = x.flatten(-len(norm.normalized_shape)).flatten(0, -2)
+    square = units.square().mean(dim=1)
+    size = square if isinstance(norm, nn.RMSNorm) else units.var(dim=1, unbiased=False)
+    small = size < 1e-8 * square + 1e11 * TINY  # so that eps is below 1e-11 of it
+    return bool((small if isinstance(norm, nn.modules.batchnorm._BatchNorm) else small & (square > 0)).any())
 
 
 def null_space(rows: np.ndarray) -> np.ndarray:

@@ -1,32 +1,84 @@
-"""Copies of a model that compute in float64 throughout, whatever its code casts to."""
+"""The arithmetic that a model computes in: float64 whatever its code casts to, float32, TF32, autocast."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
-CONDITIONS = ("exact", "float64", "own")
-NO_EPSILON = 1e-24  # what a norm's eps is set to, to tell its effect from a false claim
 NARROW = (torch.float32, torch.float16, torch.bfloat16)
 
 
-def condition(model: nn.Module, name: str) -> nn.Module:
-    """Return a copy in training mode: ``exact`` and ``float64`` in float64, ``exact`` without norms' eps."""
-    twin = copy.deepcopy(model).train()
-    if name == "own":
-        return twin
-    for module in twin.modules() if name == "exact" else ():
-        for attribute in ("eps", "variance_epsilon"):
-            if isinstance(getattr(module, attribute, None), float):
-                setattr(module, attribute, NO_EPSILON)
-    return twin.double()
+@dataclass(frozen=True)
+class Precision:
+    """One way to compute.
+
+    Attributes
+    ----------
+    dtype
+        Of parameters and inputs.
+    cause
+        What breaks a symmetry there and not in float64.
+    autocast
+        What `torch.autocast` rounds the operands of matrix products and convolutions to.
+    tf32
+        Whether a GPU rounds them to TF32 (10 bits of mantissa, as float16 has); None: as torch is set.
+    devices
+        Where it can be had.
+    loss_scale
+        Factor of the loss in the backward pass, against underflow; halved until no gradient overflows.
+    """
+
+    dtype: torch.dtype
+    cause: str
+    autocast: torch.dtype | None = None
+    tf32: bool | None = False
+    devices: tuple[str, ...] = ("cpu", "cuda")
+    loss_scale: float = 1.0
+
+    def products(self, device: torch.device) -> AbstractContextManager:
+        """Context of forward passes, for matrix products in the autocast type."""
+        return torch.autocast(device.type, self.autocast) if self.autocast else nullcontext()
+
+    @contextmanager
+    def matrix_units(self, device: torch.device) -> Iterator[None]:
+        """Context of forward and backward passes: float32 on a GPU is TF32, or it is not."""
+        if device.type != "cuda" or self.tf32 is None:
+            yield
+            return
+        products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+        before = products.allow_tf32, convolutions.allow_tf32
+        products.allow_tf32 = convolutions.allow_tf32 = self.tf32
+        try:
+            yield
+        finally:
+            products.allow_tf32, convolutions.allow_tf32 = before
+
+
+PRECISIONS = {
+    "fp64": Precision(torch.float64, "a cast to less than float64 inside the model"),
+    "fp32": Precision(torch.float32, "float32 rounding"),
+    "tf32": Precision(torch.float32, "TF32 products", tf32=True, devices=("cuda",)),
+    "bf16": Precision(torch.float32, "bfloat16 autocast", torch.bfloat16),
+    "fp16": Precision(torch.float32, "float16 autocast", torch.float16, devices=("cuda",), loss_scale=2.0**16),
+}
+
+
+def own_precision(model: nn.Module) -> Precision:
+    """Precision of a model as it is: its first parameter's, with TF32 where torch is set to it."""
+    first = next(iter(model.parameters()))
+    if first.dtype == torch.float64:
+        return PRECISIONS["fp64"]
+    rounded = first.is_cuda and (torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32)
+    if first.dtype == torch.float32 and rounded:
+        return replace(PRECISIONS["tf32"], tf32=None)
+    return Precision(first.dtype, f"{str(first.dtype).removeprefix('torch.')} rounding", tf32=None)
 
 
 class Float64(TorchDispatchMode):
@@ -34,33 +86,23 @@ class Float64(TorchDispatchMode):
 
     Many models cast inside whatever their parameters are (the norms of T5 and Llama compute in float32, and
     rotary tables are made in it), and a cast rounds at 1e-7: it would hide whether a claim is exact.
-
-    Attributes
-    ----------
-    refused
-        Number of float64 tensors that were to be cast to a narrower type.
     """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.refused = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
         """Run the operation with float64 in place of a narrower ``dtype``."""
         options = dict(kwargs or {})
         if options.get("dtype") in NARROW:
             options["dtype"] = torch.float64
-            self.refused += bool(args) and isinstance(args[0], Tensor) and args[0].dtype == torch.float64
         return func(*args, **options)
 
 
 @contextmanager
-def float64_throughout(mode: Float64) -> Iterator[None]:
+def float64_throughout() -> Iterator[None]:
     """Compute in float64 inside: casts to less and new tensors without a type included."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
-        with mode:
+        with Float64():
             yield
     finally:
         torch.set_default_dtype(before)

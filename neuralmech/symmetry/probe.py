@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from scipy.sparse.linalg import expm_multiply
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call
 from torch.utils._pytree import tree_leaves
 
 from neuralmech.losses import loss_of
+from neuralmech.symmetry.conditions import Condition
 from neuralmech.symmetry.factored import Shapes, Vector, generator, inner_products, squared_lengths
 from neuralmech.symmetry.group import Family
 from neuralmech.symmetry.matrix import MatrixFamily
-from neuralmech.symmetry.precision import Float64, float64_throughout, plain_attention
 
 ANGLES = (-0.5, -0.1, 0.1, 0.5)  # values of the group parameter α
 TESTS = ("finite", "gradient", "hessian")
@@ -34,66 +33,49 @@ class Probe:
 
     Parameters
     ----------
-    model
-        In training mode; left as it is.
-    batch, targets
-        What the model takes, and labels (values for ``mse``).
-    throughout
-        Compute in float64 whatever the model casts to.
+    condition
+        The model, its batch and how it computes.
+    targets
+        Labels (values for ``mse``).
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        batch: tuple[Tensor, ...],
-        targets: Tensor,
-        loss: str,
-        seed: int,
-        *,
-        throughout: bool = False,
-    ) -> None:
-        self._model, self._loss, self._seed = model, loss, seed
-        self._mode = Float64() if throughout else None
-        self._names = [name for name, _ in model.named_parameters()]
-        self._shapes = [p.shape for p in model.parameters()]
-        first = next(iter(model.parameters()))
-        self._batch = tuple(x.to(first.device, first.dtype) if x.is_floating_point() else x for x in batch)
-        self._targets = targets.to(first.device, first.dtype) if targets.is_floating_point() else targets
-        self.theta = torch.cat([p.detach().reshape(-1) for p in model.parameters()]).requires_grad_()
-        with self._arithmetic():
+    def __init__(self, condition: Condition, targets: Tensor, loss: str, seed: int) -> None:
+        self._condition, self._model, self._loss, self._seed = condition, condition.model, loss, seed
+        self._names = [name for name, _ in self._model.named_parameters()]
+        self._shapes = [p.shape for p in self._model.parameters()]
+        dtype = condition.precision.dtype if targets.is_floating_point() else None
+        self._targets = targets.to(condition.device, dtype)
+        self.theta = torch.cat([p.detach().reshape(-1) for p in self._model.parameters()]).requires_grad_()
+        with condition.arithmetic():
             self._value = self.loss(self.theta)
-            (self.gradient,) = torch.autograd.grad(self._value, self.theta, create_graph=True)
+            self.gradient = self._gradient()
         self._size = float(self.gradient.detach().double().norm())
         self._stiffness: float | None = None
 
-    @property
-    def refused_casts(self) -> int:
-        """Number of casts to less than float64 that were not made."""
-        return self._mode.refused if self._mode else 0
-
-    @contextmanager
-    def _arithmetic(self) -> Iterator[None]:
-        with plain_attention():
-            if self._mode is None:
-                yield
-            else:
-                with float64_throughout(self._mode):
-                    yield
+    def _gradient(self) -> Tensor:
+        """∇L by a scaled loss, with the largest scale that does not overflow."""
+        scale = self._condition.precision.loss_scale
+        while True:
+            (scaled,) = torch.autograd.grad(self._value * scale, self.theta, create_graph=True)
+            if scale <= 1 or bool(scaled.isfinite().all()):
+                return scaled / scale
+            scale /= 2
 
     def loss(self, theta: Tensor) -> Tensor:
         """Loss at a flat parameter vector; the same noise and untouched running statistics every time."""
         parts = theta.split([s.numel() for s in self._shapes])
         state: dict[str, Tensor] = {n: p.view(s) for n, p, s in zip(self._names, parts, self._shapes, strict=True)}
         state |= {name: buffer.clone() for name, buffer in self._model.named_buffers()}
-        with torch.random.fork_rng(devices=[]):
+        devices = [theta.device] if theta.is_cuda else []
+        with torch.random.fork_rng(devices=devices), self._condition.forward():
             torch.manual_seed(self._seed)
-            out = _first_tensor(functional_call(self._model, state, self._batch))
-        return loss_of(out, self._targets, self._loss)
+            out = _first_tensor(functional_call(self._model, state, self._condition.batch))
+        return loss_of(out.to(theta.dtype), self._targets, self._loss)
 
     def _hessian(self, vector: Tensor) -> Tensor:
         if not self.gradient.requires_grad:
             return torch.zeros_like(vector)
-        with self._arithmetic():
+        with self._condition.arithmetic():
             (product,) = torch.autograd.grad(self.gradient, self.theta, vector, retain_graph=True, allow_unused=True)
         return torch.zeros_like(vector) if product is None else product
 
@@ -125,7 +107,7 @@ class Probe:
         """Finite and Hessian violations of one charge; the latter is NaN where there is no second derivative."""
         start = float(self._value.detach().double())
         moved, direction, twist = self._transformed(family, shapes, charge)
-        with torch.no_grad(), self._arithmetic():
+        with torch.no_grad(), self._condition.arithmetic():
             change = max(abs(float(self.loss(x).double()) - start) for x in moved)
         finite = change / max(abs(start), 1e-300)
         if math.isnan(self.stiffness):

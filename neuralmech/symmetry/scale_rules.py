@@ -181,7 +181,6 @@ def _native_dropout(algebra: ScaleAlgebra, node: fx.Node, x: Any, *_: Any) -> tu
 
 
 TINY = 1e-3  # an epsilon under a root or below a norm: the built-in norms' own is no larger
-ROOTS = ("rsqrt", "sqrt", "pow", "div", "reciprocal")
 
 
 @rule("add", "sub", "rsub")
@@ -195,7 +194,19 @@ def _add(algebra: ScaleAlgebra, node: fx.Node, x: Any, y: Any, *, alpha: float =
 
 def _is_epsilon(node: fx.Node, value: float) -> bool:
     """A small constant that only keeps a root or quotient finite breaks the symmetry by as little as a norm's eps."""
-    return 0 < value <= TINY and bool(node.users) and all(operation(user) in ROOTS for user in node.users)
+    adds = operation(node) == "add" and 0 < value <= TINY
+    return adds and bool(node.users) and all(_needs_more_than_zero(user, node) for user in node.users)
+
+
+def _needs_more_than_zero(user: fx.Node, node: fx.Node) -> bool:
+    """Whether `user` takes a root, a negative power or the reciprocal of `node`, and nothing else."""
+    name = operation(user)
+    if name == "div":
+        return user.args[1] is node and user.args[0] is not node
+    if name == "pow":
+        exponent = user.args[1]
+        return isinstance(exponent, (int, float)) and (exponent < 0 or exponent != int(exponent))
+    return name in ("rsqrt", "sqrt", "reciprocal")
 
 
 @rule("clamp_min", "clamp")

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import Tensor, nn
 
 from neuralmech.errors import UserError
+from neuralmech.symmetry.conditions import CONDITIONS, available, check_conditions, condition
 from neuralmech.symmetry.discover import Loss, find_symmetries
 from neuralmech.symmetry.group import Symmetries
-from neuralmech.symmetry.precision import CONDITIONS, condition
 from neuralmech.symmetry.probe import TESTS, Probe
 
 TOLERANCE = {"finite": 1e-9, "gradient": 1e-9, "hessian": 1e-6}
@@ -27,10 +26,10 @@ class Verification:
     ----------
     table
         One row per family and site: ``charges``, ``sampled`` (charges whose finite transformation and Hessian
-        were checked; the gradient is checked for all), then for each condition (``exact``: float64 with norms'
-        eps removed; ``float64``, both also where the model casts to less; ``own``: the model's precision) the
-        worst ``finite``, ``gradient`` and ``hessian``; ``cause`` names what breaks the symmetry in the latter
-        two; ``holds`` is the verdict.
+        were checked; the gradient is checked for all), then for each condition C (see `verify`) the worst
+        ``C_finite``, ``C_gradient`` and ``C_hessian``, and ``C_cause``, which names what breaks the symmetry
+        there; ``cause`` is all of these; ``holds`` is the verdict, under ``exact``. NaN: not checked, where
+        the whole column is, for the reason in ``C_cause``.
     """
 
     table: pd.DataFrame
@@ -56,8 +55,9 @@ def verify(
     seed: int = 0,
     most: int | None = None,
     conditions: tuple[str, ...] = CONDITIONS,
+    precision: str | None = None,
 ) -> Verification:
-    r"""Verify claims at the model's present parameters, in training mode, on one batch.
+    r"""Verify claims at the model's present parameters, on one batch.
 
     1. finite: |L(ψ(θ, α)) − L(θ)| / |L(θ)| for several α of both signs;
     2. gradient: |⟨g, ∂_αψ⟩| / (|g| |∂_αψ|);
@@ -77,7 +77,12 @@ def verify(
     most
         At most so many of them in all, chosen at random: for large models.
     conditions
-        Out of ``exact``, ``float64`` and ``own``; ``exact`` decides.
+        Besides ``exact`` (training mode, float64 throughout, no eps in norms), which decides: ``float64`` (with
+        their eps), ``own`` (with eps, in `precision`), ``eval`` (float64, evaluation mode: the running statistics
+        of the model or, where it has seen no batch, this batch's); and any precision by name.
+    precision
+        Of ``own``: ``fp32``, ``fp64``, ``tf32``, ``bf16`` or ``fp16`` (autocast), by default the model's. TF32
+        and fp16 are measured on a GPU only.
 
     Returns
     -------
@@ -87,25 +92,35 @@ def verify(
     Raises
     ------
     UserError
-        If the claims are not about this model's parameters.
+        If the claims are not about this model's parameters, or there is no such condition or precision.
     """
+    check_conditions(conditions, precision)
     batch = inputs if isinstance(inputs, tuple) else (inputs,)
     claims = symmetries or find_symmetries(model, batch, loss)
     if list(claims.shapes) != [name for name, _ in model.named_parameters()]:
         raise UserError("symmetries: they name other parameters than the model has; find them for this model")
     chosen = _choose(claims, sample, most, seed)
-    columns: dict[str, Found] = {}
-    narrows = False
+    columns: dict[str, Column] = {}
     for name in dict.fromkeys(("exact", *conditions)):
-        probe = Probe(condition(model, name), batch, targets, loss, seed, throughout=name != "own")
-        columns[name] = _check(probe, claims, chosen)
-        narrows |= probe.refused_casts > 0
-    narrows &= next(iter(model.parameters())).dtype == torch.float64
-    return Verification(pd.DataFrame([_row(entry, columns, narrows=narrows) for entry in chosen]))
+        where = condition(name, model, batch, precision)
+        if available(where):
+            columns[name] = Column(_check(Probe(where, targets, loss, seed), claims, chosen), where.cause)
+        else:
+            columns[name] = Column(None, f"not measured on {where.device.type}")
+    return Verification(pd.DataFrame([_row(entry, columns) for entry in chosen]))
 
 
 Choice = tuple[str, str, np.ndarray, np.ndarray]
-Found = dict[tuple[str, str], dict[str, float]]
+Violations = dict[str, float]
+Found = dict[tuple[str, str], Violations]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A condition's violations by family and site, or None where it cannot be had, and their cause or the reason."""
+
+    found: Found | None
+    cause: str
 
 
 def _choose(claims: Symmetries, sample: int, most: int | None, seed: int) -> list[Choice]:
@@ -139,28 +154,32 @@ def _check(probe: Probe, claims: Symmetries, chosen: list[Choice]) -> Found:
     return found
 
 
-def _row(entry: Choice, columns: Mapping[str, Found], *, narrows: bool) -> dict[str, object]:
+def _row(entry: Choice, columns: Mapping[str, Column]) -> dict[str, object]:
     name, site, charges, sampled = entry
     row: dict[str, object] = {"family": name, "site": site, "charges": charges.size, "sampled": sampled.size}
-    for label, found in columns.items():
-        row |= {f"{label}_{test}": found[name, site][test] for test in TESTS}
-    row["cause"] = _cause({label: found[name, site] for label, found in columns.items()}, narrows=narrows)
-    row["holds"] = _within(columns["exact"][name, site])
+    violations = {label: c.found[name, site] for label, c in columns.items() if c.found is not None}
+    nothing = dict.fromkeys(TESTS, float("nan"))
+    for label in columns:
+        row |= {f"{label}_{test}": violations.get(label, nothing)[test] for test in TESTS}
+    holds = _within(violations["exact"])
+    causes = {label: column.cause for label, column in columns.items() if _is_broken(label, violations)}
+    causes = causes if holds else dict.fromkeys(columns, "the claim is false")
+    for label, column in columns.items():
+        row[f"{label}_cause"] = causes.get(label, "" if label in violations else column.cause)
+    row["cause"] = "; ".join(f"{label}: {cause}" for label, cause in causes.items()) if holds else causes["exact"]
+    row["holds"] = holds
     return row
 
 
-def _within(found: Mapping[str, float]) -> bool:
+def _within(found: Violations) -> bool:
     return not any(found[test] > limit for test, limit in TOLERANCE.items())  # NaN: not sampled
 
 
-def _cause(found: Mapping[str, Mapping[str, float]], *, narrows: bool) -> str:
-    """What breaks the symmetry outside exact arithmetic; `narrows`: a float64 model casts to less inside."""
-    if not _within(found["exact"]):
-        return "the claim is false"
-    causes = []
-    if "float64" in found and not _within(found["float64"]):
-        causes.append("a norm's eps")
-    before = found.get("float64", found["exact"])["gradient"]
-    if "own" in found and found["own"]["gradient"] > 10 * max(before, 1e-12):
-        causes.append("float32 inside the model" if narrows else "rounding")
-    return ", ".join(causes)
+def _is_broken(label: str, violations: Mapping[str, Violations]) -> bool:
+    """Whether a condition breaks a symmetry, and more than float64 with the eps does."""
+    if label not in violations or label == "exact":
+        return False
+    if label == "float64":
+        return not _within(violations[label])
+    before = violations.get("float64", violations["exact"])["gradient"]
+    return not violations[label]["gradient"] <= 10 * max(before, 1e-12)  # NaN is broken
