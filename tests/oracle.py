@@ -12,75 +12,61 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from nets import TINY
 from neuralmech.symmetry.discover import find_symmetries
 
-NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+LIMIT = 1e-2  # of a gradient in float32: what float64 rounds is 2⁻²⁹ of what float32 rounds
+MORE_EPSILON = 1e9  # factor that shows whether a norm's eps is felt
 
 
 class UnclearError(Exception):
-    """Float64 cannot tell: the spectrum has no gap, or hardly any batch keeps every channel alive."""
+    """Float64 cannot tell: the spectrum has no gap, or hardly any batch gives a gradient that is no noise."""
 
 
 def gradients(model: nn.Module, inputs, samples: int, loss: str, seed: int = 0):
-    """θ and ∇L, flattened, at random parameters on random batches: two arrays (samples, parameters)."""
+    """θ and ∇L, flattened, at random parameters on random batches: two arrays (samples, parameters).
+
+    A batch counts only if float64 can say its gradient: float32, with 10⁹ times the norms' eps, must come within 1e-2
+    of its length, so that rounding and eps move it by no more than some 1e-11. That leaves out channels that ReLUs
+    silence on a whole batch or a LayerNorm saturates, where BatchNorm magnifies rounding noise, and powers of small
+    numbers, where eps is no longer small (x⁹ of x = 0.05 has the variance 1e-24).
+    """
     generator = torch.Generator().manual_seed(seed)
-    names = [name for name, _ in model.named_parameters()]
+    rough = copy.deepcopy(model).float()
+    for module in rough.modules():
+        if isinstance(getattr(module, "eps", None), float):
+            module.eps *= MORE_EPSILON
     thetas, grads = [], []
-    silent = []
-    for module in model.modules():
-        if isinstance(module, NORMS):
-            module.register_forward_pre_hook(lambda norm, x: silent.append(_says_nothing(norm, x[0].detach())))
-    for _ in range(20 * samples):
+    for attempt in range(20 * samples):
         if len(grads) == samples:
             break
-        silent.clear()
-        theta = {
-            n: torch.randn(p.shape, generator=generator, dtype=torch.float64) * 0.7 for n, p in model.named_parameters()
-        }
-        for n, p in model.named_parameters():
-            theta[n] = theta[n].requires_grad_(p.requires_grad)
-        out = functional_call(model, theta, (inputs(generator),))
-        if loss == "cross_entropy":
-            logits = out.flatten(0, 1) if out.dim() == 3 else out
-            target = torch.randint(logits.shape[1], (len(logits),), generator=generator)
-            value = F.cross_entropy(logits, target)
-        else:
-            value = F.mse_loss(out, torch.randn(out.shape, generator=generator, dtype=torch.float64))
-        if any(silent):
-            continue
-        wanted = [n for n in names if theta[n].requires_grad]
-        found = torch.autograd.grad(value, [theta[n] for n in wanted], allow_unused=True)
-        by_name = dict(zip(wanted, found, strict=True))
-        flat = [by_name.get(n) for n in names]
-        grads.append(
-            torch.cat(
-                [torch.zeros(theta[n].numel()) if g is None else g.ravel() for n, g in zip(names, flat, strict=True)]
-            )
-        )
-        thetas.append(torch.cat([theta[n].detach().ravel() for n in names]))
+        theta = [torch.randn(p.shape, generator=generator, dtype=torch.float64) * 0.7 for p in model.parameters()]
+        x = inputs(generator)
+        grad = _gradient(model, theta, x, loss, attempt)
+        narrow = x.float() if x.is_floating_point() else x
+        doubtful = _gradient(rough, [t.float() for t in theta], narrow, loss, attempt).double()
+        if (doubtful - grad).norm() < LIMIT * grad.norm():
+            thetas.append(torch.cat([t.ravel() for t in theta]))
+            grads.append(grad)
     if len(grads) < samples:
         raise UnclearError
     return torch.stack(thetas).numpy(), torch.stack(grads).numpy()
 
 
-def _says_nothing(norm: nn.Module, x: torch.Tensor) -> bool:
-    """Whether eps or rounding, relative to what a norm divides by, would show in its output.
-
-    A channel that ReLUs silence over a batch has the variance of rounding noise; powers of small numbers have
-    one that is no larger than eps (x⁹ of x = 0.05: 1e-24). Zeros everywhere in a sample are no trouble: nothing
-    before them gets a gradient.
-    """
-    if isinstance(norm, nn.modules.batchnorm._BatchNorm):
-        units = x.transpose(0, 1).flatten(1)
-    elif isinstance(norm, nn.GroupNorm):
-        units = x.reshape(len(x) * norm.num_groups, -1)
-    else:
-        units = x.flatten(-len(norm.normalized_shape)).flatten(0, -2)
-    square = units.square().mean(dim=1)
-    size = square if isinstance(norm, nn.RMSNorm) else units.var(dim=1, unbiased=False)
-    small = size < 1e-8 * square + 1e11 * TINY  # so that eps is below 1e-11 of it
-    return bool((small if isinstance(norm, nn.modules.batchnorm._BatchNorm) else small & (square > 0)).any())
+def _gradient(model: nn.Module, theta: list, x: torch.Tensor, loss: str, seed: int) -> torch.Tensor:
+    """∇L, flattened; noise in the model and the random targets are those of `seed`."""
+    named = dict(model.named_parameters())
+    state = {n: t.clone().requires_grad_(p.requires_grad) for (n, p), t in zip(named.items(), theta, strict=True)}
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        out = functional_call(model, state, (x,))
+        if loss == "cross_entropy":
+            logits = out.flatten(0, 1) if out.dim() == 3 else out
+            value = F.cross_entropy(logits, torch.randint(logits.shape[1], (len(logits),)))
+        else:
+            value = F.mse_loss(out, torch.randn(out.shape, dtype=torch.float64).to(out))
+    moving = {n: t for n, t in state.items() if t.requires_grad}
+    found = dict(zip(moving, torch.autograd.grad(value, list(moving.values()), allow_unused=True), strict=True))
+    return torch.cat([torch.zeros(t.numel()) if (g := found.get(n)) is None else g.ravel() for n, t in state.items()])
 
 
 def null_space(rows: np.ndarray) -> np.ndarray:
@@ -111,10 +97,7 @@ def check(
         inputs = lambda g: torch.randn(shape, generator=g, dtype=torch.float64)  # noqa: E731
     # A copy: functional_call leaves tied parameters as plain tensors behind.
     theta, grad = gradients(copy.deepcopy(model), inputs, parameters + parameters // 4 + 40, loss, seed)
-    # A channel that ReLUs silence on a whole batch is normalised rounding noise: such batches say nothing.
-    size = np.linalg.norm(grad, axis=1)
-    sound = size < 1e3 * np.median(size)
-    theta, grad = theta[sound], grad[sound] / size[sound, None]
+    grad = grad / np.linalg.norm(grad, axis=1, keepdims=True)
     found = find_symmetries(model, inputs(torch.Generator().manual_seed(seed)), loss=loss)
     claimed = {name: g.toarray() for name, g in found.generators().items()}
     translation = claimed.get("translation", np.zeros((0, parameters)))
