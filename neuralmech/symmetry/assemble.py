@@ -42,6 +42,8 @@ def translation_family(
         elif name in algebra.weights:
             axis, ids = algebra.weights[name]
             parts.append(_part(name, axis, solution.values(ids), math.prod(shape) // max(ids.size, 1)))
+        if name in algebra.uniform:
+            parts.append(_part(name, "columns", solution.values(algebra.uniform[name]), 1))
     for part in parts:
         part.coefficients.resize((components, part.coefficients.shape[1]))
     order, signatures, firsts, _ = _ordered(parts, components)
@@ -179,7 +181,8 @@ def _dead_entries(shifts: ShiftAlgebra, solution: Solution, shapes: Shapes) -> d
     used = np.zeros(solution.dimension)
     for matrix in values.values():
         used += np.asarray((matrix != 0).sum(axis=0)).ravel()
-    for _, rows in shifts.weights.values():  # a component with weights is never a single entry
+    rows_of_weights = (rows for _, rows in shifts.weights.values())
+    for rows in (*rows_of_weights, *shifts.uniform.values()):  # a component with weights is never a single entry
         used += 2 * np.asarray((solution.values(rows) != 0).sum(axis=0)).ravel()
     alone = (used == 1).astype(float)
     dead = {name: np.asarray(abs(matrix) @ alone).ravel() > 0 for name, matrix in values.items()}

@@ -67,7 +67,7 @@ def find_symmetries(model: nn.Module, example_inputs: Tensor | tuple[Tensor, ...
         raise UserError(f"model: {type(model).__name__} returns one number per sample; return (batch, classes)")
     shifts = _shifts(traced, loss)
     scales = _scales(traced)
-    solution = shifts.system.solve()
+    solution = shifts.solve()
     diagonal, idle = diagonal_families(scales, shifts, solution, traced.shapes)
     found: list[Family] = [translation_family(shifts, solution, traced.shapes, idle), *diagonal]
     found.append(linear_family(_mixing(traced), list(traced.shapes)))

@@ -19,7 +19,7 @@ from torch import Tensor
 from neuralmech.symmetry import geometry
 from neuralmech.symmetry.engine import Algebra, Parameter, RuleTable
 from neuralmech.symmetry.group import Axis
-from neuralmech.symmetry.system import Ids, distinct
+from neuralmech.symmetry.system import Ids, Solution, distinct
 
 CONSTANT = ("constant",)
 Key = tuple[Any, ...]
@@ -61,8 +61,13 @@ rule: RuleTable[Shift] = RuleTable()
 
 @dataclass
 class ShiftAlgebra(Algebra[Shift]):
-    """Value of a tensor: its displacement, by sector."""
+    """Value of a tensor: its displacement, by sector.
 
+    An embedding may be displaced token by token (`weights`) and, besides, for all tokens alike (`uniform`: one
+    unknown per channel), which a position table can take back.
+    """
+
+    uniform: dict[str, Ids] = field(default_factory=dict)
     weights: dict[str, tuple[Axis, Ids]] = field(default_factory=dict)
     _asked: dict[tuple[int, ...], list[dict[tuple, Any]]] = field(default_factory=dict)
 
@@ -82,8 +87,9 @@ class ShiftAlgebra(Algebra[Shift]):
         if isinstance(value, Parameter):
             _, ids = self.weights.get(value.name) or ("rows", self.rows(value, "rows"))
             self.system.zero(ids, why)
-            if value.name in self.entry_ids:
-                self.system.zero(self.entry_ids[value.name].ravel(), why)
+            for more in (self.entry_ids, self.uniform):
+                if value.name in more:
+                    self.system.zero(more[value.name].ravel(), why)
         elif isinstance(value, dict):
             for sector in value.values():
                 self._demand(list(sector.terms), why)
@@ -106,6 +112,39 @@ class ShiftAlgebra(Algebra[Shift]):
             self.system.zero(self.entry_ids.get(weight.name, np.zeros(0, dtype=np.int64)).ravel(), "used in two ways")
             return np.zeros(length, dtype=np.int64)
         return ids
+
+    def tokens_alike(self, table: Parameter) -> Ids:
+        """One unknown per channel of an embedding, the same for all tokens; zero where it was used otherwise before."""
+        if table.name not in self.uniform:
+            self.uniform[table.name] = self.system.new(table.shape[1])
+            if table.name in self.frozen or table.name in self.entry_ids or self.weights[table.name][0] != "columns":
+                self.system.zero(self.uniform[table.name], "frozen, or used in two ways")
+        return self.uniform[table.name]
+
+    def tokens_apart(self, table: Parameter) -> None:
+        """Demand that a weight is not displaced alike for all tokens: something that is no embedding reads it too."""
+        if table.name in self.uniform:
+            self.system.zero(self.uniform[table.name], "used in two ways")
+        else:
+            self.uniform[table.name] = np.zeros(table.shape[1], dtype=np.int64)
+
+    def solve(self) -> Solution:
+        """Null space, with nothing in it twice.
+
+        To move all tokens of an embedding alike is the sum of moving each, where each may move: a repetition for
+        every component of the displacements token by token. An entry that only this component moves is held.
+        """
+        solution = self.system.solve()
+        if not self.uniform:
+            return solution
+        held = np.concatenate(list(self.uniform.values()))
+        moved = solution.values(np.concatenate([self.weights[name][1] for name in self.uniform]))
+        alone = np.flatnonzero(np.diff(moved.indptr) == 1)
+        repeated, first = np.unique(moved.indices[moved.indptr[alone]], return_index=True)
+        self.system.zero(held[alone[first]])
+        shared = np.flatnonzero(np.isin(moved.indices, repeated, invert=True))  # with another weight: claim less
+        self.system.zero(held[np.searchsorted(moved.indptr, shared, side="right") - 1])
+        return self.system.solve()
 
     def shift(self, value: Any) -> Shift:
         """Displacement of any operand; a parameter read as it is displaces every entry by itself."""

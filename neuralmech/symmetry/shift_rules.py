@@ -57,7 +57,13 @@ def _weighted(
         algebra.forbid(weight, "a weight that is computed")
         return {}
     rows = torch.from_numpy(algebra.rows(weight, axis))
-    return {key: Sector(amplitude.expand(shape), ((Fraction(1), _along(rows, channel, shape)),))}
+    out: Shift = {key: Sector(amplitude.expand(shape), ((Fraction(1), _along(rows, channel, shape)),))}
+    if axis == "columns" and key[0] != "embedding":
+        algebra.tokens_apart(weight)
+    elif axis == "rows" and weight.name in algebra.uniform:  # tied to an embedding: all logits move alike
+        tokens = torch.from_numpy(algebra.uniform[weight.name])
+        out["tied", *key] = Sector(amplitude.expand(shape) + 1, (), (((Fraction(1), tokens),),))
+    return out
 
 
 def _along(values: Tensor, channel: int, shape: torch.Size) -> Tensor:
@@ -161,11 +167,29 @@ def _index(algebra: ShiftAlgebra, node: fx.Node, x: Any, indices: Any) -> Shift:
 
 
 @rule("embedding")
-def _embedding(algebra: ShiftAlgebra, node: fx.Node, weight: Any, indices: Any, *_: Any) -> Shift:
-    """A linear map of one-hot tokens: each token has one unknown per channel."""
+def _embedding(
+    algebra: ShiftAlgebra,
+    node: fx.Node,
+    weight: Any,
+    indices: Any,
+    padding: int = -1,
+    by_frequency: bool = False,
+    *_: Any,
+) -> Shift:
+    """A linear map of one-hot tokens: each token has one unknown per channel, and so have all of them together.
+
+    A padding token has no gradient, so nothing is known of the sum over all tokens.
+    """
     shape = node.meta["val"].shape
     positions = torch.arange(shape[:-1].numel()).reshape(*shape[:-1], 1)
-    return _weighted(algebra, weight, ("embedding", str(node.args[1])), positions, shape, -1, "columns")
+    out = _weighted(algebra, weight, ("embedding", str(node.args[1])), positions, shape, -1, "columns")
+    if isinstance(weight, Parameter):
+        alike = algebra.tokens_alike(weight)
+        if padding >= 0 or by_frequency:
+            algebra.system.zero(alike, "the gradient leaves out a token or weighs them")
+        rows = _along(torch.from_numpy(alike), -1, shape)
+        out[CONSTANT] = Sector(torch.zeros((), dtype=torch.int64).expand(shape), ((Fraction(1), rows),))
+    return out
 
 
 @rule("conv1d", "conv2d", "conv3d")
