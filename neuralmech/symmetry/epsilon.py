@@ -31,6 +31,7 @@ class WithoutEpsilon(TorchFunctionMode):
 
     Examples
     --------
+    >>> import torch
     >>> x = torch.tensor([0.0, 2e-3], dtype=torch.float64)
     >>> with WithoutEpsilon():
     ...     hand_written = x / (x.var(unbiased=False) + 1e-5).sqrt()
