@@ -84,11 +84,11 @@ def _lower_floor(given: list[Any], options: dict[str, Any]) -> None:
 def _remember(func: Any, given: list[Any], options: dict[str, Any], *, in_place: bool) -> Any:
     """Add; if it is an eps that is added, remember in the sum what it was added to."""
     x = next((v for v in given if isinstance(v, Tensor)), None)
-    eps = x is not None and not options and len(given) == 2 and any(_is_epsilon(v) for v in given)
-    bare = (x.clone() if in_place else x) if eps else None
-    total = func(*given, **options)
-    if bare is not None:
-        total.before_epsilon = (bare, total._version)
+    if x is None or options or len(given) != 2 or not any(_is_epsilon(v) for v in given):
+        return func(*given, **options)
+    bare = x.clone() if in_place else x
+    total = func(*given)
+    total.before_epsilon = (bare, total._version)
     return total
 
 
