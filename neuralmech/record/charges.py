@@ -59,7 +59,7 @@ class Charges:
 
     def __init__(self, name: str, group: h5py.Group, rows: int) -> None:
         self.name = name
-        self.is_translation = attribute(group, "form") == "linear"
+        self.is_translation = attribute(group, "form") == "linear"  # in the parameters: not the family of that name
         self._group = group
         self._rows = rows
         self.signals = tuple(k for k in group if not k.endswith("index") and k not in BESIDES)

@@ -144,7 +144,7 @@ class ShiftAlgebra(Algebra[Shift]):
         self.system.zero(held[alone[first]])
         shared = np.flatnonzero(np.isin(moved.indices, repeated, invert=True))  # with another weight: claim less
         self.system.zero(held[np.searchsorted(moved.indptr, shared, side="right") - 1])
-        return self.system.solve()
+        return self.system.solve() if moved.nnz else solution
 
     def shift(self, value: Any) -> Shift:
         """Displacement of any operand; a parameter read as it is displaces every entry by itself."""
