@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from conftest import config
 from neuralmech.record import open_record
@@ -21,7 +22,7 @@ def test_recorded_parameters_move_with_their_charge(run, name, charges):
     parts = {"model": MODELS[name], "train": {"steps": 8, "precision": "fp64"}}
     folder = run(**parts, track={"charges": charges, "sample": 2, "full": 3, "parameters": 3})
     model = begin(config(**parts)).setup.model
-    found = find_symmetries(model, begin(config(**parts)).setup.data.train_x[:2])
+    found = find_symmetries(model, begin(config(**parts)).setup.data.example(torch.float32))
     start = read_checkpoint(path_of(folder / "checkpoints", 0))["model"]
     with open_record(folder) as record:
         for family in record.families:
