@@ -22,7 +22,7 @@ from neuralmech.record.schema import ALL_SIGNALS
 from neuralmech.schedules import SCHEDULES
 from neuralmech.symmetry.group import FAMILIES
 
-PRECISIONS = ("fp32", "fp64")
+PRECISIONS = ("fp32", "fp64", "tf32", "bf16", "fp16")
 EXAMPLES = {"model": "MyNet", "data": "my_data"}
 OPTIMIZERS = ("sgd", "sgdw", "adam", "adamw")
 
@@ -39,6 +39,11 @@ class ScheduleConfig:
     min_factor: float = 0.0
     step_size: int = 1000
     gamma: float = 0.1
+
+    @property
+    def changes(self) -> bool:
+        """Whether the factor is anything but 1 all along."""
+        return self.name != "constant" or self.warmup > 0
 
     def check(self, key: str = "optim.schedule", what: str = "lr") -> None:
         """Raise a `UserError` for impossible values."""
@@ -167,12 +172,17 @@ class CheckpointConfig:
 class TrainConfig:
     """Length in optimiser steps or in epochs; `eval_every` in steps (0: at the end only).
 
-    `precision` is that of parameters and activations, `loss_precision` that of the softmax cross-entropy. In
-    float32 a confident sample's probability rounds to one while the others' do not vanish, so the gradient
-    over the classes does not sum to zero and the translation symmetry is visibly broken; hence fp64.
+    `precision` is that of parameters and activations, `loss_precision` that of the softmax cross-entropy. Under
+    tf32, bf16 and fp16 the parameters are float32 and matrix products less precise; `loss_scale` is the factor on
+    fp16 gradients to begin with. In float32 a confident sample's probability rounds to one while the others' do not
+    vanish, so the gradient over the classes does not sum to zero and the translation symmetry is visibly broken;
+    hence fp64.
 
     `on_nan` says what happens when the loss or a charge is not finite: ``stop`` ends the run before that row,
     ``continue`` records it and goes on.
+
+    `compile` makes the forward and backward pass one compiled function (`torch.compile`); `cuda_graph` replays whole
+    steps, recording included, from a CUDA graph.
     """
 
     steps: int | None = 2000
@@ -180,6 +190,9 @@ class TrainConfig:
     eval_every: int = 500
     precision: str = "fp32"
     loss_precision: str = "fp64"
+    loss_scale: float = 65536.0
+    compile: bool = False
+    cuda_graph: bool = False
     on_nan: str = "stop"
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
 
@@ -194,6 +207,8 @@ class TrainConfig:
         check_at_least("train.eval_every", self.eval_every, 0)
         check_choice("train.precision", self.precision, PRECISIONS)
         check_choice("train.loss_precision", self.loss_precision, ("model", "fp64"))
+        if not 0 < self.loss_scale < 2**127:
+            raise UserError(f"train.loss_scale={self.loss_scale} must be a positive number, such as 65536")
         check_choice("train.on_nan", self.on_nan, ("stop", "continue"))
         self.checkpoint.check()
 
@@ -218,6 +233,27 @@ class Config:
             raise UserError(f"seed={self.seed} must lie in [0, 2^63); use a smaller one")
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise UserError(f"device={self.device} is unknown; choose auto, cpu, cuda or cuda:N")
+        if self.train.precision == "fp16":
+            self._check_scaled()
+        if self.train.cuda_graph:
+            self._check_captured()
+
+    def _check_scaled(self) -> None:
+        if self.optim.dampening:
+            raise UserError(
+                "optim.dampening: the first fp16 steps may be skipped, and PyTorch then dampens the first one taken; "
+                "use train.precision=bf16 or dampening=0"
+            )
+        if self.track.noise:
+            raise UserError("track.noise measures gradients that are not scaled; use train.precision=bf16 or noise=0")
+
+    def _check_captured(self) -> None:
+        if self.track.noise:
+            raise UserError("track.noise measures more than a CUDA graph holds; use train.cuda_graph=false or noise=0")
+        if self.optim.weight_decay_schedule.changes:
+            raise UserError(
+                "optim.weight_decay_schedule changes what a CUDA graph has fixed; use train.cuda_graph=false"
+            )
 
 
 def resolve(raw: DictConfig | Mapping[str, Any]) -> Config:

@@ -40,6 +40,7 @@ def loss_of(output: Tensor, targets: Tensor, loss: str = "cross_entropy") -> Ten
 def tally(logits: Tensor, targets: Tensor) -> tuple[float, int, int]:
     """Sum of the cross-entropy, number of right predictions, and number of targets that count."""
     flat, wanted = _by_prediction(logits, targets)
+    flat = flat.float() if flat.dtype.itemsize < 4 else flat  # bf16 and fp16 hold no sum over a batch
     total = float(F.cross_entropy(flat, wanted, ignore_index=IGNORED, reduction="sum"))
     return total, int((flat.argmax(dim=1) == wanted).sum()), int((wanted != IGNORED).sum())
 

@@ -50,3 +50,11 @@ def test_a_common_shift_is_ignored_whichever_targets_count():
 def test_squared_error():
     logits, _ = sample(6, 3)
     torch.testing.assert_close(loss_of(logits, logits + 2, "mse"), torch.tensor(4.0, dtype=torch.float64))
+
+
+def test_half_precision_logits_are_summed_in_float32():
+    logits = torch.linspace(-3, 3, 4096).reshape(1024, 4).half()
+    targets = torch.arange(1024) % 4
+    total, right, count = tally(logits, targets)
+    assert total == pytest.approx(tally(logits.double(), targets)[0], rel=1e-6)
+    assert (right, count) == tally(logits.double(), targets)[1:]

@@ -5,12 +5,14 @@ import os
 import sys
 
 import numpy as np
+import pytest
 import torch
 
 from conftest import config
 from neuralmech.record import open_record
 from neuralmech.train import loop
 from neuralmech.train.checkpoint import path_of, read_checkpoint
+from neuralmech.train.interrupt import Interrupted
 
 
 def contents(folder):
@@ -26,6 +28,28 @@ def contents(folder):
 
 def parameters(folder, step):
     return read_checkpoint(path_of(folder / "checkpoints", step))["model"]
+
+
+def stop_at(monkeypatch, step, error=SystemExit):
+    """Make the loop die at the start of a step, like a process that ends without a word."""
+    real = loop.hyperparameters
+
+    def die(optim, k, *rest):
+        if k == step:
+            raise error
+        return real(optim, k, *rest)
+
+    monkeypatch.setattr(loop, "hyperparameters", die)
+
+
+def stopped(tmp_path, monkeypatch, step, options, error=SystemExit):
+    folder = tmp_path / "stopped"
+    folder.mkdir()
+    with monkeypatch.context() as patch:
+        stop_at(patch, step, error)
+        with pytest.raises((error, Interrupted)):
+            loop.train(config(**options), folder)
+    return folder
 
 
 def assert_twins(first, second, step):

@@ -65,16 +65,19 @@ def hyperparameters(record: Record, stretch: Stretch) -> Hyperparameters:
     Raises
     ------
     RecordError
-        If the steps do not increase.
+        If the steps do not increase, or more are skipped than there are.
     """
     rows = stretch.rows
     ahead = record.steps(rows.start, rows.stop + (not stretch.ends))  # the row after the last says how far it spans
     gaps = np.diff(ahead["step"])
     if (gaps <= 0).any():
         raise RecordError(f"{record.path} is damaged (steps do not increase); restore a copy")
+    left_out = np.diff(ahead["skipped"])
+    if ((left_out < 0) | (left_out > gaps)).any():
+        raise RecordError(f"{record.path} is damaged (skipped steps do not add up); restore a copy")
     columns = {name: values[: rows.stop - rows.start] for name, values in ahead.items()}
     missing = len(columns["step"]) - len(gaps)
-    span = np.append(gaps, np.ones(missing)).astype(np.float64)
+    span = np.append(gaps - left_out, np.ones(missing)).astype(np.float64)
     # Between rows several steps apart the mean learning rate stands for each of them.
     mean = np.append(np.diff(ahead["time"]) / gaps, columns["lr"][len(gaps) :])
     return Hyperparameters(
@@ -84,7 +87,7 @@ def hyperparameters(record: Record, stretch: Stretch) -> Hyperparameters:
         weight_decay=columns["weight_decay"],
         nesterov=columns["nesterov"].astype(bool),
         span=span,
-        first=columns["step"] == 0,
+        first=columns["step"] == columns["skipped"],  # none before it was taken
         decoupled=columns["decoupled"].astype(bool),
         batch_size=columns["batch_size"],
     )

@@ -29,9 +29,10 @@ class Hyperparameters:
     nesterov
         Whether the step is Nesterov's.
     span
-        Steps from this row to the next.
+        Updates from this row to the next: the steps between them less those that were skipped. Time stands still
+        over a span of 0, and so does every law.
     first
-        Whether the step is the first of the run: PyTorch then sets the momentum buffer to the gradient.
+        Whether no update came before: PyTorch then sets the momentum buffer to the gradient.
     decoupled
         Whether weight decay acts on the parameters directly (SGDW) and not through the gradient.
     batch_size
@@ -238,9 +239,10 @@ def repeat(step: Callable[[Hyperparameters], tuple[Array, Array]], h: Hyperparam
     if (h.span == 1).all():
         return phi, gamma
     rest = joined(*step(replace(h, first=np.zeros_like(h.first))))
-    powers = np.stack([np.linalg.matrix_power(m, int(n) - 1) for m, n in zip(rest, h.span, strict=True)])
+    powers = np.stack([np.linalg.matrix_power(m, max(int(n) - 1, 0)) for m, n in zip(rest, h.span, strict=True)])
     states = phi.shape[1]
     out = powers @ joined(phi, gamma)
+    out[h.span == 0] = np.eye(out.shape[1])
     return out[:, :states, :states], out[:, :states, states:]
 
 

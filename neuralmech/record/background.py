@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from queue import Queue
 from threading import Thread
@@ -25,7 +25,7 @@ class BackgroundWriter:
 
     def __init__(self, record: RecordWriter) -> None:
         self._record = record
-        self._queue: Queue[tuple[Any, Any] | None] = Queue(AHEAD)
+        self._queue: Queue[Callable[[], tuple[Any, Any] | None] | None] = Queue(AHEAD)
         self._error: BaseException | None = None
         self._thread = Thread(target=self._work, name="record", daemon=True)
         self._thread.start()
@@ -37,8 +37,12 @@ class BackgroundWriter:
 
     def append(self, steps: Mapping[str, NDArray], charges: Mapping[str, Mapping[str, NDArray]]) -> None:
         """Hand a block of rows over; waits only if the disk is slower than the training."""
+        self.append_later(lambda: (steps, charges))
+
+    def append_later(self, rows: Callable[[], tuple[Any, Any] | None]) -> None:
+        """The same with rows that the thread asks for: they may have to come from a GPU, or be none (None)."""
         self._raise()
-        self._queue.put((steps, charges))
+        self._queue.put(rows)
 
     def drain(self) -> None:
         """Wait until every row is written."""
@@ -71,9 +75,9 @@ class BackgroundWriter:
             raise self._error
 
     def _work(self) -> None:
-        while (block := self._queue.get()) is not None:
+        while (rows := self._queue.get()) is not None:
             try:
-                if self._error is None:
+                if self._error is None and (block := rows()) is not None:
                     self._record.append(*block)
             except BaseException as error:  # noqa: BLE001  (raised where the loop can see it)
                 self._error = error

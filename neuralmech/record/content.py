@@ -8,7 +8,14 @@ import h5py
 import numpy as np
 
 from neuralmech.record.safety import check_dataset, check_link, check_name
-from neuralmech.record.schema import EVALUATION_COLUMNS, FORMAT, SCHEMA_VERSION, STEP_COLUMNS, RecordError
+from neuralmech.record.schema import (
+    EVALUATION_COLUMNS,
+    FORMAT,
+    LATER_COLUMNS,
+    SCHEMA_VERSION,
+    STEP_COLUMNS,
+    RecordError,
+)
 from neuralmech.record.text import attribute
 
 INDICES = {"index": {"site", "channel"}, "parameters_index": {"name", "entry", "charge"}}
@@ -30,7 +37,8 @@ def _check_content(file: h5py.File) -> None:
     """Everything that is read later is in the file, whole, and no larger than it says."""
     committed, evaluation = _count(file, "committed"), _count(_group(file, "evaluation"), "committed")
     for name in STEP_COLUMNS:
-        _check_column(_group(file, "steps"), name, committed)
+        if name not in LATER_COLUMNS or name in _group(file, "steps"):
+            _check_column(_group(file, "steps"), name, committed)
     for name in EVALUATION_COLUMNS:
         _check_column(file["evaluation"], name, evaluation)
     charges = _group(file, "charges")

@@ -20,7 +20,7 @@ from neuralmech.record.charges import Charges, Checked
 from neuralmech.record.content import check_file
 from neuralmech.record.live import is_being_written, quiet_copy
 from neuralmech.record.safety import first_line, naming_damage, plain_yaml, printable
-from neuralmech.record.schema import EVALUATION_COLUMNS, FILE_NAME, STEP_COLUMNS, RecordError
+from neuralmech.record.schema import EVALUATION_COLUMNS, FILE_NAME, LATER_COLUMNS, STEP_COLUMNS, RecordError
 from neuralmech.record.text import attribute
 
 
@@ -71,11 +71,14 @@ class Record:
     def steps(self, start: int = 0, stop: int | None = None) -> dict[str, NDArray]:
         """Columns of ``/steps`` between two rows."""
         end = self.rows if stop is None else min(stop, self.rows)
-        return {name: Checked(self._file["steps"][name])[start:end] for name in STEP_COLUMNS}
+        return {name: self.column(name, slice(start, end)) for name in STEP_COLUMNS}
 
     def column(self, name: str, rows: slice | NDArray[np.int64] | None = None) -> NDArray:
         """One column of ``/steps`` at some rows (a slice, or numbers in ascending order) or at all."""
-        return Checked(self._file["steps"][name])[slice(self.rows) if rows is None else rows]
+        rows = slice(self.rows) if rows is None else rows
+        if name in LATER_COLUMNS and name not in self._file["steps"]:
+            return np.zeros_like(self.column("step", rows))
+        return Checked(self._file["steps"][name])[rows]
 
     def evaluation(self) -> pd.DataFrame:
         """Step, loss and accuracy on held-out data."""
@@ -119,7 +122,7 @@ class Record:
 
     def readable_rows(self) -> int:
         """Rows before the first that is missing in the file or does not match its checksum. Reads everything."""
-        columns = [self._file["steps"][name] for name in STEP_COLUMNS]
+        columns = [dataset for name, dataset in self._file["steps"].items() if name in STEP_COLUMNS]
         rows = self.rows
         for dataset in [*columns, *self._signals()]:
             rows = min(rows, _readable(dataset, rows))

@@ -28,7 +28,8 @@ SCHEMA_VERSION = 1
 FILE_NAME = "record.h5"
 FAILURE_FILE = "failed.txt"  # beside where the record would be: why a job of a sweep has none
 
-# Hyperparameters are those of the step from θ_k; time is Σ_{j<k} η_j; loss is that of the batch at θ_k.
+# Hyperparameters are those of the step from θ_k; time is Σ_{j<k} η_j; loss is that of the batch at θ_k; skipped
+# counts the steps before θ_k whose update was left out because their gradient was not finite (fp16).
 STEP_COLUMNS: dict[str, Any] = {
     "step": "int64",
     "time": "float64",
@@ -40,7 +41,9 @@ STEP_COLUMNS: dict[str, Any] = {
     "decoupled": "int8",
     "batch_size": "int64",
     "loss": "float64",
+    "skipped": "int64",
 }
+LATER_COLUMNS = ("skipped",)  # older records do not have them: zeros
 
 # With the charge's form q(·) = ⟨a, ·⟩ or (·)ᵀS(·), the update direction u = (θ_k − θ_{k+1})/η and the gradient g:
 #   value q(θ), drive_update q(u), drive_gradient q(g), residual ⟨a, g⟩ or θᵀSg; under Nesterov momentum also

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,7 +158,7 @@ class RecordWriter:
 
     def _bind(self) -> None:
         file = self._file
-        self._steps = {name: file["steps"][name] for name in STEP_COLUMNS}
+        self._steps = {name: d for name, d in file["steps"].items() if name in STEP_COLUMNS}
         self._evaluation = {name: file["evaluation"][name] for name in EVALUATION_COLUMNS}
         self._charges = {
             family: {k: d for k, d in group.items() if not k.endswith("index")}
@@ -256,6 +256,11 @@ class RecordWriter:
             self._whole += whole
         self._waiting = [rows[whole:]] if whole < len(rows) else []
         self.rows = self._whole + len(rows) - whole
+
+    def append_later(self, rows: Callable[[], tuple[Mapping, Mapping] | None]) -> None:
+        """Append what `rows` returns, unless it is None; a `BackgroundWriter` calls it in its thread."""
+        if block := rows():
+            self.append(*block)
 
     def append_evaluation(self, step: int, loss: float, accuracy: float) -> None:
         """Append one evaluation on held-out data."""

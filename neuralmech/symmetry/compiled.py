@@ -163,13 +163,13 @@ class CompiledForms:
         vectors = tuple(v.detach().numpy() for v in (step.before, step.after, step.gradient))
         q, p, split = self._q, self._l, self._split
         if split:
-            _main_sums(*vectors, step.rate, q.blocks, self._sums, self._columns)
+            _main_sums(*vectors, float(step.rate), q.blocks, self._sums, self._columns)
             for i, signal in enumerate(self._signals[len(MAIN) :], len(MAIN)):
                 pair = tuple(step.vector(name).numpy() for name in QUADRATIC[signal])
                 _pair_sums(*pair, q.blocks, self._sums[i], self._columns)
             _combine(q.combine.indptr, q.combine.indices, q.combine.data, self._sums, target[:, :split])
         if p.charges:
-            _main_pieces(*vectors, step.rate, p.pieces, p.coefficients, target[:, split:])
+            _main_pieces(*vectors, float(step.rate), p.pieces, p.coefficients, target[:, split:])
             for i, signal in enumerate(self._signals[len(MAIN) :], len(MAIN)):
                 if signal in LINEAR:
                     _pieces(step.vector(LINEAR[signal]).numpy(), p.pieces, p.coefficients, target[i, split:])

@@ -39,7 +39,7 @@ class Step:
     gradient
         Loss gradient at θ_k, without weight decay.
     rate
-        1/η, or 0 for a step with η = 0, which does not move.
+        1/η, or 0 for a step with η = 0, which does not move; a number, or a tensor that a CUDA graph reads.
     buffer
         Momentum buffer after the step.
     halves
@@ -51,7 +51,7 @@ class Step:
     before: Tensor
     after: Tensor
     gradient: Tensor
-    rate: float
+    rate: float | Tensor
     buffer: Tensor | None = None
     halves: tuple[Tensor, Tensor] | None = None
     batch_size: int = 0

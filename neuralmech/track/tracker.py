@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,14 +24,20 @@ from neuralmech.symmetry.matrix_forms import FULL
 from neuralmech.symmetry.step import LINEAR, Step
 from neuralmech.track.selection import select
 from neuralmech.track.single import single_parameters
+from neuralmech.track.staging import Staging
 
 
-@dataclass(frozen=True)
-class Block:
-    """What became of a block of rows: its last loss, and the step that was not finite, if any."""
+class Measured(NamedTuple):
+    """What a step leaves on the device, as views of a row or of many: float64."""
 
-    last_loss: float
-    broken_at: int | None
+    ring: Tensor  # (signals, charges)
+    norms: Tensor  # (sites,)
+    loss: Tensor
+    skipped: Tensor
+    single: Tensor  # (parameters,)
+
+
+Columns = dict[str, NDArray]
 
 
 class Tracker:
@@ -63,6 +71,13 @@ class Tracker:
         Record ``all`` charges, their sum over each ``site``, or a ``sample`` of so many of each site.
     parameters
         How many single parameters of each family to record beside its charges.
+
+    Attributes
+    ----------
+    broken_at
+        Step of the first row that is not finite, as far as rows were written; None if there is none.
+    last_loss
+        Loss of the last row written.
     """
 
     def __init__(
@@ -93,17 +108,23 @@ class Tracker:
         self._layouts = {n: replace(kept, parameters=single[n]) for n, kept in layouts.items()}
         places = [layout.offsets[name] + entry for found in single.values() for name, entry, _ in found]
         self._places = torch.tensor(places, dtype=torch.int64, device=device)
-        self._single = torch.empty(block, len(places), dtype=dtype, device=device)
         self._select = None if chosen is None else SparseRows(chosen, device)
         self._every = new(len(self.signals), self._forms.width)
         sizes = np.cumsum([0, *(len(layout.sites) for layout in self._layouts.values())]).tolist()
         self._columns = {n: slice(a, b) for n, a, b in zip(self._layouts, sizes, sizes[1:], strict=False)}
-        self._ring = new(block, len(self.signals), sizes[-1])
-        self._norms = new(block, self._forms.norms)
-        self._losses = new(block)
+        shapes = ((len(self.signals), sizes[-1]), (self._forms.norms,), (), (), (len(places),))
+        self._block = Measured(*(new(block, *shape) for shape in shapes))
         self._before = torch.empty(layout.size, dtype=dtype, device=device)
         self.halves: tuple[Tensor, Tensor] | None = None  # the last ones measured
         self._rows: list[dict[str, float]] = []
+        self._staging = Staging(device)
+        self.broken_at: int | None = None
+        self.last_loss = math.nan
+
+    @property
+    def has_norms(self) -> bool:
+        """Whether there are matrix-valued charges, which have Frobenius norms."""
+        return self._forms.norms > 0
 
     def layouts(self) -> dict[str, FamilyLayout]:
         """Describe the families to the record."""
@@ -139,6 +160,7 @@ class Tracker:
         loss: Tensor,
         row: Mapping[str, float],
         halves: tuple[Tensor, Tensor] | None = None,
+        skipped: Tensor | None = None,
         *,
         norms: bool = True,
     ) -> None:
@@ -153,28 +175,65 @@ class Tracker:
         loss
             The batch loss at θ_k; stays on the device.
         row
-            Step and hyperparameters, the columns of ``/steps`` other than the loss.
+            Step and hyperparameters, the columns of ``/steps`` other than the loss and the skipped steps.
         halves
             Gradients of the batch's halves, if measured at this step; otherwise the last ones count.
+        skipped
+            Steps before θ_k whose update was left out, on the device; by default none.
         norms
             Whether to measure the Frobenius norms of matrix-valued charges; NaN otherwise.
         """
-        slot = len(self._rows)
-        self._losses[slot] = loss.detach()
         self.halves = halves or self.halves
         rate = 1.0 / row["lr"] if row["lr"] else 0.0
         step = Step(self._before, theta.detach(), gradient, rate, buffer, self.halves, int(row["batch_size"]))
+        self._measure(step, loss, skipped, self._slot(), norms=norms)
+        self._rows.append(dict(row))
+
+    @torch.no_grad()
+    def measure(
+        self,
+        theta: Tensor,
+        gradient: Tensor,
+        buffer: Tensor | None,
+        loss: Tensor,
+        rate: Tensor,
+        skipped: Tensor | None,
+        into: Measured,
+        *,
+        norms: bool,
+    ) -> None:
+        """The part of `after` that a CUDA graph holds: tensors at fixed places, 1/η among them, no Python's doing."""
+        self._measure(Step(self._before, theta.detach(), gradient, rate, buffer), loss, skipped, into, norms=norms)
+
+    def keep(self, measured: Measured, row: Mapping[str, float]) -> None:
+        """The rest of it: record what `measure` left."""
+        torch._foreach_copy_(list(self._slot()), list(measured))
+        self._rows.append(dict(row))
+
+    def new_row(self) -> Measured:
+        """Room for what `measure` leaves."""
+        return Measured(*(torch.zeros_like(part[0]) for part in self._block))
+
+    def _slot(self) -> Measured:
+        """Where the next row goes."""
+        if not self._rows:
+            self._staging.release()
+        return Measured(*(part[len(self._rows)] for part in self._block))
+
+    def _measure(self, step: Step, loss: Tensor, skipped: Tensor | None, into: Measured, *, norms: bool) -> None:
+        into.loss.copy_(loss.detach())
+        if skipped is not None:
+            into.skipped.copy_(skipped)
         if self._select is None:
-            self._forms.evaluate(step, self._ring[slot])
+            self._forms.evaluate(step, into.ring)
         else:
             self._forms.evaluate(step, self._every)
-            self._select.combine(self._every, self._ring[slot])
-        torch.index_select(self._before, 0, self._places, out=self._single[slot])
+            self._select.combine(self._every, into.ring)
+        into.single.copy_(self._before.index_select(0, self._places))
         if norms:
-            self._forms.frobenius(step, self._norms[slot])
+            self._forms.frobenius(step, into.norms)
         else:
-            self._norms[slot] = torch.nan
-        self._rows.append(dict(row))
+            into.norms.fill_(math.nan)
 
     @property
     def is_full(self) -> bool:
@@ -186,33 +245,52 @@ class Tracker:
         """Rows measured and not yet written."""
         return len(self._rows)
 
-    def write(self, record: RecordWriter | BackgroundWriter, *, cut: bool = True) -> Block:
-        """Append the measured rows, with `cut` up to the first that is not finite, and start a new block."""
+    def write(self, record: RecordWriter | BackgroundWriter, *, cut: bool = True) -> None:
+        """Hand the measured rows to a record, with `cut` up to the first that is not finite, and start a new block.
+
+        What became of them is in `broken_at` and `last_loss` once the record has them.
+        """
+        if not self._rows:
+            return
         rows, self._rows = self._rows, []  # first, so that no interruption can write them twice
-        losses = self._losses[: len(rows)].to("cpu", copy=True).numpy()
-        ring = self._ring[: len(rows)].to("cpu", copy=True).numpy()  # a thread may write it later
-        signals = {name: ring[:, :, columns] for name, columns in self._columns.items()}
+        parts, wait = self._staging.copies([part[: len(rows)] for part in self._block])
+
+        def ready() -> tuple[Columns, dict[str, Columns]] | None:
+            wait()
+            return self._finished(rows, Measured(*parts), cut=cut)
+
+        record.append_later(ready)
+
+    def _finished(
+        self, rows: Sequence[Mapping[str, float]], measured: Measured, *, cut: bool
+    ) -> tuple[Columns, dict[str, Columns]] | None:
+        """Columns of ``/steps`` and signals of every family; None if there is nothing left of the rows."""
+        if cut and self.broken_at is not None:
+            return None
+        ring, norms, losses, skipped, single = (part.numpy() for part in measured)
         finite = _finite_rows(losses, ring)
         keep = finite if cut else len(rows)
-        if keep:
-            columns = {
-                name: np.array([r[name] for r in rows[:keep]], dtype=dtype)
-                for name, dtype in STEP_COLUMNS.items()
-                if name != "loss"
-            }
-            charges = {
-                n: {s: v[:keep, i] for i, s in enumerate(self.signals) if s in self._layouts[n].signals}
-                for n, v in signals.items()
-            }
-            if self._forms.matrix:
-                charges["linear"]["frobenius"] = self._norms[:keep].to("cpu", copy=True).numpy()
-            self._add_parameters(charges, keep)
-            record.append({**columns, "loss": losses[:keep]}, charges)
-        broken = int(rows[finite]["step"]) if finite < len(rows) else None
-        return Block(float(losses[min(keep, len(rows) - 1)]), broken)
+        if finite < len(rows):
+            self.broken_at = int(rows[finite]["step"])
+        self.last_loss = float(losses[min(keep, len(rows) - 1)])
+        if not keep:
+            return None
+        columns = {
+            name: np.array([r[name] for r in rows[:keep]], dtype=dtype)
+            for name, dtype in STEP_COLUMNS.items()
+            if name not in ("loss", "skipped")
+        }
+        charges = {
+            n: {s: ring[:keep, i, at] for i, s in enumerate(self.signals) if s in self._layouts[n].signals}
+            for n, at in self._columns.items()
+        }
+        if self._forms.matrix:
+            charges["linear"]["frobenius"] = norms[:keep]
+        self._add_parameters(charges, single[:keep])
+        return {**columns, "loss": losses[:keep], "skipped": skipped[:keep].astype(np.int64)}, charges
 
-    def _add_parameters(self, charges: dict[str, dict[str, NDArray]], rows: int) -> None:
-        values, first = self._single[:rows].to("cpu", torch.float64, copy=True).numpy(), 0
+    def _add_parameters(self, charges: dict[str, Columns], values: NDArray) -> None:
+        first = 0
         for name, layout in self._layouts.items():
             if layout.parameters:
                 charges[name]["parameters"] = values[:, first : first + len(layout.parameters)]

@@ -21,13 +21,15 @@ from neuralmech.errors import RunError, UserError
 from neuralmech.losses import tally
 from neuralmech.record import BackgroundWriter, RecordWriter
 from neuralmech.track import Schedule, Tracker
+from neuralmech.train.execute import check_execution
 from neuralmech.train.flat import FlatParameters
 from neuralmech.train.interrupt import Interrupted, Stop, on_signals
 from neuralmech.train.lock import locked
-from neuralmech.train.optimizers import build_optimizer, hyperparameters, momentum_buffer, set_hyperparameters
+from neuralmech.train.optimizers import build_optimizer, hyperparameters
+from neuralmech.train.precision import autocast
 from neuralmech.train.recorded import changed_config
 from neuralmech.train.run import Run, Saver, restore, save
-from neuralmech.train.setup import prepare, provenance
+from neuralmech.train.setup import choose_device, prepare, provenance
 
 LEAST_SHARE = 0.5  # of its size that a record keeps when it is compressed
 COMMIT_SECONDS = 60.0  # a slow run commits incomplete blocks this often
@@ -89,6 +91,7 @@ def resume(folder: Path, changes: Mapping[str, Any]) -> Result:
 
 def begin(config: Config) -> Run:
     """Make everything that a run needs; writes nothing."""
+    check_execution(config.train, choose_device(config.device))
     setup = prepare(config)
     flat = FlatParameters(setup.model)
     batches = training_batches(setup.data, config.data, config.seed)
@@ -156,11 +159,13 @@ def _advance(run: Run, record: BackgroundWriter, saver: Saver, stop: Stop) -> No
                 _write(run, record, progress)
                 saver.save(run, record)
             if every and run.step % every == 0:
-                record.append_evaluation(run.step, *evaluate(run.setup.model, run.setup.data))
+                _settle(run, record, progress)
+                record.append_evaluation(run.step, *_evaluate(run))
             _step(run)
             progress.update()
             if run.tracker.is_full:
-                _write(run, record, progress)
+                _hand_over(run, record)
+                _check_finite(run, record, progress)
             if monotonic() - written > COMMIT_SECONDS:
                 _write(run, record, progress)
                 record.commit()
@@ -181,52 +186,46 @@ def _advance(run: Run, record: BackgroundWriter, saver: Saver, stop: Stop) -> No
 def _finish(run: Run, record: BackgroundWriter, saver: Saver) -> Result:
     """Save and evaluate the trained model; the checkpoint comes first, as everywhere, so that more steps can follow."""
     saver.save(run, record)
-    held_out = evaluate(run.setup.model, run.setup.data)
+    held_out = _evaluate(run)
     record.append_evaluation(run.steps, *held_out)
     return Result(record.rows, *held_out)
 
 
 def _step(run: Run) -> None:
     """One step of the optimiser, measured if the schedule wants it."""
-    model, flat, tracker = run.setup.model, run.flat, run.tracker
-    is_tracked = run.schedule.wants(run.step)
+    what = run.measured
     row = hyperparameters(run.config.optim, run.step, run.steps, run.time, run.config.data.batch_size)
-    set_hyperparameters(run.optimizer, row)
-
+    row["lr"] = run.execution.rate(row["lr"])
     x, y = run.batches(run.step)
-    flat.grad.zero_()
-    loss = run.loss(model, x, y)
-    loss.backward()
-    halves = None
-    if is_tracked:
-        tracker.before(flat.theta)
-        halves = run.halves(x, y) if run.is_due(run.config.track.noise) else None
-    run.optimizer.step()
-    if is_tracked:
-        tracker.after(
-            flat.theta,
-            flat.grad,
-            momentum_buffer(run.optimizer, flat.theta),
-            loss,
-            row,
-            halves,
-            norms=run.is_due(run.config.track.norms),
-        )
+    run.execution.take(row, x, y, what)
     run.step += 1
     run.time += row["lr"]
 
 
+def _hand_over(run: Run, record: BackgroundWriter) -> None:
+    """Give the pending rows to the record, which has them sooner or later."""
+    run.tracker.write(record, cut=run.config.train.on_nan == "stop")
+
+
 def _write(run: Run, record: BackgroundWriter, progress: tqdm) -> None:
-    """Hand the pending rows to the record; a row that is not finite ends the run, unless it may go on."""
-    if not run.tracker.pending:
-        return
-    stops = run.config.train.on_nan == "stop"
-    block = run.tracker.write(record, cut=stops)
-    progress.set_postfix(loss=f"{block.last_loss:.4f}", refresh=False)
-    if stops and block.broken_at is not None:
-        record.close(f"not finite at step {block.broken_at}")
+    """The same, and wait until it has them."""
+    _hand_over(run, record)
+    _settle(run, record, progress)
+
+
+def _settle(run: Run, record: BackgroundWriter, progress: tqdm) -> None:
+    """Wait until the record has all that it was given; a row that is not finite ends the run, unless it may go on."""
+    record.drain()
+    _check_finite(run, record, progress)
+
+
+def _check_finite(run: Run, record: BackgroundWriter, progress: tqdm) -> None:
+    progress.set_postfix(loss=f"{run.tracker.last_loss:.4f}", refresh=False)
+    broken = run.tracker.broken_at
+    if run.config.train.on_nan == "stop" and broken is not None:
+        record.close(f"not finite at step {broken}")
         raise RunError(
-            f"the loss or a charge is not finite at step {block.broken_at}; "
+            f"the loss or a charge is not finite at step {broken}; "
             f"{record.path} holds the {record.rows} rows before it; lower optim.lr"
         )
 
@@ -243,6 +242,11 @@ def _disk_errors(record: BackgroundWriter) -> Iterator[None]:
         raise RunError(
             f"{what}; what was committed is safe: make room, then neuralmech train resume={record.path.parent}"
         ) from error
+
+
+def _evaluate(run: Run) -> tuple[float, float]:
+    with autocast(run.config.train.precision, run.setup.device):
+        return evaluate(run.setup.model, run.setup.data)
 
 
 @torch.no_grad()

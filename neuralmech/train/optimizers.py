@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -26,10 +26,12 @@ class SGDW(torch.optim.SGD):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Shrink, then step."""
+        """Shrink, then step; neither if the gradient was not finite."""
+        skip = getattr(self, "found_inf", None)  # what GradScaler says, on the device
         for group in self.param_groups:
             if group["decay"]:
-                torch._foreach_mul_(group["params"], 1 - group["lr"] * group["decay"])
+                shrink = 1 - group["lr"] * group["decay"]
+                torch._foreach_mul_(group["params"], shrink if skip is None else torch.where(skip > 0, 1.0, shrink))
         return super().step(closure)
 
 
@@ -72,7 +74,7 @@ def hyperparameters(optim: OptimConfig, step: int, steps: int, time: float, batc
     }
 
 
-def set_hyperparameters(optimizer: torch.optim.Optimizer, row: dict[str, float]) -> None:
+def set_hyperparameters(optimizer: torch.optim.Optimizer, row: Mapping[str, float | Tensor]) -> None:
     """Give the optimiser the learning rate and weight decay of a step."""
     group = optimizer.param_groups[0]
     group["lr"] = row["lr"]

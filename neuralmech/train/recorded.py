@@ -12,7 +12,7 @@ from neuralmech.errors import UserError
 from neuralmech.record import RecordError, open_record
 from neuralmech.record.safety import printable
 
-# What a resumed run may change: where it runs and its data are, how long, what it saves and what ends it.
+# What a resumed run may change: where and how it runs, where its data are, how long, what it saves and what ends it.
 MAY_DIFFER = (
     "data.folder",
     "data.residency",
@@ -22,6 +22,8 @@ MAY_DIFFER = (
     "train.epochs",
     "train.on_nan",
     "train.checkpoint.",
+    "train.compile",
+    "train.cuda_graph",
 )
 MAY_GROW = ("train.steps", "train.epochs")
 

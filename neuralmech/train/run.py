@@ -11,18 +11,19 @@ from time import monotonic
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from neuralmech.config import CheckpointConfig, Config
 from neuralmech.data import Batches
 from neuralmech.errors import UserError
-from neuralmech.losses import loss_of
 from neuralmech.record import BackgroundWriter, open_record
 from neuralmech.record.writer import Position, Rows
 from neuralmech.track import Schedule, Tracker
 from neuralmech.train.checkpoint import checkpoints, path_of, prune, read_checkpoint, save_checkpoint
+from neuralmech.train.execute import CudaCapture, Execution, Graphed, Measuring, Plain, compiled
 from neuralmech.train.flat import FlatParameters
 from neuralmech.train.noise import HalfGradients
+from neuralmech.train.precision import Loss, Update, loss_function
 from neuralmech.train.setup import Setup
 from neuralmech.train.state import from_position, random_state, set_random_state, to_position
 
@@ -46,10 +47,33 @@ class Run:
         """Whether the present row is the first of its window or a multiple of so many after it (0: never)."""
         return rows > 0 and self.schedule.position(self.step) % rows == 0
 
-    def loss(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        """Loss of a batch, its softmax in the precision asked for."""
-        out = model(x)
-        return loss_of(out.double() if self.config.train.loss_precision == "fp64" else out, y)
+    @property
+    def measured(self) -> Measuring:
+        """What is measured of the step to come."""
+        if not self.schedule.wants(self.step):
+            return Measuring(charges=False, halves=False, norms=False)
+        norms = self.tracker.has_norms and self.is_due(self.config.track.norms)
+        return Measuring(charges=True, halves=self.is_due(self.config.track.noise), norms=norms)
+
+    @cached_property
+    def loss(self) -> Loss:
+        """Loss of a batch, in the precision asked for."""
+        return loss_function(self.config.train, self.setup.device)
+
+    @cached_property
+    def step_loss(self) -> Loss:
+        """The same as a step evaluates it, compiled if asked to."""
+        return compiled(self.loss) if self.config.train.compile else self.loss
+
+    @cached_property
+    def update(self) -> Update:
+        """Steps the optimiser."""
+        return Update(self.optimizer, self.flat.theta, self.config.train)
+
+    @cached_property
+    def execution(self) -> Execution:
+        """Takes a step."""
+        return Graphed(self, CudaCapture(self.setup.device)) if self.config.train.cuda_graph else Plain(self)
 
     @cached_property
     def halves(self) -> HalfGradients:
@@ -62,7 +86,7 @@ def save(run: Run, record: BackgroundWriter, folder: Path) -> None:
     position = record.position()
     state = {
         "optimizer": run.optimizer.state_dict(),
-        "scaler": {},
+        "scaler": run.update.state_dict(),
         "random": random_state(run.setup.device),
         "time": run.time,
         "halves": run.tracker.halves,
@@ -130,6 +154,7 @@ def _restore(run: Run, content: Mapping[str, Any], path: Path) -> None:
     try:
         run.setup.model.load_state_dict(content["model"])
         run.optimizer.load_state_dict(content["optimizer"])
+        run.update.load_state_dict(content["scaler"])
         set_random_state(content["random"], run.setup.device)
         run.step, run.time = int(content["step"]), float(content["time"])
         run.tracker.halves = _on(content["halves"], run.setup.device)

@@ -18,8 +18,7 @@ from neuralmech.errors import UserError
 from neuralmech.models import build_model
 from neuralmech.symmetry.discover import find_symmetries
 from neuralmech.symmetry.group import Symmetries
-
-DTYPES = {"fp32": torch.float32, "fp64": torch.float64}
+from neuralmech.train.precision import parameter_type
 
 
 @dataclass(frozen=True)
@@ -40,8 +39,8 @@ def prepare(config: Config) -> Setup:
     UserError
         If data, model and device do not fit together.
     """
-    device = choose_device(config.device)
-    dtype = DTYPES[config.train.precision]
+    device = choose_device(config.device, config.train.precision)
+    dtype = parameter_type(config.train.precision)
     data = load_data(config.data)
     torch.manual_seed(config.seed)
     model = build_model(config.model, data.shape, data.classes, tokens=data.has_tokens).to(dtype).train()
@@ -65,7 +64,7 @@ def summary(setup: Setup) -> dict[str, Any]:
     }
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str, precision: str = "fp32") -> torch.device:
     """Resolve ``auto | cpu | cuda | cuda:N``.
 
     Raises
@@ -78,9 +77,9 @@ def choose_device(name: str) -> torch.device:
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(f"device={name} asks for a GPU that is not there; use device=cpu")
-    if device.type == "cuda":  # the same numbers every time, and float32 that is float32
+    if device.type == "cuda":  # the same numbers every time, and float32 that is float32 unless asked otherwise
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
     return device
 
 

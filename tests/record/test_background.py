@@ -78,3 +78,36 @@ def test_an_error_of_the_thread_reaches_the_loop_at_once_and_nothing_is_written_
     with pytest.raises(OSError, match="no space left"):
         writer.close("stopped")
     assert broken.status == "stopped"
+
+
+def test_rows_that_come_later_arrive_in_order_and_may_be_none(tmp_path):
+    gate = threading.Event()
+
+    def late():
+        gate.wait()
+        return block(0)
+
+    with RecordWriter(tmp_path, {}, LAYOUT, 4) as plain, BackgroundWriter(plain) as writer:
+        writer.append_later(late)
+        writer.append_later(lambda: None)
+        writer.append(*block(4))
+        assert plain.rows == 0  # nobody waited
+        gate.set()
+        assert writer.rows == 8
+    with open_record(tmp_path) as r:
+        assert r.steps()["step"].tolist() == list(range(8))
+
+
+def test_rows_that_do_not_come_stop_the_loop(tmp_path):
+    def lost():
+        raise RuntimeError("the device is gone")
+
+    def hand_over(writer):
+        with writer:
+            writer.append_later(lost)
+            writer.drain()
+
+    with RecordWriter(tmp_path, {}, LAYOUT, 4) as plain:
+        with pytest.raises(RuntimeError, match="device is gone"):
+            hand_over(BackgroundWriter(plain))
+        assert plain.rows == 0

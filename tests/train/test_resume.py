@@ -8,12 +8,10 @@ from neuralmech.config import resolve, to_yaml
 from neuralmech.errors import RunError, UserError
 from neuralmech.record import RecordWriter, open_record
 from neuralmech.record.writer import Position, Rows
-from neuralmech.train import loop
 from neuralmech.train.checkpoint import checkpoints, path_of
-from neuralmech.train.interrupt import Interrupted
 from neuralmech.train.loop import resume, train
 from neuralmech.train.recorded import changed_config
-from train_twins import assert_twins, contents
+from train_twins import assert_twins, contents, stopped
 
 OPTIONS = {
     "optim": {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01, "schedule": {"name": "cosine", "warmup": 5}},
@@ -27,28 +25,6 @@ from torch import nn
 def net():
     return nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 3))
 """
-
-
-def stop_at(monkeypatch, step, error=SystemExit):
-    """Make the loop die at the start of a step, like a process that ends without a word."""
-    real = loop.hyperparameters
-
-    def die(optim, k, *rest):
-        if k == step:
-            raise error
-        return real(optim, k, *rest)
-
-    monkeypatch.setattr(loop, "hyperparameters", die)
-
-
-def stopped(tmp_path, monkeypatch, step, options, error=SystemExit):
-    folder = tmp_path / "stopped"
-    folder.mkdir()
-    with monkeypatch.context() as patch:
-        stop_at(patch, step, error)
-        with pytest.raises((error, Interrupted)):
-            train(config(**options), folder)
-    return folder
 
 
 @pytest.mark.parametrize("step", [3, 10, 25, 59])

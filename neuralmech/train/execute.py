@@ -1,0 +1,216 @@
+"""How a step is executed: call by call, or replayed from a CUDA graph. Either way it is the same step."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from neuralmech.config import TrainConfig
+from neuralmech.errors import RunError, UserError
+from neuralmech.train.optimizers import momentum_buffer, set_hyperparameters
+from neuralmech.train.precision import Loss
+
+if TYPE_CHECKING:
+    from neuralmech.train.run import Run
+
+Work = Callable[[], None]
+Row = dict[str, float]
+
+
+def check_execution(train: TrainConfig, device: torch.device) -> None:
+    """Raise a `UserError` for ways of executing that the device does not have."""
+    if device.type != "cuda":
+        if train.precision == "tf32":
+            raise UserError("train.precision=tf32 is for GPUs, the CPU has no such units; use fp32")
+        if train.cuda_graph:
+            raise UserError("train.cuda_graph=true needs a GPU; use train.cuda_graph=false or train.compile=true")
+    compiler = os.environ.get("CXX", "g++")
+    if train.compile and shutil.which(compiler) is None:
+        raise UserError(
+            f"train.compile=true needs a C++ compiler and {compiler} is not there; "
+            "install g++, set CXX, or use train.compile=false"
+        )
+
+
+def compiled(loss: Loss) -> Loss:
+    """The loss and, through autograd, its gradient, as code that `torch.compile` makes of them at the first step."""
+    from torch._dynamo.exc import TorchDynamoException  # takes a second to import
+
+    made = torch.compile(loss)
+
+    def checked(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        try:
+            return made(model, x, y)
+        except TorchDynamoException as error:
+            reason = str(error).strip().splitlines()[0]
+            raise RunError(f"train.compile: PyTorch cannot compile this model ({reason}); use compile=false") from error
+
+    return checked
+
+
+class Measuring(NamedTuple):
+    """What of a step is measured: its charges, with them the gradients of half batches and the Frobenius norms."""
+
+    charges: bool
+    halves: bool
+    norms: bool
+
+
+class Execution(Protocol):
+    """A way of taking steps."""
+
+    def rate(self, lr: float) -> float:
+        """Learning rate as the optimiser gets it."""
+        ...
+
+    def take(self, row: Row, x: Tensor, y: Tensor, what: Measuring) -> None:
+        """Take the step of a batch and record what is to be measured of it."""
+        ...
+
+
+class Plain:
+    """Call by call."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def rate(self, lr: float) -> float:
+        """As it is."""
+        return lr
+
+    def take(self, row: Row, x: Tensor, y: Tensor, what: Measuring) -> None:
+        """Gradient, update, charges."""
+        run = self._run
+        set_hyperparameters(run.optimizer, row)
+        loss = gradient(run, x, y)
+        if not what.charges:
+            run.update.step()
+            return
+        theta = run.flat.theta
+        run.tracker.before(theta)
+        halves = run.halves(x, y) if what.halves else None
+        run.update.step()
+        buffer, skipped = momentum_buffer(run.optimizer, theta), run.update.skipped
+        run.tracker.after(theta, run.flat.grad, buffer, loss, row, halves, skipped, norms=what.norms)
+
+
+def gradient(run: Run, x: Tensor, y: Tensor) -> Tensor:
+    """Leave the gradient of a batch's loss in the flat vector; returns the loss, without its graph."""
+    run.flat.grad.zero_()
+    loss = run.step_loss(run.setup.model, x, y)
+    run.update.backward(loss)
+    return loss.detach()
+
+
+class Capture(Protocol):
+    """What makes a graph of work."""
+
+    def warm_up(self, work: Work) -> None:
+        """Do it as it will be captured."""
+        ...
+
+    def __call__(self, work: Work) -> Work:
+        """Capture it, without doing it; returns what does it."""
+        ...
+
+
+class CudaCapture:
+    """CUDA graphs on a stream of their own.
+
+    The first steps run eagerly on the stream that captures, so that libraries choose and allocate there, and
+    autograd's nodes belong to it (PyTorch's CUDA semantics, "Whole-network capture").
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device, self._stream = device, torch.cuda.Stream(device)
+
+    def warm_up(self, work: Work) -> None:
+        """Do it on the stream that captures."""
+        self._stream.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(self._stream):
+            work()
+        torch.cuda.current_stream(self._device).wait_stream(self._stream)
+
+    def __call__(self, work: Work) -> Work:
+        """Capture it; other threads, which write the record or load data, may use the device meanwhile."""
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+                work()
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[0]
+            raise RunError(
+                f"train.cuda_graph: this step cannot be captured ({reason}); use cuda_graph=false"
+            ) from error
+        return graph.replay
+
+
+class Graphed:
+    """Forward, backward, update and measurement as one graph for each choice of what is measured.
+
+    A graph reads and writes tensors at fixed places: the batch, η and 1/η are copied there before it runs, the
+    measured row is copied from there afterwards. η is a float32 number, which is what the record says too. The
+    first steps of each kind are taken eagerly; they are steps like any other.
+    """
+
+    WARM_UP = 3
+
+    def __init__(self, run: Run, capture: Capture) -> None:
+        self._run, self._capture = run, capture
+        device = run.setup.device
+        self._lr = torch.zeros((), dtype=torch.float32, device=device)
+        self._rate = torch.zeros((), dtype=torch.float64, device=device)
+        self._batch: tuple[Tensor, Tensor] | None = None
+        self._measured = run.tracker.new_row()
+        self._warm: Counter[Measuring] = Counter()
+        self._replay: dict[Measuring, Work] = {}
+        for group in run.optimizer.param_groups:
+            if "capturable" in group:  # Adam's step count is on the device
+                group["capturable"] = True
+
+    def rate(self, lr: float) -> float:
+        """Rounded to float32."""
+        return float(np.float32(lr))
+
+    def take(self, row: Row, x: Tensor, y: Tensor, what: Measuring) -> None:
+        """Fill the fixed places, replay, keep what was measured."""
+        assert not what.halves
+        self._fill(row, x, y)
+        if self._warm[what] < self.WARM_UP:
+            self._warm[what] += 1
+            self._capture.warm_up(lambda: self._work(what))
+        else:
+            if what not in self._replay:
+                self._replay[what] = self._capture(lambda: self._work(what))
+            self._replay[what]()
+        if what.charges:
+            self._run.tracker.keep(self._measured, row)
+
+    def _fill(self, row: Row, x: Tensor, y: Tensor) -> None:
+        if self._batch is None:
+            device = self._run.setup.device
+            self._batch = torch.empty_like(x, device=device), torch.empty_like(y, device=device)
+        for place, value in zip(self._batch, (x, y), strict=True):
+            place.copy_(value, non_blocking=True)
+        self._lr.fill_(row["lr"])
+        self._rate.fill_(1.0 / row["lr"] if row["lr"] else 0.0)
+
+    def _work(self, what: Measuring) -> None:
+        run, theta = self._run, self._run.flat.theta
+        assert self._batch is not None
+        set_hyperparameters(run.optimizer, {"lr": self._lr, "weight_decay": run.config.optim.weight_decay})
+        loss = gradient(run, *self._batch)
+        if not what.charges:
+            run.update.step()
+            return
+        run.tracker.before(theta)
+        run.update.step()
+        buffer, skipped = momentum_buffer(run.optimizer, theta), run.update.skipped
+        run.tracker.measure(theta, run.flat.grad, buffer, loss, self._rate, skipped, self._measured, norms=what.norms)

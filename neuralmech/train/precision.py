@@ -1,0 +1,105 @@
+"""Numbers of less precision: autocast for the forward pass, scaled gradients for fp16."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from neuralmech.config import TrainConfig
+from neuralmech.losses import loss_of
+
+PARAMETERS = {"fp64": torch.float64}  # float32 otherwise
+ACTIVATIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
+
+
+def parameter_type(precision: str) -> torch.dtype:
+    """Type of parameters, their gradients and the data."""
+    return PARAMETERS.get(precision, torch.float32)
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
+    """Where a model is run: matrix products in bf16 or fp16 if that is the precision."""
+    if precision not in ACTIVATIONS:
+        return nullcontext()
+    return torch.autocast(device.type, dtype=ACTIVATIONS[precision])
+
+
+def loss_function(train: TrainConfig, device: torch.device) -> Loss:
+    """``loss(model, x, y)`` of a batch: the model in the precision of `train`, the softmax in its own."""
+    is_double = train.loss_precision == "fp64"
+    precision = train.precision
+
+    def loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        with autocast(precision, device):
+            out = model(x)
+        if is_double:
+            out = out.double()
+        elif precision in ACTIVATIONS:
+            out = out.float()
+        return loss_of(out, y)
+
+    return loss
+
+
+class Update:
+    """The optimiser's step on a flat vector, under fp16 with scaled gradients, and without waiting for the device.
+
+    fp16 gradients underflow, so the loss is multiplied by a scale that falls whenever a gradient is not finite and
+    grows again after 2,000 steps that are (`torch.amp.GradScaler`). A gradient that is not finite moves nothing:
+    parameters, momentum and weight decay stay as they are, the fused optimisers read that from the device, and
+    the gradient counts as 0. Other precisions pass through.
+
+    Attributes
+    ----------
+    skipped
+        Steps before the last one whose update was left out, a number on the device; None if there can be none.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, theta: nn.Parameter, train: TrainConfig) -> None:
+        self._optimizer, self._theta = optimizer, theta
+        is_scaled = train.precision == "fp16"
+        self._scaler = torch.amp.GradScaler(theta.device.type, init_scale=train.loss_scale, enabled=is_scaled)
+        self.skipped: Tensor | None = None
+        if is_scaled:
+            self.skipped = torch.zeros((), dtype=torch.float64, device=theta.device)
+            self._overflow = torch.zeros((), dtype=torch.float32, device=theta.device)
+            optimizer.register_step_post_hook(self._notice)
+            if optimizer.param_groups[0].get("momentum"):  # else a first step that is skipped leaves it undefined
+                optimizer.state[theta].setdefault("momentum_buffer", torch.zeros_like(theta))
+
+    def backward(self, loss: Tensor) -> None:
+        """Gradient of the loss, still scaled."""
+        self._scaler.scale(loss).backward()
+
+    def step(self) -> None:
+        """Unscale the gradient and step, unless it is not finite."""
+        if self.skipped is not None:
+            self.skipped += self._overflow
+        self._scaler.unscale_(self._optimizer)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        if self.skipped is not None and self._theta.grad is not None:
+            self._theta.grad.masked_fill_(self._overflow > 0, 0.0)
+
+    def _notice(self, optimizer: Any, *_: object) -> None:
+        """GradScaler tells fused optimisers, for the time of the step, whether they must not move."""
+        self._overflow.copy_(optimizer.found_inf)
+
+    def state_dict(self) -> dict[str, Any]:
+        """State for a checkpoint; waits for the device."""
+        if self.skipped is None:
+            return {}
+        return {**self._scaler.state_dict(), "skipped": float(self.skipped + self._overflow)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Inverse of `state_dict`."""
+        if self.skipped is not None:
+            self._scaler.load_state_dict(state)
+            self.skipped.fill_(state["skipped"])
+            self._overflow.zero_()
