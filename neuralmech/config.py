@@ -100,7 +100,8 @@ class TrackConfig:
     """Which families to record (null: all that the model has), and at which steps.
 
     `charges` is ``all``, ``site`` (the sum over each site, which obeys the same laws) or ``sample`` (some of each).
-    `noise` is the number of steps between measurements of the gradient's mean and noise from half batches (0: none).
+    `noise` is the number of rows between measurements of the gradient's mean and noise (0: none), `noise_from` their
+    source: the ``halves`` of the step's batch, or all batches of the whole ``set``.
     `steps` are windows [first, end) of steps to record (null: all along), `signals` the recorded signals besides the
     value (null: all; a law that lacks one is dashed). Matrix-valued charges (family ``linear``) of up to `full`
     channels are recorded entry by entry, larger ones on their diagonal; every `norms` rows the Frobenius norm of
@@ -116,6 +117,7 @@ class TrackConfig:
     full: int = 16
     norms: int = 16
     noise: int = 0
+    noise_from: str = "halves"
     charges: str = "all"
     sample: int = 8
     parameters: int = 4
@@ -133,6 +135,7 @@ class TrackConfig:
         check_at_least("track.full", self.full, 0)
         check_at_least("track.norms", self.norms, 0)
         check_at_least("track.noise", self.noise, 0)
+        check_choice("track.noise_from", self.noise_from, ("halves", "set"))
         check_choice("track.charges", self.charges, ("all", "site", "sample"))
         check_at_least("track.sample", self.sample, 1)
         check_at_least("track.parameters", self.parameters, 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -57,7 +57,8 @@ class Tracker:
     nesterov
         Whether to record ``drive_buffer`` too, which Nesterov's laws need.
     noise
-        Whether to record what the gradients of half batches say of mean and noise.
+        How the gradient's mean and noise are measured: from the ``halves`` of a batch, over the whole ``set``, or
+        not (None).
     block
         Rows per block.
     full
@@ -78,6 +79,8 @@ class Tracker:
         Step of the first row that is not finite, as far as rows were written; None if there is none.
     last_loss
         Loss of the last row written.
+    noise
+        What was measured last of it: gradients of a batch's halves, or mean and noise of every recorded charge.
     """
 
     def __init__(
@@ -88,7 +91,7 @@ class Tracker:
         *,
         families: Sequence[str] | None = None,
         nesterov: bool = False,
-        noise: bool = False,
+        noise: str | None = None,
         block: int = 256,
         full: int = FULL,
         dtype: torch.dtype = torch.float32,
@@ -101,7 +104,8 @@ class Tracker:
         self._kept = self.signals if kept is None else tuple(s for s in self.signals if s == "value" or s in kept)
         self.families = {n: f for n, f in symmetries.families.items() if families is None or n in families}
         self.block = block
-        self._forms = Forms(self.families, layout, device, self.signals, full=full)
+        in_forms = self.signals[: -len(NOISE_SIGNALS)] if noise == "set" else self.signals
+        self._forms = Forms(self.families, layout, device, in_forms, full=full)
         new = functools.partial(torch.zeros, dtype=torch.float64, device=device)
         layouts, chosen = select(self._all_layouts(), charges, sample)
         single = single_parameters(self.families, layouts, chosen, layout, parameters)
@@ -109,13 +113,14 @@ class Tracker:
         places = [layout.offsets[name] + entry for found in single.values() for name, entry, _ in found]
         self._places = torch.tensor(places, dtype=torch.int64, device=device)
         self._select = None if chosen is None else SparseRows(chosen, device)
-        self._every = new(len(self.signals), self._forms.width)
+        self._every = new(len(in_forms), self._forms.width)
         sizes = np.cumsum([0, *(len(layout.sites) for layout in self._layouts.values())]).tolist()
         self._columns = {n: slice(a, b) for n, a, b in zip(self._layouts, sizes, sizes[1:], strict=False)}
         shapes = ((len(self.signals), sizes[-1]), (self._forms.norms,), (), (), (len(places),))
         self._block = Measured(*(new(block, *shape) for shape in shapes))
         self._before = torch.empty(layout.size, dtype=dtype, device=device)
-        self.halves: tuple[Tensor, Tensor] | None = None  # the last ones measured
+        self._noise_from = noise
+        self.noise: tuple[Tensor, Tensor] | None = None
         self._rows: list[dict[str, float]] = []
         self._staging = Staging(device)
         self.broken_at: int | None = None
@@ -183,9 +188,10 @@ class Tracker:
         norms
             Whether to measure the Frobenius norms of matrix-valued charges; NaN otherwise.
         """
-        self.halves = halves or self.halves
+        self.noise = halves or self.noise
         rate = 1.0 / row["lr"] if row["lr"] else 0.0
-        step = Step(self._before, theta.detach(), gradient, rate, buffer, self.halves, int(row["batch_size"]))
+        last = self.noise if self._noise_from == "halves" else None
+        step = Step(self._before, theta.detach(), gradient, rate, buffer, last, int(row["batch_size"]))
         self._measure(step, loss, skipped, self._slot(), norms=norms)
         self._rows.append(dict(row))
 
@@ -224,16 +230,44 @@ class Tracker:
         into.loss.copy_(loss.detach())
         if skipped is not None:
             into.skipped.copy_(skipped)
-        if self._select is None:
-            self._forms.evaluate(step, into.ring)
-        else:
-            self._forms.evaluate(step, self._every)
-            self._select.combine(self._every, into.ring)
+        self._evaluate(step, into.ring)
+        if self._noise_from == "set" and self.noise is not None:
+            torch.stack(self.noise, out=into.ring[-len(NOISE_SIGNALS) :])
         into.single.copy_(self._before.index_select(0, self._places))
         if norms:
             self._forms.frobenius(step, into.norms)
         else:
             into.norms.fill_(math.nan)
+
+    def _evaluate(self, step: Step, ring: Tensor) -> None:
+        """Write the signals that are forms of the step's vectors, of what is recorded."""
+        forms = ring[: len(self._every)]
+        if self._select is None:
+            self._forms.evaluate(step, forms)
+        else:
+            self._forms.evaluate(step, self._every)
+            self._select.combine(self._every, forms)
+
+    @torch.no_grad()
+    def expect(self, theta: Tensor, gradients: Iterable[Tensor], batch_size: int) -> None:
+        r"""Measure mean and noise at `theta` from the gradients of all batches of an epoch.
+
+        With S = `batch_size` and N = nS samples in n batches without replacement, E[g_bᵀSg_b] = ḡᵀSḡ +
+        tr(SΣ)(N−S)/(S(N−1)). Recorded are M = ḡᵀSḡ − tr(SΣ)/(N−1) and tr(SΣ)·N/(N−1), whose combination M + …/B is the
+        expected drive at any batch size B, as it is of the halves'.
+        """
+        ring = torch.zeros_like(self._block.ring[0])
+        place = self.signals.index("drive_gradient")
+        total, mean, count = torch.zeros_like(ring[place]), torch.zeros_like(theta, dtype=torch.float64), 0
+        for gradient in gradients:
+            self._evaluate(Step(theta, theta, gradient, 0.0), ring)
+            total, mean, count = total + ring[place], mean + gradient, count + 1
+        self._evaluate(Step(theta, theta, (mean / count).to(theta.dtype), 0.0), ring)
+        of_mean, samples = ring[place], count * batch_size
+        trace = torch.zeros_like(total)
+        if count > 1:
+            trace = (total / count - of_mean) * (batch_size * (samples - 1) / (samples - batch_size))
+        self.noise = of_mean - trace / (samples - 1), trace * (samples / (samples - 1))
 
     @property
     def is_full(self) -> bool:

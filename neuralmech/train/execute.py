@@ -56,10 +56,10 @@ def compiled(loss: Loss) -> Loss:
 
 
 class Measuring(NamedTuple):
-    """What of a step is measured: its charges, with them the gradients of half batches and the Frobenius norms."""
+    """What of a step is measured: its charges, with them the gradient's mean and noise and the Frobenius norms."""
 
     charges: bool
-    halves: bool
+    noise: bool
     norms: bool
 
 
@@ -95,7 +95,7 @@ class Plain:
             return
         theta = run.flat.theta
         run.tracker.before(theta)
-        halves = run.halves(x, y) if what.halves else None
+        halves = run.measure_noise(x, y) if what.noise else None
         run.update.step()
         buffer, skipped = momentum_buffer(run.optimizer, theta), run.update.skipped
         run.tracker.after(theta, run.flat.grad, buffer, loss, row, halves, skipped, norms=what.norms)
@@ -181,7 +181,7 @@ class Graphed:
 
     def take(self, row: Row, x: Tensor, y: Tensor, what: Measuring) -> None:
         """Fill the fixed places, replay, keep what was measured."""
-        assert not what.halves
+        assert not what.noise
         self._fill(row, x, y)
         if self._warm[what] < self.WARM_UP:
             self._warm[what] += 1

@@ -103,7 +103,7 @@ def begin(config: Config) -> Run:
         setup.device,
         families=config.track.families,
         nesterov=config.optim.nesterov,
-        noise=config.track.noise > 0,
+        noise=config.track.noise_from if config.track.noise else None,
         block=max(1, min(config.track.block, schedule.count(steps))),
         kept=config.track.signals,
         full=config.track.full,

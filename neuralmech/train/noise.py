@@ -1,8 +1,9 @@
-"""Gradients of the two halves of a batch: what separates the mean gradient from the noise of single samples."""
+"""Gradients of parts and of many batches: what separates the mean gradient from the noise of single samples."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -10,13 +11,11 @@ from torch import Tensor, nn
 from neuralmech.train.flat import FlatParameters
 
 
-class HalfGradients:
-    """g_A and g_B of a batch's halves at the present parameters, flat, in the layout's order.
+class Gradients:
+    """Gradients at the present parameters, flat, in the layout's order.
 
-    For a batch of S out of N samples, drawn without replacement, E[g_AᵀSg_B] = ḡᵀSḡ − tr(SΣ)/N and
-    S·E[(g_A − g_B)ᵀS(g_A − g_B)]/4 = tr(SΣ), so the drive's expectation at any batch size B is the first plus the
-    second over B. With BatchNorm a half is normalised by its own statistics. The run does not notice: buffers and
-    random numbers are put back.
+    With BatchNorm each part is normalised by its own statistics. The run does not notice: buffers and random numbers
+    are put back.
 
     Parameters
     ----------
@@ -29,16 +28,31 @@ class HalfGradients:
         self._model, self._loss = model, loss
         self._parameters = [named[name] for name in flat.layout.offsets]
 
-    def __call__(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Gradients on the first and on the second half; an odd sample at the end is left out."""
+    def halves(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradients on the first and on the second half of a batch; an odd sample at the end is left out.
+
+        For a batch of S out of N samples, drawn without replacement, E[g_AᵀSg_B] = ḡᵀSḡ − tr(SΣ)/N and
+        S·E[(g_A − g_B)ᵀS(g_A − g_B)]/4 = tr(SΣ), so the drive's expectation at any batch size B is the first plus the
+        second over B.
+        """
         half = len(x) // 2
+        with self._unnoticed(x.device):
+            return self._gradient(x[:half], y[:half]), self._gradient(x[half : 2 * half], y[half : 2 * half])
+
+    def each(self, batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[Tensor]:
+        """Gradients of some batches, one after the other."""
+        for x, y in batches:
+            with self._unnoticed(x.device):
+                found = self._gradient(x, y)
+            yield found
+
+    @contextmanager
+    def _unnoticed(self, device: torch.device) -> Iterator[None]:
         kept = [b.clone() for b in self._model.buffers()]
-        devices = [x.device] if x.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            first, second = (self._gradient(x[part], y[part]) for part in (slice(0, half), slice(half, 2 * half)))
+        with torch.enable_grad(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            yield
         for buffer, value in zip(self._model.buffers(), kept, strict=True):
             buffer.copy_(value)
-        return first, second
 
     def _gradient(self, x: Tensor, y: Tensor) -> Tensor:
         loss = self._loss(self._model, x, y)

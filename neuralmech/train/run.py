@@ -22,7 +22,7 @@ from neuralmech.track import Schedule, Tracker
 from neuralmech.train.checkpoint import checkpoints, path_of, prune, read_checkpoint, save_checkpoint
 from neuralmech.train.execute import CudaCapture, Execution, Graphed, Measuring, Plain, compiled
 from neuralmech.train.flat import FlatParameters
-from neuralmech.train.noise import HalfGradients
+from neuralmech.train.noise import Gradients
 from neuralmech.train.precision import Loss, Update, loss_function
 from neuralmech.train.setup import Setup
 from neuralmech.train.state import from_position, random_state, set_random_state, to_position
@@ -51,9 +51,9 @@ class Run:
     def measured(self) -> Measuring:
         """What is measured of the step to come."""
         if not self.schedule.wants(self.step):
-            return Measuring(charges=False, halves=False, norms=False)
+            return Measuring(charges=False, noise=False, norms=False)
         norms = self.tracker.has_norms and self.is_due(self.config.track.norms)
-        return Measuring(charges=True, halves=self.is_due(self.config.track.noise), norms=norms)
+        return Measuring(charges=True, noise=self.is_due(self.config.track.noise), norms=norms)
 
     @cached_property
     def loss(self) -> Loss:
@@ -76,9 +76,17 @@ class Run:
         return Graphed(self, CudaCapture(self.setup.device)) if self.config.train.cuda_graph else Plain(self)
 
     @cached_property
-    def halves(self) -> HalfGradients:
-        """Measures the gradients of half batches."""
-        return HalfGradients(self.setup.model, self.flat, self.loss)
+    def _gradients(self) -> Gradients:
+        return Gradients(self.setup.model, self.flat, self.loss)
+
+    def measure_noise(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Gradients of the halves of the step's batch; or measure over the whole epoch, and tell the tracker."""
+        if self.config.track.noise_from == "halves":
+            return self._gradients.halves(x, y)
+        first = self.step - self.step % self.batches.per_epoch
+        batches = map(self.batches, range(first, first + self.batches.per_epoch))
+        self.tracker.expect(self.flat.theta.detach(), self._gradients.each(batches), self.config.data.batch_size)
+        return None
 
 
 def save(run: Run, record: BackgroundWriter, folder: Path) -> None:
@@ -89,7 +97,7 @@ def save(run: Run, record: BackgroundWriter, folder: Path) -> None:
         "scaler": run.update.state_dict(),
         "random": random_state(run.setup.device),
         "time": run.time,
-        "halves": run.tracker.halves,
+        "noise": run.tracker.noise,
         "record": from_position(position),
     }
     save_checkpoint(folder, run.setup.model, run.step, state)
@@ -157,7 +165,7 @@ def _restore(run: Run, content: Mapping[str, Any], path: Path) -> None:
         run.update.load_state_dict(content["scaler"])
         set_random_state(content["random"], run.setup.device)
         run.step, run.time = int(content["step"]), float(content["time"])
-        run.tracker.halves = _on(content["halves"], run.setup.device)
+        run.tracker.noise = _on(content["noise"], run.setup.device)
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(f"{path} is not of this run ({error}); remove it to use the one before it") from error
 
