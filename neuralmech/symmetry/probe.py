@@ -48,18 +48,21 @@ class Probe:
         self.theta = torch.cat([p.detach().reshape(-1) for p in self._model.parameters()]).requires_grad_()
         with condition.arithmetic():
             self._value = self.loss(self.theta)
-            self.gradient = self._gradient()
-        self._size = float(self.gradient.detach().double().norm())
+            (self._slope,) = torch.autograd.grad(self._value, self.theta, create_graph=True)
+            scaled = self._scaled()
+        self.gradient = self._slope.detach() if scaled is None else scaled
+        self._size = float(self.gradient.double().norm())
         self._stiffness: float | None = None
 
-    def _gradient(self) -> Tensor:
-        """∇L by a scaled loss, with the largest scale that does not overflow."""
+    def _scaled(self) -> Tensor | None:
+        """∇L by a scaled loss, with the largest scale that does not overflow; None where no scale is needed."""
         scale = self._condition.precision.loss_scale
-        while True:
-            (scaled,) = torch.autograd.grad(self._value * scale, self.theta, create_graph=True)
-            if scale <= 1 or bool(scaled.isfinite().all()):
+        while scale > 1:
+            (scaled,) = torch.autograd.grad(self._value * scale, self.theta, retain_graph=True)
+            if bool(scaled.isfinite().all()):
                 return scaled / scale
             scale /= 2
+        return None
 
     def loss(self, theta: Tensor) -> Tensor:
         """Loss at a flat parameter vector; the same noise and untouched running statistics every time."""
@@ -73,10 +76,10 @@ class Probe:
         return loss_of(out.to(theta.dtype), self._targets, self._loss)
 
     def _hessian(self, vector: Tensor) -> Tensor:
-        if not self.gradient.requires_grad:
+        if not self._slope.requires_grad:
             return torch.zeros_like(vector)
         with self._condition.arithmetic():
-            (product,) = torch.autograd.grad(self.gradient, self.theta, vector, retain_graph=True, allow_unused=True)
+            (product,) = torch.autograd.grad(self._slope, self.theta, vector, retain_graph=True, allow_unused=True)
         return torch.zeros_like(vector) if product is None else product
 
     @property
@@ -95,7 +98,7 @@ class Probe:
     def gradient_violations(self, family: Family, shapes: Shapes) -> Vector:
         """Return |⟨g, ∂_αψ⟩| / (|g| |∂_αψ|) for every charge of a family."""
         theta = self.theta.detach().double().cpu().numpy()
-        gradient = self.gradient.detach().double().cpu().numpy()
+        gradient = self.gradient.double().cpu().numpy()
         if isinstance(family, MatrixFamily):
             along, squares = family.forms(shapes, theta, gradient), family.squared_lengths(shapes, theta)
             return np.abs(along) / np.maximum(np.sqrt(squares) * self._size, 1e-300)
@@ -118,7 +121,7 @@ class Probe:
 
     def _transformed(self, family: Family, shapes: Shapes, charge: int) -> tuple[Iterator[Tensor], Tensor, Tensor]:
         """ψ(θ, α) for several α, ∂_αψ, and (∂_θ∂_αψ) g."""
-        theta, gradient = self.theta.detach(), self.gradient.detach()
+        theta, gradient = self.theta.detach(), self.gradient
         if isinstance(family, MatrixFamily):
             m = family.generator(shapes, charge)
             apply = lambda matrix, x: torch.as_tensor(matrix @ x.double().cpu().numpy()).to(theta)  # noqa: E731
