@@ -16,6 +16,7 @@ from neuralmech.compare.budget import EXACT, budget_table, no_budget
 from neuralmech.compare.equilibrium import equilibrium_table
 from neuralmech.compare.errors import Curves, compare_family
 from neuralmech.compare.inputs import circumstances
+from neuralmech.compare.loss_balance import LossCurve, loss_balance
 from neuralmech.compare.runs import Job, Runs, differences, find_runs, status_of
 from neuralmech.compare.tables import label_text, seed_table
 from neuralmech.errors import UserError
@@ -66,11 +67,12 @@ def options(values: Mapping[str, Any]) -> Options:
 
 @dataclass(frozen=True)
 class Panel:
-    """What figures draw of one run: family → curves and budget, under the run's label."""
+    """What figures draw of one run: family → curves and budget, and its loss, under the run's label."""
 
     title: str
     curves: dict[str, Curves]
     budgets: dict[str, pd.DataFrame]
+    loss: LossCurve | None = None
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,8 @@ class Analysis:
         Mean and standard deviation of the error over runs that differ only by seed.
     equilibrium
         One row per run and scale site: angular step and radius at the end, against theory.
+    loss
+        Full-batch runs: what the loss lost, against the work of its gradient.
     batches
         Charges' motion predicted from gradients measured at another batch size.
     runs
@@ -102,6 +106,7 @@ class Analysis:
     budget: pd.DataFrame
     seeds: pd.DataFrame
     equilibrium: pd.DataFrame
+    loss: pd.DataFrame
     batches: BatchPredictions
     runs: pd.DataFrame
     keys: tuple[str, ...]
@@ -144,7 +149,7 @@ def compare_runs(found: Runs, chosen: Options) -> Analysis:
     """Compare every run that was found with every law; one record is open at a time."""
     labels = _labels(found)
     drawn = _spread(found)
-    tables, budgets, balances, rows, panels, notes = [], [], [], [], [], []
+    tables, budgets, balances, losses, rows, panels, notes = [], [], [], [], [], [], []
     configs, provenance = {}, {}
     for job, label in zip(found.jobs, labels, strict=True):
         name = ", ".join(f"{k} = {v}" for k, v in label.items())
@@ -154,7 +159,9 @@ def compare_runs(found: Runs, chosen: Options) -> Analysis:
             continue
         with open_record(job.path) as record:
             notes += _cut_at_nan(record)
-            panel = Panel(label_text(label), {}, {})
+            loss, curve = loss_balance(record)
+            losses.append(_labelled(loss, label) if len(loss) else loss)
+            panel = Panel(label_text(label), {}, {}, curve)
             for family, table, budget, curves in _families(record, chosen):
                 tables.append(_labelled(table, label))
                 budgets.append(_labelled(budget, label))
@@ -181,6 +188,7 @@ def compare_runs(found: Runs, chosen: Options) -> Analysis:
         budget=pd.concat(budgets, ignore_index=True),
         seeds=seed_table(comparison, keys),
         equilibrium=pd.concat(balances, ignore_index=True),
+        loss=pd.concat(losses, ignore_index=True),
         batches=predict_batches(swept, chosen.block),
         runs=pd.DataFrame(rows),
         keys=keys,

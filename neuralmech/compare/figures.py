@@ -13,6 +13,7 @@ from neuralmech.compare.equilibrium import FAMILY as SCALE
 from neuralmech.compare.errors import Curves
 from neuralmech.compare.plots import family_figure
 from neuralmech.compare.plots_budget import budget_figure, budget_title
+from neuralmech.compare.plots_loss import loss_figure
 from neuralmech.compare.plots_parameters import parameters_figure
 from neuralmech.compare.plots_rates import batch_figure, effective_rate_figure
 from neuralmech.compare.plots_sweep import sweep_figure, swept_numbers
@@ -46,6 +47,9 @@ def _figures(analysis: Analysis) -> Iterator[tuple[str, Figure]]:
     rates = [(p.title, p.curves[SCALE]) for p in analysis.panels if "noether" in _theories(p.curves.get(SCALE))]
     if rates:
         yield "effective_learning_rate", effective_rate_figure(rates)
+    losses = [(p.title, p.loss) for p in analysis.panels if p.loss is not None]
+    if losses:
+        yield "loss_balance", loss_figure(losses)
     if analysis.batches.curves:
         yield "batches", batch_figure(analysis.batches.curves)
     for key in swept_numbers(analysis.comparison, analysis.keys):

@@ -18,6 +18,7 @@ from neuralmech.compare.tables import (
     budget_sheet,
     comparison_sheets,
     equilibrium_sheet,
+    loss_sheet,
     run_sheet,
     seed_sheet,
 )
@@ -92,6 +93,8 @@ def sheets_of(analysis: Analysis) -> list[Sheet]:
         sheets.append(batch_sheet(analysis.batches.table))
     if len(analysis.equilibrium):
         sheets.append(equilibrium_sheet(analysis.equilibrium, analysis.keys))
+    if len(analysis.loss):
+        sheets.append(loss_sheet(analysis.loss))
     return [*sheets, run_sheet(analysis.runs)]
 
 
@@ -103,10 +106,16 @@ def _tables(folder: Path, analysis: Analysis, sheets: list[Sheet]) -> list[Path]
         "budget": analysis.budget[[*own, *analysis.keys]],
         "runs": analysis.runs,
     }
-    apart = {"budget": "budget", "seeds": "comparison_seeds", "batches": "batches", "equilibrium": "equilibrium"}
+    own_file = ("budget", "batches", "equilibrium", "loss_balance")
+    apart = {"seeds": "comparison_seeds", **{name: name for name in own_file}}
     documents = {"comparison": [s for s in sheets if s.name not in apart]}
     documents |= {file: [s] for s in sheets for name, file in apart.items() if s.name == name}
-    found = {"comparison_seeds": analysis.seeds, "batches": analysis.batches.table, "equilibrium": analysis.equilibrium}
+    found = {
+        "comparison_seeds": analysis.seeds,
+        "batches": analysis.batches.table,
+        "equilibrium": analysis.equilibrium,
+        "loss_balance": analysis.loss,
+    }
     frames |= {name: frame for name, frame in found.items() if len(frame)}
     files = []
     for name, frame in frames.items():

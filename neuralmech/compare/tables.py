@@ -198,6 +198,16 @@ def equilibrium_sheet(table: pd.DataFrame, keys: Sequence[str]) -> Sheet:
     return Sheet("equilibrium", "distance from equilibrium", meaning, tuple(shown.columns), rows, notes.texts)
 
 
+def loss_sheet(table: pd.DataFrame) -> Sheet:
+    """What the loss lost against the work of its gradient."""
+    rows = [[_cell(v, digits=3) for v in row] for row in table.itertuples(index=False, name=None)]
+    meaning = (
+        "Full-batch runs: the change of the loss over the run, and the sum over its steps of the gradient's work, to "
+        "first order (dL/dt = −⟨g, u⟩) and with the curvature along each step."
+    )
+    return Sheet("loss_balance", "balance of the loss", meaning, tuple(table.columns), rows)
+
+
 def batch_sheet(table: pd.DataFrame) -> Sheet:
     """Prediction of one batch size from another."""
     rows = [[_cell(v) for v in row] for row in table.itertuples(index=False, name=None)]

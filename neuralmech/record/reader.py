@@ -77,7 +77,7 @@ class Record:
         """One column of ``/steps`` at some rows (a slice, or numbers in ascending order) or at all."""
         rows = slice(self.rows) if rows is None else rows
         if name in LATER_COLUMNS and name not in self._file["steps"]:
-            return np.zeros_like(self.column("step", rows))
+            return np.zeros_like(self.column("step", rows), dtype=STEP_COLUMNS[name])
         return Checked(self._file["steps"][name])[rows]
 
     def evaluation(self) -> pd.DataFrame:

@@ -29,7 +29,8 @@ FILE_NAME = "record.h5"
 FAILURE_FILE = "failed.txt"  # beside where the record would be: why a job of a sweep has none
 
 # Hyperparameters are those of the step from θ_k; time is Σ_{j<k} η_j; loss is that of the batch at θ_k; skipped
-# counts the steps before θ_k whose update was left out because their gradient was not finite (fp16).
+# counts the steps before θ_k whose update was left out because their gradient was not finite (fp16). In a run whose
+# every batch is the whole set, work is ⟨g_k, θ_{k+1} − θ_k⟩ and work_behind ⟨g_k, θ_k − θ_{k−1}⟩; otherwise 0.
 STEP_COLUMNS: dict[str, Any] = {
     "step": "int64",
     "time": "float64",
@@ -42,8 +43,10 @@ STEP_COLUMNS: dict[str, Any] = {
     "batch_size": "int64",
     "loss": "float64",
     "skipped": "int64",
+    "work": "float64",
+    "work_behind": "float64",
 }
-LATER_COLUMNS = ("skipped",)  # older records do not have them: zeros
+LATER_COLUMNS = ("skipped", "work", "work_behind")  # older records do not have them: zeros
 
 # With the charge's form q(·) = ⟨a, ·⟩ or (·)ᵀS(·), the update direction u = (θ_k − θ_{k+1})/η and the gradient g:
 #   value q(θ), drive_update q(u), drive_gradient q(g), residual ⟨a, g⟩ or θᵀSg; under Nesterov momentum also

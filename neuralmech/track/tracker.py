@@ -35,6 +35,7 @@ class Measured(NamedTuple):
     loss: Tensor
     skipped: Tensor
     single: Tensor  # (parameters,)
+    work: Tensor  # (2,)
 
 
 Columns = dict[str, NDArray]
@@ -72,6 +73,8 @@ class Tracker:
         Record ``all`` charges, their sum over each ``site``, or a ``sample`` of so many of each site.
     parameters
         How many single parameters of each family to record beside its charges.
+    work
+        Whether to record ⟨g_k, θ_{k+1} − θ_k⟩ and ⟨g_k, θ_k − θ_{k−1}⟩, what the loss pays for motion.
 
     Attributes
     ----------
@@ -99,6 +102,7 @@ class Tracker:
         charges: str = "all",
         sample: int = 8,
         parameters: int = 0,
+        work: bool = False,
     ) -> None:
         self.signals = (*SIGNALS, *((NESTEROV_SIGNAL,) if nesterov else ()), *(NOISE_SIGNALS if noise else ()))
         self._kept = self.signals if kept is None else tuple(s for s in self.signals if s == "value" or s in kept)
@@ -116,9 +120,10 @@ class Tracker:
         self._every = new(len(in_forms), self._forms.width)
         sizes = np.cumsum([0, *(len(layout.sites) for layout in self._layouts.values())]).tolist()
         self._columns = {n: slice(a, b) for n, a, b in zip(self._layouts, sizes, sizes[1:], strict=False)}
-        shapes = ((len(self.signals), sizes[-1]), (self._forms.norms,), (), (), (len(places),))
+        shapes = ((len(self.signals), sizes[-1]), (self._forms.norms,), (), (), (len(places),), (2,))
         self._block = Measured(*(new(block, *shape) for shape in shapes))
         self._before = torch.empty(layout.size, dtype=dtype, device=device)
+        self._behind = new(()) if work else None
         self._noise_from = noise
         self.noise: tuple[Tensor, Tensor] | None = None
         self._rows: list[dict[str, float]] = []
@@ -152,9 +157,20 @@ class Tracker:
         return tuple(s for s in self._kept if s in LINEAR or not family.is_translation)
 
     @torch.no_grad()
-    def before(self, theta: Tensor) -> None:
-        """Keep θ_k."""
+    def before(self, theta: Tensor, gradient: Tensor | None = None) -> None:
+        """Keep θ_k; `gradient` at θ_k is needed for work alone."""
+        if self._behind is not None and gradient is not None:
+            self._behind.copy_(_work(gradient, self._before, theta))
         self._before.copy_(theta)
+
+    @property
+    def last(self) -> Tensor | None:
+        """θ_{k−1}, if the next row needs it."""
+        return None if self._behind is None else self._before
+
+    def start(self, theta: Tensor) -> None:
+        """Where the run starts, or θ_{k−1} where it continues."""
+        self._before.copy_(theta.detach())
 
     @torch.no_grad()
     def after(
@@ -234,6 +250,8 @@ class Tracker:
         if self._noise_from == "set" and self.noise is not None:
             torch.stack(self.noise, out=into.ring[-len(NOISE_SIGNALS) :])
         into.single.copy_(self._before.index_select(0, self._places))
+        if self._behind is not None:
+            torch.stack([_work(step.gradient, step.before, step.after), self._behind], out=into.work)
         if norms:
             self._forms.frobenius(step, into.norms)
         else:
@@ -301,7 +319,7 @@ class Tracker:
         """Columns of ``/steps`` and signals of every family; None if there is nothing left of the rows."""
         if cut and self.broken_at is not None:
             return None
-        ring, norms, losses, skipped, single = (part.numpy() for part in measured)
+        ring, norms, losses, skipped, single, work = (part.numpy() for part in measured)
         finite = _finite_rows(losses, ring)
         keep = finite if cut else len(rows)
         if finite < len(rows):
@@ -312,8 +330,10 @@ class Tracker:
         columns = {
             name: np.array([r[name] for r in rows[:keep]], dtype=dtype)
             for name, dtype in STEP_COLUMNS.items()
-            if name not in ("loss", "skipped")
+            if name in rows[0]
         }
+        columns |= {"loss": losses[:keep], "skipped": skipped[:keep].astype(np.int64)}
+        columns |= {"work": work[:keep, 0].copy(), "work_behind": work[:keep, 1].copy()}
         charges = {
             n: {s: ring[:keep, i, at] for i, s in enumerate(self.signals) if s in self._layouts[n].signals}
             for n, at in self._columns.items()
@@ -321,7 +341,7 @@ class Tracker:
         if self._forms.matrix:
             charges["linear"]["frobenius"] = norms[:keep]
         self._add_parameters(charges, single[:keep])
-        return {**columns, "loss": losses[:keep], "skipped": skipped[:keep].astype(np.int64)}, charges
+        return columns, charges
 
     def _add_parameters(self, charges: dict[str, Columns], values: NDArray) -> None:
         first = 0
@@ -329,6 +349,11 @@ class Tracker:
             if layout.parameters:
                 charges[name]["parameters"] = values[:, first : first + len(layout.parameters)]
                 first += len(layout.parameters)
+
+
+def _work(gradient: Tensor, start: Tensor, end: Tensor) -> Tensor:
+    """⟨g, end − start⟩ in float64."""
+    return torch.dot(gradient.double(), end.double() - start)
 
 
 def _finite_rows(losses: NDArray, ring: NDArray) -> int:

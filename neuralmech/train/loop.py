@@ -111,7 +111,9 @@ def begin(config: Config) -> Run:
         charges=config.track.charges,
         sample=config.track.sample,
         parameters=config.track.parameters,
+        work=batches.per_epoch == 1 and config.track.every == 1,  # every step then sees the same loss
     )
+    tracker.start(flat.theta)
     return Run(config, setup, flat, build_optimizer(flat.theta, config.optim), batches, tracker, schedule, steps)
 
 

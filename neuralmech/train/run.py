@@ -98,6 +98,7 @@ def save(run: Run, record: BackgroundWriter, folder: Path) -> None:
         "random": random_state(run.setup.device),
         "time": run.time,
         "noise": run.tracker.noise,
+        "last": run.tracker.last,
         "record": from_position(position),
     }
     save_checkpoint(folder, run.setup.model, run.step, state)
@@ -165,6 +166,8 @@ def _restore(run: Run, content: Mapping[str, Any], path: Path) -> None:
         run.update.load_state_dict(content["scaler"])
         set_random_state(content["random"], run.setup.device)
         run.step, run.time = int(content["step"]), float(content["time"])
+        if (last := content.get("last")) is not None:
+            run.tracker.start(last)
         run.tracker.noise = _on(content["noise"], run.setup.device)
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(f"{path} is not of this run ({error}); remove it to use the one before it") from error
