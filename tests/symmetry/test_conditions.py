@@ -1,6 +1,7 @@
 """What breaks a symmetry, and by how much: against closed forms and models in which the cause is taken away."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 from nets_more import Net
 from neuralmech.errors import UserError
 from neuralmech.symmetry.conditions import condition
+from neuralmech.symmetry.probe import Probe
 from neuralmech.symmetry.verify import verify
 
 X = torch.randn(16, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -178,8 +180,6 @@ def test_autocast_is_measured_and_named():
 
 def test_autocast_rounds_what_goes_into_products():
     """A linear layer under autocast is the product of rounded operands: the loss is that of the rounded layer."""
-    from neuralmech.symmetry.probe import Probe
-
     torch.manual_seed(0)
     layer = nn.Linear(4, 3, bias=False)
     x = X.float()
@@ -187,6 +187,22 @@ def test_autocast_rounds_what_goes_into_products():
     probe = Probe(condition("own", layer, (x,), "bf16"), Y, "cross_entropy", 0)
     with probe._condition.arithmetic():
         assert torch.equal(probe.loss(probe.theta.detach()), F.cross_entropy(rounded, Y).detach())
+
+
+@pytest.mark.parametrize("scale", [2.0**16, 2.0**40])
+def test_a_scaled_loss_saves_gradients_from_underflow_and_steps_back_from_overflow(scale):
+    """The CPU rounds to float16 too, which holds no slope of 1e-6 well; 2⁴⁰ times one overflows."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3))
+    many, y = X.repeat(8192, 1), Y.repeat(8192)
+    exact = Probe(condition("float64", model, (many,)), y, "cross_entropy", 0).gradient
+    half = condition("fp16", model, (many,))
+    errors = []
+    for loss_scale in (1.0, scale):
+        probe = Probe(replace(half, precision=replace(half.precision, loss_scale=loss_scale)), y, "cross_entropy", 0)
+        errors.append(float((probe.gradient - exact).norm() / exact.norm()))
+        assert probe.stiffness > 0
+    assert errors[1] < errors[0] / 5
 
 
 @pytest.mark.parametrize("name", ["tf32", "fp16"])
