@@ -258,6 +258,10 @@ def test_verify_fresh_and_trained(command):
     code, out, err = command("verify", "run", "checkpoint=30")
     assert (code, err) == (0, "")
     assert "NO" not in out
+    code, out, _ = command("verify", "model=mlp", "model.norm=batch", "train.precision=bf16", "device=cpu")
+    assert code == 0
+    assert "broken by bfloat16 autocast" in out
+    assert "broken by running statistics" in out
     code, _, err = command("verify", "run", "checkpoint=7")
     assert code == 2
     assert "checkpoints are at steps 0, 30" in err

@@ -39,4 +39,5 @@ def _verify(raw: Mapping[str, Any], folder: Path | None, step: int | None, sampl
         load_checkpoint(folder / "checkpoints", setup.model, step)
     with closing(training_batches(setup.data, config.data, config.seed)) as batches:
         x, y = batches(0)
-    return verify(setup.model, x, y, setup.symmetries, sample=sample, seed=config.seed)
+    own = config.train.precision
+    return verify(setup.model, x, y, setup.symmetries, sample=sample, seed=config.seed, precision=own)
