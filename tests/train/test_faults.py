@@ -34,13 +34,21 @@ def wait_for(condition, seconds=60):
         time.sleep(0.002)
 
 
+def wait_for_change(path, since, child):
+    wait_for(lambda: path.stat().st_mtime_ns != since or not child.is_alive())
+
+
 def kill_and_resume(tmp_path, options, kills, seed):
-    """Kill a run at random moments, from the first of its record on, until it was killed often enough."""
+    """Kill a run at random moments, one in three while it starts, until it was killed often enough."""
     rng, folder, killed = random.Random(seed), tmp_path / "killed", 0
+    path = folder / "record.h5"
     folder.mkdir()
     child = in_process(train_there, options, folder)
-    wait_for((folder / "record.h5").exists)
+    wait_for(path.exists)
+    changed = 0
     while killed < kills:
+        if killed % 3:
+            wait_for_change(path, changed, child)
         child.join(rng.uniform(0, 1))
         child.kill()
         child.join()
@@ -50,6 +58,7 @@ def kill_and_resume(tmp_path, options, kills, seed):
             assert r.readable_rows() == r.rows
             assert r.steps()["step"].tolist() == list(range(r.rows))
             reached = r.rows
+        changed = path.stat().st_mtime_ns
         child = in_process(resume_there, folder)
     child.kill()
     child.join()
