@@ -106,7 +106,8 @@ class TrackConfig:
     value (null: all; a law that lacks one is dashed). Matrix-valued charges (family ``linear``) of up to `full`
     channels are recorded entry by entry, larger ones on their diagonal; every `norms` rows the Frobenius norm of
     each is recorded besides (0: never), which takes the product of whole weight matrices. `parameters` single
-    parameters of each family are recorded beside the charges that they are part of.
+    parameters of each family are recorded beside the charges that they are part of. `compress` makes the record a
+    little smaller, at a cost that fast steps feel.
     """
 
     families: list[str] | None = None
@@ -121,6 +122,7 @@ class TrackConfig:
     charges: str = "all"
     sample: int = 8
     parameters: int = 4
+    compress: bool = False
 
     def check(self) -> None:
         """Raise a `UserError` for unknown families or empty schedules."""

@@ -55,7 +55,9 @@ def test_train_then_analyze(command, tmp_path):
     }  # fmt: skip
     files = {p.name for p in (tmp_path / "run/analysis").iterdir()}
     tables = {f"{name}.{suffix}" for name in ("comparison", "budget") for suffix in ("csv", "md", "tex")}
-    figures = {f"{name}.{suffix}" for name in ("translation", "rescale", "budget") for suffix in ("png", "pdf")}
+    figures = {
+        f"{name}.{suffix}" for name in ("translation", "rescale", "parameters", "budget") for suffix in ("png", "pdf")
+    }
     assert files == tables | figures | {"runs.csv", "report.html"}
 
 

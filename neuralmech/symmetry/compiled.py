@@ -49,7 +49,7 @@ def _main_sums(before, after, gradient, rate, blocks, sums, columns):
                 if column_place >= 0:
                     for j in range(width):
                         t, g = np.float64(x[j]), np.float64(z[j])
-                        u = (t - np.float64(y[j])) * rate
+                        u = t - np.float64(y[j])
                         p0, p1, p2, p3 = t * t, u * u, g * g, t * g
                         columns[0, j] += p0
                         columns[1, j] += p1
@@ -62,7 +62,7 @@ def _main_sums(before, after, gradient, rate, blocks, sums, columns):
                 else:
                     for j in range(width):
                         t, g = np.float64(x[j]), np.float64(z[j])
-                        u = (t - np.float64(y[j])) * rate
+                        u = t - np.float64(y[j])
                         a0 += t * t
                         a1 += u * u
                         a2 += g * g
@@ -76,6 +76,7 @@ def _main_sums(before, after, gradient, rate, blocks, sums, columns):
                 place = column_place + group * inner
                 for s in range(4):
                     _fold(columns[s], taps, sums[s, place : place + inner])
+    sums[1] *= rate * rate
 
 
 @_compiled

@@ -31,7 +31,7 @@ from neuralmech.train.recorded import changed_config
 from neuralmech.train.run import Run, Saver, restore, save
 from neuralmech.train.setup import choose_device, prepare, provenance
 
-LEAST_SHARE = 0.5  # of its size that a record keeps when it is compressed
+LEAST_SHARE = 0.5  # of its size that a record may keep when it is compressed
 COMMIT_SECONDS = 60.0  # a slow run commits incomplete blocks this often
 
 
@@ -125,7 +125,7 @@ def _announce(run: Run, folder: Path) -> None:
     need, free = rows * run.tracker.bytes_per_row, shutil.disk_usage(folder).free
     charges = sum(len(layout.sites) for layout in run.tracker.layouts().values())
     print(f"Recording {charges:,} charges at {rows:,} steps: at most {_size(need)}")
-    if need * LEAST_SHARE > free:
+    if need * (LEAST_SHARE if run.config.track.compress else 1) > free:
         raise UserError(
             f"track: the record may need {_size(need)} and {folder} has {_size(free)} left; "
             "record less by track.every, track.steps, track.signals, track.charges=site or track.families"
@@ -143,7 +143,8 @@ def _size(count: float) -> str:
 def _new(run: Run, folder: Path) -> RecordWriter:
     torch.manual_seed(run.config.seed)  # dropout draws the same whatever happened before
     attributes = provenance(run.config, run.setup.device)
-    return RecordWriter(folder, attributes, run.tracker.layouts(), run.tracker.block)
+    compress = run.config.track.compress
+    return RecordWriter(folder, attributes, run.tracker.layouts(), run.tracker.block, compress=compress)
 
 
 def _continued(run: Run, folder: Path) -> RecordWriter:

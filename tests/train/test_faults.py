@@ -196,7 +196,7 @@ def test_a_checkpoint_that_meets_a_full_disk(tmp_path, monkeypatch, run):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system")
 @pytest.mark.slow
-@pytest.mark.parametrize(("size", "steps"), [("300k", 300), ("600k", 600), ("1m", 1500)])
+@pytest.mark.parametrize(("size", "steps"), [("300k", 300), ("600k", 600), ("1m", 900)])
 def test_a_small_file_system(tmp_path, size, steps):
     """Checkpoints, all of them kept, fill what the record leaves."""
     if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", tmp_path], check=False).returncode:
