@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -14,6 +13,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from neuralmech.record.rows import FamilyLayout, Position, Rows
 from neuralmech.record.schema import (
     EVALUATION_COLUMNS,
     FILE_NAME,
@@ -29,71 +29,6 @@ CHUNK_BYTES = 1 << 20
 COMPRESSION = {"compression": "lzf", "shuffle": True}  # built into every h5py
 STATUS_BYTES = 256  # written in place when it changes
 SLACK_BYTES = 1 << 18  # what a write may take besides its data
-
-
-@dataclass(frozen=True)
-class FamilyLayout:
-    """What a family's datasets look like: one column per charge, one dataset per signal.
-
-    A column of a matrix-valued charge is its entry (channel, partner); `norms` names the sites whose Frobenius
-    norms are recorded besides, `parameters` single parameters: name, entry, and the charge's column that it is part of.
-    """
-
-    sites: Sequence[str]
-    channels: Sequence[int] | NDArray[np.int64]
-    signals: Sequence[str]
-    linear: bool
-    partners: Sequence[int] | NDArray[np.int64] | None = None
-    norms: Sequence[str] = ()
-    parameters: Sequence[tuple[str, int, int]] = ()
-
-    @property
-    def width(self) -> int:
-        """Numbers per row."""
-        return len(self.sites) * len(self.signals) + len(self.norms) + len(self.parameters)
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Rows in memory: a column for every entry of `steps`, (rows, charges) for every family and signal."""
-
-    steps: Mapping[str, NDArray]
-    charges: Mapping[str, Mapping[str, NDArray[np.float64]]]
-
-    def __len__(self) -> int:
-        return len(self.steps["step"]) if self.steps else 0
-
-    @staticmethod
-    def joined(parts: Sequence[Rows]) -> Rows:
-        """One block out of several."""
-        first = parts[0]
-        return Rows(
-            {name: np.concatenate([p.steps[name] for p in parts]) for name in first.steps},
-            {
-                family: {s: np.concatenate([p.charges[family][s] for p in parts]) for s in signals}
-                for family, signals in first.charges.items()
-            },
-        )
-
-    def __getitem__(self, rows: slice) -> Rows:
-        return Rows(
-            {name: values[rows] for name, values in self.steps.items()},
-            {f: {s: values[rows] for s, values in signals.items()} for f, signals in self.charges.items()},
-        )
-
-    @property
-    def bytes(self) -> int:
-        """Size before compression."""
-        return 8 * sum(v.size for part in (self.steps, *self.charges.values()) for v in part.values())
-
-
-@dataclass(frozen=True)
-class Position:
-    """A place in a record: rows in whole chunks, evaluations, and the rows that wait for their chunk to fill."""
-
-    rows: int
-    evaluations: int
-    waiting: Rows
 
 
 class RecordWriter:

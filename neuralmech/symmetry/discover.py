@@ -7,7 +7,13 @@ from typing import Literal
 from torch import Tensor, nn
 
 from neuralmech.errors import UserError
-from neuralmech.symmetry import mixing_rules, scale_rules, shift_rules  # noqa: F401  (they fill the tables)
+from neuralmech.symmetry import (  # noqa: F401  (they fill the tables)
+    mixing_rules,
+    scale_maps,
+    scale_rules,
+    shift_maps,
+    shift_rules,
+)
 from neuralmech.symmetry.assemble import diagonal_families, translation_family
 from neuralmech.symmetry.engine import walk
 from neuralmech.symmetry.group import FAMILIES, Family, Symmetries

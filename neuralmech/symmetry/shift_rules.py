@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -10,212 +9,9 @@ import torch
 from torch import Tensor, fx
 
 from neuralmech.symmetry import geometry
-from neuralmech.symmetry.engine import Parameter
-from neuralmech.symmetry.group import Axis
 from neuralmech.symmetry.shift import CONSTANT, Key, Sector, Shift, ShiftAlgebra, Terms, rule
+from neuralmech.symmetry.shift_values import combined, expanded, let_none_pass, multiplied
 from neuralmech.symmetry.trace import place
-
-
-def _fix(algebra: ShiftAlgebra, node: fx.Node, *values: Any) -> None:
-    for value in values:
-        algebra.forbid(value, f"{node.name} at {place(node)} is not blind to shifts")
-
-
-def _expand(x: Shift, shape: torch.Size) -> Shift:
-    return {key: sector.map(lambda t: t.expand(shape)) for key, sector in x.items()}
-
-
-def _sum(x: Shift, y: Shift, node: fx.Node) -> Shift:
-    total = dict(x)
-    for key, sector in y.items():
-        mine = total.get(key)
-        if mine is None:
-            total[key] = sector
-        elif torch.equal(mine.amplitude, sector.amplitude):
-            total[key] = Sector(mine.amplitude, mine.terms + sector.terms, mine.origins + sector.origins)
-        else:  # the same input seen at other positions: an amplitude of its own
-            total[(*key, node.name)] = sector
-    return total
-
-
-def _scaled(x: Shift, factor: float) -> Shift:
-    share = Fraction(factor)
-    return {k: Sector(s.amplitude, tuple((c * share, r) for c, r in s.terms), s.origins) for k, s in x.items()}
-
-
-def _weighted(
-    algebra: ShiftAlgebra,
-    weight: Any,
-    key: Key,
-    amplitude: Tensor,
-    shape: torch.Size,
-    channel: int,
-    axis: Axis = "rows",
-) -> Shift:
-    """Displacement of a linear map's output by its weight: unknowns along `channel`."""
-    if not isinstance(weight, Parameter):
-        algebra.forbid(weight, "a weight that is computed")
-        return {}
-    rows = torch.from_numpy(algebra.rows(weight, axis))
-    out: Shift = {key: Sector(amplitude.expand(shape), ((Fraction(1), _along(rows, channel, shape)),))}
-    if axis == "columns" and key[0] != "embedding":
-        algebra.tokens_apart(weight)
-    elif axis == "rows" and weight.name in algebra.uniform:  # tied to an embedding: all logits move alike
-        tokens = torch.from_numpy(algebra.uniform[weight.name])
-        out["tied", *key] = Sector(amplitude.expand(shape) + 1, (), (((Fraction(1), tokens),),))
-    return out
-
-
-def _along(values: Tensor, channel: int, shape: torch.Size) -> Tensor:
-    """Broadcast a vector along one dimension of `shape`."""
-    axis = [1] * len(shape)
-    axis[channel] = shape[channel]
-    return values.reshape(axis).expand(shape)
-
-
-def _biased(algebra: ShiftAlgebra, bias: Any, shape: torch.Size, channel: int) -> Shift:
-    return {k: s.map(lambda t: _along(t, channel, shape)) for k, s in algebra.shift(bias).items()}
-
-
-def _through(algebra: ShiftAlgebra, node: fx.Node, x: Shift, channel: int) -> Shift:
-    """Displacements that a linear map carries on: opaque, the same where all that it mixes is the same.
-
-    Only those that are the same for the whole batch and at every position survive; it takes no more to find
-    the biases that a BatchNorm behind a projection makes idle.
-    """
-    shape = node.meta["val"].shape
-    out: Shift = {}
-    for key, sector in x.items():
-        flat = [t.movedim(channel, -1) for t in (sector.amplitude, *(r for _, r in sector.terms))]
-        places = geometry.narrow(*flat)[0].shape[:-1].numel()
-        if places == 1 and (key == CONSTANT or sector.origins):
-            behind = (*sector.origins, sector.terms) if sector.terms else sector.origins
-            classes = torch.arange(1, shape[channel] + 1)
-            out["opaque", node.name, key] = Sector(_along(classes, channel, shape), (), behind)
-        else:
-            _fix(algebra, node, {key: sector})
-    return out
-
-
-@rule("linear")
-def _linear(algebra: ShiftAlgebra, node: fx.Node, x: Any, weight: Any, bias: Any = None) -> Shift:
-    shape = node.meta["val"].shape
-    out = _sum(_through(algebra, node, algebra.shift(x), -1), _biased(algebra, bias, shape, -1), node)
-    positions = torch.arange(shape[:-1].numel()).reshape(*shape[:-1], 1)
-    return _sum(out, _weighted(algebra, weight, ("linear", _source(node)), positions, shape, -1), node)
-
-
-@rule("addmm")
-def _addmm(algebra: ShiftAlgebra, node: fx.Node, bias: Any, x: Any, weight: Any, **_: Any) -> Shift:
-    shape = node.meta["val"].shape
-    out = _sum(_through(algebra, node, algebra.shift(x), -1), _biased(algebra, bias, shape, -1), node)
-    positions = torch.arange(shape[0])[:, None]
-    source = node.all_input_nodes[1].name
-    return _sum(out, _weighted(algebra, weight, ("linear", source), positions, shape, -1, "columns"), node)
-
-
-@rule("matmul", "mm", "bmm")
-def _matmul(algebra: ShiftAlgebra, node: fx.Node, x: Any, y: Any) -> Shift:
-    _fix(algebra, node, algebra.shift(x))
-    shape = node.meta["val"].shape
-    if isinstance(y, Parameter) and len(y.shape) == 2:
-        positions = torch.arange(shape[:-1].numel()).reshape(*shape[:-1], 1)
-        return _weighted(algebra, y, ("linear", _source(node)), positions, shape, -1, "columns")
-    return _keys(algebra, node, algebra.shift(y), shape)
-
-
-def _keys(algebra: ShiftAlgebra, node: fx.Node, keys: Shift, shape: torch.Size) -> Shift:
-    """q·kᵀ with every key displaced alike (a key bias): the same for all keys, which softmax ignores."""
-    out: Shift = {}
-    for key, sector in keys.items():
-        values = [algebra.system.find(geometry.narrow(r)[0].numpy()) for _, r in sector.terms]
-        if key == CONSTANT and len(shape) > 1 and all(v.shape[-1] == 1 for v in values):
-            queries = torch.arange(1, shape[:-1].numel() + 1).reshape(*shape[:-1], 1)
-            out["opaque", node.name, key] = Sector(queries.expand(shape), (), (sector.terms,))
-        else:
-            _fix(algebra, node, {key: sector})
-    return out
-
-
-@rule("scaled_dot_product_attention")
-def _attention(algebra: ShiftAlgebra, node: fx.Node, q: Any, k: Any, v: Any, *_: Any, **__: Any) -> Shift:
-    """Keys may move together; values that move together move the output, whose weights sum to one."""
-    _fix(algebra, node, algebra.shift(q))
-    keys = node.args[1].meta["val"].shape  # type: ignore[union-attr]
-    algebra.ignore(algebra.shift(k), keys, (len(keys) - 2,), f"not the same for all keys at {place(node)}")
-    _fix(algebra, node, algebra.shift(v))
-    return {}
-
-
-@rule("softmax", "_softmax", "log_softmax", "_log_softmax")
-def _softmax(algebra: ShiftAlgebra, node: fx.Node, x: Any, dim: int, *_: Any, **__: Any) -> Shift:
-    shape = node.args[0].meta["val"].shape  # type: ignore[union-attr]
-    algebra.ignore(
-        algebra.shift(x), shape, (dim % len(shape),), f"not the same for all of the softmax at {place(node)}"
-    )
-    return {}
-
-
-@rule("index")
-def _index(algebra: ShiftAlgebra, node: fx.Node, x: Any, indices: Any) -> Shift:
-    """Entries picked by known integers (a table of relative positions) are displaced as they are in the table."""
-    where = [None if n is None else algebra.concrete.get(n) for n in node.args[1]]  # type: ignore[union-attr]
-    if any(w is None and n is not None for w, n in zip(where, node.args[1], strict=True)):  # type: ignore[arg-type]
-        _fix(algebra, node, x)
-        return {}
-    return {k: s.map(lambda t: node.target(t, where)) for k, s in algebra.shift(x).items()}  # type: ignore[operator]
-
-
-@rule("embedding")
-def _embedding(
-    algebra: ShiftAlgebra,
-    node: fx.Node,
-    weight: Any,
-    indices: Any,
-    padding: int = -1,
-    by_frequency: bool = False,
-    *_: Any,
-) -> Shift:
-    """A linear map of one-hot tokens: each token has one unknown per channel, and so have all of them together.
-
-    A padding token has no gradient, so nothing is known of the sum over all tokens.
-    """
-    shape = node.meta["val"].shape
-    positions = torch.arange(shape[:-1].numel()).reshape(*shape[:-1], 1)
-    out = _weighted(algebra, weight, ("embedding", str(node.args[1])), positions, shape, -1, "columns")
-    if isinstance(weight, Parameter):
-        alike = algebra.tokens_alike(weight)
-        if padding >= 0 or by_frequency:
-            algebra.system.zero(alike, "the gradient leaves out a token or weighs them")
-        rows = _along(torch.from_numpy(alike), -1, shape)
-        out[CONSTANT] = Sector(torch.zeros((), dtype=torch.int64).expand(shape), ((Fraction(1), rows),))
-    return out
-
-
-@rule("conv1d", "conv2d", "conv3d")
-def _conv(
-    algebra: ShiftAlgebra, node: fx.Node, x: Any, weight: Any, bias: Any = None, *options: Any, **more: Any
-) -> Shift:
-    shape, kernel = node.meta["val"].shape, node.args[1].meta["val"].shape  # type: ignore[union-attr]
-    width = kernel[2:]
-    chosen = geometry.convolution_options(options, more)
-    padding, groups = chosen.get("padding", 0), chosen.get("groups", 1)
-    padded = padding == "same" if isinstance(padding, str) else any(geometry.spread(padding, len(width)))
-    carried = algebra.shift(x)
-    if padded:  # the border sees less of a displacement than the inside
-        _fix(algebra, node, carried)
-        carried = {}
-    out = _sum(_through(algebra, node, carried, 1), _biased(algebra, bias, shape, 1), node)
-    group = torch.arange(shape[1]).div(shape[1] // groups, rounding_mode="floor")
-    places = torch.arange(shape[0] * shape[2:].numel()).reshape(shape[0], 1, *shape[2:])
-    amplitude = places * groups + group.reshape(-1, *[1] * len(width))
-    key = ("conv", _source(node), str(options), str(more), tuple(kernel[1:]))
-    return _sum(out, _weighted(algebra, weight, key, amplitude, shape, 1), node)
-
-
-def _source(node: fx.Node) -> str:
-    """Name of the tensor that a linear map reads: parallel weights on one input share amplitudes."""
-    return node.all_input_nodes[0].name
 
 
 @rule(*geometry.MOVEMENT)
@@ -260,24 +56,24 @@ def _aligned(sectors: list[Sector | None], shapes: list[torch.Size]) -> list[Sec
 def _add(algebra: ShiftAlgebra, node: fx.Node, x: Any, y: Any, *, alpha: float = 1) -> Shift:
     sign = alpha if "add" in str(node.target) else -alpha
     shape = node.meta["val"].shape
-    return _sum(_expand(algebra.shift(x), shape), _scaled(_expand(algebra.shift(y), shape), sign), node)
+    return combined(expanded(algebra.shift(x), shape), multiplied(expanded(algebra.shift(y), shape), sign), node)
 
 
 @rule("neg")
 def _neg(algebra: ShiftAlgebra, node: fx.Node, x: Any) -> Shift:
-    return _scaled(algebra.shift(x), -1)
+    return multiplied(algebra.shift(x), -1)
 
 
 @rule("mul", "div")
 def _mul(algebra: ShiftAlgebra, node: fx.Node, x: Any, y: Any, **options: Any) -> Shift:
     factor = y if isinstance(y, (int, float)) else None
     if factor and not options:
-        return _scaled(algebra.shift(x), factor if "mul" in str(node.target) else 1 / factor)
+        return multiplied(algebra.shift(x), factor if "mul" in str(node.target) else 1 / factor)
     if factor is None and algebra.shift(y) == {}:
         return _modulated(algebra.shift(x), node, 1)
     if algebra.shift(x) == {} and "mul" in str(node.target):
         return _modulated(algebra.shift(y), node, 0)
-    _fix(algebra, node, x, y)
+    let_none_pass(algebra, node, x, y)
     return {}
 
 
@@ -287,7 +83,7 @@ def _modulated(x: Shift, node: fx.Node, operand: int) -> Shift:
     other = node.args[operand].meta["val"].shape  # type: ignore[union-attr]
     cells = torch.arange(int(np.prod(other))).reshape(other).expand(shape)
     out: Shift = {}
-    for key, sector in _expand(x, shape).items():
+    for key, sector in expanded(x, shape).items():
         pairs = torch.stack(
             torch.broadcast_tensors(*geometry.narrow(sector.amplitude), *geometry.narrow(cells)), dim=-1
         )
@@ -308,7 +104,7 @@ def _mean(algebra: ShiftAlgebra, node: fx.Node, x: Any, dims: Any = None, keepdi
         rest = [d for d in range(tensor.dim()) if d not in over]
         return tensor.permute(*rest, *over).flatten(len(rest)).reshape(*node.meta["val"].shape, -1)
 
-    return _scaled(_pooled(algebra, node, algebra.shift(x), windows, average=True), factor)
+    return multiplied(_pooled(algebra, node, algebra.shift(x), windows, average=True), factor)
 
 
 @rule("avg_pool1d", "avg_pool2d", "avg_pool3d", "max_pool1d", "max_pool2d", "max_pool3d")
@@ -322,7 +118,7 @@ def _pool(algebra: ShiftAlgebra, node: fx.Node, x: Any, kernel: Any, stride: Any
     if not from_max and len(rest) > 2 and rest[2] is False:  # count_include_pad: what sticks out does not count
         return _pooled(algebra, node, algebra.shift(x), windows, average=True, blind=True)
     if not from_max and len(rest) > 3 and rest[3] is not None:  # divisor_override: a sum, not a mean
-        _fix(algebra, node, algebra.shift(x))
+        let_none_pass(algebra, node, algebra.shift(x))
         return {}
     return _pooled(algebra, node, algebra.shift(x), windows, average=not from_max, blind=from_max)
 
@@ -364,7 +160,7 @@ def _pooled(
             else:
                 out[(*key, node.name)] = Sector(_mixed(seen.amplitude) + 1, terms, sector.origins)
         else:
-            _fix(algebra, node, {key: sector})
+            let_none_pass(algebra, node, {key: sector})
     return out
 
 
@@ -387,13 +183,13 @@ def _norm(algebra: ShiftAlgebra, node: fx.Node, x: Any, *args: Any) -> Any:
     norm = geometry.NORMS[node.target.overloadpacket.__name__](shape, *args)  # type: ignore[union-attr]
     val = node.meta["val"]
     if norm is None:
-        _fix(algebra, node, x, *args[:2])
+        let_none_pass(algebra, node, x, *args[:2])
         return tuple({} for _ in val) if isinstance(val, (tuple, list)) else {}
     if norm.centred:
         algebra.ignore(algebra.shift(x), norm.view, norm.dims, f"not constant over {node.name} at {place(node)}")
     else:
-        _fix(algebra, node, algebra.shift(x))
-    _fix(algebra, node, norm.weight)
+        let_none_pass(algebra, node, algebra.shift(x))
+    let_none_pass(algebra, node, norm.weight)
     affine = norm.affine
     out = {k: s.map(lambda t: t.reshape(affine).expand(shape)) for k, s in algebra.shift(norm.bias).items()}
     return (out, *({} for _ in val[1:])) if isinstance(val, (tuple, list)) else out

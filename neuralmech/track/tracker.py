@@ -6,39 +6,23 @@ import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from neuralmech.record import BackgroundWriter, RecordWriter
+from neuralmech.record.rows import FamilyLayout
 from neuralmech.record.schema import NESTEROV_SIGNAL, NOISE_SIGNALS, SIGNALS, STEP_COLUMNS
-from neuralmech.record.writer import FamilyLayout
 from neuralmech.symmetry.eager import SparseRows
 from neuralmech.symmetry.forms import Forms
 from neuralmech.symmetry.group import Family, Symmetries
 from neuralmech.symmetry.layout import Layout
 from neuralmech.symmetry.matrix_forms import FULL
 from neuralmech.symmetry.step import LINEAR, Step
+from neuralmech.track.block import Arrays, Block, Columns, Measured
 from neuralmech.track.selection import select
 from neuralmech.track.single import single_parameters
-from neuralmech.track.staging import Staging
-
-
-class Measured(NamedTuple):
-    """What a step leaves on the device, as views of a row or of many: float64."""
-
-    ring: Tensor  # (signals, charges)
-    norms: Tensor  # (sites,)
-    loss: Tensor
-    skipped: Tensor
-    single: Tensor  # (parameters,)
-    work: Tensor  # (2,)
-
-
-Columns = dict[str, NDArray]
 
 
 class Tracker:
@@ -78,10 +62,8 @@ class Tracker:
 
     Attributes
     ----------
-    broken_at
-        Step of the first row that is not finite, as far as rows were written; None if there is none.
-    last_loss
-        Loss of the last row written.
+    block
+        The rows measured and not yet written, and what became of those that were.
     noise
         What was measured last of it: gradients of a batch's halves, or mean and noise of every recorded charge.
     """
@@ -107,7 +89,6 @@ class Tracker:
         self.signals = (*SIGNALS, *((NESTEROV_SIGNAL,) if nesterov else ()), *(NOISE_SIGNALS if noise else ()))
         self._kept = self.signals if kept is None else tuple(s for s in self.signals if s == "value" or s in kept)
         self.families = {n: f for n, f in symmetries.families.items() if families is None or n in families}
-        self.block = block
         in_forms = self.signals[: -len(NOISE_SIGNALS)] if noise == "set" else self.signals
         self._forms = Forms(self.families, layout, device, in_forms, full=full)
         new = functools.partial(torch.zeros, dtype=torch.float64, device=device)
@@ -121,15 +102,11 @@ class Tracker:
         sizes = np.cumsum([0, *(len(layout.sites) for layout in self._layouts.values())]).tolist()
         self._columns = {n: slice(a, b) for n, a, b in zip(self._layouts, sizes, sizes[1:], strict=False)}
         shapes = ((len(self.signals), sizes[-1]), (self._forms.norms,), (), (), (len(places),), (2,))
-        self._block = Measured(*(new(block, *shape) for shape in shapes))
+        self.block = Block(block, shapes, device)
         self._before = torch.empty(layout.size, dtype=dtype, device=device)
         self._behind = new(()) if work else None
         self._noise_from = noise
         self.noise: tuple[Tensor, Tensor] | None = None
-        self._rows: list[dict[str, float]] = []
-        self._staging = Staging(device)
-        self.broken_at: int | None = None
-        self.last_loss = math.nan
 
     @property
     def has_norms(self) -> bool:
@@ -208,8 +185,8 @@ class Tracker:
         rate = 1.0 / row["lr"] if row["lr"] else 0.0
         last = self.noise if self._noise_from == "halves" else None
         step = Step(self._before, theta.detach(), gradient, rate, buffer, last, int(row["batch_size"]))
-        self._measure(step, loss, skipped, self._slot(), norms=norms)
-        self._rows.append(dict(row))
+        self._measure(step, loss, skipped, self.block.slot(), norms=norms)
+        self.block.add(row)
 
     @torch.no_grad()
     def measure(
@@ -229,18 +206,8 @@ class Tracker:
 
     def keep(self, measured: Measured, row: Mapping[str, float]) -> None:
         """The rest of it: record what `measure` left."""
-        torch._foreach_copy_(list(self._slot()), list(measured))
-        self._rows.append(dict(row))
-
-    def new_row(self) -> Measured:
-        """Room for what `measure` leaves."""
-        return Measured(*(torch.zeros_like(part[0]) for part in self._block))
-
-    def _slot(self) -> Measured:
-        """Where the next row goes."""
-        if not self._rows:
-            self._staging.release()
-        return Measured(*(part[len(self._rows)] for part in self._block))
+        torch._foreach_copy_(list(self.block.slot()), list(measured))
+        self.block.add(row)
 
     def _measure(self, step: Step, loss: Tensor, skipped: Tensor | None, into: Measured, *, norms: bool) -> None:
         into.loss.copy_(loss.detach())
@@ -274,7 +241,7 @@ class Tracker:
         tr(SΣ)(N−S)/(S(N−1)). Recorded are M = ḡᵀSḡ − tr(SΣ)/(N−1) and tr(SΣ)·N/(N−1), whose combination M + …/B is the
         expected drive at any batch size B, as it is of the halves'.
         """
-        ring = torch.zeros_like(self._block.ring[0])
+        ring = torch.zeros_like(self.block.parts.ring[0])
         place = self.signals.index("drive_gradient")
         total, mean, count = torch.zeros_like(ring[place]), torch.zeros_like(theta, dtype=torch.float64), 0
         for gradient in gradients:
@@ -290,73 +257,31 @@ class Tracker:
     @property
     def is_full(self) -> bool:
         """Whether the block must be written before the next row."""
-        return len(self._rows) == self.block
-
-    @property
-    def pending(self) -> int:
-        """Rows measured and not yet written."""
-        return len(self._rows)
+        return self.block.is_full
 
     def write(self, record: RecordWriter | BackgroundWriter, *, cut: bool = True) -> None:
         """Hand the measured rows to a record, with `cut` up to the first that is not finite, and start a new block.
 
-        What became of them is in `broken_at` and `last_loss` once the record has them.
+        What became of them is in ``block.broken_at`` and ``block.last_loss`` once the record has them.
         """
-        if not self._rows:
-            return
-        rows, self._rows = self._rows, []  # first, so that no interruption can write them twice
-        parts, wait = self._staging.copies([part[: len(rows)] for part in self._block])
+        self.block.write(record, self._named, cut=cut)
 
-        def ready() -> tuple[Columns, dict[str, Columns]] | None:
-            wait()
-            return self._finished(rows, Measured(*parts), cut=cut)
-
-        record.append_later(ready)
-
-    def _finished(
-        self, rows: Sequence[Mapping[str, float]], measured: Measured, *, cut: bool
-    ) -> tuple[Columns, dict[str, Columns]] | None:
-        """Columns of ``/steps`` and signals of every family; None if there is nothing left of the rows."""
-        if cut and self.broken_at is not None:
-            return None
-        ring, norms, losses, skipped, single, work = (part.numpy() for part in measured)
-        finite = _finite_rows(losses, ring)
-        keep = finite if cut else len(rows)
-        if finite < len(rows):
-            self.broken_at = int(rows[finite]["step"])
-        self.last_loss = float(losses[min(keep, len(rows) - 1)])
-        if not keep:
-            return None
-        columns = {
-            name: np.array([r[name] for r in rows[:keep]], dtype=dtype)
-            for name, dtype in STEP_COLUMNS.items()
-            if name in rows[0]
-        }
-        columns |= {"loss": losses[:keep], "skipped": skipped[:keep].astype(np.int64)}
-        columns |= {"work": work[:keep, 0].copy(), "work_behind": work[:keep, 1].copy()}
+    def _named(self, measured: Arrays) -> dict[str, Columns]:
+        """Signals, norms and parameters of every family, by name."""
         charges = {
-            n: {s: ring[:keep, i, at] for i, s in enumerate(self.signals) if s in self._layouts[n].signals}
+            n: {s: measured.ring[:, i, at] for i, s in enumerate(self.signals) if s in self._layouts[n].signals}
             for n, at in self._columns.items()
         }
         if self._forms.matrix:
-            charges["linear"]["frobenius"] = norms[:keep]
-        self._add_parameters(charges, single[:keep])
-        return columns, charges
-
-    def _add_parameters(self, charges: dict[str, Columns], values: NDArray) -> None:
+            charges["linear"]["frobenius"] = measured.norms
         first = 0
         for name, layout in self._layouts.items():
             if layout.parameters:
-                charges[name]["parameters"] = values[:, first : first + len(layout.parameters)]
+                charges[name]["parameters"] = measured.single[:, first : first + len(layout.parameters)]
                 first += len(layout.parameters)
+        return charges
 
 
 def _work(gradient: Tensor, start: Tensor, end: Tensor) -> Tensor:
     """⟨g, end − start⟩ in float64."""
     return torch.dot(gradient.double(), end.double() - start)
-
-
-def _finite_rows(losses: NDArray, ring: NDArray) -> int:
-    """Rows before the first that holds a number that is not finite."""
-    finite = np.isfinite(losses) & np.isfinite(ring).all(axis=(1, 2))
-    return int(finite.size if finite.all() else np.argmin(finite))

@@ -168,7 +168,7 @@ class Graphed:
         self._lr = torch.zeros((), dtype=torch.float32, device=device)
         self._rate = torch.zeros((), dtype=torch.float64, device=device)
         self._batch: tuple[Tensor, Tensor] | None = None
-        self._measured = run.tracker.new_row()
+        self._measured = run.tracker.block.new_row()
         self._warm: Counter[Measuring] = Counter()
         self._replay: dict[Measuring, Work] = {}
         for group in run.optimizer.param_groups:

@@ -144,7 +144,7 @@ def _new(run: Run, folder: Path) -> RecordWriter:
     torch.manual_seed(run.config.seed)  # dropout draws the same whatever happened before
     attributes = provenance(run.config, run.setup.device)
     compress = run.config.track.compress
-    return RecordWriter(folder, attributes, run.tracker.layouts(), run.tracker.block, compress=compress)
+    return RecordWriter(folder, attributes, run.tracker.layouts(), run.tracker.block.rows, compress=compress)
 
 
 def _continued(run: Run, folder: Path) -> RecordWriter:
@@ -223,8 +223,8 @@ def _settle(run: Run, record: BackgroundWriter, progress: tqdm) -> None:
 
 
 def _check_finite(run: Run, record: BackgroundWriter, progress: tqdm) -> None:
-    progress.set_postfix(loss=f"{run.tracker.last_loss:.4f}", refresh=False)
-    broken = run.tracker.broken_at
+    progress.set_postfix(loss=f"{run.tracker.block.last_loss:.4f}", refresh=False)
+    broken = run.tracker.block.broken_at
     if run.config.train.on_nan == "stop" and broken is not None:
         record.close(f"not finite at step {broken}")
         raise RunError(

@@ -17,7 +17,7 @@ from neuralmech.config import CheckpointConfig, Config
 from neuralmech.data import Batches
 from neuralmech.errors import UserError
 from neuralmech.record import BackgroundWriter, open_record
-from neuralmech.record.writer import Position, Rows
+from neuralmech.record.rows import Position, Rows
 from neuralmech.track import Schedule, Tracker
 from neuralmech.train.checkpoint import checkpoints, path_of, prune, read_checkpoint, save_checkpoint
 from neuralmech.train.execute import CudaCapture, Execution, Graphed, Measuring, Plain, compiled

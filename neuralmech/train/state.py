@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from neuralmech.record.writer import Position, Rows
+from neuralmech.record.rows import Position, Rows
 
 
 def random_state(device: torch.device) -> dict[str, Any]:

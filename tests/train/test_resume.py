@@ -7,7 +7,7 @@ from conftest import config
 from neuralmech.config import resolve, to_yaml
 from neuralmech.errors import RunError, UserError
 from neuralmech.record import RecordWriter, open_record
-from neuralmech.record.writer import Position, Rows
+from neuralmech.record.rows import Position, Rows
 from neuralmech.train.checkpoint import checkpoints, path_of
 from neuralmech.train.loop import resume, train
 from neuralmech.train.recorded import changed_config

@@ -1,0 +1,155 @@
+"""How log-scales pass what mixes channels by a weight: linear maps, convolutions, products, attention."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx
+
+from neuralmech.symmetry import geometry
+from neuralmech.symmetry.engine import Parameter, barrier
+from neuralmech.symmetry.scale import Factors, ScaleAlgebra, rule
+from neuralmech.symmetry.system import Ids
+
+
+def _distinct_rows(x: Tensor, channel: int) -> tuple[Ids, Tensor, torch.Size]:
+    """Distinct channel rows of x: (rows × channels), the row of each position, the positions' shape."""
+    moved = x.movedim(channel, -1)
+    positions = geometry.narrow(moved)[0]
+    full = positions.expand(*positions.shape[:-1], moved.shape[-1])
+    rows, inverse = np.unique(full.reshape(-1, full.shape[-1]).numpy(), axis=0, return_inverse=True)
+    return rows, torch.from_numpy(inverse.reshape(full.shape[:-1])), moved.shape[:-1]
+
+
+def _apply_linear(
+    algebra: ScaleAlgebra, node: fx.Node, x: Tensor, weight: Any, bias: Any, channel: int = -1, groups: int = 1
+) -> Tensor:
+    """Exponents after a linear map of x's channels by a weight (out, in/groups, …), itself a parameter or computed."""
+    if not isinstance(weight, Parameter):
+        return _contract_with(algebra, node, x, weight, bias, channel, groups)
+    rows, inverse, positions = _distinct_rows(x, channel)
+    outputs = torch.from_numpy(algebra.linear_map(rows, weight, groups))
+    if bias is not None:
+        algebra.equate(algebra.ids(bias), outputs, node)
+    return outputs[inverse].expand(*positions, outputs.shape[1]).movedim(-1, channel)
+
+
+def _contract_with(  # a weight that is computed: each out channel mixes products of entries and channels
+    algebra: ScaleAlgebra, node: fx.Node, x: Tensor, weight: Tensor, bias: Any, channel: int, groups: int
+) -> Tensor:
+    rows, inverse, positions = _distinct_rows(x, channel)
+    matrix = algebra.unify(weight.flatten(2), (2,), node)[..., 0] if weight.dim() > 2 else weight
+    out, width = matrix.shape
+    each = torch.from_numpy(rows).reshape(len(rows), groups, 1, width)
+    products = algebra.combine([each, matrix.reshape(1, groups, out // groups, width)], [1, 1])
+    outputs = algebra.unify(products, (3,), node).reshape(len(rows), out)
+    if bias is not None:
+        algebra.equate(algebra.ids(bias), outputs, node)
+    return outputs[inverse].expand(*positions, out).movedim(-1, channel)
+
+
+@rule("linear")
+def _linear(algebra: ScaleAlgebra, node: fx.Node, x: Any, weight: Any, bias: Any = None) -> Tensor:
+    return _apply_linear(algebra, node, algebra.ids(x), weight, bias)
+
+
+@rule("conv1d", "conv2d", "conv3d")
+def _conv(
+    algebra: ScaleAlgebra, node: fx.Node, x: Any, weight: Any, bias: Any = None, *options: Any, **more: Any
+) -> Tensor:
+    chosen = geometry.convolution_options(options, more)
+    ids, groups, shape = algebra.ids(x), chosen.get("groups", 1), node.meta["val"].shape
+    if weight.shape[2:].numel() == 1:
+        strides = geometry.spread(chosen.get("stride", 1), ids.dim() - 2)
+        for d, step in enumerate(strides):
+            ids = ids[(slice(None),) * (d + 2) + (slice(None, None, step),)]
+    if weight.shape[2:].numel() > 1 or ids.shape[2:] != shape[2:]:
+        # Each output mixes positions (or is padding alone), which must then scale alike.
+        ids = algebra.unify(ids, tuple(range(2, ids.dim())), node)
+    return _apply_linear(algebra, node, ids, weight, bias, 1, groups).expand(shape)
+
+
+@rule("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+def _conv_transpose(
+    algebra: ScaleAlgebra, node: fx.Node, x: Any, weight: Any, bias: Any = None, *options: Any, **more: Any
+) -> Any:
+    chosen = geometry.convolution_options(options, more, transposed=True)
+    if not isinstance(weight, Parameter) or weight.name in algebra.factors:
+        return barrier(algebra, node, x, weight, bias)
+    ids = algebra.ids(x)
+    ids = algebra.unify(ids, tuple(range(2, ids.dim())), node)
+    return _apply_transposed(algebra, node, ids, weight, bias, 1, chosen.get("groups", 1)).expand(
+        node.meta["val"].shape
+    )
+
+
+def _apply_transposed(
+    algebra: ScaleAlgebra, node: fx.Node, x: Tensor, weight: Parameter, bias: Any, channel: int = -1, groups: int = 1
+) -> Tensor:
+    """Exponents after a linear map by a weight (in, out/groups, …): entry (i, o) scales as s_o − s_i."""
+    rows, _, positions = _distinct_rows(x, channel)
+    first = algebra.unify(torch.from_numpy(rows), (0,), node)[0]
+    outputs = torch.from_numpy(algebra.system.new(weight.shape[1] * groups))
+    factors = Factors(algebra.combine([first], [-1]).numpy(), algebra.combine([outputs], [-1]).numpy(), groups)
+    algebra.introduce(weight, factors)
+    if bias is not None:
+        algebra.equate(algebra.ids(bias), outputs, node)
+    return outputs.expand(*positions, outputs.numel()).movedim(-1, channel)
+
+
+@rule("mm", "matmul", "bmm")
+def _matmul(algebra: ScaleAlgebra, node: fx.Node, x: Any, y: Any) -> Any:
+    if isinstance(y, Parameter) and len(y.shape) == 2 and y.name not in algebra.factors:
+        return _apply_transposed(algebra, node, algebra.ids(x), y, None)
+    left, right = algebra.ids(x), algebra.ids(y)
+    vector_left, vector_right = left.dim() == 1, right.dim() == 1
+    left = left[None] if vector_left else left
+    right = right[:, None] if vector_right else right
+    products = algebra.combine([left[..., :, :, None], right[..., None, :, :]], [1, 1])
+    out = algebra.unify(products, (products.dim() - 2,), node)[..., 0, :]
+    return out.reshape(node.meta["val"].shape)
+
+
+@rule("mv")
+def _mv(algebra: ScaleAlgebra, node: fx.Node, x: Any, y: Any) -> Any:
+    products = algebra.combine([algebra.ids(x), algebra.ids(y)], [1, 1])
+    return algebra.unify(products, (1,), node)[:, 0]
+
+
+@rule("dot", "vdot")
+def _dot(algebra: ScaleAlgebra, node: fx.Node, x: Any, y: Any) -> Any:
+    products = algebra.combine([algebra.ids(x), algebra.ids(y)], [1, 1])
+    return algebra.unify(products, (0,), node)[0]
+
+
+@rule("addmm")
+def _addmm(algebra: ScaleAlgebra, node: fx.Node, bias: Any, x: Any, y: Any, **_: Any) -> Any:
+    if isinstance(y, Parameter) and y.name not in algebra.factors:
+        return _apply_transposed(algebra, node, algebra.ids(x), y, bias)
+    return barrier(algebra, node, bias, x, y)
+
+
+@rule("embedding")
+def _embedding(algebra: ScaleAlgebra, node: fx.Node, weight: Any, indices: Any, *_: Any) -> Any:
+    """Any token may stand anywhere, so all rows scale alike: one exponent per channel."""
+    if not isinstance(weight, Parameter):
+        return barrier(algebra, node, weight)
+    if weight.name not in algebra.factors:
+        columns = algebra.system.new(weight.shape[1])
+        algebra.introduce(weight, Factors(np.zeros(weight.shape[0], dtype=np.int64), columns))
+    factors = algebra.factors[weight.name]
+    algebra.system.equate(factors.rows, factors.rows[:1])
+    row = torch.from_numpy(factors.rows[:1])
+    return algebra.combine([row, torch.from_numpy(factors.columns)], [1, -1]).expand(node.meta["val"].shape)
+
+
+@rule("scaled_dot_product_attention")
+def _attention(algebra: ScaleAlgebra, node: fx.Node, q: Any, k: Any, v: Any, *_: Any, **__: Any) -> Tensor:
+    """Logits q·k do not scale, channel by channel; every output position mixes all value positions."""
+    query, key = (algebra.unify(algebra.ids(t), (t.dim() - 2,), node)[..., 0, :] for t in (q, k))
+    value = algebra.unify(algebra.ids(v), (v.dim() - 2,), node)
+    repeat = query.shape[-2] // key.shape[-2]  # grouped-query attention
+    algebra.cancel(query, key.repeat_interleave(repeat, dim=-2))
+    return value.repeat_interleave(repeat, dim=-3).expand(node.meta["val"].shape)

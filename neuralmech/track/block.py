@@ -1,0 +1,124 @@
+"""A block of measured rows: buffers on the device that a record gets as a whole."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from neuralmech.record import BackgroundWriter, RecordWriter
+from neuralmech.record.schema import STEP_COLUMNS
+from neuralmech.track.staging import Staging
+
+Columns = dict[str, NDArray]
+
+
+class Measured(NamedTuple):
+    """What a step leaves on the device, as views of a row or of many: float64."""
+
+    ring: Tensor  # (signals, charges)
+    norms: Tensor  # (sites,)
+    loss: Tensor
+    skipped: Tensor
+    single: Tensor  # (parameters,)
+    work: Tensor  # (2,)
+
+
+class Arrays(NamedTuple):
+    """The same on the host, for many rows."""
+
+    ring: NDArray
+    norms: NDArray
+    loss: NDArray
+    skipped: NDArray
+    single: NDArray
+    work: NDArray
+
+
+class Block:
+    """Room for `rows` rows of some shapes, one of each part of `Measured`.
+
+    Attributes
+    ----------
+    broken_at
+        Step of the first row that is not finite, as far as rows were written; None if there is none.
+    last_loss
+        Loss of the last row written.
+    """
+
+    def __init__(self, rows: int, shapes: Sequence[tuple[int, ...]], device: torch.device) -> None:
+        self.rows = rows
+        self.parts = Measured(*(torch.zeros(rows, *s, dtype=torch.float64, device=device) for s in shapes))
+        self._filled: list[dict[str, float]] = []
+        self._staging = Staging(device)
+        self.broken_at: int | None = None
+        self.last_loss = math.nan
+
+    def new_row(self) -> Measured:
+        """Room for one more row, elsewhere."""
+        return Measured(*(torch.zeros_like(part[0]) for part in self.parts))
+
+    def slot(self) -> Measured:
+        """Where the next row goes."""
+        if not self._filled:
+            self._staging.release()
+        return Measured(*(part[len(self._filled)] for part in self.parts))
+
+    def add(self, row: Mapping[str, float]) -> None:
+        """Count the slot as filled; `row` holds its columns of ``/steps`` that the host knows."""
+        self._filled.append(dict(row))
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there is no slot left."""
+        return len(self._filled) == self.rows
+
+    def write(
+        self, record: RecordWriter | BackgroundWriter, named: Callable[[Arrays], dict[str, Columns]], *, cut: bool
+    ) -> None:
+        """Hand the rows to a record, with `cut` up to the first that is not finite, and start again.
+
+        `named` sorts what was measured by family and signal.
+        """
+        if not self._filled:
+            return
+        rows, self._filled = self._filled, []  # first, so that no interruption can write them twice
+        parts, wait = self._staging.copies([part[: len(rows)] for part in self.parts])
+
+        def ready() -> tuple[Columns, dict[str, Columns]] | None:
+            wait()
+            if cut and self.broken_at is not None:
+                return None
+            arrays = Arrays(*(part.numpy() for part in parts))
+            keep = self._check(rows, arrays, cut=cut)
+            kept = Arrays(*(part[:keep] for part in arrays))
+            return (_steps(rows[:keep], kept), named(kept)) if keep else None
+
+        record.append_later(ready)
+
+    def _check(self, rows: Sequence[Mapping[str, float]], arrays: Arrays, *, cut: bool) -> int:
+        """How many rows to keep."""
+        finite = _finite_rows(arrays.loss, arrays.ring)
+        keep = finite if cut else len(rows)
+        if finite < len(rows):
+            self.broken_at = int(rows[finite]["step"])
+        self.last_loss = float(arrays.loss[min(keep, len(rows) - 1)])
+        return keep
+
+
+def _steps(rows: Sequence[Mapping[str, float]], arrays: Arrays) -> Columns:
+    """Columns of ``/steps``: what the host knows, and what the device measured."""
+    known = {n: np.array([r[n] for r in rows], dtype=d) for n, d in STEP_COLUMNS.items() if n in rows[0]}
+    measured = {"loss": arrays.loss, "skipped": arrays.skipped.astype(np.int64)}
+    return {**known, **measured, "work": arrays.work[:, 0].copy(), "work_behind": arrays.work[:, 1].copy()}
+
+
+def _finite_rows(losses: NDArray, ring: NDArray) -> int:
+    """Rows before the first that holds a number that is not finite."""
+    finite = np.isfinite(losses) & np.isfinite(ring).all(axis=(1, 2))
+    return int(finite.size if finite.all() else np.argmin(finite))
