@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from queue import Queue
+from queue import Full, Queue
 from threading import Thread
+from time import monotonic
 from types import TracebackType
 from typing import Any
 
@@ -21,12 +22,18 @@ class BackgroundWriter:
 
     The arrays passed to `append` must not change afterwards. An error of the thread is raised by the next call;
     nothing is written after it.
+
+    Attributes
+    ----------
+    waited
+        Seconds that `append` waited for the disk.
     """
 
     def __init__(self, record: RecordWriter) -> None:
         self._record = record
         self._queue: Queue[Callable[[], tuple[Any, Any] | None] | None] = Queue(AHEAD)
         self._error: BaseException | None = None
+        self.waited = 0.0
         self._thread = Thread(target=self._work, name="record", daemon=True)
         self._thread.start()
 
@@ -42,7 +49,12 @@ class BackgroundWriter:
     def append_later(self, rows: Callable[[], tuple[Any, Any] | None]) -> None:
         """The same with rows that the thread asks for: they may have to come from a GPU, or be none (None)."""
         self._raise()
-        self._queue.put(rows)
+        try:
+            self._queue.put_nowait(rows)
+        except Full:
+            start = monotonic()
+            self._queue.put(rows)
+            self.waited += monotonic() - start
 
     def drain(self) -> None:
         """Wait until every row is written."""

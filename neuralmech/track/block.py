@@ -54,6 +54,7 @@ class Block:
     def __init__(self, rows: int, shapes: Sequence[tuple[int, ...]], device: torch.device) -> None:
         self.rows = rows
         self.parts = Measured(*(torch.zeros(rows, *s, dtype=torch.float64, device=device) for s in shapes))
+        self._slots = [Measured(*(part[k] for part in self.parts)) for k in range(rows)]  # slicing costs a step 20 µs
         self._filled: list[dict[str, float]] = []
         self._staging = Staging(device)
         self.broken_at: int | None = None
@@ -67,7 +68,7 @@ class Block:
         """Where the next row goes."""
         if not self._filled:
             self._staging.release()
-        return Measured(*(part[len(self._filled)] for part in self.parts))
+        return self._slots[len(self._filled)]
 
     def add(self, row: Mapping[str, float]) -> None:
         """Count the slot as filled; `row` holds its columns of ``/steps`` that the host knows."""

@@ -24,6 +24,8 @@ from neuralmech.track.block import Arrays, Block, Columns, Measured
 from neuralmech.track.selection import select
 from neuralmech.track.single import single_parameters
 
+BLOCK_BYTES = 1 << 25  # a block is copied whole, and up to three wait to be written
+
 
 class Tracker:
     """Measures charges around optimiser steps and hands whole blocks of rows to a record.
@@ -45,7 +47,7 @@ class Tracker:
         How the gradient's mean and noise are measured: from the ``halves`` of a batch, over the whole ``set``, or
         not (None).
     block
-        Rows per block.
+        Rows per block, fewer where they would take more than `BLOCK_BYTES`.
     full
         Sites of the ``linear`` family up to this many channels are recorded entry by entry, larger ones on
         their diagonal; the Frobenius norm of each is recorded too.
@@ -102,7 +104,8 @@ class Tracker:
         sizes = np.cumsum([0, *(len(layout.sites) for layout in self._layouts.values())]).tolist()
         self._columns = {n: slice(a, b) for n, a, b in zip(self._layouts, sizes, sizes[1:], strict=False)}
         shapes = ((len(self.signals), sizes[-1]), (self._forms.norms,), (), (), (len(places),), (2,))
-        self.block = Block(block, shapes, device)
+        per_row = 8 * sum(math.prod(shape) for shape in shapes)
+        self.block = Block(max(1, min(block, BLOCK_BYTES // per_row)), shapes, device)
         self._before = torch.empty(layout.size, dtype=dtype, device=device)
         self._behind = new(()) if work else None
         self._noise_from = noise
@@ -221,7 +224,7 @@ class Tracker:
             torch.stack([_work(step.gradient, step.before, step.after), self._behind], out=into.work)
         if norms:
             self._forms.frobenius(step, into.norms)
-        else:
+        elif self.has_norms:
             into.norms.fill_(math.nan)
 
     def _evaluate(self, step: Step, ring: Tensor) -> None:

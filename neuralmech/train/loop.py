@@ -28,10 +28,11 @@ from neuralmech.train.lock import locked
 from neuralmech.train.optimizers import build_optimizer, hyperparameters
 from neuralmech.train.precision import autocast
 from neuralmech.train.recorded import changed_config
-from neuralmech.train.run import Run, Saver, restore, save
+from neuralmech.train.run import Run, Saver, restore, save, say
 from neuralmech.train.setup import choose_device, prepare, provenance
 
 LEAST_SHARE = 0.5  # of its size that a record may keep when it is compressed
+SLOW_SECONDS = 10.0  # of waiting for the disk, after which the run says so
 COMMIT_SECONDS = 60.0  # a slow run commits incomplete blocks this often
 
 
@@ -206,8 +207,14 @@ def _step(run: Run) -> None:
 
 
 def _hand_over(run: Run, record: BackgroundWriter) -> None:
-    """Give the pending rows to the record, which has them sooner or later."""
+    """Give the pending rows to the record, which has them sooner or later; say so once if the training waits for it."""
+    before = record.waited
     run.tracker.write(record, cut=run.config.train.on_nan == "stop")
+    if before <= SLOW_SECONDS < record.waited:
+        say(
+            f"the disk is slower than training, which waits for it ({record.waited:.0f} s so far); nothing is lost: "
+            "record less by track.every, track.steps, track.signals or track.charges=site"
+        )
 
 
 def _write(run: Run, record: BackgroundWriter, progress: tqdm) -> None:

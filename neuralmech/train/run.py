@@ -135,7 +135,7 @@ def restore(run: Run, folder: Path) -> Position:
     with open_record(folder) as record:
         whole, evaluations = record.readable_rows(), record.readable_evaluations()
         if whole < record.rows:
-            _say(f"{record.path} is damaged after row {whole}; continuing from before that")
+            say(f"{record.path} is damaged after row {whole}; continuing from before that")
     for step in reversed(checkpoints(folder / "checkpoints")):
         path = path_of(folder / "checkpoints", step)
         try:
@@ -143,11 +143,11 @@ def restore(run: Run, folder: Path) -> Position:
             if position.rows > whole or position.evaluations > evaluations:
                 raise UserError(f"{path} needs {position.rows} rows of the record, of which {whole} are readable")
         except UserError as error:
-            _say(f"{error}; trying the checkpoint before it")
+            say(f"{error}; trying the checkpoint before it")
             continue
         _restore(run, content, path)
         return position
-    _say(f"{folder} has no usable checkpoint; starting again from step 0")
+    say(f"{folder} has no usable checkpoint; starting again from step 0")
     return Position(0, 0, Rows({}, {}))
 
 
@@ -177,5 +177,6 @@ def _on(halves: tuple[Tensor, Tensor] | None, device: torch.device) -> tuple[Ten
     return None if halves is None else (halves[0].to(device), halves[1].to(device))
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Tell the user something on stderr, in one line."""
     print(f"neuralmech: {' '.join(text.split())}", file=sys.stderr)

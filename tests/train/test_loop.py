@@ -1,4 +1,5 @@
 from importlib.metadata import version
+from time import sleep
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from conftest import config
 from neuralmech.compare.errors import compare_family
 from neuralmech.data import TokensOptions, load_data
 from neuralmech.errors import RunError, UserError
-from neuralmech.record import open_record
+from neuralmech.record import RecordWriter, open_record
 from neuralmech.train import loop
 from neuralmech.train.loop import Interrupted, train
 
@@ -29,6 +30,25 @@ def test_same_seed_same_record_bit_for_bit(run):
     assert a.keys() == b.keys()
     assert all(np.array_equal(a[k], b[k]) for k in a)
     assert not np.array_equal(a["rescale/value"], c["rescale/value"])
+
+
+def test_a_run_says_once_that_it_waits_for_the_disk(run, monkeypatch, capsys):
+    """Every block's writing waits until the next ones stand in line for it."""
+    monkeypatch.setattr(loop, "SLOW_SECONDS", 0.0)
+    append, lines = RecordWriter.append, []
+
+    def slow(self, steps, charges):
+        sleep(0.2)
+        lines.append(len(steps["step"]))
+        append(self, steps, charges)
+
+    monkeypatch.setattr(RecordWriter, "append", slow)
+    folder = run(track={"block": 4})
+    err = capsys.readouterr().err
+    assert err.count("the disk is slower than training") == 1
+    assert sum(lines) == 40
+    with open_record(folder) as r:
+        assert r.rows == 40
 
 
 def test_the_block_size_does_not_change_the_record(run):
