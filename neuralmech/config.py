@@ -149,7 +149,7 @@ def _check_windows(windows: list[list[int]]) -> None:
     for window in windows or [[]]:
         if len(window) != 2 or not end < window[0] < window[1]:
             raise UserError(
-                f"track.steps={windows} must be windows [first, end] in order, such as [[0,100],[900,1000]]"
+                f"track.steps={windows} must be windows [first, end) in order and apart, such as [[0,100],[900,1000]]"
             )
         end = window[1]
 

@@ -63,6 +63,8 @@ def predict_batches(jobs: Sequence[tuple[Path, Mapping[str, Any]]], block: int =
     tables, curves = [], []
     for source, target, rest in batch_pairs(jobs):
         with open_record(source) as a, open_record(target) as b:
+            for record in (a, b):
+                record.cut(record.finite_rows())
             for family in a.families:
                 found = _predict(a, b, family, block)
                 if found is not None:

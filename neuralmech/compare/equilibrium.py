@@ -72,6 +72,9 @@ def _reason(record: Record, charges: Charges) -> str:
     c = circumstances(record, charges)
     if c.optimizer != "sgd" or c.nesterov or c.dampening:
         return "derived for SGD without Nesterov and dampening"
+    missing = [signal for signal in ("drive_update", "drive_gradient") if signal not in charges.signals]
+    if missing:
+        return f"the record lacks {missing[0]}"
     columns = record.steps(record.rows - record.rows // SHARE)
     if not (columns["weight_decay"] > 0).all():
         return "no equilibrium without weight decay"
@@ -99,7 +102,7 @@ def _measure(record: Record, charges: Charges, window: slice, block: int) -> _Wi
         total += np.stack([m.sum(axis=0) for m in (angle**2, now, now**2, drive * now, gradient)])
         count += stop - start
     angle, charge, squared, unit_drive, gradient = total / count
-    rest = float(steps["momentum"][0]), float(steps["weight_decay"][0]), float(record.rows)
+    rest = float(steps["momentum"][0]), float(steps["weight_decay"][0]), float(steps["step"][-1] + 1)
     return _Window(np.sqrt(angle), charge, squared, unit_drive, gradient, lr, *rest)
 
 

@@ -34,6 +34,7 @@ class Stretch:
 
     rows: slice
     window: slice
+    is_start: bool = True  # of the run: no update was taken before the window
 
     @property
     def begins(self) -> bool:
@@ -47,7 +48,7 @@ class Stretch:
 
     def following(self, charges: Charges) -> Array | None:
         """Charges at the second row of a window that begins here, in the middle of the run; None otherwise."""
-        if not self.begins or self.rows.start == 0:
+        if not self.begins or self.is_start:
             return None
         return charges.value[min(self.rows.start + 1, self.window.stop - 1)]
 
@@ -55,8 +56,10 @@ class Stretch:
 def stretches(record: Record, size: int) -> Iterator[Stretch]:
     """Cover a record by stretches of up to `size` rows, none of which reaches over a gap."""
     for window in record.windows:
+        first = slice(window.start, window.start + 1)
+        is_start = bool((record.column("step", first) == record.column("skipped", first)).all())
         for start in range(window.start, window.stop, size):
-            yield Stretch(slice(start, min(start + size, window.stop)), window)
+            yield Stretch(slice(start, min(start + size, window.stop)), window, is_start)
 
 
 def hyperparameters(record: Record, stretch: Stretch) -> Hyperparameters:

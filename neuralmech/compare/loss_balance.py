@@ -25,7 +25,7 @@ class LossCurve:
 
 
 def loss_balance(record: Record) -> tuple[pd.DataFrame, LossCurve | None]:
-    """Balance the loss of a full-batch run over its steps; empty for other runs, whose steps see different losses.
+    """Balance the loss of a full-batch run; empty for other runs, whose steps see different losses or are skipped.
 
     The loss has no clock of its own: under gradient flow dL/dt = −⟨g, u⟩ with u = −θ̇ (Głuch & Urbanke 2021, time
     symmetry). Over a step of SGD, L_{k+1} − L_k = −η⟨g_k, u_k⟩ + O(η²); the mean of the gradients at both ends of the
@@ -39,7 +39,7 @@ def loss_balance(record: Record) -> tuple[pd.DataFrame, LossCurve | None]:
         relative to the RMS of L_k − L_0), ``final_error``; and the curves.
     """
     work, behind = record.column("work"), record.column("work_behind")
-    if record.rows < 2 or not work.any() or len(record.windows) > 1:
+    if record.rows < 2 or not work.any() or record.column("skipped").any():
         return pd.DataFrame(), None
     loss = record.column("loss")
     measured = loss - loss[0]

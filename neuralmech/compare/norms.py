@@ -47,7 +47,7 @@ class Norms:
 
 def _is_full(rows: pd.DataFrame) -> bool:
     channels = rows["channel"].max() + 1
-    return len(rows) == channels * (channels + 1) // 2
+    return channels > 1 and len(rows) == channels * (channels + 1) // 2  # one entry may be a sample
 
 
 def norm_rows(
@@ -73,31 +73,35 @@ def norm_rows(
         why = reasons[name]
         if not why and law.inputs:
             why = "a drive needs the whole matrix; train with a larger track.full"
-        off, measured = (np.zeros((0, len(sites))),) * 2 if why else _norms(record, charges, columns, law, block)
-        tables.append(_norm_table(name, why, sites, off, measured).assign(order=order + np.arange(len(sites))))
+        numbers = (np.zeros((0, len(sites))),) * 3 if why else _norms(record, charges, columns, law, block)
+        if not why and not len(numbers[0]):
+            why = "no norms were measured; train with track.norms=16"
+        tables.append(_norm_table(name, why, sites, *numbers).assign(order=order + np.arange(len(sites))))
     return pd.concat(tables)
 
 
-def _norms(record: Record, charges: Charges, columns: list[int], law: Law, block: int) -> tuple[Array, Array]:
-    """Theory − measured, and measured, at the rows where the norms were measured: (rows, sites) each."""
-    run, off, kept = Integration(law, linear=False), [], []
+def _norms(record: Record, charges: Charges, columns: list[int], law: Law, block: int) -> tuple[Array, Array, Array]:
+    """Theory − measured, measured, and its motion, at the rows where the norms were measured: (rows, sites) each."""
+    run, off, kept, moved, start = Integration(law, linear=False), [], [], [], np.zeros(len(columns))
     for stretch in stretches(record, block):
         norms = charges.frobenius[stretch.rows][:, columns]
         h = hyperparameters(record, stretch)
+        start = norms[0] if stretch.begins else start
         theory = run.advance(h, norms[0], np.zeros((len(h), 0, len(columns))), norms[0] if stretch.begins else None)
         there = np.isfinite(norms).all(axis=1)
         off.append((theory - norms)[there])
         kept.append(norms[there])
-    return np.concatenate(off), np.concatenate(kept)
+        moved.append((norms - start)[there])
+    return np.concatenate(off), np.concatenate(kept), np.concatenate(moved)
 
 
-def _norm_table(name: str, why: str, sites: Sequence[str], off: Array, measured: Array) -> pd.DataFrame:
+def _norm_table(name: str, why: str, sites: Sequence[str], off: Array, measured: Array, motion: Array) -> pd.DataFrame:
     columns = ("error", "unexplained", "max_error", "final_error", "q10", "median", "q90")
     table = pd.DataFrame({"site": [f"{site} |Q|" for site in sites], "law": name, "charges": 1, "steps": len(measured)})
     table = table.assign(**dict.fromkeys(columns, np.nan), reason=why)
     if len(measured):
         scale = np.sqrt((measured**2).mean(axis=0))
-        moved = ((measured - measured[0]) ** 2).sum(axis=0)
+        moved = (motion**2).sum(axis=0)
         table["error"] = np.sqrt((off**2).mean(axis=0)) / scale
         table["unexplained"] = (off**2).sum(axis=0) / np.where(moved > 0, moved, np.nan)
         table["max_error"] = np.abs(off).max(axis=0) / scale

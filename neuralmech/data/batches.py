@@ -39,6 +39,7 @@ class Batches:
         resident = isinstance(train, Samples) and not place.streamed
         order = Order(len(train), batch_size, seed, place.device if resident else CPU)
         self.per_epoch = order.per_epoch
+        self._is_whole = batch_size == len(train)
         self._order, self._train = order, train
         self._stream = None if resident else Stream(train, order, place.device, place.workers)
         self._inputs, self._device, self._classes = data.inputs, place.device, data.classes
@@ -53,6 +54,11 @@ class Batches:
         if self._augment:
             x = self._augment(x, step)
         return self._inputs(x), self._resampled(y, step) if self._label_noise else y
+
+    @property
+    def are_whole(self) -> bool:
+        """Whether every batch is the whole set, as it is."""
+        return self._is_whole and not self._label_noise and self._augment is None
 
     def close(self) -> None:
         """End the processes that read ahead."""

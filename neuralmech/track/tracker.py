@@ -107,7 +107,7 @@ class Tracker:
         per_row = 8 * sum(math.prod(shape) for shape in shapes)
         self.block = Block(max(1, min(block, BLOCK_BYTES // per_row)), shapes, device)
         self._before = torch.empty(layout.size, dtype=dtype, device=device)
-        self._behind = new(()) if work else None
+        self._earlier = torch.empty_like(self._before) if work else None
         self._noise_from = noise
         self.noise: tuple[Tensor, Tensor] | None = None
 
@@ -137,16 +137,16 @@ class Tracker:
         return tuple(s for s in self._kept if s in LINEAR or not family.is_translation)
 
     @torch.no_grad()
-    def before(self, theta: Tensor, gradient: Tensor | None = None) -> None:
-        """Keep θ_k; `gradient` at θ_k is needed for work alone."""
-        if self._behind is not None and gradient is not None:
-            self._behind.copy_(_work(gradient, self._before, theta))
+    def before(self, theta: Tensor) -> None:
+        """Keep θ_k."""
+        if self._earlier is not None:
+            self._earlier.copy_(self._before)
         self._before.copy_(theta)
 
     @property
     def last(self) -> Tensor | None:
         """θ_{k−1}, if the next row needs it."""
-        return None if self._behind is None else self._before
+        return None if self._earlier is None else self._before
 
     def start(self, theta: Tensor) -> None:
         """Where the run starts, or θ_{k−1} where it continues."""
@@ -187,7 +187,7 @@ class Tracker:
         self.noise = halves or self.noise
         rate = 1.0 / row["lr"] if row["lr"] else 0.0
         last = self.noise if self._noise_from == "halves" else None
-        step = Step(self._before, theta.detach(), gradient, rate, buffer, last, int(row["batch_size"]))
+        step = Step(self._before, theta.detach(), gradient, rate, buffer, last, int(row["batch_size"]) // 2 * 2)
         self._measure(step, loss, skipped, self.block.slot(), norms=norms)
         self.block.add(row)
 
@@ -220,8 +220,9 @@ class Tracker:
         if self._noise_from == "set" and self.noise is not None:
             torch.stack(self.noise, out=into.ring[-len(NOISE_SIGNALS) :])
         into.single.copy_(self._before.index_select(0, self._places))
-        if self._behind is not None:
-            torch.stack([_work(step.gradient, step.before, step.after), self._behind], out=into.work)
+        if self._earlier is not None:
+            sides = [(step.before, step.after), (self._earlier, step.before)]
+            torch.stack([_work(step.gradient, *side) for side in sides], out=into.work)
         if norms:
             self._forms.frobenius(step, into.norms)
         elif self.has_norms:

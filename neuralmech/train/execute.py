@@ -94,7 +94,7 @@ class Plain:
             run.update.step()
             return
         theta = run.flat.theta
-        run.tracker.before(theta, run.flat.grad)
+        run.tracker.before(theta)
         halves = run.measure_noise(x, y) if what.noise else None
         run.update.step()
         buffer, skipped = momentum_buffer(run.optimizer, theta), run.update.skipped
@@ -210,7 +210,7 @@ class Graphed:
         if not what.charges:
             run.update.step()
             return
-        run.tracker.before(theta, run.flat.grad)
+        run.tracker.before(theta)
         run.update.step()
         buffer, skipped = momentum_buffer(run.optimizer, theta), run.update.skipped
         run.tracker.measure(theta, run.flat.grad, buffer, loss, self._rate, skipped, self._measured, norms=what.norms)

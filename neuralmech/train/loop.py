@@ -13,10 +13,11 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.dropout import _DropoutNd
 from tqdm import tqdm
 
 from neuralmech.config import Config, to_yaml
-from neuralmech.data import Dataset, training_batches
+from neuralmech.data import Batches, Dataset, training_batches
 from neuralmech.errors import RunError, UserError
 from neuralmech.losses import tally
 from neuralmech.record import BackgroundWriter, RecordWriter
@@ -29,7 +30,7 @@ from neuralmech.train.optimizers import build_optimizer, hyperparameters
 from neuralmech.train.precision import autocast
 from neuralmech.train.recorded import changed_config
 from neuralmech.train.run import Run, Saver, restore, save, say
-from neuralmech.train.setup import choose_device, prepare, provenance
+from neuralmech.train.setup import Setup, choose_device, prepare, provenance
 
 LEAST_SHARE = 0.5  # of its size that a record may keep when it is compressed
 SLOW_SECONDS = 10.0  # of waiting for the disk, after which the run says so
@@ -112,10 +113,16 @@ def begin(config: Config) -> Run:
         charges=config.track.charges,
         sample=config.track.sample,
         parameters=config.track.parameters,
-        work=batches.per_epoch == 1 and config.track.every == 1,  # every step then sees the same loss
+        work=_sees_one_loss(setup, batches) and config.track.every == 1 and config.track.steps is None,
     )
     tracker.start(flat.theta)
     return Run(config, setup, flat, build_optimizer(flat.theta, config.optim), batches, tracker, schedule, steps)
+
+
+def _sees_one_loss(setup: Setup, batches: Batches) -> bool:
+    """Whether every step has the whole training set as its batch, and nothing at random."""
+    drops = any(isinstance(m, _DropoutNd) and m.p > 0 for m in setup.model.modules())
+    return batches.are_whole and not drops
 
 
 def _announce(run: Run, folder: Path) -> None:

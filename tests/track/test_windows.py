@@ -70,6 +70,18 @@ def _states(record, family):
     return out
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "nesterov"])
+def test_a_first_window_in_the_middle_of_the_run_has_a_buffer_too(run, optimizer):
+    optim = {"lr": 0.05, "weight_decay": 1e-2, **OPTIMIZERS[optimizer]}
+    folder = run(model=MODEL, optim=optim, train={"precision": "fp64"}, track={"steps": [[9, 30]]})
+    with open_record(folder) as record:
+        for family in record.families:
+            assert compare_family(record, family).table.set_index("law").loc[["discrete_broken"], "error"].max() < 1e-12
+            table = budget_table(record, family)
+            assert (table["closure_error"][table["moved"] > 1e-12] < 1e-10).all()
+            assert table["memory_before"].any()
+
+
 def test_the_budget_of_windows_closes(records):
     whole, part = records
     momentum = bool(whole.column("momentum").any())
