@@ -47,9 +47,11 @@ def kill_and_resume(tmp_path, options, kills, seed):
     wait_for(path.exists)
     changed = 0
     while killed < kills:
-        if killed % 3:
+        if killed % 3 == 0:
+            child.join(rng.uniform(0, 1))
+        else:
             wait_for_change(path, changed, child)
-        child.join(rng.uniform(0, 1))
+            child.join(rng.uniform(0, 0.3))
         child.kill()
         child.join()
         assert child.exitcode == -signal.SIGKILL, "the run ended before it was killed often enough"
@@ -65,7 +67,7 @@ def kill_and_resume(tmp_path, options, kills, seed):
     return folder, reached
 
 
-@pytest.mark.parametrize(("kills", "steps"), [(5, 3000), pytest.param(30, 20_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("kills", "steps"), [(5, 6000), pytest.param(30, 30_000, marks=pytest.mark.slow)])
 def test_killed_again_and_again_then_resumed(run, tmp_path, kills, steps):
     options = {**OPTIONS, "train": {**OPTIONS["train"], "steps": steps, "eval_every": 500}}
     folder, reached = kill_and_resume(tmp_path, options, kills, seed=kills)
