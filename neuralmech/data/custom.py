@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuralmech.checks import check_at_least, check_share
+from neuralmech.checks import check_at_least
 from neuralmech.data.dataset import Dataset
 from neuralmech.data.inputs import Pixels, measure
-from neuralmech.data.options import AugmentOptions, ResidencyOptions
+from neuralmech.data.options import BatchOptions
 from neuralmech.data.parts import Items, Part, Samples
 from neuralmech.errors import UserError
 from neuralmech.losses import IGNORED
@@ -23,7 +23,7 @@ MEASURED = 1000  # images read, evenly spaced, for the mean and standard deviati
 
 
 @dataclass
-class CustomOptions(ResidencyOptions):
+class CustomOptions(BatchOptions):
     """``_target_``: dotted path of a function; what is none of these options is its arguments.
 
     `classes` (null: what the data say) is the number of labels, or the size of the vocabulary.
@@ -32,17 +32,11 @@ class CustomOptions(ResidencyOptions):
     name: str = "_target_"
     target: str = ""
     arguments: dict[str, Any] = field(default_factory=dict)
-    batch_size: int = 64
     classes: int | None = None
-    label_noise: float = 0.0
-    augment: AugmentOptions = field(default_factory=AugmentOptions)
 
     def check(self) -> None:
         """Raise a `UserError` for impossible values, or if there is nothing of that name."""
         super().check()
-        check_at_least("data.batch_size", self.batch_size, 2)
-        check_share("data.label_noise", self.label_noise)
-        self.augment.check()
         if self.classes is not None:
             check_at_least("data.classes", self.classes, 2)
         locate("data", self.target)

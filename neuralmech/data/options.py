@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from neuralmech.checks import check_at_least, check_choice
+from neuralmech.checks import check_at_least, check_choice, check_share
 
 
 @dataclass
@@ -34,3 +34,19 @@ class AugmentOptions:
     def check(self) -> None:
         """Raise a `UserError` for impossible values."""
         check_at_least("data.augment.crop", self.crop, 0)
+
+
+@dataclass
+class BatchOptions(ResidencyOptions):
+    """Batches of samples that may be changed; `label_noise`: share of a batch's labels drawn anew at every step."""
+
+    batch_size: int = 64
+    label_noise: float = 0.0
+    augment: AugmentOptions = field(default_factory=AugmentOptions)
+
+    def check(self) -> None:
+        """Raise a `UserError` for impossible values."""
+        super().check()
+        check_at_least("data.batch_size", self.batch_size, 2)
+        check_share("data.label_noise", self.label_noise)
+        self.augment.check()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -18,26 +18,22 @@ from neuralmech.track.staging import Staging
 Columns = dict[str, NDArray]
 
 
-class Measured(NamedTuple):
-    """What a step leaves on the device, as views of a row or of many: float64."""
-
-    ring: Tensor  # (signals, charges)
-    norms: Tensor  # (sites,)
-    loss: Tensor
-    skipped: Tensor
-    single: Tensor  # (parameters,)
-    work: Tensor  # (2,)
+A = TypeVar("A", Tensor, NDArray)
 
 
-class Arrays(NamedTuple):
-    """The same on the host, for many rows."""
+class Measured(NamedTuple, Generic[A]):
+    """What is measured of a step, or of many: views on the device or arrays on the host, float64."""
 
-    ring: NDArray
-    norms: NDArray
-    loss: NDArray
-    skipped: NDArray
-    single: NDArray
-    work: NDArray
+    ring: A  # (signals, charges)
+    norms: A  # (sites,)
+    loss: A
+    skipped: A
+    single: A  # (parameters,)
+    work: A  # (2,)
+
+
+OnDevice = Measured[Tensor]
+OnHost = Measured[NDArray]
 
 
 class Block:
@@ -60,11 +56,11 @@ class Block:
         self.broken_at: int | None = None
         self.last_loss = math.nan
 
-    def new_row(self) -> Measured:
+    def new_row(self) -> OnDevice:
         """Room for one more row, elsewhere."""
         return Measured(*(torch.zeros_like(part[0]) for part in self.parts))
 
-    def slot(self) -> Measured:
+    def slot(self) -> OnDevice:
         """Where the next row goes."""
         if not self._filled:
             self._staging.release()
@@ -80,7 +76,11 @@ class Block:
         return len(self._filled) == self.rows
 
     def write(
-        self, record: RecordWriter | BackgroundWriter, named: Callable[[Arrays], dict[str, Columns]], *, cut: bool
+        self,
+        record: RecordWriter | BackgroundWriter,
+        named: Callable[[OnHost], dict[str, Columns]],
+        *,
+        cut: bool,
     ) -> None:
         """Hand the rows to a record, with `cut` up to the first that is not finite, and start again.
 
@@ -95,14 +95,14 @@ class Block:
             wait()
             if cut and self.broken_at is not None:
                 return None
-            arrays = Arrays(*(part.numpy() for part in parts))
+            arrays = Measured(*(part.numpy() for part in parts))
             keep = self._check(rows, arrays, cut=cut)
-            kept = Arrays(*(part[:keep] for part in arrays))
+            kept = Measured(*(part[:keep] for part in arrays))
             return (_steps(rows[:keep], kept), named(kept)) if keep else None
 
         record.append_later(ready)
 
-    def _check(self, rows: Sequence[Mapping[str, float]], arrays: Arrays, *, cut: bool) -> int:
+    def _check(self, rows: Sequence[Mapping[str, float]], arrays: OnHost, *, cut: bool) -> int:
         """How many rows to keep."""
         finite = _finite_rows(arrays.loss, arrays.ring)
         keep = finite if cut else len(rows)
@@ -112,7 +112,7 @@ class Block:
         return keep
 
 
-def _steps(rows: Sequence[Mapping[str, float]], arrays: Arrays) -> Columns:
+def _steps(rows: Sequence[Mapping[str, float]], arrays: OnHost) -> Columns:
     """Columns of ``/steps``: what the host knows, and what the device measured."""
     known = {n: np.array([r[n] for r in rows], dtype=d) for n, d in STEP_COLUMNS.items() if n in rows[0]}
     measured = {"loss": arrays.loss, "skipped": arrays.skipped.astype(np.int64)}

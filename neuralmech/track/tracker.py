@@ -20,7 +20,7 @@ from neuralmech.symmetry.group import Family, Symmetries
 from neuralmech.symmetry.layout import Layout
 from neuralmech.symmetry.matrix_forms import FULL
 from neuralmech.symmetry.step import LINEAR, Step
-from neuralmech.track.block import Arrays, Block, Columns, Measured
+from neuralmech.track.block import Block, Columns, OnDevice, OnHost
 from neuralmech.track.selection import select
 from neuralmech.track.single import single_parameters
 
@@ -200,19 +200,19 @@ class Tracker:
         loss: Tensor,
         rate: Tensor,
         skipped: Tensor | None,
-        into: Measured,
+        into: OnDevice,
         *,
         norms: bool,
     ) -> None:
         """The part of `after` that a CUDA graph holds: tensors at fixed places, 1/η among them, no Python's doing."""
         self._measure(Step(self._before, theta.detach(), gradient, rate, buffer), loss, skipped, into, norms=norms)
 
-    def keep(self, measured: Measured, row: Mapping[str, float]) -> None:
+    def keep(self, measured: OnDevice, row: Mapping[str, float]) -> None:
         """The rest of it: record what `measure` left."""
         torch._foreach_copy_(list(self.block.slot()), list(measured))
         self.block.add(row)
 
-    def _measure(self, step: Step, loss: Tensor, skipped: Tensor | None, into: Measured, *, norms: bool) -> None:
+    def _measure(self, step: Step, loss: Tensor, skipped: Tensor | None, into: OnDevice, *, norms: bool) -> None:
         into.loss.copy_(loss.detach())
         if skipped is not None:
             into.skipped.copy_(skipped)
@@ -270,7 +270,7 @@ class Tracker:
         """
         self.block.write(record, self._named, cut=cut)
 
-    def _named(self, measured: Arrays) -> dict[str, Columns]:
+    def _named(self, measured: OnHost) -> dict[str, Columns]:
         """Signals, norms and parameters of every family, by name."""
         charges = {
             n: {s: measured.ring[:, i, at] for i, s in enumerate(self.signals) if s in self._layouts[n].signals}

@@ -3,7 +3,6 @@
 import ctypes
 import os
 import random
-import resource
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 from conftest import config
+from image_files import limited_files
 from neuralmech.errors import RunError, UserError
 from neuralmech.record import open_record
 from neuralmech.train.checkpoint import checkpoints
@@ -147,16 +147,6 @@ def test_the_command_line_stops_and_goes_on(tmp_path):
         assert r.rows > rows
     assert {p.name: p.read_bytes() for p in (folder / ".hydra").iterdir()} == kept
     assert {p.name for p in tmp_path.iterdir()} == {"run"}
-
-
-@contextmanager
-def limited_files(size):
-    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
 
 
 @pytest.mark.parametrize("size", [340_000, 400_000])
