@@ -71,23 +71,32 @@ class FirstOrderFlow(Law):
 
 
 class ModifiedFlow(Law):
-    """½η(1+β) Q'' + (1−β) Q' + 2λQ = η(1+β)D: a damped, driven harmonic oscillator.
+    r"""½η(1+β) Q'' + (1−β) Q' + 2λQ = η(1+β)D + ½η²(1−β)D': a damped, driven harmonic oscillator.
 
-    State (Q, Q'). Over-damped for (1−β)² > 4λη(1+β) (translation: 2λη(1+β)), under-damped below. Decoupled weight
-    decay shrinks everything at a rate a = 2λ + O(ηλ²) apart from the oscillator: d/dt + a stands for d/dt, no spring
-    is left, and the state is (Q, Q' + aQ).
+    Over-damped for (1−β)² > 4λη(1+β) (translation: 2λη(1+β)), under-damped below. Decoupled weight decay shrinks
+    everything at a rate a = 2λ + O(ηλ²) apart from the oscillator: d/dt + a stands for d/dt, and no spring is left.
+
+    Eliminating P from the exact update leaves Q_{k+1} − Q_k − β(Q_k − Q_{k−1}) + 2ηλQ_k = η²(D_k + βD_{k−1}). The left
+    side is centred on step k, where it is η times the oscillator. D_k, the form of the step from k to k+1, is centred
+    half a step later, so the right side is η²[(1+β)D + ½η(1−β)D']. D is held over each step, and D' is a kick to
+    Q' where D jumps. Nesterov's right side, D_k − βD_{k−1} + 2β²B_{k−1}, has ½η²[(1+β)D' − 2β²B'].
+
+    State (Q, C, Q' + aQ), where C is what the last step's drives put into kicks; (Q, Q' + aQ) for a linear charge.
     """
 
     name = "modified_flow"
     label = "modified flow"
     heading = "mod.\nflow"
-    equation = r"\tfrac{\eta}{2}(1+\beta)\,\ddot Q + (1-\beta)\,\dot Q + 2\lambda Q = \eta(1+\beta)\,D"
-    source = "Kunin et al. 2021 (Neural Mechanics), section 6 and the momentum appendix"
-    omits = "higher orders in η: a drive that jumps is answered half a step late"
+    equation = (
+        r"\tfrac{\eta}{2}(1+\beta)\,\ddot Q + (1-\beta)\,\dot Q + 2\lambda Q"
+        r" = \eta(1+\beta)\,D + \tfrac{\eta^2}{2}(1-\beta)\,\dot D"
+    )
+    source = "Kunin et al. 2021 (Neural Mechanics), section 6 and the momentum appendix; dD/dt: from the exact update"
+    omits = "third and higher orders in η"
     inputs = ("drive_update", "drive_buffer")
 
     def matrices(self, h: Hyperparameters, *, linear: bool) -> tuple[Array, Array]:
-        """Exact step of the oscillator with the drive held over each step."""
+        """Exact step of the oscillator with the drive held over each step, after a kick by the drive's jump."""
         friction, stiffness, drive = coefficients(h, linear=linear)
         inertia, shrink = (1 + h.momentum) / 2, _shrinkage(h, linear=linear)  # inertia times η
         a = np.zeros((len(h), 2, 2))
@@ -97,20 +106,39 @@ class ModifiedFlow(Law):
         a[:, 1, 1] = -friction / inertia - h.lr * shrink
         b = np.zeros((len(h), 2, drive.shape[1]))
         b[:, 1, :] = drive / inertia[:, None]
-        return zero_order_hold(a, b, h.span)
+        phi, gamma = zero_order_hold(a, b, h.span)
+        return (phi, gamma) if linear else _kicked(phi, gamma, _kicks(h) / inertia[:, None], h.span)
 
     def initial(self, value: Array, inputs: Array, h: Hyperparameters, *, linear: bool) -> Array:
-        """(Q₀, −2λQ₀/(1+β)): SGD starts with an empty momentum buffer.
+        """Q₀, no drive before, and Q'₀ = −2λQ₀/(1+β): SGD starts with an empty momentum buffer.
 
-        Summing the exact update and integrating the oscillator over a run must leave no lasting difference;
-        at the start that asks for ½η(1+β)Q'₀ = −ηλQ₀, and for no part of the drive, which is held over
-        each step and so arrives half a step late already. Nesterov's first update is (1+β)(g + λθ): 1+2β
-        times as much.
+        Summing the exact update and integrating the oscillator over a run must leave no lasting difference. The
+        drives agree: held to the middle of step k, with the kicks up to it, they add up to η²Σ(D_k + βD_{k−1}). The
+        start has to make up for ½η(1+β)Q'₀ = −ηλQ₀. Nesterov's first update is (1+β)(g + λθ): 1+2β times as much.
         """
         decay = 1 if linear else 2
         kick = (1 + 2 * np.where(h.nesterov, h.momentum, 0.0)) / (1 + h.momentum)
         rate = np.where(h.decoupled, 0.0, decay * h.weight_decay * kick)
-        return np.stack([value, -rate * value])
+        return np.stack([value, -rate * value] if linear else [value, np.zeros_like(value), -rate * value])
+
+
+def _kicks(h: Hyperparameters) -> Array:
+    """Weights (rows, inputs) of D and B in C: ½η(1−β)D, under Nesterov ½η(1+β)D − ηβ²B."""
+    lookahead = np.where(h.nesterov, h.momentum, 0.0)
+    return np.stack([h.lr * (1 - h.momentum + 2 * lookahead) / 2, -h.lr * lookahead * h.momentum], axis=1)
+
+
+def _kicked(phi: Array, gamma: Array, kicks: Array, span: Array) -> tuple[Array, Array]:
+    """The step (phi, gamma) of (Q, Q') after Q' += C_k − C_{k−1}, with C_k = kicks·w_k: of the state (Q, C, Q')."""
+    rows, _, inputs = gamma.shape
+    step, driven = np.zeros((rows, 3, 3)), np.zeros((rows, 3, inputs))
+    ends = np.array([0, 2])
+    step[:, ends[:, None], ends] = phi
+    step[:, ends, 1] = -phi[:, :, 1]
+    driven[:, ends] = gamma + phi[:, :, 1:] * kicks[:, None, :inputs]
+    driven[:, 1] = kicks
+    step[span == 0], driven[span == 0] = np.eye(3), 0.0
+    return step, driven
 
 
 def _shrinkage(h: Hyperparameters, *, linear: bool) -> Array:

@@ -139,7 +139,7 @@ def test_gradient_flow_does_not_converge_with_weight_decay_and_does_at_first_ord
 
 @pytest.mark.parametrize(("momentum", "weight_decay"), [(0.2, 0.01), (0.9, 2.0), (0.9, None)])
 def test_modified_flow_solves_its_equation(momentum, weight_decay):
-    """Over-, under- and critically damped, against scipy's solver with the drives held over each step."""
+    """Over-, under- and critically damped, against scipy's solver the drives held over each step."""
     lr = 0.1
     if weight_decay is None:  # (1−β)² = 4λη(1+β)
         weight_decay = (1 - momentum) ** 2 / (4 * lr * (1 + momentum))
@@ -148,17 +148,37 @@ def test_modified_flow_solves_its_equation(momentum, weight_decay):
     values = np.full((30, 1), 2.0)
     theory = predict("modified_flow", h, values, {"drive_update": drive[:, None]}, False)[:, 0]
 
-    def rate(t, x):
-        held = drive[min(int(t / lr), 29)]
+    def rate(x, held):
         acceleration = lr * (1 + momentum) * held - (1 - momentum) * x[1] - 2 * weight_decay * x[0]
         return [x[1], acceleration / (0.5 * lr * (1 + momentum))]
 
-    state, truth = [2.0, -2 * weight_decay * 2.0 / (1 + momentum)], []
-    for k in range(30):
+    state, truth, before = [2.0, -2 * weight_decay * 2.0 / (1 + momentum)], [], 0.0
+    for held in drive:
         truth.append(state[0])
-        inside = lambda t, x, k=k: rate((k + 0.5) * lr, x)  # noqa: E731
-        state = solve_ivp(inside, (0, lr), state, rtol=1e-11, atol=1e-12).y[:, -1]
+        state[1] += lr * (1 - momentum) / (1 + momentum) * (held - before)  # ½η²(1−β)D' over a jump of D
+        state = solve_ivp(lambda t, x, d=held: rate(x, d), (0, lr), state, rtol=1e-11, atol=1e-12).y[:, -1]
+        before = held
     np.testing.assert_allclose(theory, truth, rtol=1e-8)
+
+
+@pytest.mark.parametrize("jumps", ["drive_update", "drive_buffer"])
+@pytest.mark.parametrize(("momentum", "nesterov"), [(0.0, False), (0.5, False), (0.9, False), (0.5, True), (0.9, True)])
+def test_modified_flow_answers_a_jump_of_the_drive_in_time(momentum, nesterov, jumps):
+    """A drive that sets in moves the charge at a constant rate in the end, and a delay would offset it forever."""
+    h = hyper(600, 0.1, momentum, nesterov=nesterov)
+    drives = {name: np.zeros((600, 1)) for name in ("drive_update", "drive_buffer")}
+    drives[jumps][100:] = 1.0
+    exact, flow = (predict(law, h, np.ones((600, 1)), drives, False) for law in ("discrete", "modified_flow"))
+    one_step = abs(exact[-1] - exact[-2])
+    assert one_step > 0 or (jumps == "drive_buffer" and not nesterov)
+    assert abs(flow[-1] - exact[-1]) <= 1e-9 * one_step + 1e-14
+
+
+def test_modified_flow_is_exact_without_momentum_and_weight_decay():
+    drive = {"drive_update": np.random.default_rng(0).uniform(0.0, 2.0, (50, 3))}
+    h, values = hyper(50, 0.1), np.ones((50, 3))
+    flow, exact = (predict(law, h, values, drive, False) for law in ("modified_flow", "discrete"))
+    np.testing.assert_allclose(flow, exact, rtol=1e-13)
 
 
 @pytest.mark.parametrize("name", LAWS)
