@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Collection
 
-import numba
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from neuralmech.symmetry.plan import LinearPlan, QuadraticPlan
+from neuralmech.symmetry.jit import REORDERED, jit
+from neuralmech.symmetry.layout import Layout
+from neuralmech.symmetry.one_pass import Motion, OnePass
+from neuralmech.symmetry.plan import Ints, LinearPlan, QuadraticPlan
 from neuralmech.symmetry.step import LINEAR, QUADRATIC, Step
 
 MAIN = ("value", "drive_update", "drive_gradient", "residual")
-# Sums may be reordered for vector units; NaN and infinity keep their meaning.
-REORDERED = {"reassoc", "contract", "nsz", "arcp"}
 
 
-def _compiled(function: Callable[..., None]) -> Callable[..., None]:
-    try:
-        return numba.njit(fastmath=REORDERED, cache=True)(function)
-    except RuntimeError:  # no folder to keep compiled code in
-        return numba.njit(fastmath=REORDERED)(function)
-
-
-@_compiled
+@jit(REORDERED)
 def _fold(columns, taps, out):
     """Sum the kernel taps of each column."""
     for i in range(out.shape[0]):
@@ -33,9 +28,9 @@ def _fold(columns, taps, out):
         out[i] = total
 
 
-@_compiled
-def _main_sums(before, after, gradient, rate, blocks, sums, columns):
-    """Row and column sums of θ², u², g² and θg for every block; `columns` is scratch."""
+@jit(REORDERED)
+def _main_sums(before, after, gradient, blocks, sums, columns):
+    """Row and column sums of θ², (ηu)², g² and θg for every block; `columns` is scratch."""
     for k in range(blocks.shape[0]):
         offset, groups, rows, inner, taps, row_place, column_place = blocks[k]
         width = inner * taps
@@ -76,10 +71,9 @@ def _main_sums(before, after, gradient, rate, blocks, sums, columns):
                 place = column_place + group * inner
                 for s in range(4):
                     _fold(columns[s], taps, sums[s, place : place + inner])
-    sums[1] *= rate * rate
 
 
-@_compiled
+@jit(REORDERED)
 def _pair_sums(first, second, blocks, sums, columns):
     """Row and column sums of one product."""
     for k in range(blocks.shape[0]):
@@ -102,7 +96,7 @@ def _pair_sums(first, second, blocks, sums, columns):
                 _fold(columns[0], taps, sums[place : place + inner])
 
 
-@_compiled
+@jit(REORDERED)
 def _combine(indptr, indices, data, sums, out):
     for charge in range(indptr.shape[0] - 1):
         for s in range(sums.shape[0]):
@@ -112,7 +106,7 @@ def _combine(indptr, indices, data, sums, out):
             out[s, charge] = total
 
 
-@_compiled
+@jit(REORDERED)
 def _main_pieces(before, after, gradient, rate, pieces, coefficients, out):
     """⟨a, θ⟩, ⟨a, u⟩ and ⟨a, g⟩ of every charge."""
     out[:] = 0.0
@@ -131,7 +125,7 @@ def _main_pieces(before, after, gradient, rate, pieces, coefficients, out):
     out[3] = out[2]
 
 
-@_compiled
+@jit(REORDERED)
 def _pieces(vector, pieces, coefficients, out):
     out[:] = 0.0
     for k in range(pieces.shape[0]):
@@ -160,19 +154,44 @@ class CompiledForms:
 
     def evaluate(self, step: Step, out: Tensor) -> None:
         """Write the forms to `out`, float64 (signals, charges)."""
-        target = out.numpy()
-        vectors = tuple(v.detach().numpy() for v in (step.before, step.after, step.gradient))
+        if self._split:
+            self._sum(step, self._q.blocks)
+        self._finish(step, out)
+
+    def one_pass(self, layout: Layout, dtype: torch.dtype, kept: Collection[str]) -> OnePass:
+        """What takes steps for `advance`; `kept` are parameters whose θ_k and g somebody else needs after it."""
+        names, offsets = list(layout.offsets), np.array(list(layout.offsets.values()))
+        pieces = {names[i] for i in np.searchsorted(offsets, self._l.pieces[:, 0], side="right") - 1}
+        return OnePass(self._q.blocks, self._q.sums, layout, {*kept, *pieces}, dtype)
+
+    def advance(self, take: OnePass, motion: Motion, step: Step, out: Tensor) -> None:
+        """Take a step and write the forms to `out`; `step` is what `take` keeps of it."""
+        take.move(motion, self._sums[: len(MAIN)])
+        if len(take.rest):
+            self._sum(step, take.rest)
+        self._finish(step, out)
+
+    def _sum(self, step: Step, blocks: Ints) -> None:
+        _main_sums(*_vectors(step), blocks, self._sums, self._columns)
+
+    def _finish(self, step: Step, out: Tensor) -> None:
+        """From the sums to the forms."""
+        target, rate = out.numpy(), float(step.rate)
         q, p, split = self._q, self._l, self._split
         if split:
-            _main_sums(*vectors, float(step.rate), q.blocks, self._sums, self._columns)
+            self._sums[1] *= rate * rate
             for i, signal in enumerate(self._signals[len(MAIN) :], len(MAIN)):
                 pair = tuple(step.vector(name).numpy() for name in QUADRATIC[signal])
                 _pair_sums(*pair, q.blocks, self._sums[i], self._columns)
             _combine(q.combine.indptr, q.combine.indices, q.combine.data, self._sums, target[:, :split])
         if p.charges:
-            _main_pieces(*vectors, float(step.rate), p.pieces, p.coefficients, target[:, split:])
+            _main_pieces(*_vectors(step), rate, p.pieces, p.coefficients, target[:, split:])
             for i, signal in enumerate(self._signals[len(MAIN) :], len(MAIN)):
                 if signal in LINEAR:
                     _pieces(step.vector(LINEAR[signal]).numpy(), p.pieces, p.coefficients, target[i, split:])
                 else:
                     target[i, split:] = 0.0  # a charge linear in the parameters has no noise drive
+
+
+def _vectors(step: Step) -> tuple[NDArray, ...]:
+    return tuple(v.detach().numpy() for v in (step.before, step.after, step.gradient))

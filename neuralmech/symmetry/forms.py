@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,6 +16,9 @@ from neuralmech.symmetry.matrix import MatrixFamily
 from neuralmech.symmetry.matrix_forms import FULL, MatrixForms
 from neuralmech.symmetry.plan import families_by_form, linear_plan, quadratic_plan
 from neuralmech.symmetry.step import Step
+
+if TYPE_CHECKING:  # numba takes half a second to import
+    from neuralmech.symmetry.one_pass import Motion, OnePass
 
 
 class Forms:
@@ -59,8 +63,9 @@ class Forms:
         large = self.matrix.diagonal if self.matrix else None
         quadratic = quadratic_plan([*diagonal, *([large] if large else [])], layout)
         plan = linear_plan(linear, layout)
+        self._layout = layout
         if device.type == "cpu" if compiled is None else compiled:
-            from neuralmech.symmetry.compiled import CompiledForms  # numba takes half a second to import
+            from neuralmech.symmetry.compiled import CompiledForms
 
             self._forms = CompiledForms(quadratic, plan, signals)
         else:
@@ -82,10 +87,26 @@ class Forms:
 
     def evaluate(self, step: Step, out: Tensor) -> None:
         """Write the forms to `out`, float64 (signals, width)."""
+        self._write(lambda vectors: self._forms.evaluate(step, vectors), step, out)
+
+    def one_pass(self, dtype: torch.dtype) -> OnePass | None:
+        """What `advance` takes steps with, for parameters of some type; None where nothing is compiled."""
+        if isinstance(self._forms, EagerForms):
+            return None
+        return self._forms.one_pass(self._layout, dtype, self.matrix.small if self.matrix else ())
+
+    def advance(self, take: OnePass, motion: Motion, step: Step, out: Tensor) -> None:
+        """Take a step of SGD and write its forms to `out`; `step` is what `take` keeps of it."""
+        assert not isinstance(self._forms, EagerForms)
+        forms = self._forms
+        self._write(lambda vectors: forms.advance(take, motion, step, vectors), step, out)
+
+    def _write(self, vectors: Callable[[Tensor], None], step: Step, out: Tensor) -> None:
+        """Diagonal and translation charges by `vectors`, then the small matrices, which read the step itself."""
         if self._scratch is None or self._places is None:
-            self._forms.evaluate(step, out[:, : self._vectors])
+            vectors(out[:, : self._vectors])
         else:
-            self._forms.evaluate(step, self._scratch)
+            vectors(self._scratch)
             out.index_copy_(1, self._places, self._scratch)
         if self.matrix:
             self.matrix.evaluate(step, self._signals, out[:, self._vectors :])

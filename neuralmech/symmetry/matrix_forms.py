@@ -64,6 +64,8 @@ class MatrixForms:
         Of the sites: one Frobenius norm each.
     diagonal
         The large sites' diagonal charges, to be evaluated with those of other families, and put at `places`.
+    small
+        Parameters of the small sites.
     """
 
     def __init__(self, family: MatrixFamily, layout: Layout, device: torch.device, full: int = FULL) -> None:
@@ -72,6 +74,7 @@ class MatrixForms:
         self.rows = np.concatenate([i for i, _ in entries])
         self.columns = np.concatenate([j for _, j in entries])
         self.names = tuple(site.name for site in family.matrices)
+        self.small = {block.parameter for site in family.matrices if site.size <= full for block in site.blocks}
         firsts = np.cumsum([0, *(len(i) for i, _ in entries)])
         self.diagonal = diagonal_family([site for site in family.matrices if site.size > full], layout.shapes)
         large = [np.arange(a, b) for a, b, s in zip(firsts, firsts[1:], family.matrices, strict=False) if s.size > full]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,6 +24,9 @@ from neuralmech.symmetry.step import LINEAR, Step
 from neuralmech.track.block import Block, Columns, OnDevice, OnHost
 from neuralmech.track.selection import select
 from neuralmech.track.single import single_parameters
+
+if TYPE_CHECKING:
+    from neuralmech.symmetry.one_pass import Motion, OnePass
 
 BLOCK_BYTES = 1 << 25  # a block is copied whole, and up to three wait to be written
 
@@ -149,8 +153,9 @@ class Tracker:
         return None if self._earlier is None else self._before
 
     def start(self, theta: Tensor) -> None:
-        """Where the run starts, or θ_{k−1} where it continues."""
-        self._before.copy_(theta.detach())
+        """Where the run starts, or θ_{k−1} where it continues; for what compares two steps."""
+        if self._earlier is not None:
+            self._before.copy_(theta.detach())
 
     @torch.no_grad()
     def after(
@@ -185,11 +190,43 @@ class Tracker:
             Whether to measure the Frobenius norms of matrix-valued charges; NaN otherwise.
         """
         self.noise = halves or self.noise
-        rate = 1.0 / row["lr"] if row["lr"] else 0.0
-        last = self.noise if self._noise_from == "halves" else None
-        step = Step(self._before, theta.detach(), gradient, rate, buffer, last, int(row["batch_size"]) // 2 * 2)
+        step = self._step(self._before, theta.detach(), gradient, row, buffer)
         self._measure(step, loss, skipped, self.block.slot(), norms=norms)
         self.block.add(row)
+
+    def one_pass(self) -> OnePass | None:
+        """What takes steps of SGD in the pass that measures them, if all that is recorded can be had from it."""
+        needs_both_ends = self._earlier is not None or NESTEROV_SIGNAL in self.signals
+        return None if needs_both_ends else self._forms.one_pass(self._before.dtype)
+
+    @torch.no_grad()
+    def advance(
+        self,
+        take: OnePass,
+        motion: Motion,
+        loss: Tensor,
+        row: Mapping[str, float],
+        halves: tuple[Tensor, Tensor] | None = None,
+        *,
+        norms: bool = True,
+    ) -> None:
+        """Take a step by `take` and record its row: all of `before`, the optimiser's step and `after`."""
+        self.noise = halves or self.noise
+        theta = motion.theta.detach()
+        into = self.block.slot()
+        into.loss.copy_(loss.detach())
+        into.single.copy_(theta.index_select(0, self._places))
+        self._write_norms(self._step(theta, theta, theta, row, None), into, norms=norms)
+        step = self._step(take.before, theta, take.gradient, row, None)
+        self._evaluate(lambda forms: self._forms.advance(take, motion, step, forms), into.ring)
+        self.block.add(row)
+
+    def _step(
+        self, before: Tensor, after: Tensor, gradient: Tensor, row: Mapping[str, float], buffer: Tensor | None
+    ) -> Step:
+        rate = 1.0 / row["lr"] if row["lr"] else 0.0
+        halves = self.noise if self._noise_from == "halves" else None
+        return Step(before, after, gradient, rate, buffer, halves, int(row["batch_size"]) // 2 * 2)
 
     @torch.no_grad()
     def measure(
@@ -216,26 +253,29 @@ class Tracker:
         into.loss.copy_(loss.detach())
         if skipped is not None:
             into.skipped.copy_(skipped)
-        self._evaluate(step, into.ring)
-        if self._noise_from == "set" and self.noise is not None:
-            torch.stack(self.noise, out=into.ring[-len(NOISE_SIGNALS) :])
+        self._evaluate(lambda forms: self._forms.evaluate(step, forms), into.ring)
         into.single.copy_(self._before.index_select(0, self._places))
         if self._earlier is not None:
             sides = [(step.before, step.after), (self._earlier, step.before)]
             torch.stack([_work(step.gradient, *side) for side in sides], out=into.work)
+        self._write_norms(step, into, norms=norms)
+
+    def _write_norms(self, step: Step, into: OnDevice, *, norms: bool) -> None:
         if norms:
             self._forms.frobenius(step, into.norms)
         elif self.has_norms:
             into.norms.fill_(math.nan)
 
-    def _evaluate(self, step: Step, ring: Tensor) -> None:
-        """Write the signals that are forms of the step's vectors, of what is recorded."""
-        forms = ring[: len(self._every)]
+    def _evaluate(self, forms: Callable[[Tensor], None], ring: Tensor) -> None:
+        """Write the signals of what is recorded: `forms` evaluates those of all charges."""
+        of_step = ring[: len(self._every)]
         if self._select is None:
-            self._forms.evaluate(step, forms)
+            forms(of_step)
         else:
-            self._forms.evaluate(step, self._every)
-            self._select.combine(self._every, forms)
+            forms(self._every)
+            self._select.combine(self._every, of_step)
+        if self._noise_from == "set" and self.noise is not None:
+            torch.stack(self.noise, out=ring[-len(NOISE_SIGNALS) :])
 
     @torch.no_grad()
     def expect(self, theta: Tensor, gradients: Iterable[Tensor], batch_size: int) -> None:
@@ -249,14 +289,18 @@ class Tracker:
         place = self.signals.index("drive_gradient")
         total, mean, count = torch.zeros_like(ring[place]), torch.zeros_like(theta, dtype=torch.float64), 0
         for gradient in gradients:
-            self._evaluate(Step(theta, theta, gradient, 0.0), ring)
+            self._gradient_forms(theta, gradient, ring)
             total, mean, count = total + ring[place], mean + gradient, count + 1
-        self._evaluate(Step(theta, theta, (mean / count).to(theta.dtype), 0.0), ring)
+        self._gradient_forms(theta, (mean / count).to(theta.dtype), ring)
         of_mean, samples = ring[place], count * batch_size
         trace = torch.zeros_like(total)
         if count > 1:
             trace = (total / count - of_mean) * (batch_size * (samples - 1) / (samples - batch_size))
         self.noise = of_mean - trace / (samples - 1), trace * (samples / (samples - 1))
+
+    def _gradient_forms(self, theta: Tensor, gradient: Tensor, ring: Tensor) -> None:
+        step = Step(theta, theta, gradient, 0.0)
+        self._evaluate(lambda forms: self._forms.evaluate(step, forms), ring)
 
     @property
     def is_full(self) -> bool:

@@ -2,34 +2,51 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from neuralmech.symmetry.layout import Layout
 
 
 class FlatParameters:
-    """Move a model's trainable parameters into one tensor `theta` with gradient `theta.grad`.
+    """Move a model's trainable parameters into one tensor `theta`; their gradients share one too where it is asked for.
 
-    The model keeps working as before: its parameters are views of `theta`, their gradients views of
-    ``theta.grad``. Frozen parameters stay where they are; tied ones appear once.
+    The model keeps working as before: its parameters are views of `theta`, their gradients, from the first use of
+    `grad` on, views of ``theta.grad``. Frozen parameters stay where they are; tied ones appear once.
+
+    Attributes
+    ----------
+    theta
+        All trainable parameters, flat.
+    layout
+        Where each lies.
+    parameters
+        The model's own, in the layout's order.
     """
 
     def __init__(self, model: nn.Module) -> None:
         named = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.layout = Layout.by_shape({name: tuple(p.shape) for name, p in named.items()})
+        self.parameters = [named[name] for name in self.layout.offsets]
         first = next(iter(named.values()))
         flat = torch.empty(self.layout.size, dtype=first.dtype, device=first.device)
         self.theta = nn.Parameter(flat)
-        self.theta.grad = torch.zeros_like(flat)
-        for name, p in named.items():
-            part = slice(self.layout.offsets[name], self.layout.offsets[name] + p.numel())
-            flat[part].copy_(p.detach().reshape(-1))
-            p.data = flat[part].view(p.shape)
-            p.grad = self.theta.grad[part].view(p.shape)
+        for p, view in zip(self.parameters, self._views(flat), strict=True):
+            view.copy_(p.detach())
+            p.data = view
 
     @property
-    def grad(self) -> torch.Tensor:
+    def grad(self) -> Tensor:
         """The gradient, flat."""
-        assert self.theta.grad is not None
+        if self.theta.grad is None:
+            self.theta.grad = torch.zeros_like(self.theta)
+            for p, view in zip(self.parameters, self._views(self.theta.grad), strict=True):
+                p.grad = view
         return self.theta.grad
+
+    def _views(self, flat: Tensor) -> Iterator[Tensor]:
+        for offset, shape in zip(self.layout.offsets.values(), self.layout.shapes.values(), strict=True):
+            yield flat[offset : offset + math.prod(shape)].view(shape)

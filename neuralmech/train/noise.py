@@ -24,9 +24,7 @@ class Gradients:
     """
 
     def __init__(self, model: nn.Module, flat: FlatParameters, loss: Callable[[nn.Module, Tensor, Tensor], Tensor]):
-        named = dict(model.named_parameters())
-        self._model, self._loss = model, loss
-        self._parameters = [named[name] for name in flat.layout.offsets]
+        self._model, self._loss, self._parameters = model, loss, flat.parameters
 
     def halves(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Gradients on the first and on the second half of a batch; an odd sample at the end is left out.

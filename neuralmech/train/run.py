@@ -23,6 +23,7 @@ from neuralmech.train.checkpoint import checkpoints, path_of, prune, read_checkp
 from neuralmech.train.execute import CudaCapture, Execution, Graphed, Measuring, Plain, compiled
 from neuralmech.train.flat import FlatParameters
 from neuralmech.train.noise import Gradients
+from neuralmech.train.one_pass import in_one_pass
 from neuralmech.train.precision import Loss, Update, loss_function
 from neuralmech.train.setup import Setup
 from neuralmech.train.state import from_position, random_state, set_random_state, to_position
@@ -73,7 +74,9 @@ class Run:
     @cached_property
     def execution(self) -> Execution:
         """Takes a step."""
-        return Graphed(self, CudaCapture(self.setup.device)) if self.config.train.cuda_graph else Plain(self)
+        if self.config.train.cuda_graph:
+            return Graphed(self, CudaCapture(self.setup.device))
+        return in_one_pass(self) or Plain(self)
 
     @cached_property
     def _gradients(self) -> Gradients:

@@ -1,0 +1,209 @@
+"""What the compiled pass does to a strip of parameters: SGD's update, and the sums that charges are made of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
+
+from neuralmech.symmetry.jit import CONTRACTED, EXACT, REORDERED, jit
+
+
+@intrinsic
+def _pointer(typingctx: Any, like: Any, address: Any) -> Any:
+    """The address as a pointer to numbers of the type that `like` has."""
+    signature = types.CPointer(like.dtype)(like, address)
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[1], context.get_value_type(signature.return_type))
+
+    return signature, generate
+
+
+@jit(EXACT)
+def _plus(a, b, c):
+    """a·b + c, rounded twice."""
+    return a * b + c
+
+
+@jit(CONTRACTED)
+def _move(x, z, m, old, row, kept, lr, momentum, decay):
+    """Update a row and keep what it was; the operations and their order are those of PyTorch's fused SGD."""
+    if momentum == 0:
+        for j in range(x.shape[1]):
+            t = x[row, j]
+            old[kept, j] = t
+            x[row, j] = t + (t * decay + z[row, j]) * (-lr)
+    else:
+        for j in range(x.shape[1]):
+            t = x[row, j]
+            old[kept, j] = t
+            b = _plus(m[row, j], momentum, t * decay + z[row, j])
+            m[row, j] = b
+            x[row, j] = t + b * (-lr)
+
+
+@jit(CONTRACTED)
+def _only_move(x, z, m, lr, momentum, decay):
+    """The same, of which nothing is kept."""
+    if momentum == 0:
+        for j in range(x.shape[1]):
+            x[0, j] += (x[0, j] * decay + z[0, j]) * (-lr)
+    else:
+        for j in range(x.shape[1]):
+            b = _plus(m[0, j], momentum, x[0, j] * decay + z[0, j])
+            m[0, j] = b
+            x[0, j] += b * (-lr)
+
+
+@jit(REORDERED)
+def _row(old, y, z, row, sums, place):
+    """Sums of θ², (ηu)², g² and θg over a row: `old` before and y after the step."""
+    a0 = a1 = a2 = a3 = 0.0
+    for j in range(y.shape[1]):
+        t, g = np.float64(old[0, j]), np.float64(z[row, j])
+        u = t - np.float64(y[row, j])
+        a0 += t * t
+        a1 += u * u
+        a2 += g * g
+        a3 += t * g
+    _put(sums, place, a0, a1, a2, a3)
+
+
+@jit(REORDERED)
+def _row_and_columns(old, y, z, row, sums, place, columns):
+    """The same, and added to the columns."""
+    a0 = a1 = a2 = a3 = 0.0
+    for j in range(y.shape[1]):
+        t, g = np.float64(old[0, j]), np.float64(z[row, j])
+        u = t - np.float64(y[row, j])
+        p0, p1, p2, p3 = t * t, u * u, g * g, t * g
+        columns[0, j] += p0
+        columns[1, j] += p1
+        columns[2, j] += p2
+        columns[3, j] += p3
+        a0 += p0
+        a1 += p1
+        a2 += p2
+        a3 += p3
+    _put(sums, place, a0, a1, a2, a3)
+
+
+@jit(REORDERED)
+def _rows_and_columns(old, y, z, row, sums, place, columns):
+    """The same for two rows: the columns, which cost most, are touched once."""
+    a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = 0.0
+    for j in range(y.shape[1]):
+        t, g = np.float64(old[0, j]), np.float64(z[row, j])
+        u = t - np.float64(y[row, j])
+        p0, p1, p2, p3 = t * t, u * u, g * g, t * g
+        t, g = np.float64(old[1, j]), np.float64(z[row + 1, j])
+        u = t - np.float64(y[row + 1, j])
+        q0, q1, q2, q3 = t * t, u * u, g * g, t * g
+        columns[0, j] += p0 + q0
+        columns[1, j] += p1 + q1
+        columns[2, j] += p2 + q2
+        columns[3, j] += p3 + q3
+        a0 += p0
+        a1 += p1
+        a2 += p2
+        a3 += p3
+        b0 += q0
+        b1 += q1
+        b2 += q2
+        b3 += q3
+    _put(sums, place, a0, a1, a2, a3)
+    _put(sums, place + 1 if place >= 0 else place, b0, b1, b2, b3)
+
+
+@jit(REORDERED)
+def _put(sums, place, a0, a1, a2, a3):
+    if place >= 0:
+        sums[0, place] = a0
+        sums[1, place] = a1
+        sums[2, place] = a2
+        sums[3, place] = a3
+
+
+@jit(REORDERED)
+def _entries(old, y, z, sums, place):
+    """The same products of rows of one entry each."""
+    for j in range(y.shape[1]):
+        t, g = np.float64(old[0, j]), np.float64(z[0, j])
+        u = t - np.float64(y[0, j])
+        sums[0, place + j] = t * t
+        sums[1, place + j] = u * u
+        sums[2, place + j] = g * g
+        sums[3, place + j] = t * g
+
+
+@jit(REORDERED)
+def _fold(columns, taps, sums, place, count):
+    """Sum the kernel taps of each column."""
+    for s in range(4):
+        for i in range(count):
+            total = 0.0
+            for tap in range(i * taps, (i + 1) * taps):
+                total += columns[s, tap]
+            sums[s, place + i] = total
+
+
+@jit(CONTRACTED)
+def _measured_strip(x, z, m, old, rates, row_place, column_place, taps, sums, columns):
+    """Update all rows of a strip, two at a time, and sum what is wanted."""
+    rows, width = x.shape
+    lr, momentum, decay = rates
+    has_columns = column_place >= 0
+    if has_columns:
+        columns[:, :width] = 0.0
+    pairs = rows // 2 if has_columns else 0
+    for pair in range(pairs):
+        row = 2 * pair
+        _move(x, z, m, old, row, 0, lr, momentum, decay)
+        _move(x, z, m, old, row + 1, 1, lr, momentum, decay)
+        _rows_and_columns(old, x, z, row, sums, row_place + row if row_place >= 0 else -1, columns)
+    for row in range(2 * pairs, rows):
+        _move(x, z, m, old, row, 0, lr, momentum, decay)
+        place = row_place + row if row_place >= 0 else -1
+        if has_columns:
+            _row_and_columns(old, x, z, row, sums, place, columns)
+        else:
+            _row(old, x, z, row, sums, place)
+    if has_columns:
+        _fold(columns, taps, sums, column_place, width // taps)
+
+
+def _take(table, addresses, theta, buffer, rates, measured, before, gradient, sums, columns, old):
+    """Take the strips of a table. `columns` and `old` (two rows of θ_k) are scratch."""
+    for k in range(table.shape[0]):
+        number, start, offset, rows, width, taps, row_place, column_place, kept = table[k]
+        size = rows * width
+        z = numba.carray(_pointer(theta, addresses[number]), (start + size,))[start:]  # pyright: ignore
+        x = theta[offset : offset + size]
+        m = buffer[offset : offset + size] if buffer.size else x
+        if measured and kept:
+            before[offset : offset + size] = x
+            gradient[offset : offset + size] = z
+        in_line = not measured or (column_place < 0 and (width == 1 or row_place < 0))
+        if not in_line:
+            shape = (rows, width)
+            _measured_strip(
+                x.reshape(shape), z.reshape(shape), m.reshape(shape), old, rates, row_place, column_place, taps, sums,
+                columns,
+            )  # fmt: skip
+            continue
+        shape = (1, size)
+        a, b, c = x.reshape(shape), z.reshape(shape), m.reshape(shape)
+        if measured and row_place >= 0:
+            _move(a, b, c, old, 0, 0, *rates)
+            _entries(old, a, b, sums, row_place)
+        else:
+            _only_move(a, b, c, *rates)
+
+
+take_alone = jit(CONTRACTED)(_take)
+take_beside = jit(CONTRACTED, nogil=True)(_take)  # other threads run meanwhile; to ask for that costs a small step

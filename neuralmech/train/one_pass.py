@@ -1,0 +1,65 @@
+"""Steps of plain SGD on the CPU: update and measurement in one pass over the parameters."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from neuralmech.train.execute import Measuring, Row
+
+if TYPE_CHECKING:
+    from neuralmech.symmetry.one_pass import OnePass
+    from neuralmech.train.run import Run
+
+
+class InOnePass:
+    """PyTorch's fused SGD bit for bit (see `moves_like_torch`), and the charges out of the same pass.
+
+    Gradients stay where autograd leaves them, which saves to clear and to add to a flat one, and no copy of θ_k is
+    needed: each row of a weight is summed while it is in the cache.
+    """
+
+    def __init__(self, run: Run, take: OnePass) -> None:
+        self._run, self._pass = run, take
+
+    def rate(self, lr: float) -> float:
+        """As it is."""
+        return lr
+
+    def take(self, row: Row, x: Tensor, y: Tensor, what: Measuring) -> None:
+        """Gradients, then the pass."""
+        from neuralmech.symmetry.one_pass import Motion
+
+        run, flat = self._run, self._run.flat
+        loss = run.step_loss(run.setup.model, x, y)
+        gradients = torch.autograd.grad(loss, flat.parameters, allow_unused=True, materialize_grads=True)
+        motion = Motion(flat.theta.detach(), gradients, self._buffer(), row["lr"], row["momentum"], row["weight_decay"])
+        if not what.charges:
+            self._pass.move(motion)
+            return
+        halves = run.measure_noise(x, y) if what.noise else None
+        run.tracker.advance(self._pass, motion, loss, row, halves, norms=what.norms)
+
+    def _buffer(self) -> Tensor | None:
+        """The optimiser's own, so that checkpoints have it; empty before the first step."""
+        if not self._run.config.optim.momentum:
+            return None
+        state = self._run.optimizer.state[self._run.flat.theta]
+        if state.get("momentum_buffer") is None:
+            state["momentum_buffer"] = torch.zeros_like(self._run.flat.theta.detach())
+        return state["momentum_buffer"]
+
+
+def in_one_pass(run: Run) -> InOnePass | None:
+    """That, if the run takes such steps: SGD on the CPU, without dampening, Nesterov or loss scaling."""
+    optim, theta = run.config.optim, run.flat.theta
+    if optim.name != "sgd" or optim.dampening or optim.nesterov or run.update.skipped is not None:
+        return None
+    take = run.tracker.one_pass() if theta.device.type == "cpu" else None
+    if take is None:
+        return None
+    from neuralmech.symmetry.one_pass import moves_like_torch  # numba takes half a second to import
+
+    return InOnePass(run, take) if moves_like_torch(theta.dtype, bool(optim.momentum)) else None
