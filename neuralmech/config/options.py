@@ -1,29 +1,18 @@
-"""The typed configuration of a run, with units, and every check that can be made before anything starts.
-
-Hydra composes plain YAML; `resolve` turns the result into these dataclasses once, at the boundary.
-"""
+"""The options of a run, with units, and every check that can be made before anything starts."""
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, cast
-
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from dataclasses import dataclass, field
+from typing import Any
 
 from neuralmech.checks import check_at_least, check_choice
-from neuralmech.data import DATASETS
 from neuralmech.errors import UserError
-from neuralmech.models import MODELS
 from neuralmech.record.schema import ALL_SIGNALS
 from neuralmech.schedules import SCHEDULES
 from neuralmech.symmetry.group import FAMILIES
 
 PRECISIONS = ("fp32", "fp64", "tf32", "bf16", "fp16")
-EXAMPLES = {"model": "MyNet", "data": "my_data"}
 OPTIMIZERS = ("sgd", "sgdw", "adam", "adamw")
 
 
@@ -259,107 +248,3 @@ class Config:
             raise UserError(
                 "optim.weight_decay_schedule changes what a CUDA graph has fixed; use train.cuda_graph=false"
             )
-
-
-def resolve(raw: DictConfig | Mapping[str, Any]) -> Config:
-    """Turn a composed Hydra config into a checked `Config`.
-
-    Raises
-    ------
-    UserError
-        With the key, what is wrong with its value, and the remedy, in one line.
-    """
-    values: dict[str, Any] = dict(
-        cast(Mapping[str, Any], OmegaConf.to_container(raw, resolve=True)) if isinstance(raw, DictConfig) else raw
-    )
-    values.pop("experiment", None)
-    if values.pop("resume", None) is not None:
-        raise UserError("resume belongs on the command line: neuralmech train resume=RUN [train.steps=…]")
-    for key, registry in (("model", MODELS), ("data", DATASETS)):
-        if isinstance(values.get(key), dict) and "_target_" in values[key]:
-            values[key] = _target(key, values[key], registry)
-    parts = {
-        "model": _options("model", values, MODELS),
-        "data": _options("data", values, DATASETS),
-        "optim": OptimConfig,
-        "track": TrackConfig,
-        "train": TrainConfig,
-    }
-    typed = {key: _typed(key, schema, values.pop(key, {})) for key, schema in parts.items()}
-    _reject_unknown("", values, ("seed", "device", *parts, "experiment"))
-    plain = _typed("", _Rest, values)
-    config = Config(**typed, seed=plain.seed, device=plain.device)
-    config.check()
-    return config
-
-
-def to_yaml(config: Config) -> str:
-    """The resolved configuration as YAML, for the record."""
-    return OmegaConf.to_yaml(OmegaConf.structured(config))
-
-
-def _target(key: str, group: Mapping[str, Any], registry: Mapping[str, tuple[type, Any]]) -> dict[str, Any]:
-    """``_target_``, options that go with any, and its arguments; those of a named default do not count."""
-    if group["_target_"] == "???":
-        raise UserError(f"{key}._target_ is missing; set {key}._target_=my_package.{EXAMPLES[key]}")
-    arguments = {k: v for k, v in group.items() if k != "_target_"}
-    own = {f.name for f in fields(registry["_target_"][0])} - {"name", "target", "arguments"}
-    options = {k: arguments.pop(k) for k in own & set(arguments)}
-    if "name" in arguments:
-        for name in ("name", *(f.name for f in fields(registry[arguments["name"]][0]))):
-            arguments.pop(name, None)
-    return {"name": "_target_", "target": str(group["_target_"]), "arguments": arguments, **options}
-
-
-@dataclass
-class _Rest:
-    seed: int = 0
-    device: str = "auto"
-
-
-def _options(key: str, values: Mapping[str, Any], registry: Mapping[str, tuple[type, Any]]) -> type:
-    group = values.get(key)
-    if not isinstance(group, dict) or "name" not in group:
-        raise UserError(
-            f"{key} is missing; choose one of {', '.join(registry)}, for instance {key}={next(iter(registry))}"
-        )
-    check_choice(key, str(group["name"]), registry)
-    return registry[group["name"]][0]
-
-
-def _typed(key: str, schema: Any, values: Any) -> Any:
-    """Merge values into a dataclass; type errors and unknown keys become one line."""
-    if not isinstance(values, dict):
-        raise UserError(f"{key}={values} must be a group of options, such as {key}.{fields(schema)[0].name}=…")
-    _reject_unknown(key, values, [f.name for f in fields(schema)])
-    for f in fields(schema):
-        nested = values.get(f.name)
-        if f.name in values and is_dataclass(f.default_factory):
-            known = [g.name for g in fields(f.default_factory)]
-            if not isinstance(nested, dict):
-                raise UserError(
-                    f"{key}.{f.name}={nested} is a group of options; set {key}.{f.name}.{known[0]}={nested}"
-                )
-            _reject_unknown(f"{key}.{f.name}", nested, known)
-        if isinstance(nested, str) and str(f.type).startswith("list"):
-            raise UserError(f"{key}.{f.name}={nested} must be a list, such as [{nested}]")
-    try:
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), values))
-    except OmegaConfBaseException as error:
-        name = ".".join(part for part in (key, str(error.full_key or "")) if part)
-        text = (error.msg or str(error)).splitlines()[0]
-        raise UserError(f"{name}: {text}; see `neuralmech train --cfg job` for the expected types") from None
-
-
-def _reject_unknown(prefix: str, values: Mapping[str, Any], known) -> None:
-    for key in values:
-        if key not in known:
-            full = f"{prefix}.{key}" if prefix else str(key)
-            near = difflib.get_close_matches(str(key), list(known), n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
-            raise UserError(f"{full} is no option; {hint}")
-
-
-__all__ = [
-    "CheckpointConfig", "Config", "OptimConfig", "ScheduleConfig", "TrackConfig", "TrainConfig", "resolve", "to_yaml",
-]  # fmt: skip

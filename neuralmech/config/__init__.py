@@ -1,0 +1,18 @@
+"""The typed configuration of a run.
+
+Hydra composes plain YAML; `resolve` turns the result into checked dataclasses once, at the boundary.
+"""
+
+from neuralmech.config.composed import resolve, to_yaml
+from neuralmech.config.options import (
+    CheckpointConfig,
+    Config,
+    OptimConfig,
+    ScheduleConfig,
+    TrackConfig,
+    TrainConfig,
+)
+
+__all__ = [
+    "CheckpointConfig", "Config", "OptimConfig", "ScheduleConfig", "TrackConfig", "TrainConfig", "resolve", "to_yaml",
+]  # fmt: skip
