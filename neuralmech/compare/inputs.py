@@ -22,9 +22,9 @@ def circumstances(record: Record, charges: Charges) -> Circumstances:
         linear=charges.is_translation,
         signals=(*charges.signals, *(name for name, of in DERIVED.items() if set(of) <= set(charges.signals))),
         optimizer=str(record.config.get("optim", {}).get("name", "sgd")),
-        momentum=bool((record.column("momentum") > 0).any()),
-        dampening=bool((record.column("dampening") > 0).any()),
-        nesterov=bool(record.column("nesterov").any()),
+        momentum="momentum" in record.in_use,
+        dampening="dampening" in record.in_use,
+        nesterov="nesterov" in record.in_use,
     )
 
 

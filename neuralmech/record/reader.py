@@ -90,7 +90,12 @@ class Record:
         """``/steps`` as a frame."""
         return pd.DataFrame(self.steps())
 
-    @property
+    @cached_property
+    def in_use(self) -> frozenset[str]:
+        """Which of momentum, dampening and nesterov any step has."""
+        return frozenset(name for name in ("momentum", "dampening", "nesterov") if self.column(name).any())
+
+    @cached_property
     def windows(self) -> tuple[slice, ...]:
         """Row ranges without a gap: one, unless the record was restricted to windows of steps."""
         every = (self.config.get("track") or {}).get("every", 1)
@@ -119,6 +124,8 @@ class Record:
     def cut(self, rows: int) -> None:
         """Read on as if the record ended after so many rows."""
         self.rows = min(self.rows, rows)
+        for of_all_rows in ("in_use", "windows"):
+            vars(self).pop(of_all_rows, None)
 
     def readable_rows(self) -> int:
         """Rows before the first that is missing in the file or does not match its checksum. Reads everything."""

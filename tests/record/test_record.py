@@ -63,6 +63,22 @@ def test_rows_behind_committed_do_not_exist(tmp_path):
             r.charges("scale").value[8]
 
 
+def test_what_is_known_of_all_rows_follows_a_cut(tmp_path):
+    record = RecordWriter(tmp_path, {"config": "{}"}, LAYOUT, 5)
+    for start in (0, 20):  # a gap of 15 steps, and momentum behind it only
+        steps, charges = block(start, 5)
+        record.append({**steps, "momentum": np.full(5, float(start)), "nesterov": np.zeros(5, "int8")}, charges)
+    record.close()
+    with open_record(tmp_path) as r:
+        assert r.windows == (slice(0, 5), slice(5, 10))
+        assert r.in_use == {"momentum", "dampening"}
+        r.cut(7)
+        assert r.windows == (slice(0, 5), slice(5, 7))
+        r.cut(5)
+        assert r.windows == (slice(0, 5),)
+        assert r.in_use == {"dampening"}
+
+
 def test_readable_while_it_is_written(tmp_path):
     """From another process, as it would be."""
     record = write(tmp_path, close=False)
