@@ -13,8 +13,9 @@ import pandas as pd
 from neuralmech.checks import check_at_least, check_choice
 from neuralmech.compare.batches import BatchPredictions, predict_batches
 from neuralmech.compare.budget import EXACT, budget_table, no_budget
+from neuralmech.compare.curves import Curves
 from neuralmech.compare.equilibrium import equilibrium_table
-from neuralmech.compare.errors import Curves, compare_family
+from neuralmech.compare.errors import compare_family
 from neuralmech.compare.inputs import circumstances
 from neuralmech.compare.loss_balance import LossCurve, loss_balance
 from neuralmech.compare.runs import Job, Runs, differences, find_runs, status_of

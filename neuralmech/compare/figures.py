@@ -9,8 +9,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from neuralmech.compare.analysis import Analysis
+from neuralmech.compare.curves import Curves
 from neuralmech.compare.equilibrium import FAMILY as SCALE
-from neuralmech.compare.errors import Curves
 from neuralmech.compare.plots import family_figure
 from neuralmech.compare.plots_budget import budget_figure, budget_title
 from neuralmech.compare.plots_loss import loss_figure

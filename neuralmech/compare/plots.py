@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from neuralmech.compare.errors import Curves
+from neuralmech.compare.curves import Curves
 from neuralmech.compare.style import COLOURS, FORMS, STYLE, law_colour, plain
 from neuralmech.laws import LAWS
 

@@ -8,7 +8,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from neuralmech.compare.errors import Curves
+from neuralmech.compare.curves import Curves
 from neuralmech.compare.style import COLOURS, FORMS, STYLE, plain
 
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from neuralmech.compare.batches import BatchCurve
-from neuralmech.compare.errors import Curves
+from neuralmech.compare.curves import Curves
 from neuralmech.compare.plots import FLOOR
 from neuralmech.compare.style import COLOURS, STYLE, plain
 

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from neuralmech.compare.errors import Curves, compare_family
+from neuralmech.compare.curves import Curves
+from neuralmech.compare.errors import compare_family
 from neuralmech.compare.plots import family_figure
 from neuralmech.compare.plots_parameters import parameters_figure
 from neuralmech.laws import LAWS
