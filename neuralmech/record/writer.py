@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -13,21 +12,11 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from neuralmech.record.layout import lay_out, set_attribute, set_status
 from neuralmech.record.rows import FamilyLayout, Position, Rows
-from neuralmech.record.schema import (
-    EVALUATION_COLUMNS,
-    FILE_NAME,
-    FORMAT,
-    SCHEMA_VERSION,
-    STEP_COLUMNS,
-    RecordError,
-)
+from neuralmech.record.schema import EVALUATION_COLUMNS, FILE_NAME, STEP_COLUMNS, RecordError
 from neuralmech.record.storage import create, disk_error, reserve
-from neuralmech.record.text import index, set_text, texts
 
-CHUNK_BYTES = 1 << 20
-COMPRESSION = {"compression": "lzf", "shuffle": True}  # built into every h5py
-STATUS_BYTES = 256  # written in place when it changes
 SLACK_BYTES = 1 << 18  # what a write may take besides its data
 
 
@@ -66,12 +55,12 @@ class RecordWriter:
         *,
         compress: bool = False,
     ) -> None:
-        self._compress = compress
         self.path = Path(folder) / FILE_NAME
         with create(self.path) as unfinished:
             self._open(unfinished)
             try:
-                self._lay_out(attributes, families, block)
+                lay_out(self._file, attributes, families, block, compress=compress)
+                self._bind()
                 self.sync()
             except BaseException:
                 self.abandon()
@@ -84,20 +73,9 @@ class RecordWriter:
         self.rows = self._whole = self._evaluations = 0
         self._waiting: list[Rows] = []  # none or one
 
-    def _lay_out(self, attributes: Mapping[str, object], families: Mapping[str, FamilyLayout], block: int) -> None:
-        self._block = block
-        self._write_attributes(attributes)
-        self._columns("steps", STEP_COLUMNS)
-        self._columns("evaluation", EVALUATION_COLUMNS)
-        self._file.create_group("charges")
-        for name, layout in families.items():
-            self._family(name, layout)
-        self._file.create_dataset("committed", data=np.int64(0))
-        self._file["evaluation"].create_dataset("committed", data=np.int64(0))
-        self._bind()
-
     def _bind(self) -> None:
         file = self._file
+        self._block = file["steps/step"].chunks[0]
         self._steps = {name: d for name, d in file["steps"].items() if name in STEP_COLUMNS}
         self._evaluation = {name: file["evaluation"][name] for name in EVALUATION_COLUMNS}
         self._charges = {
@@ -123,11 +101,10 @@ class RecordWriter:
         record.path = Path(folder) / FILE_NAME
         record._open(record.path)
         record._bind()
-        record._block = record._steps["step"].chunks[0]
         try:
             record._cut(position)
             for key, value in (attributes or {}).items():
-                record._set(key, value)
+                set_attribute(record._file, key, value)
             record.sync()
         except BaseException:
             record.abandon()
@@ -139,7 +116,7 @@ class RecordWriter:
         if rows < position.rows or evaluations < position.evaluations:
             raise RecordError(f"{self.path} holds {rows} rows, fewer than the {position.rows} of the checkpoint")
         self._committed[()], self._evaluation_committed[()] = position.rows, position.evaluations
-        set_text(self._file, "status", "running", STATUS_BYTES)
+        set_status(self._file, "running")
         self._flush()  # before anything is cut off
         for dataset in [*self._steps.values(), *(d for signals in self._charges.values() for d in signals.values())]:
             dataset.resize(position.rows, axis=0)
@@ -149,46 +126,6 @@ class RecordWriter:
         self._whole, self._evaluations = position.rows, position.evaluations
         self._waiting = [position.waiting] if len(position.waiting) else []
         self.rows = self._whole + len(position.waiting)
-
-    def _write_attributes(self, attributes: Mapping[str, object]) -> None:
-        self._file.attrs["schema_version"] = SCHEMA_VERSION
-        set_text(self._file, "format", FORMAT)
-        set_text(self._file, "status", "running", STATUS_BYTES)
-        for key, value in attributes.items():
-            self._set(key, value)
-
-    def _set(self, key: str, value: object) -> None:
-        if isinstance(value, (str, dict)):
-            set_text(self._file, key, json.dumps(value) if isinstance(value, dict) else value)
-        else:
-            self._file.attrs[key] = value
-
-    def _columns(self, group: str, columns: Mapping[str, type]) -> None:
-        target = self._file.create_group(group)
-        for name, dtype in columns.items():
-            target.create_dataset(name, (0,), dtype, maxshape=(None,), chunks=(self._block,), fletcher32=True)
-
-    def _family(self, name: str, layout: FamilyLayout) -> None:
-        group = self._file.create_group(f"charges/{name}")
-        set_text(group, "form", "linear" if layout.linear else "quadratic")
-        partners = {} if layout.partners is None else {"partner": layout.partners}
-        group.create_dataset("index", data=index({"site": layout.sites, "channel": layout.channels, **partners}))
-        for signal in layout.signals:
-            self._signal(group, signal, len(layout.sites))
-        if layout.norms:
-            group.create_dataset("frobenius_index", data=texts(layout.norms))
-            self._signal(group, "frobenius", len(layout.norms))
-        if layout.parameters:
-            names, entries, charges = zip(*layout.parameters, strict=True)
-            group.create_dataset("parameters_index", data=index({"name": names, "entry": entries, "charge": charges}))
-            self._signal(group, "parameters", len(names))
-
-    def _signal(self, group: h5py.Group, name: str, n: int) -> None:
-        most = max(1, CHUNK_BYTES // (8 * self._block))
-        parts = -(-n // most)
-        chunks = (self._block, max(1, -(-n // max(1, parts))))  # of one size, so that the last is not mostly empty
-        options = COMPRESSION if self._compress else {}
-        group.create_dataset(name, (0, n), np.float64, maxshape=(None, n), chunks=chunks, fletcher32=True, **options)
 
     def append(self, steps: Mapping[str, NDArray], charges: Mapping[str, Mapping[str, NDArray[np.float64]]]) -> None:
         """Append rows: a column for every entry of `steps`, (rows, charges) for every signal."""
@@ -275,7 +212,7 @@ class RecordWriter:
         if self._file:
             self.commit()
             with self._room(0):
-                set_text(self._file, "status", status, STATUS_BYTES)
+                set_status(self._file, status)
                 self.sync()
             self._file.close()
 
