@@ -14,7 +14,6 @@ ROOT = Path(neuralmech.__file__).parent
 ALLOWED = {
     "errors": set(),
     "checks": {"errors"},
-    "hydra_errors": set(),
     "schedules": set(),
     "targets": {"errors"},
     "losses": set(),
@@ -28,7 +27,7 @@ ALLOWED = {
     "track": {"symmetry", "record"},
     "config": {"models", "data", "symmetry", "record", "schedules", "errors", "checks"},
     "train": {"config", "track", "symmetry", "models", "data", "losses", "record", "schedules", "errors", "checks"},
-    "cli": {"train", "compare", "config", "record", "errors", "checks", "hydra_errors", "symmetry"},
+    "cli": {"train", "compare", "config", "record", "errors", "checks"},
     "__main__": {"cli"},
     "__init__": {"record", "symmetry", "compare"},
 }

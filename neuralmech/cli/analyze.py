@@ -1,0 +1,33 @@
+"""``neuralmech analyze``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from neuralmech.cli.application import launch, overrides_in
+from neuralmech.errors import UserError
+
+
+def run(words: list[str]) -> None:
+    """Compare the run folders among the words with theory."""
+    runs = [w for w in overrides_in(words, "analyze") if Path(w).exists() or "=" not in w]
+    rest = [w for w in words if w not in runs]
+    if not runs and not any(w.startswith("-") for w in rest):
+        raise UserError("analyze needs a run folder: neuralmech analyze RUN [RUN ...]")
+
+    def task(raw: Any) -> None:
+        from neuralmech.compare.analysis import options
+        from neuralmech.compare.files import analyze_folder
+        from neuralmech.compare.live import follow
+        from neuralmech.compare.runs import find_runs
+        from neuralmech.compare.terminal import show_analysis
+
+        chosen = options(dict(raw))
+        for found in [find_runs(Path(run), live=chosen.live) for run in runs]:  # all are there before the first
+            if chosen.live:
+                follow(found.folder, chosen, show_analysis)
+            else:
+                show_analysis(analyze_folder(found.folder, chosen))
+
+    launch(task, "analyze", rest)

@@ -1,0 +1,84 @@
+"""Pick the command, and turn errors into one line and an exit code: 0 done, 2 wrong usage or config, 1 failure."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from neuralmech.cli import analyze, symmetries, train, verify
+from neuralmech.cli.application import PROGRAM
+from neuralmech.cli.completion import complete
+from neuralmech.errors import RunError, UserError
+from neuralmech.record import RecordError
+
+COMMANDS = {
+    "train": "train a network and record its charges at every step",
+    "analyze": "compare records with theory: tables and figures",
+    "symmetries": "show which charges a model has, without training",
+    "verify": "check every claimed symmetry on a real batch",
+}
+TASKS = {"train": train.run, "analyze": analyze.run, "symmetries": symmetries.run, "verify": verify.run}
+HELP = """neuralmech: predict how symmetric combinations of a network's parameters move, and measure how well.
+
+Usage: neuralmech COMMAND [arguments]
+
+Commands
+{commands}
+
+neuralmech COMMAND --help     options of a command
+neuralmech --version          version
+eval "$(neuralmech --shell-completion install=bash)"    completion for bash (or zsh, fish)
+
+Start with: neuralmech train experiment=first_light"""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        _dispatch(words)
+    except (UserError, RecordError) as error:
+        _fail(error, 2)
+    except RunError as error:
+        _fail(error, 1)
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):  # the reader of our output has gone (`neuralmech … | head`)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(0)
+        where = error.filename or "a file"
+        code = 1 if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT) else 2
+        _fail(f"{where} cannot be used ({error.strerror or error}); choose another path or make room", code)
+    except KeyboardInterrupt as error:
+        rows, number = getattr(error, "rows", None), getattr(error, "signal", signal.SIGINT)
+        words = ["terminated" if number == signal.SIGTERM else "interrupted"]
+        words += [f"the record holds {rows} steps"] if rows is not None else []
+        words += [f"{PROGRAM} train resume=RUN continues"] if getattr(error, "resumable", False) else []
+        _fail("; ".join(words), 128 + number)
+
+
+def _fail(message: object, code: int) -> NoReturn:
+    print(f"{PROGRAM}: {' '.join(str(message).split())}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _dispatch(words: list[str]) -> None:
+    if not words or words[0] in ("-h", "--help", "help"):
+        listing = "\n".join(f"  {name:<12}{text}" for name, text in COMMANDS.items())
+        print(HELP.format(commands=listing))
+    elif words[0] in ("--version", "-V"):
+        from neuralmech import __version__
+
+        print(f"{PROGRAM} {__version__}")
+    elif words[0] in ("-sc", "--shell-completion"):
+        complete(words, COMMANDS)
+    elif words[0] in COMMANDS:
+        sys.path.insert(0, str(Path.cwd()))  # a user's own model beside the shell, as model._target_=my_file.MyNet
+        TASKS[words[0]](words[1:])
+    else:
+        from neuralmech.checks import check_choice
+
+        check_choice("command", words[0], COMMANDS)
