@@ -17,9 +17,9 @@ def run(words: list[str]) -> None:
         raise UserError("analyze needs a run folder: neuralmech analyze RUN [RUN ...]")
 
     def task(raw: Any) -> None:
-        from neuralmech.compare.analysis import options
         from neuralmech.compare.files import analyze_folder
         from neuralmech.compare.live import follow
+        from neuralmech.compare.options import options
         from neuralmech.compare.runs import find_runs
         from neuralmech.compare.terminal import show_analysis
 

@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from neuralmech.compare.analysis import Analysis, Options, compare_runs
+from neuralmech.compare.analysis import Analysis, compare_runs
 from neuralmech.compare.formats import latex, markdown
+from neuralmech.compare.options import Options
 from neuralmech.compare.runs import find_runs
 from neuralmech.compare.tables import (
     MEASURES,

@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from neuralmech.compare.analysis import Analysis, Options, compare_runs
+from neuralmech.compare.analysis import Analysis, compare_runs
 from neuralmech.compare.files import publish
+from neuralmech.compare.options import Options
 from neuralmech.compare.runs import Runs, find_runs
 from neuralmech.record import FILE_NAME
 

@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 
 import neuralmech
-from neuralmech.compare.analysis import Options, compare_runs
+from neuralmech.compare.analysis import compare_runs
 from neuralmech.compare.live import follow
+from neuralmech.compare.options import Options
 from neuralmech.compare.runs import CUT_OFF, PATIENCE_SECONDS, find_runs
 from neuralmech.errors import UserError
 from neuralmech.record import FAILURE_FILE, RecordError, RecordWriter

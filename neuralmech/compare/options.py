@@ -1,0 +1,50 @@
+"""Options of an analysis."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from neuralmech.checks import check_at_least, check_choice
+from neuralmech.errors import UserError
+from neuralmech.laws import LAWS
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of ``neuralmech analyze``; see ``conf/analyze.yaml``."""
+
+    laws: list[str] | None = None
+    figures: bool = True
+    report: bool = True
+    lines: int = 6
+    block: int = 256
+    live: bool = False
+    every: float = 10.0
+
+    def check(self) -> None:
+        """Raise a `UserError` for unknown laws or impossible numbers."""
+        if self.laws is not None and not self.laws:
+            raise UserError("laws=[] leaves nothing to compare; name laws or use laws=null for all")
+        for name in self.laws or ():
+            check_choice("laws", name, LAWS)
+        for key in ("figures", "report", "live"):
+            if not isinstance(getattr(self, key), bool):
+                raise UserError(f"{key}={getattr(self, key)} must be true or false")
+        for key, value in (("lines", self.lines), ("block", self.block)):
+            if not isinstance(value, int):
+                raise UserError(f"{key}={value} must be a whole number")
+            check_at_least(key, value, 1)
+        if not isinstance(self.every, (int, float)) or not 0 < self.every < float("inf"):
+            raise UserError(f"every={self.every} must be a positive number of seconds")
+
+
+def options(values: Mapping[str, Any]) -> Options:
+    """Checked options out of a composed config."""
+    known: dict[str, Any] = {f.name: values[f.name] for f in fields(Options) if f.name in values}
+    if known.get("laws") is not None:
+        known["laws"] = [known["laws"]] if isinstance(known["laws"], str) else list(known["laws"])
+    chosen = Options(**known)
+    chosen.check()
+    return chosen
