@@ -34,6 +34,15 @@ def command(tmp_path, monkeypatch, capsys):
     return call
 
 
+def refused(answer, message):
+    """Wrong usage: nothing but one line that says what is wrong."""
+    code, out, err = answer
+    assert (code, out) == (2, "")
+    assert len(err.splitlines()) == 1, err
+    assert err.startswith("neuralmech: ")
+    assert re.search(message, err), err
+
+
 def test_train_then_analyze(command, tmp_path):
     code, out, err = command("train", *SMALL, "hydra.run.dir=run")
     assert (code, err) == (0, "")
@@ -127,12 +136,7 @@ def test_symmetries_lists_charges_and_writes_nothing(command, tmp_path):
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(command, tmp_path, override, message):
-    code, out, err = command("train", override)
-    assert code == 2
-    assert len(err.splitlines()) == 1, err
-    assert re.search(message, err), err
-    assert err.startswith("neuralmech: ")
-    assert not out
+    refused(command("train", override), message)
     assert not list(tmp_path.iterdir())
 
 
@@ -156,10 +160,7 @@ def test_bad_run_folders_are_one_line(command, tmp_path):
         (["run", "nowhere"], "nowhere does not exist"),
         (["run", "colour=red"], "colour is no option"),
     ]:
-        code, out, err = command("analyze", *words)
-        assert (code, out) == (2, "")
-        assert len(err.splitlines()) == 1
-        assert re.search(message, err), err
+        refused(command("analyze", *words), message)
 
 
 def test_a_newer_record_is_refused(command, tmp_path):
@@ -237,10 +238,7 @@ def test_a_failed_analysis_leaves_nothing_behind(command, tmp_path):
 
 def test_a_path_that_cannot_be_made_is_one_line(command, tmp_path):
     (tmp_path / "file").write_text("")
-    code, _, err = command("train", *SMALL, "hydra.run.dir=file/run")
-    assert code == 2
-    assert len(err.splitlines()) == 1
-    assert "file/run cannot be used" in err
+    refused(command("train", *SMALL, "hydra.run.dir=file/run"), "file/run cannot be used")
 
 
 def test_flags_of_analyze_are_not_runs(command, tmp_path):
@@ -298,10 +296,7 @@ def test_a_users_own_model(command, tmp_path, monkeypatch):
         (["symmetries", "model=custom"], "model._target_ is missing"),
         (["symmetries", "model=custom", "model._target_=my_own_net.MyNot"], "names nothing that can be called"),
     ]:
-        code, out, err = command(*words)
-        assert code == 2
-        assert len(err.splitlines()) == 1
-        assert message in err
+        refused(command(*words), message)
 
 
 TOKENS = [
@@ -343,10 +338,7 @@ def test_what_does_not_go_with_resume_is_one_line(command, tmp_path):
         (["resume=run", "experiment=first_light"], "experiment does not go with resume="),
         (["resume=run", "optim={lr:"], "no viable alternative|mismatched|extraneous"),
     ]:
-        code, out, err = command("train", *words)
-        assert (code, out) == (2, "")
-        assert len(err.splitlines()) == 1
-        assert re.search(message, err), err
+        refused(command("train", *words), message)
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
     code, out, err = command("train", "resume=run", "train.steps=40", "train.checkpoint.keep=null")
     assert (code, err) == (0, "")

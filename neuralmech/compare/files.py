@@ -8,12 +8,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from neuralmech.compare.analysis import Analysis, compare_runs
+from neuralmech.compare.columns import MEASURES, QUANTILES
 from neuralmech.compare.formats import latex, markdown
 from neuralmech.compare.options import Options
 from neuralmech.compare.runs import find_runs
 from neuralmech.compare.tables import (
-    MEASURES,
-    QUANTILES,
     Sheet,
     batch_sheet,
     budget_sheet,

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from neuralmech.compare.columns import MEASURES, QUANTILES
 from neuralmech.compare.inputs import hyperparameters, stretches
 from neuralmech.laws.system import Array, Integration, Law
 from neuralmech.record import Charges, Record
@@ -96,9 +97,8 @@ def _norms(record: Record, charges: Charges, columns: list[int], law: Law, block
 
 
 def _norm_table(name: str, why: str, sites: Sequence[str], off: Array, measured: Array, motion: Array) -> pd.DataFrame:
-    columns = ("error", "unexplained", "max_error", "final_error", "q10", "median", "q90")
     table = pd.DataFrame({"site": [f"{site} |Q|" for site in sites], "law": name, "charges": 1, "steps": len(measured)})
-    table = table.assign(**dict.fromkeys(columns, np.nan), reason=why)
+    table = table.assign(**dict.fromkeys((*MEASURES, *QUANTILES), np.nan), reason=why)
     if len(measured):
         scale = np.sqrt((measured**2).mean(axis=0))
         moved = (motion**2).sum(axis=0)
@@ -106,6 +106,6 @@ def _norm_table(name: str, why: str, sites: Sequence[str], off: Array, measured:
         table["unexplained"] = (off**2).sum(axis=0) / np.where(moved > 0, moved, np.nan)
         table["max_error"] = np.abs(off).max(axis=0) / scale
         table["final_error"] = np.abs(off[-1]) / scale
-        for quantile in columns[4:]:
+        for quantile in QUANTILES:
             table[quantile] = table["error"]
     return table

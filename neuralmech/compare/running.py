@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from neuralmech.compare.columns import MEASURES, QUANTILES
 from neuralmech.compare.inputs import Stretch, inside
 from neuralmech.compare.norms import Norms
 from neuralmech.laws.system import Array, Hyperparameters, Integration, Law
@@ -152,7 +153,7 @@ class Run:
 
 def dashes(name: str, reason: str, sites: Sites, rows: int) -> pd.DataFrame:
     """Rows of a law that does not hold: no numbers, and why."""
-    empty = dict.fromkeys(("error", "unexplained", "max_error", "final_error", "q10", "median", "q90"), np.nan)
+    empty = dict.fromkeys((*MEASURES, *QUANTILES), np.nan)
     order = np.arange(len(sites.names))
     plain = {"site": sites.names, "law": name, "charges": sites.counts, "steps": rows}
     return pd.DataFrame({**plain, **empty, "reason": reason, "order": order})

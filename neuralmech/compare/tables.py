@@ -11,8 +11,6 @@ import pandas as pd
 
 from neuralmech.compare.budget import ORIGINS, PARTS
 
-MEASURES = ("error", "unexplained", "max_error", "final_error")
-QUANTILES = ("q10", "median", "q90")
 SYMBOLS = {"optim.lr": "η", "optim.momentum": "β", "optim.weight_decay": "λ", "data.batch_size": "S"}
 DASH = "–"
 TIE = 1.01  # laws this close to the best are as good
