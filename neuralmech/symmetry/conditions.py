@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from neuralmech.errors import UserError
+from neuralmech.checks import check_choice
 from neuralmech.symmetry.epsilon import WithoutEpsilon
 from neuralmech.symmetry.precision import PRECISIONS, Precision, float64_throughout, own_precision, plain_attention
 
@@ -66,10 +66,9 @@ class Condition:
 def check_conditions(names: tuple[str, ...], precision: str | None) -> None:
     """Raise `UserError` if there is no such condition or precision."""
     for name in names:
-        if name not in (*CONDITIONS, *PRECISIONS):
-            raise UserError(f"conditions: {name!r} is unknown; choose of {', '.join((*CONDITIONS, *PRECISIONS))}")
-    if precision is not None and precision not in PRECISIONS:
-        raise UserError(f"precision={precision!r} is unknown; choose one of {', '.join(PRECISIONS)}")
+        check_choice("conditions", name, (*CONDITIONS, *PRECISIONS))
+    if precision is not None:
+        check_choice("precision", precision, PRECISIONS)
 
 
 def condition(name: str, model: nn.Module, batch: tuple[Tensor, ...], precision: str | None = None) -> Condition:
@@ -85,17 +84,13 @@ def condition(name: str, model: nn.Module, batch: tuple[Tensor, ...], precision:
     if name != "own" or precision is not None:
         twin = twin.double() if arithmetic.dtype == torch.float64 else twin.float()
     moved = tuple(x.to(first.device, arithmetic.dtype if x.is_floating_point() else None) for x in batch)
-    cause = {"exact": "", "float64": "a norm's eps", "eval": _cause_in_eval(model)}.get(name, arithmetic.cause)
+    causes = {"exact": "", "float64": "a norm's eps", "eval": _cause_in_eval(model)}
+    cause = causes[name] if name in causes else arithmetic.cause_on(first.device)
     out = Condition(name, twin, moved, arithmetic, cause)
     if name == "eval":
         _settle(out)
         twin.eval()
     return out
-
-
-def available(condition: Condition) -> bool:
-    """Whether the model's device has the condition's precision."""
-    return condition.device.type in condition.precision.devices
 
 
 def _with_statistics(model: nn.Module) -> list[nn.modules.batchnorm._NormBase]:

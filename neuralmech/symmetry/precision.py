@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -11,6 +12,8 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from neuralmech.symmetry.tf32 import Tf32Products
 
 NARROW = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -28,9 +31,7 @@ class Precision:
     autocast
         What `torch.autocast` rounds the operands of matrix products and convolutions to.
     tf32
-        Whether a GPU rounds them to TF32 (10 bits of mantissa, as float16 has); None: as torch is set.
-    devices
-        Where it can be had.
+        Whether they are rounded to TF32 (10 bits of mantissa, as float16 has); None: as torch is set.
     loss_scale
         Factor of the loss in the backward pass, against underflow; halved until no gradient overflows.
     """
@@ -39,7 +40,6 @@ class Precision:
     cause: str
     autocast: torch.dtype | None = None
     tf32: bool | None = False
-    devices: tuple[str, ...] = ("cpu", "cuda")
     loss_scale: float = 1.0
 
     def products(self, device: torch.device) -> AbstractContextManager:
@@ -48,7 +48,11 @@ class Precision:
 
     @contextmanager
     def matrix_units(self, device: torch.device) -> Iterator[None]:
-        """Context of forward and backward passes: float32 on a GPU is TF32, or it is not."""
+        """Context of forward and backward passes: products of float32 are TF32, or they are not."""
+        if self.tf32 and not has_tf32_units(device):
+            with Tf32Products():
+                yield
+            return
         if device.type != "cuda" or self.tf32 is None:
             yield
             return
@@ -59,13 +63,25 @@ class Precision:
         finally:
             torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
+    def cause_on(self, device: torch.device) -> str:
+        """`cause`, and whether the device only emulates it."""
+        return f"{self.cause} (emulated)" if self.tf32 and not has_tf32_units(device) else self.cause
+
+
+def has_tf32_units(device: torch.device) -> bool:
+    """Whether a device multiplies in TF32 itself: NVIDIA's do since Ampere."""
+    if device.type != "cuda":
+        return False
+    with torch.cuda.device(device):
+        return torch.cuda.is_tf32_supported()
+
 
 PRECISIONS = {
     "fp64": Precision(torch.float64, "a cast to less than float64 inside the model"),
     "fp32": Precision(torch.float32, "float32 rounding"),
-    "tf32": Precision(torch.float32, "TF32 products", tf32=True, devices=("cuda",)),
+    "tf32": Precision(torch.float32, "TF32 products", tf32=True),
     "bf16": Precision(torch.float32, "bfloat16 autocast", torch.bfloat16),
-    "fp16": Precision(torch.float32, "float16 autocast", torch.float16, devices=("cuda",), loss_scale=2.0**16),
+    "fp16": Precision(torch.float32, "float16 autocast", torch.float16, loss_scale=2.0**16),
 }
 
 
@@ -74,7 +90,9 @@ def own_precision(model: nn.Module) -> Precision:
     first = next(iter(model.parameters()))
     if first.dtype == torch.float64:
         return PRECISIONS["fp64"]
-    rounded = first.is_cuda and (torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32)
+    rounded = has_tf32_units(first.device) and (
+        torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32
+    )
     if first.dtype == torch.float32 and rounded:
         return replace(PRECISIONS["tf32"], tf32=None)
     return Precision(first.dtype, f"{str(first.dtype).removeprefix('torch.')} rounding", tf32=None)
@@ -105,6 +123,11 @@ def float64_throughout() -> Iterator[None]:
             yield
     finally:
         torch.set_default_dtype(before)
+
+
+def lacks_type(error: RuntimeError) -> bool:
+    """Whether an error says that an operation does not exist in the type that autocast gives it."""
+    return bool(re.search(r"Half|BFloat16|dtype", str(error)))
 
 
 @contextmanager

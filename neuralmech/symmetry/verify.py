@@ -8,11 +8,12 @@ import pandas as pd
 from torch import Tensor, nn
 
 from neuralmech.errors import UserError
-from neuralmech.symmetry.conditions import CONDITIONS, available, check_conditions, condition
+from neuralmech.symmetry.conditions import CONDITIONS, Condition, check_conditions, condition
 from neuralmech.symmetry.discover import Loss, find_symmetries
 from neuralmech.symmetry.group import Symmetries
+from neuralmech.symmetry.precision import lacks_type
 from neuralmech.symmetry.probe import Probe
-from neuralmech.symmetry.sampling import choose
+from neuralmech.symmetry.sampling import Choice, choose
 from neuralmech.symmetry.verdict import Column, measure, row
 
 
@@ -77,8 +78,8 @@ def verify(
         their eps), ``own`` (with eps, in `precision`), ``eval`` (float64, evaluation mode: the running statistics
         of the model or, where it has seen no batch, this batch's); and any precision by name.
     precision
-        Of ``own``: ``fp32``, ``fp64``, ``tf32``, ``bf16`` or ``fp16`` (autocast), by default the model's. TF32
-        and fp16 are measured on a GPU only.
+        Of ``own``: ``fp32``, ``fp64``, ``tf32``, ``bf16`` or ``fp16`` (autocast), by default the model's. Where
+        there are no units for TF32, its rounding is emulated; a precision that an operation lacks is not measured.
 
     Raises
     ------
@@ -91,11 +92,19 @@ def verify(
     if list(claims.shapes) != [name for name, _ in model.named_parameters()]:
         raise UserError("symmetries: they name other parameters than the model has; find them for this model")
     chosen = choose(claims, sample, most, seed)
-    columns: dict[str, Column] = {}
+    columns = {}
     for name in dict.fromkeys(("exact", *conditions)):
-        where = condition(name, model, batch, precision)
-        if available(where):
-            columns[name] = Column(measure(Probe(where, targets, loss, seed), claims, chosen), where.cause)
-        else:
-            columns[name] = Column(None, f"not measured on {where.device.type}")
+        columns[name] = _column(condition(name, model, batch, precision), targets, loss, seed, claims, chosen)
     return Verification(pd.DataFrame([row(entry, columns) for entry in chosen]))
+
+
+def _column(
+    where: Condition, targets: Tensor, loss: Loss, seed: int, claims: Symmetries, chosen: list[Choice]
+) -> Column:
+    """Violations under a condition; none where the model has an operation that autocast's type has not."""
+    try:
+        return Column(measure(Probe(where, targets, loss, seed), claims, chosen), where.cause)
+    except RuntimeError as error:
+        if where.precision.autocast is None or not lacks_type(error):
+            raise
+        return Column(None, f"not measured on {where.device.type}: {str(error).splitlines()[0]}")

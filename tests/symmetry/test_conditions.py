@@ -205,13 +205,48 @@ def test_a_scaled_loss_saves_gradients_from_underflow_and_steps_back_from_overfl
     assert errors[1] < errors[0] / 5
 
 
-@pytest.mark.parametrize("name", ["tf32", "fp16"])
-def test_what_the_device_cannot_do_is_not_measured(name):
-    table = verify(normalised().float(), X, Y, conditions=(name,)).table
-    assert table[[f"{name}_finite", f"{name}_gradient", f"{name}_hessian"]].isna().all(axis=None)
-    assert set(table[f"{name}_cause"]) == {"not measured on cpu"}
+def test_float16_is_measured_wherever_autocast_has_it():
+    table = verify(normalised().float(), X, Y, conditions=("fp32", "bf16", "fp16")).table
+    row = table[table["family"] == "scale"].iloc[0]
+    assert row["fp32_gradient"] < 1e-5 < row["fp16_gradient"] < row["bf16_gradient"]  # 2⁻¹¹ and 2⁻⁸
+    assert row["fp16_cause"] == "float16 autocast"
+    assert row["fp16_hessian"] > 0
+
+
+class InHalf(nn.Module):
+    """An operation that fails on what autocast gives it."""
+
+    def __init__(self, message):
+        super().__init__()
+        self.message = message
+
+    def forward(self, x):
+        if x.dtype in (torch.float16, torch.bfloat16):
+            raise RuntimeError(self.message)
+        return x
+
+
+@pytest.mark.parametrize(
+    ("layer", "reason"),
+    [
+        (nn.RReLU(), "\"rrelu_with_noise_out_cpu\" not implemented for 'Half'"),
+        (InHalf("expected scalar type Float but found Half\nand more"), "expected scalar type Float but found Half"),
+    ],
+)
+def test_what_a_type_cannot_do_is_not_measured_and_named(layer, reason):
+    torch.manual_seed(0)
+    table = verify(nn.Sequential(nn.Linear(4, 6), layer, nn.Linear(6, 3)), X, Y, conditions=("fp32", "fp16")).table
+    assert table[["fp16_finite", "fp16_gradient", "fp16_hessian"]].isna().all(axis=None)
+    assert set(table["fp16_cause"]) == {f"not measured on cpu: {reason}"}
+    assert table["fp32_gradient"].notna().all()
     assert table["holds"].all()
-    assert set(table["cause"]) == {""}
+    assert not table["cause"].str.contains("fp16").any()
+
+
+def test_any_other_failure_is_one():
+    model = nn.Sequential(nn.Linear(4, 6), InHalf("out of memory"), nn.Linear(6, 3))
+    with pytest.raises(RuntimeError, match="out of memory"):
+        verify(model, X, Y, conditions=("bf16",))
 
 
 @CUDA
@@ -230,7 +265,7 @@ def test_what_a_gpu_rounds_is_measured(name, cause):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"conditions": ("eval", "fp8")}, "conditions: 'fp8' is unknown"), ({"precision": "half"}, "precision='half'")],
+    [({"conditions": ("eval", "fp8")}, "conditions=fp8 is unknown"), ({"precision": "half"}, "precision=half is")],
 )
 def test_an_unknown_condition_is_named(options, message):
     with pytest.raises(UserError, match=message):
