@@ -15,6 +15,7 @@ from neuralmech.symmetry.epsilon import WithoutEpsilon
 from neuralmech.symmetry.precision import PRECISIONS, Precision, float64_throughout, own_precision, plain_attention
 
 CONDITIONS = ("exact", "float64", "own", "eval")
+EPSILON = "a norm's eps"
 IN_FLOAT64 = ("exact", "float64", "eval")
 
 
@@ -63,7 +64,7 @@ class Condition:
             yield
 
 
-def check_conditions(names: tuple[str, ...], precision: str | None) -> None:
+def check_conditions(names: tuple[str, ...], precision: str | None = None) -> None:
     """Raise `UserError` if there is no such condition or precision."""
     for name in names:
         check_choice("conditions", name, (*CONDITIONS, *PRECISIONS))
@@ -84,7 +85,7 @@ def condition(name: str, model: nn.Module, batch: tuple[Tensor, ...], precision:
     if name != "own" or precision is not None:
         twin = twin.double() if arithmetic.dtype == torch.float64 else twin.float()
     moved = tuple(x.to(first.device, arithmetic.dtype if x.is_floating_point() else None) for x in batch)
-    causes = {"exact": "", "float64": "a norm's eps", "eval": _cause_in_eval(model)}
+    causes = {"exact": "", "float64": EPSILON, "eval": _cause_in_eval(model)}
     cause = causes[name] if name in causes else arithmetic.cause_on(first.device)
     out = Condition(name, twin, moved, arithmetic, cause)
     if name == "eval":

@@ -22,9 +22,10 @@ OPERANDS = {
 def round_to_tf32(x: Tensor) -> Tensor:
     r"""Round float32 to a mantissa of 10 bits, to nearest, ties away from zero.
 
-    That is |x̂ − x| ≤ 2⁻¹¹ |x| for normal x, as the instruction ``cvt.rna.tf32.f32`` does (PTX ISA, section on cvt);
-    PyTorch's products on a GPU are those of operands rounded so. Exponent, sign and subnormals (whose steps are all
-    2⁻¹³⁶) are those of float32; what rounds past the largest number is infinite; NaN stays NaN.
+    That is |x̂ − x| ≤ 2⁻¹¹ |x| for normal x, as NVIDIA's instruction ``cvt.rna.tf32.f32`` does (PTX ISA, cvt). cuBLAS
+    rounds so before it multiplies; a kernel that leaves it to the units, which drop the bits, errs up to twice as much.
+    Sign and exponents are those of float32, subnormals included (their steps are 2⁻¹³⁶); what rounds past the largest
+    number is infinite; NaN stays NaN.
 
     Examples
     --------

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from neuralmech.symmetry.conditions import EPSILON
 from neuralmech.symmetry.group import Symmetries
 from neuralmech.symmetry.probe import TESTS, Probe
 from neuralmech.symmetry.sampling import Choice
@@ -37,8 +38,8 @@ def measure(probe: Probe, claims: Symmetries, chosen: list[Choice]) -> Found:
     return found
 
 
-def row(entry: Choice, columns: Mapping[str, Column]) -> dict[str, object]:
-    """One site's line of `Verification.table`."""
+def row(entry: Choice, columns: Mapping[str, Column], with_eps: Found) -> dict[str, object]:
+    """One site's line of `Verification.table`; `with_eps` is found in float64 with the eps of norms."""
     name, site, charges, sampled = entry
     out: dict[str, object] = {"family": name, "site": site, "charges": charges.size, "sampled": sampled.size}
     violations = {label: c.found[name, site] for label, c in columns.items() if c.found is not None}
@@ -46,7 +47,7 @@ def row(entry: Choice, columns: Mapping[str, Column]) -> dict[str, object]:
     for label in columns:
         out |= {f"{label}_{test}": violations.get(label, nothing)[test] for test in TESTS}
     holds = _within(violations["exact"])
-    causes = {label: column.cause for label, column in columns.items() if _is_broken(label, violations)}
+    causes = _causes(columns, violations, with_eps[name, site]["gradient"])
     causes = causes if holds else dict.fromkeys(columns, "the claim is false")
     for label, column in columns.items():
         out[f"{label}_cause"] = causes.get(label, "" if label in violations else column.cause)
@@ -59,11 +60,13 @@ def _within(found: Violations) -> bool:
     return not any(found[test] > limit for test, limit in TOLERANCE.items())  # NaN: not sampled
 
 
-def _is_broken(label: str, violations: Mapping[str, Violations]) -> bool:
-    """Whether a condition breaks a symmetry, and more than float64 with the eps does."""
-    if label not in violations or label == "exact":
-        return False
-    if label == "float64":
-        return not _within(violations[label])
-    before = violations.get("float64", violations["exact"])["gradient"]
-    return not violations[label]["gradient"] <= 10 * max(before, 1e-12)  # NaN is broken
+def _causes(columns: Mapping[str, Column], violations: Mapping[str, Violations], with_eps: float) -> dict[str, str]:
+    """What breaks a symmetry, where something does: the condition, if it breaks more than eps does in float64."""
+    causes = {}
+    for label in violations.keys() - {"exact"}:
+        is_more = not violations[label]["gradient"] <= 10 * max(with_eps, 1e-12)  # NaN is more
+        if is_more if label != "float64" else not _within(violations[label]):
+            causes[label] = columns[label].cause
+        elif "float64" not in columns and with_eps > TOLERANCE["gradient"]:
+            causes[label] = EPSILON
+    return {label: causes[label] for label in columns if label in causes}

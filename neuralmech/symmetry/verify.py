@@ -92,18 +92,21 @@ def verify(
     if list(claims.shapes) != [name for name, _ in model.named_parameters()]:
         raise UserError("symmetries: they name other parameters than the model has; find them for this model")
     chosen = choose(claims, sample, most, seed)
-    columns = {}
-    for name in dict.fromkeys(("exact", *conditions)):
-        columns[name] = _column(condition(name, model, batch, precision), targets, loss, seed, claims, chosen)
-    return Verification(pd.DataFrame([row(entry, columns) for entry in chosen]))
+
+    def column(name: str, charges: list[Choice]) -> Column:
+        return _column(condition(name, model, batch, precision), (targets, loss, seed), claims, charges)
+
+    columns = {name: column(name, chosen) for name in dict.fromkeys(("exact", *conditions))}
+    gradients = [entry._replace(sampled=entry.sampled[:0]) for entry in chosen]  # enough to tell what eps breaks
+    reference = "float64" if len(columns) > 1 else "exact"
+    with_eps = columns.get(reference) or column(reference, gradients)
+    return Verification(pd.DataFrame([row(entry, columns, with_eps.found or {}) for entry in chosen]))
 
 
-def _column(
-    where: Condition, targets: Tensor, loss: Loss, seed: int, claims: Symmetries, chosen: list[Choice]
-) -> Column:
+def _column(where: Condition, task: tuple[Tensor, Loss, int], claims: Symmetries, chosen: list[Choice]) -> Column:
     """Violations under a condition; none where the model has an operation that autocast's type has not."""
     try:
-        return Column(measure(Probe(where, targets, loss, seed), claims, chosen), where.cause)
+        return Column(measure(Probe(where, *task), claims, chosen), where.cause)
     except RuntimeError as error:
         if where.precision.autocast is None or not lacks_type(error):
             raise

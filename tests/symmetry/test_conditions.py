@@ -168,6 +168,17 @@ def test_a_small_number_elsewhere_is_a_number(name):
     assert table["holds"].all()
 
 
+def test_an_eps_is_told_from_a_condition_that_breaks_no_more():
+    """The eps is known where ``float64`` is not among the conditions, and named there."""
+    shown = filter_row(normalised(eps=1e-3), conditions=("float64", "own", "fp16"))
+    alone = filter_row(normalised(eps=1e-3), conditions=("own", "fp16"))
+    assert (shown["float64_cause"], shown["own_cause"]) == ("a norm's eps", "")
+    assert alone["own_cause"] == "a norm's eps"
+    assert shown["own_gradient"] == alone["own_gradient"]
+    assert "float64_gradient" not in alone
+    assert filter_row(normalised(eps=1e-24), conditions=("own",))["own_cause"] == ""
+
+
 def test_autocast_is_measured_and_named():
     table = verify(normalised().float(), X, Y, precision="bf16", conditions=("float64", "own", "fp32")).table
     row = table[table["family"] == "scale"].iloc[0]
