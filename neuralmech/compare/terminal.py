@@ -156,23 +156,36 @@ def show_verification(found: pd.DataFrame, console: Console | None = None) -> No
     """Print the worst violations per site: of each test in exact arithmetic, of the gradient's also elsewhere."""
     console = console or Console()
     others = [c.removesuffix("_gradient") for c in found if c.endswith("_gradient") and c != "exact_gradient"]
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("site", overflow="fold", min_width=18)
-    for column in ("n", "loss", "gradient", "Hessian", *others, "holds"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for family, group in found.groupby("family", sort=False) if len(found) else ():
-        table.add_row(f"[bold]{family}")
-        for row in group.to_dict("records"):
-            cells = [number(row[f"exact_{test}"], 1) for test in ("finite", "gradient", "hessian")]
-            for value, cause in ((row[f"{name}_gradient"], row[f"{name}_cause"]) for name in others):
-                cells.append(number(value, 1) + ("*" if cause and not math.isnan(value) else ""))
-            verdict = "yes" if row["holds"] else "[bold red]NO[/]"
-            table.add_row(f" {escape(row['site'])}", str(row["charges"]), *cells, verdict)
-    console.print(table)
+    table = _verification_table(found, others, with_exact=True)
+    if table.__rich_measure__(console, console.options.update(width=10_000)).minimum <= console.width:
+        console.print(table)
+    else:  # two tables rather than columns that are cut off
+        console.print(_verification_table(found, [], with_exact=True))
+        console.print(_verification_table(found, others, with_exact=False))
     _say(console, "Worst relative violation of each test: the loss under finite transformations, the")
-    _say(console, "gradient and the Hessian constraint, training in float64 with norms' eps removed;")
+    _say(
+        console,
+        f"gradient and the Hessian constraint, training in float64 with norms' eps removed{';' if others else '.'}",
+    )
     for name in others:
         causes = ", ".join(c for c in found[f"{name}_cause"].unique() if c and c != "the claim is false")
         measured = found[f"{name}_gradient"].notna().any()
         broken = f" (* broken by {causes})" if causes and measured else f" ({causes})" if causes else ""
         _say(console, f"  {name}: the gradient constraint {CONDITIONS.get(name, f'in {name}')}{broken}")
+
+
+def _verification_table(found: pd.DataFrame, others: list[str], *, with_exact: bool) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("site", overflow="fold", min_width=18)
+    exact = ("loss", "gradient", "Hessian") if with_exact else ()
+    for column in ("n", *exact, *others, *(["holds"] if with_exact else [])):
+        table.add_column(column, justify="right", no_wrap=True)
+    for family, group in found.groupby("family", sort=False) if len(found) else ():
+        table.add_row(f"[bold]{family}")
+        for row in group.to_dict("records"):
+            cells = [number(row[f"exact_{test}"], 1) for test in ("finite", "gradient", "hessian") if with_exact]
+            for value, cause in ((row[f"{name}_gradient"], row[f"{name}_cause"]) for name in others):
+                cells.append(number(value, 1) + ("*" if cause and not math.isnan(value) else ""))
+            cells += ["yes" if row["holds"] else "[bold red]NO[/]"] if with_exact else []
+            table.add_row(f" {escape(row['site'])}", str(row["charges"]), *cells)
+    return table
