@@ -268,6 +268,33 @@ def test_verify_fresh_and_trained(command):
     assert command("verify", "nowhere")[0] == 2
 
 
+def test_verify_measures_the_conditions_asked_for(command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    words = ["verify", "model=mlp", "model.norm=batch", "model.width=8", "device=cpu", "verify.sample=1"]
+    code, out, err = command(*words, "conditions=[own,eval,tf32,bf16,fp16]")
+    assert (code, err) == (0, "")
+    assert max(len(line) for line in out.splitlines() if "─" in line) <= 80
+    heads = [line.split() for line in out.splitlines() if line.startswith(" site")]
+    assert heads == [
+        ["site", "n", "loss", "gradient", "Hessian", "holds"], ["site", "n", "own", "eval", "tf32", "bf16", "fp16"]
+    ]  # fmt: skip
+    for cause in ("TF32 products (emulated)", "float16 autocast", "bfloat16 autocast", "running statistics"):
+        assert cause in out
+    code, out, _ = command(*words, "conditions=exact")
+    assert code == 0
+    assert "norms' eps removed." in out
+    for words, message in [
+        (["conditions=[own,evl]"], "conditions=evl is unknown (did you mean eval?); choose one of exact, float64"),
+        (["conditions=3"], "conditions=3 must be a list of names, such as conditions=[own,eval]"),
+        (["verify.sample=few"], "verify.sample=few must be a whole number"),
+        (["nowhere", "conditions=[fp8]"], "conditions=fp8 is unknown"),
+    ]:
+        code, out, err = command("verify", *words)
+        assert (code, out) == (2, "")
+        assert len(err.splitlines()) == 1
+        assert message in err
+
+
 OWN = """
 from torch import nn
 

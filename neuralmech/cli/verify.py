@@ -21,13 +21,28 @@ def run(words: list[str]) -> None:
         from neuralmech.compare.terminal import show_verification
         from neuralmech.train.check import verify_fresh, verify_run
 
-        own = OmegaConf.create({k: v for k, v in raw.items() if k not in ("verify", "checkpoint")})
-        sample = int(raw.verify.sample)
+        own = OmegaConf.create({k: v for k, v in raw.items() if k not in ("verify", "conditions", "checkpoint")})
+        sample = raw.verify.sample
+        if not isinstance(sample, int) or sample < 0:
+            raise UserError(f"verify.sample={sample} must be a whole number of charges, 0 for none")
+        options = {"sample": sample, "conditions": _names("conditions", raw.conditions)}
         targets = {key: raw[key]["_target_"] for key in ("model", "data") if "_target_" in raw[key]}
-        report = verify_run(Path(runs[0]), raw.checkpoint, sample, targets) if runs else verify_fresh(own, sample)
+        if runs:
+            report = verify_run(Path(runs[0]), raw.checkpoint, targets=targets, **options)
+        else:
+            report = verify_fresh(own, **options)
         show_verification(report.table)
         failed = report.table[~report.table["holds"]] if len(report.table) else report.table
         if len(failed):
             raise RunError(f"{len(failed)} claims fail: {', '.join(failed['site'])}; please report the model")
 
     launch(task, "verify", [w for w in words if w not in runs])
+
+
+def _names(key: str, value: Any) -> tuple[str, ...]:
+    """Names in a list, or one of them without brackets."""
+    from omegaconf import ListConfig
+
+    if not isinstance(value, str | ListConfig):
+        raise UserError(f"{key}={value} must be a list of names, such as {key}=[own,eval]")
+    return (value,) if isinstance(value, str) else tuple(str(name) for name in value)

@@ -9,35 +9,46 @@ from typing import Any
 
 from neuralmech.config import resolve
 from neuralmech.data import training_batches
+from neuralmech.symmetry.conditions import CONDITIONS, check_conditions
 from neuralmech.symmetry.verify import Verification, verify
 from neuralmech.train.checkpoint import load_checkpoint
 from neuralmech.train.recorded import recorded_config
 from neuralmech.train.setup import prepare
 
 
-def verify_fresh(raw: Mapping[str, Any], sample: int) -> Verification:
+def verify_fresh(raw: Mapping[str, Any], sample: int, conditions: tuple[str, ...] = CONDITIONS) -> Verification:
     """Verify the model that a config describes, as initialised."""
-    return _verify(raw, None, None, sample)
+    check_conditions(conditions)
+    return _verify(raw, None, None, sample, conditions)
 
 
-def verify_run(folder: Path, step: int | None, sample: int, targets: Mapping[str, str] | None = None) -> Verification:
+def verify_run(
+    folder: Path,
+    step: int | None,
+    sample: int,
+    conditions: tuple[str, ...] = CONDITIONS,
+    targets: Mapping[str, str] | None = None,
+) -> Verification:
     """Verify a run's model at one of its checkpoints.
 
     Raises
     ------
     RecordError, UserError
-        If there is no such run or checkpoint, or the run's model or data are a user's own code, which is never
-        taken from a record: the user names it in `targets`, by ``model`` and ``data``.
+        If there is no such run, checkpoint or condition, or the run's model or data are a user's own code, which is
+        never taken from a record: the user names it in `targets`, by ``model`` and ``data``.
     """
-    return _verify(recorded_config(folder, targets or {}), folder, step, sample)
+    check_conditions(conditions)
+    return _verify(recorded_config(folder, targets or {}), folder, step, sample, conditions)
 
 
-def _verify(raw: Mapping[str, Any], folder: Path | None, step: int | None, sample: int) -> Verification:
+def _verify(
+    raw: Mapping[str, Any], folder: Path | None, step: int | None, sample: int, conditions: tuple[str, ...]
+) -> Verification:
     config = resolve(raw)
     setup = prepare(config)
     if folder is not None:
         load_checkpoint(folder / "checkpoints", setup.model, step)
     with closing(training_batches(setup.data, config.data, config.seed)) as batches:
         x, y = batches(0)
-    own = config.train.precision
-    return verify(setup.model, x, y, setup.symmetries, sample=sample, seed=config.seed, precision=own)
+    options = {"sample": sample, "seed": config.seed, "conditions": conditions, "precision": config.train.precision}
+    return verify(setup.model, x, y, setup.symmetries, **options)
