@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from neuralmech.symmetry.jit import REORDERED, jit
 from neuralmech.symmetry.layout import Layout
 from neuralmech.symmetry.one_pass import Motion, OnePass
-from neuralmech.symmetry.plan import Ints, LinearPlan, QuadraticPlan
+from neuralmech.symmetry.plan import LinearPlan, QuadraticPlan
 from neuralmech.symmetry.step import LINEAR, QUADRATIC, Step
 
 MAIN = ("value", "drive_update", "drive_gradient", "residual")
@@ -97,22 +96,20 @@ def _pair_sums(first, second, blocks, sums, columns):
 
 
 @jit(REORDERED)
-def _combine(indptr, indices, data, sums, out):
-    for charge in range(indptr.shape[0] - 1):
+def _close(rate, indptr, indices, data, sums, before, after, gradient, pieces, coefficients, out):
+    """The sums of every diagonal charge, then ⟨a, θ⟩, ⟨a, u⟩ and ⟨a, g⟩ of every other: one call for both."""
+    diagonal = indptr.shape[0] - 1
+    for charge in range(diagonal):
         for s in range(sums.shape[0]):
             total = 0.0
             for k in range(indptr[charge], indptr[charge + 1]):
                 total += data[k] * sums[s, indices[k]]
-            out[s, charge] = total
-
-
-@jit(REORDERED)
-def _main_pieces(before, after, gradient, rate, pieces, coefficients, out):
-    """⟨a, θ⟩, ⟨a, u⟩ and ⟨a, g⟩ of every charge."""
-    out[:] = 0.0
+            out[s, charge] = total * rate * rate if s == 1 else total
+    out[:4, diagonal:] = 0.0
     for k in range(pieces.shape[0]):
         offset, outer, stride, inner, charge = pieces[k]
         c = coefficients[k]
+        charge += diagonal
         for a in range(outer):
             start = offset + a * stride
             x, y, z = before[start : start + inner], after[start : start + inner], gradient[start : start + inner]
@@ -122,7 +119,7 @@ def _main_pieces(before, after, gradient, rate, pieces, coefficients, out):
                 out[1, charge + j] += c * (t - np.float64(y[j])) * rate
                 out[2, charge + j] += c * np.float64(z[j])
             charge += inner
-    out[3] = out[2]
+    out[3, diagonal:] = out[2, diagonal:]
 
 
 @jit(REORDERED)
@@ -154,44 +151,34 @@ class CompiledForms:
 
     def evaluate(self, step: Step, out: Tensor) -> None:
         """Write the forms to `out`, float64 (signals, charges)."""
+        vectors = tuple(v.detach().numpy() for v in (step.before, step.after, step.gradient))
         if self._split:
-            self._sum(step, self._q.blocks)
-        self._finish(step, out)
+            _main_sums(*vectors, self._q.blocks, self._sums, self._columns)
+        self._finish(step, vectors, self._sums, out)
 
-    def one_pass(self, layout: Layout, dtype: torch.dtype, kept: Collection[str]) -> OnePass:
+    def one_pass(self, layout: Layout, theta: Tensor, kept: Collection[str]) -> OnePass:
         """What takes steps for `advance`; `kept` are parameters whose θ_k and g somebody else needs after it."""
         names, offsets = list(layout.offsets), np.array(list(layout.offsets.values()))
         pieces = {names[i] for i in np.searchsorted(offsets, self._l.pieces[:, 0], side="right") - 1}
-        return OnePass(self._q.blocks, self._q.sums, layout, {*kept, *pieces}, dtype)
+        return OnePass(self._q.blocks, self._sums, layout, {*kept, *pieces}, theta)
 
     def advance(self, take: OnePass, motion: Motion, step: Step, out: Tensor) -> None:
         """Take a step and write the forms to `out`; `step` is what `take` keeps of it."""
-        take.move(motion, self._sums[: len(MAIN)])
+        take.move(motion, measured=True)
         if len(take.rest):
-            self._sum(step, take.rest)
-        self._finish(step, out)
+            _main_sums(*take.vectors, take.rest, self._sums, self._columns)
+        self._finish(step, take.vectors, self._sums, out)
 
-    def _sum(self, step: Step, blocks: Ints) -> None:
-        _main_sums(*_vectors(step), blocks, self._sums, self._columns)
-
-    def _finish(self, step: Step, out: Tensor) -> None:
+    def _finish(self, step: Step, vectors: tuple[NDArray, ...], sums: NDArray, out: Tensor) -> None:
         """From the sums to the forms."""
-        target, rate = out.numpy(), float(step.rate)
-        q, p, split = self._q, self._l, self._split
-        if split:
-            self._sums[1] *= rate * rate
-            for i, signal in enumerate(self._signals[len(MAIN) :], len(MAIN)):
+        target, q, p = out.numpy(), self._q, self._l
+        for i, signal in enumerate(self._signals[len(MAIN) :], len(MAIN)):
+            if self._split:
                 pair = tuple(step.vector(name).numpy() for name in QUADRATIC[signal])
-                _pair_sums(*pair, q.blocks, self._sums[i], self._columns)
-            _combine(q.combine.indptr, q.combine.indices, q.combine.data, self._sums, target[:, :split])
-        if p.charges:
-            _main_pieces(*_vectors(step), rate, p.pieces, p.coefficients, target[:, split:])
-            for i, signal in enumerate(self._signals[len(MAIN) :], len(MAIN)):
-                if signal in LINEAR:
-                    _pieces(step.vector(LINEAR[signal]).numpy(), p.pieces, p.coefficients, target[i, split:])
-                else:
-                    target[i, split:] = 0.0  # a charge linear in the parameters has no noise drive
-
-
-def _vectors(step: Step) -> tuple[NDArray, ...]:
-    return tuple(v.detach().numpy() for v in (step.before, step.after, step.gradient))
+                _pair_sums(*pair, q.blocks, sums[i], self._columns)
+            if p.charges and signal in LINEAR:
+                _pieces(step.vector(LINEAR[signal]).numpy(), p.pieces, p.coefficients, target[i, self._split :])
+            else:
+                target[i, self._split :] = 0.0  # a charge linear in the parameters has no noise drive
+        combine = q.combine.indptr, q.combine.indices, q.combine.data
+        _close(float(step.rate), *combine, sums, *vectors, p.pieces, p.coefficients, target)

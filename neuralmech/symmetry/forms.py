@@ -89,11 +89,11 @@ class Forms:
         """Write the forms to `out`, float64 (signals, width)."""
         self._write(lambda vectors: self._forms.evaluate(step, vectors), step, out)
 
-    def one_pass(self, dtype: torch.dtype) -> OnePass | None:
-        """What `advance` takes steps with, for parameters of some type; None where nothing is compiled."""
+    def one_pass(self, theta: Tensor) -> OnePass | None:
+        """What `advance` takes steps of the flat parameters with; None where nothing is compiled."""
         if isinstance(self._forms, EagerForms):
             return None
-        return self._forms.one_pass(self._layout, dtype, self.matrix.small if self.matrix else ())
+        return self._forms.one_pass(self._layout, theta, self.matrix.small if self.matrix else ())
 
     def advance(self, take: OnePass, motion: Motion, step: Step, out: Tensor) -> None:
         """Take a step of SGD and write its forms to `out`; `step` is what `take` keeps of it."""

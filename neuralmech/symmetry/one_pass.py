@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from neuralmech.symmetry.layout import Layout
@@ -16,17 +17,15 @@ from neuralmech.symmetry.one_pass_kernels import take_alone, take_beside
 from neuralmech.symmetry.plan import Ints
 from neuralmech.symmetry.strips import Strips, strips
 
+IN_CACHE = 1 << 12  # entries that are updated before they are summed
 SERIAL = 1 << 20  # parameters below which a second thread costs more than it saves
 
 
-@dataclass(frozen=True)
-class Motion:
+class Motion(NamedTuple):
     """A step of SGD that is still to be taken: θ ← θ − ηb with b ← βb + g + λθ (without β: b = g + λθ).
 
     Attributes
     ----------
-    theta
-        θ, flat, changed in place.
     gradients
         Of the parameters, in the layout's order.
     buffer
@@ -35,7 +34,6 @@ class Motion:
         η, β, λ.
     """
 
-    theta: Tensor
     gradients: Sequence[Tensor]
     buffer: Tensor | None
     lr: float
@@ -49,11 +47,14 @@ class OnePass:
     Parameters
     ----------
     blocks, sums
-        What is to be summed: those of a `QuadraticPlan`.
+        What is to be summed, those of a `QuadraticPlan`, and where to: the first four rows of `sums` (…, sums) are
+        those of θ², (ηu)², g² and θg.
     layout
         Where parameters lie in the flat vectors.
     kept
         Parameters whose θ_k and g are needed after the step too.
+    theta
+        θ, flat, changed in place.
     threads
         How many share the work; by default what PyTorch has, if there is enough to do.
 
@@ -61,6 +62,8 @@ class OnePass:
     ----------
     before, gradient
         θ_k and g, flat, valid where they are kept.
+    vectors
+        θ_k, θ_{k+1} and g as arrays.
     rest
         Blocks of the plan that have to be summed from there.
     """
@@ -68,51 +71,49 @@ class OnePass:
     def __init__(
         self,
         blocks: Ints,
-        sums: int,
+        sums: NDArray,
         layout: Layout,
         kept: Collection[str],
-        dtype: torch.dtype,
+        theta: Tensor,
         threads: int | None = None,
     ) -> None:
         threads = threads or (torch.get_num_threads() if layout.size >= SERIAL else 1)
-        self._strips: Strips = strips(blocks, sums, layout, kept, threads)
+        self._strips: Strips = strips(blocks, sums.shape[1], layout, kept, threads)
         self.rest = self._strips.rest
-        self.before, self.gradient = torch.empty(layout.size, dtype=dtype), torch.empty(layout.size, dtype=dtype)
-        self._no_buffer = torch.empty(0, dtype=dtype).numpy()
-        self._sums, self._planned = np.zeros((4, self._strips.sums)), sums
-        widths = [_scratch_width(part) for part in self._strips.parts]
-        self._scratch = [(np.zeros((4, w)), torch.empty(2, w, dtype=dtype).numpy()) for w in widths]
+        self.before, self.gradient = torch.empty_like(theta), torch.empty_like(theta)
+        self.vectors = self.before.numpy(), theta.detach().numpy(), self.gradient.numpy()
+        self._kind = self.vectors[0].dtype.type
+        self._no_buffer = np.empty(0, dtype=self._kind)
+        self._sums, self._shared = sums, np.zeros((4, self._strips.sums - sums.shape[1]))
+        self._scratch = [_scratch(part, self._kind) for part in self._strips.parts]
         self._pool = ThreadPoolExecutor(threads - 1) if threads > 1 else None
 
-    def move(self, motion: Motion, sums: np.ndarray | None = None) -> None:
-        """Take the step; write the sums of θ², (ηu)², g² and θg to `sums` (4, sums), if given."""
+    def move(self, motion: Motion, *, measured: bool) -> None:
+        """Take the step; with `measured` write the sums, and keep what is to be kept."""
         gradients = [g if g.is_contiguous() else g.contiguous() for g in motion.gradients]
         addresses = np.array([g.data_ptr() for g in gradients])
-        theta = motion.theta.detach().numpy()
         buffer = self._no_buffer if motion.buffer is None else motion.buffer.numpy()
-        kind = theta.dtype.type
+        kind = self._kind
         rates = (kind(motion.lr), kind(motion.momentum), kind(motion.weight_decay))
-        kept = self.before.numpy(), self.gradient.numpy()
-        common = (addresses, theta, buffer, rates, sums is not None, *kept, self._sums)
-        self._run(lambda take, k: take(self._strips.parts[k], *common, *self._scratch[k]))
-        if sums is not None:
-            for first, other, count in self._strips.halves:
-                self._sums[:, first : first + count] += self._sums[:, other : other + count]
-            sums[:] = self._sums[:, : self._planned]
-
-    def _run(self, part: Callable[[Callable[..., None], int], None]) -> None:
+        before, theta, gradient = self.vectors
+        common = (addresses, theta, buffer, rates, measured, before, gradient, self._sums, self._shared)
         if self._pool is None:
-            part(take_alone, 0)
+            take_alone(self._strips.parts[0], *common, *self._scratch[0])
             return
-        others = [self._pool.submit(part, take_beside, k) for k in range(1, len(self._strips.parts))]
-        part(take_beside, 0)
+        parts = list(zip(self._strips.parts, self._scratch, strict=True))
+        others = [self._pool.submit(take_beside, part, *common, *scratch) for part, scratch in parts[1:]]
+        take_beside(parts[0][0], *common, *parts[0][1])
         for other in others:
             other.result()
+        for first, other, count in self._strips.halves if measured else ():
+            self._sums[:4, first : first + count] += self._shared[:, other : other + count]
 
 
-def _scratch_width(part: Ints) -> int:
-    """Entries of θ_k that a thread keeps: a row, or all rows of one entry."""
-    return int(np.where(part[:, 4] == 1, part[:, 3], part[:, 4]).max(initial=1))
+def _scratch(part: Ints, kind: type) -> tuple[NDArray, NDArray]:
+    """Room for the columns of a strip, and for θ_k of some rows, or of all that have one entry."""
+    rows, widths = part[:, 3], part[:, 4]
+    kept = np.where(widths == 1, rows, 2 * widths)
+    return np.zeros((4, widths.max(initial=1))), np.empty(max(IN_CACHE, kept.max(initial=1)), dtype=kind)
 
 
 @functools.cache
@@ -128,11 +129,11 @@ def moves_like_torch(dtype: torch.dtype, momentum: bool) -> bool:
     theirs = torch.nn.Parameter(theta)
     optimizer = torch.optim.SGD([theirs], lr=0.013, momentum=beta, weight_decay=5e-4, fused=True)
     layout = Layout.by_shape({"theta": (1024,)})
-    one_pass = OnePass(np.zeros((0, 7), dtype=np.int64), 0, layout, (), dtype)
+    one_pass = OnePass(np.zeros((0, 7), dtype=np.int64), np.zeros((4, 0)), layout, (), ours)
     buffer = torch.zeros_like(ours) if momentum else None
     for gradient in gradients:
         theirs.grad = gradient
         optimizer.step()
-        one_pass.move(Motion(ours, [gradient], buffer, 0.013, beta, 5e-4))
+        one_pass.move(Motion([gradient], buffer, 0.013, beta, 5e-4), measured=False)
     same = buffer is None or torch.equal(buffer, optimizer.state[theirs]["momentum_buffer"])
     return same and torch.equal(ours, theirs.detach())

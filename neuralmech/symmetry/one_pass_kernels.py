@@ -31,33 +31,33 @@ def _plus(a, b, c):
 
 
 @jit(CONTRACTED)
-def _move(x, z, m, old, row, kept, lr, momentum, decay):
-    """Update a row and keep what it was; the operations and their order are those of PyTorch's fused SGD."""
+def _move(x, z, m, old, lr, momentum, decay):
+    """Update some entries and keep what they were; operations and their order are those of PyTorch's fused SGD."""
     if momentum == 0:
-        for j in range(x.shape[1]):
-            t = x[row, j]
-            old[kept, j] = t
-            x[row, j] = t + (t * decay + z[row, j]) * (-lr)
+        for j in range(x.size):
+            t = x[j]
+            old[j] = t
+            x[j] = t + (t * decay + z[j]) * (-lr)
     else:
-        for j in range(x.shape[1]):
-            t = x[row, j]
-            old[kept, j] = t
-            b = _plus(m[row, j], momentum, t * decay + z[row, j])
-            m[row, j] = b
-            x[row, j] = t + b * (-lr)
+        for j in range(x.size):
+            t = x[j]
+            old[j] = t
+            b = _plus(m[j], momentum, t * decay + z[j])
+            m[j] = b
+            x[j] = t + b * (-lr)
 
 
 @jit(CONTRACTED)
 def _only_move(x, z, m, lr, momentum, decay):
     """The same, of which nothing is kept."""
     if momentum == 0:
-        for j in range(x.shape[1]):
-            x[0, j] += (x[0, j] * decay + z[0, j]) * (-lr)
+        for j in range(x.size):
+            x[j] += (x[j] * decay + z[j]) * (-lr)
     else:
-        for j in range(x.shape[1]):
-            b = _plus(m[0, j], momentum, x[0, j] * decay + z[0, j])
-            m[0, j] = b
-            x[0, j] += b * (-lr)
+        for j in range(x.size):
+            b = _plus(m[j], momentum, x[j] * decay + z[j])
+            m[j] = b
+            x[j] += b * (-lr)
 
 
 @jit(REORDERED)
@@ -65,7 +65,7 @@ def _row(old, y, z, row, sums, place):
     """Sums of θ², (ηu)², g² and θg over a row: `old` before and y after the step."""
     a0 = a1 = a2 = a3 = 0.0
     for j in range(y.shape[1]):
-        t, g = np.float64(old[0, j]), np.float64(z[row, j])
+        t, g = np.float64(old[row, j]), np.float64(z[row, j])
         u = t - np.float64(y[row, j])
         a0 += t * t
         a1 += u * u
@@ -79,7 +79,7 @@ def _row_and_columns(old, y, z, row, sums, place, columns):
     """The same, and added to the columns."""
     a0 = a1 = a2 = a3 = 0.0
     for j in range(y.shape[1]):
-        t, g = np.float64(old[0, j]), np.float64(z[row, j])
+        t, g = np.float64(old[row, j]), np.float64(z[row, j])
         u = t - np.float64(y[row, j])
         p0, p1, p2, p3 = t * t, u * u, g * g, t * g
         columns[0, j] += p0
@@ -98,10 +98,10 @@ def _rows_and_columns(old, y, z, row, sums, place, columns):
     """The same for two rows: the columns, which cost most, are touched once."""
     a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = 0.0
     for j in range(y.shape[1]):
-        t, g = np.float64(old[0, j]), np.float64(z[row, j])
+        t, g = np.float64(old[row, j]), np.float64(z[row, j])
         u = t - np.float64(y[row, j])
         p0, p1, p2, p3 = t * t, u * u, g * g, t * g
-        t, g = np.float64(old[1, j]), np.float64(z[row + 1, j])
+        t, g = np.float64(old[row + 1, j]), np.float64(z[row + 1, j])
         u = t - np.float64(y[row + 1, j])
         q0, q1, q2, q3 = t * t, u * u, g * g, t * g
         columns[0, j] += p0 + q0
@@ -132,9 +132,9 @@ def _put(sums, place, a0, a1, a2, a3):
 @jit(REORDERED)
 def _entries(old, y, z, sums, place):
     """The same products of rows of one entry each."""
-    for j in range(y.shape[1]):
-        t, g = np.float64(old[0, j]), np.float64(z[0, j])
-        u = t - np.float64(y[0, j])
+    for j in range(y.size):
+        t, g = np.float64(old[j]), np.float64(z[j])
+        u = t - np.float64(y[j])
         sums[0, place + j] = t * t
         sums[1, place + j] = u * u
         sums[2, place + j] = g * g
@@ -153,32 +153,32 @@ def _fold(columns, taps, sums, place, count):
 
 
 @jit(CONTRACTED)
-def _measured_strip(x, z, m, old, rates, row_place, column_place, taps, sums, columns):
-    """Update all rows of a strip, two at a time, and sum what is wanted."""
-    rows, width = x.shape
-    lr, momentum, decay = rates
-    has_columns = column_place >= 0
+def _measured_rows(x, z, m, old, rates, width, row_place, has_columns, sums, columns):
+    """Update all rows of a strip, a few at a time, and sum what is wanted while they are in the cache."""
     if has_columns:
         columns[:, :width] = 0.0
-    pairs = rows // 2 if has_columns else 0
-    for pair in range(pairs):
-        row = 2 * pair
-        _move(x, z, m, old, row, 0, lr, momentum, decay)
-        _move(x, z, m, old, row + 1, 1, lr, momentum, decay)
-        _rows_and_columns(old, x, z, row, sums, row_place + row if row_place >= 0 else -1, columns)
-    for row in range(2 * pairs, rows):
-        _move(x, z, m, old, row, 0, lr, momentum, decay)
-        place = row_place + row if row_place >= 0 else -1
-        if has_columns:
-            _row_and_columns(old, x, z, row, sums, place, columns)
-        else:
-            _row(old, x, z, row, sums, place)
-    if has_columns:
-        _fold(columns, taps, sums, column_place, width // taps)
+    several = old.size // width
+    for first in range(0, x.size // width, several):
+        count = min(several, x.size // width - first)
+        i, j = first * width, (first + count) * width
+        _move(x[i:j], z[i:j], m[i:j], old[: j - i], *rates)
+        shape = (count, width)
+        o, y, g = old[: j - i].reshape(shape), x[i:j].reshape(shape), z[i:j].reshape(shape)
+        pairs = count // 2 if has_columns else 0
+        for pair in range(pairs):
+            row = 2 * pair
+            _rows_and_columns(o, y, g, row, sums, row_place + first + row if row_place >= 0 else -1, columns)
+        for row in range(2 * pairs, count):
+            place = row_place + first + row if row_place >= 0 else -1
+            if has_columns:
+                _row_and_columns(o, y, g, row, sums, place, columns)
+            else:
+                _row(o, y, g, row, sums, place)
 
 
-def _take(table, addresses, theta, buffer, rates, measured, before, gradient, sums, columns, old):
-    """Take the strips of a table. `columns` and `old` (two rows of θ_k) are scratch."""
+def _take(table, addresses, theta, buffer, rates, measured, before, gradient, sums, shared, columns, old):
+    """Take the strips of a table. `columns` and `old` (some rows of θ_k) are scratch."""
+    planned = sums.shape[1]
     for k in range(table.shape[0]):
         number, start, offset, rows, width, taps, row_place, column_place, kept = table[k]
         size = rows * width
@@ -188,21 +188,18 @@ def _take(table, addresses, theta, buffer, rates, measured, before, gradient, su
         if measured and kept:
             before[offset : offset + size] = x
             gradient[offset : offset + size] = z
-        in_line = not measured or (column_place < 0 and (width == 1 or row_place < 0))
-        if not in_line:
-            shape = (rows, width)
-            _measured_strip(
-                x.reshape(shape), z.reshape(shape), m.reshape(shape), old, rates, row_place, column_place, taps, sums,
-                columns,
-            )  # fmt: skip
+        if not measured or (row_place < 0 and column_place < 0):
+            _only_move(x, z, m, *rates)
             continue
-        shape = (1, size)
-        a, b, c = x.reshape(shape), z.reshape(shape), m.reshape(shape)
-        if measured and row_place >= 0:
-            _move(a, b, c, old, 0, 0, *rates)
-            _entries(old, a, b, sums, row_place)
-        else:
-            _only_move(a, b, c, *rates)
+        if width == 1 and column_place < 0:
+            _move(x, z, m, old[:size], *rates)
+            _entries(old[:size], x, z, sums, row_place)
+            continue
+        _measured_rows(x, z, m, old, rates, width, row_place, column_place >= 0, sums, columns)
+        if column_place >= planned:
+            _fold(columns, taps, shared, column_place - planned, width // taps)
+        elif column_place >= 0:
+            _fold(columns, taps, sums, column_place, width // taps)
 
 
 take_alone = jit(CONTRACTED)(_take)

@@ -47,14 +47,15 @@ def strips(blocks: Ints, sums: int, layout: Layout, kept: Collection[str], threa
     kept = {*kept, *(of_offset[int(b[0])] for b in rest)}
     table: list[tuple[int, ...]] = []
     halves: list[tuple[int, int, int]] = []
+    planned = sums
     for number, (name, shape) in enumerate(layout.shapes.items()):
         for strip in _strips(first.get(name), number, layout.offsets[name], math.prod(shape), int(name in kept)):
             share = max(1, layout.size // threads)
-            pieces = min(threads, -(-strip[3] * strip[4] // share) if strip[3] > 1 else 1)
-            for piece, rows in enumerate(np.array_split(np.arange(strip[3]), max(pieces, 1))):
+            pieces = min(threads, strip[3], -(-strip[3] * strip[4] // share))
+            for piece, rows in enumerate(np.array_split(np.arange(strip[3]), pieces)):
                 columns = strip[7]
                 if piece and columns != NONE:
-                    halves.append((columns, sums, strip[4] // strip[5]))
+                    halves.append((columns, sums - planned, strip[4] // strip[5]))
                     columns, sums = sums, sums + strip[4] // strip[5]
                 table.append(_rows(strip, int(rows[0]), len(rows), columns))
     return Strips(_balanced(table, threads), sums, tuple(halves), np.array(rest, dtype=np.int64).reshape(-1, 7))

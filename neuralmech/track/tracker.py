@@ -194,15 +194,15 @@ class Tracker:
         self._measure(step, loss, skipped, self.block.slot(), norms=norms)
         self.block.add(row)
 
-    def one_pass(self) -> OnePass | None:
+    def one_pass(self, theta: Tensor) -> OnePass | None:
         """What takes steps of SGD in the pass that measures them, if all that is recorded can be had from it."""
         needs_both_ends = self._earlier is not None or NESTEROV_SIGNAL in self.signals
-        return None if needs_both_ends else self._forms.one_pass(self._before.dtype)
+        return None if needs_both_ends else self._forms.one_pass(theta)
 
-    @torch.no_grad()
     def advance(
         self,
         take: OnePass,
+        theta: Tensor,
         motion: Motion,
         loss: Tensor,
         row: Mapping[str, float],
@@ -210,14 +210,18 @@ class Tracker:
         *,
         norms: bool = True,
     ) -> None:
-        """Take a step by `take` and record its row: all of `before`, the optimiser's step and `after`."""
+        """Take a step by `take` and record its row: all of `before`, the optimiser's step and `after`.
+
+        `theta` are the flat parameters without autograd's notice; everything else is as in `after`.
+        """
         self.noise = halves or self.noise
-        theta = motion.theta.detach()
         into = self.block.slot()
         into.loss.copy_(loss.detach())
-        into.single.copy_(theta.index_select(0, self._places))
-        self._write_norms(self._step(theta, theta, theta, row, None), into, norms=norms)
+        if len(self._places):
+            into.single.copy_(theta.index_select(0, self._places))
         step = self._step(take.before, theta, take.gradient, row, None)
+        if self.has_norms:
+            self._write_norms(replace(step, before=theta), into, norms=norms)
         self._evaluate(lambda forms: self._forms.advance(take, motion, step, forms), into.ring)
         self.block.add(row)
 
@@ -258,12 +262,13 @@ class Tracker:
         if self._earlier is not None:
             sides = [(step.before, step.after), (self._earlier, step.before)]
             torch.stack([_work(step.gradient, *side) for side in sides], out=into.work)
-        self._write_norms(step, into, norms=norms)
+        if self.has_norms:
+            self._write_norms(step, into, norms=norms)
 
     def _write_norms(self, step: Step, into: OnDevice, *, norms: bool) -> None:
         if norms:
             self._forms.frobenius(step, into.norms)
-        elif self.has_norms:
+        else:
             into.norms.fill_(math.nan)
 
     def _evaluate(self, forms: Callable[[Tensor], None], ring: Tensor) -> None:

@@ -22,7 +22,9 @@ class InOnePass:
     """
 
     def __init__(self, run: Run, take: OnePass) -> None:
-        self._run, self._pass = run, take
+        from neuralmech.symmetry.one_pass import Motion
+
+        self._run, self._pass, self._theta, self._motion = run, take, run.flat.theta.detach(), Motion
 
     def rate(self, lr: float) -> float:
         """As it is."""
@@ -30,17 +32,15 @@ class InOnePass:
 
     def take(self, row: Row, x: Tensor, y: Tensor, what: Measuring) -> None:
         """Gradients, then the pass."""
-        from neuralmech.symmetry.one_pass import Motion
-
-        run, flat = self._run, self._run.flat
+        run = self._run
         loss = run.step_loss(run.setup.model, x, y)
-        gradients = torch.autograd.grad(loss, flat.parameters, allow_unused=True, materialize_grads=True)
-        motion = Motion(flat.theta.detach(), gradients, self._buffer(), row["lr"], row["momentum"], row["weight_decay"])
+        gradients = torch.autograd.grad(loss, run.flat.parameters, allow_unused=True, materialize_grads=True)
+        motion = self._motion(gradients, self._buffer(), row["lr"], row["momentum"], row["weight_decay"])
         if not what.charges:
-            self._pass.move(motion)
+            self._pass.move(motion, measured=False)
             return
         halves = run.measure_noise(x, y) if what.noise else None
-        run.tracker.advance(self._pass, motion, loss, row, halves, norms=what.norms)
+        run.tracker.advance(self._pass, self._theta, motion, loss, row, halves, norms=what.norms)
 
     def _buffer(self) -> Tensor | None:
         """The optimiser's own, so that checkpoints have it; empty before the first step."""
@@ -48,7 +48,7 @@ class InOnePass:
             return None
         state = self._run.optimizer.state[self._run.flat.theta]
         if state.get("momentum_buffer") is None:
-            state["momentum_buffer"] = torch.zeros_like(self._run.flat.theta.detach())
+            state["momentum_buffer"] = torch.zeros_like(self._theta)
         return state["momentum_buffer"]
 
 
@@ -57,7 +57,7 @@ def in_one_pass(run: Run) -> InOnePass | None:
     optim, theta = run.config.optim, run.flat.theta
     if optim.name != "sgd" or optim.dampening or optim.nesterov or run.update.skipped is not None:
         return None
-    take = run.tracker.one_pass() if theta.device.type == "cpu" else None
+    take = run.tracker.one_pass(theta.detach()) if theta.device.type == "cpu" else None
     if take is None:
         return None
     from neuralmech.symmetry.one_pass import moves_like_torch  # numba takes half a second to import

@@ -59,12 +59,12 @@ def test_sums_are_those_of_the_step(data, shapes, threads):
     dtype = data.draw(st.sampled_from([torch.float32, torch.float64]))
     momentum = data.draw(st.sampled_from([0.0, 0.9]))
     layout, blocks, size, truths = planned(shapes, kinds, groups=2)
-    take = OnePass(blocks, size, layout, ("p0",), dtype, threads)
     generator = torch.Generator().manual_seed(0)
     theta, flat, buffer = (torch.randn(layout.size, dtype=dtype, generator=generator) for _ in range(3))
     gradients = parts_of(flat, layout)
     before, sums = theta.clone(), np.zeros((4, size))
-    take.move(Motion(theta, gradients, buffer if momentum else None, 0.1, momentum, 0.01), sums)
+    take = OnePass(blocks, sums, layout, ("p0",), theta, threads)
+    take.move(Motion(gradients, buffer if momentum else None, 0.1, momentum, 0.01), measured=True)
 
     t, g, u = before.double().numpy(), flat.double().numpy(), before.double().numpy() - theta.double().numpy()
     rest = {int(place) for block in take.rest for place in block[5:]}
@@ -91,10 +91,10 @@ def test_the_update_is_pytorchs_to_the_last_bit(dtype, momentum, weight_decay, m
     assert moves_like_torch(dtype, momentum > 0)  # else this machine uses PyTorch's own
     layout, blocks, size, _ = planned([(37, 53), (61,), (1858,), (8, 3, 3, 3)], ["both", "rows", "none", "columns"], 1)
     assert layout.size == 4096  # whole vector registers, see `moves_like_torch`
-    take = OnePass(blocks, size, layout, (), dtype, 2)
     torch.manual_seed(0)
     theirs = torch.nn.Parameter(torch.randn(layout.size, dtype=dtype))
     ours, buffer = theirs.detach().clone(), torch.zeros(layout.size, dtype=dtype)
+    take = OnePass(blocks, np.zeros((4, size)), layout, (), ours, 2)
     optimizer = torch.optim.SGD([theirs], lr=0.1, momentum=momentum, weight_decay=weight_decay, fused=True)
     for lr in (0.1, 0.033, 1e-3, 0.0):
         theirs.grad = torch.randn(layout.size, dtype=dtype)
@@ -102,8 +102,7 @@ def test_the_update_is_pytorchs_to_the_last_bit(dtype, momentum, weight_decay, m
         parts = [p.t().contiguous().t() if p.dim() == 2 else p for p in parts]
         optimizer.param_groups[0]["lr"] = lr
         optimizer.step()
-        motion = Motion(ours, parts, buffer if momentum else None, lr, momentum, weight_decay)
-        take.move(motion, np.zeros((4, size)) if measured else None)
+        take.move(Motion(parts, buffer if momentum else None, lr, momentum, weight_decay), measured=measured)
         assert torch.equal(ours, theirs.detach())
         if momentum:
             assert torch.equal(buffer, optimizer.state[theirs]["momentum_buffer"])
@@ -111,7 +110,7 @@ def test_the_update_is_pytorchs_to_the_last_bit(dtype, momentum, weight_decay, m
 
 def test_threads_share_a_weight_that_is_most_of_the_model():
     layout, blocks, size, _ = planned([(100, 50), (10, 10)], ["both", "both"], groups=1)
-    take = OnePass(blocks, size, layout, (), torch.float32, 3)
+    take = OnePass(blocks, np.zeros((4, size)), layout, (), torch.zeros(layout.size), 3)
     loads = [int((part[:, 3] * part[:, 4]).sum()) for part in take._strips.parts]
     assert sum(loads) == layout.size
     assert max(loads) <= 0.4 * layout.size
