@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from neuralmech.errors import UserError
+from neuralmech.symmetry.lowering import decompositions
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> Trace:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            program = torch.export.export(twin, inputs, strict=False).run_decompositions({})
+            program = torch.export.export(twin, inputs, strict=False).run_decompositions(decompositions())
     except Exception as error:  # torch.export raises many unrelated types for what a user's model does
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
