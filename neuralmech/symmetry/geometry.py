@@ -18,6 +18,9 @@ MOVEMENT = (
     "unsqueeze", "view",
 )  # fmt: skip
 
+# An assignment in place (x[1:2] = y) in a functional graph: the second operand replaces the first or a part of it.
+ASSIGNMENTS = ("copy", "select_scatter", "slice_scatter")
+
 
 def move(node: fx.Node, args: tuple, kwargs: dict[str, Any]) -> Any:
     """Run a movement operation on tensors of variables."""
@@ -26,6 +29,8 @@ def move(node: fx.Node, args: tuple, kwargs: dict[str, Any]) -> Any:
         return args[0].reshape(args[1])
     if name in ("_to_copy", "contiguous", "clone", "alias", "lift_fresh_copy", "type_as", "to"):
         return args[0]
+    if name == "copy":
+        return args[1].expand(args[0].shape)
     if name in ("constant_pad_nd", "pad"):
         return _pad(*args, **kwargs)
     result = node.target(*args, **kwargs)  # type: ignore[operator]
@@ -45,6 +50,11 @@ def _pad(x: Tensor, widths: Sequence[int], mode: Any = "constant", value: Any = 
     if not isinstance(mode, str) or mode == "constant":
         return torch.nn.functional.pad(x, widths, value=0)
     return torch.nn.functional.pad(x.double(), widths, mode=mode).long()  # exact below 2⁵³
+
+
+def pads_zeros(mode: Any = "constant", value: Any = None) -> bool:
+    """Whether a padding, given its arguments after the widths, puts zeros (``constant_pad_nd`` has no mode)."""
+    return not value if mode == "constant" else not isinstance(mode, str) and not mode
 
 
 @dataclass(frozen=True)

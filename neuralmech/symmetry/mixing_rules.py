@@ -193,7 +193,7 @@ def _repeat(x: Vectors, times: int) -> Vectors:
     return Vectors(x.channels.repeat_interleave(times, dim=-3), lambda: x.history.repeat_interleave(times, dim=-3))
 
 
-@rule(*(name for name in geometry.MOVEMENT if name not in ("pad", "constant_pad_nd")))
+@rule(*(name for name in geometry.MOVEMENT if name not in ("pad", "constant_pad_nd")), *geometry.ASSIGNMENTS)
 def _move(algebra: MixingAlgebra, node: fx.Node, *args: Any, **kwargs: Any) -> Any:
     operands = tuple(
         [algebra.value(a) for a in arg] if _holds_tensors(arg) else algebra.value(arg) if _is_tensor(arg) else arg
@@ -206,6 +206,12 @@ def _move(algebra: MixingAlgebra, node: fx.Node, *args: Any, **kwargs: Any) -> A
             for i, c in enumerate(moved)
         )
     return Vectors(moved, lambda: geometry.move(node, _take(operands, "history"), kwargs))
+
+
+@rule("zero")
+def _zero(algebra: MixingAlgebra, node: fx.Node, x: Any) -> Vectors:
+    """``x.zero_()`` reads nothing of x."""
+    return _output(algebra, node)
 
 
 def _is_tensor(value: Any) -> bool:

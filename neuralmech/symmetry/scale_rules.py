@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -15,7 +16,7 @@ from neuralmech.symmetry.scale import ScaleAlgebra, rule
 from neuralmech.symmetry.trace import operation, place
 
 
-@rule(*geometry.MOVEMENT)
+@rule(*geometry.MOVEMENT, *geometry.ASSIGNMENTS)
 def _move(algebra: ScaleAlgebra, node: fx.Node, *args: Any, **kwargs: Any) -> Any:
     def ids(value: Any) -> Any:
         if isinstance(value, (list, tuple)) and any(isinstance(v, (Tensor, Parameter)) for v in value):
@@ -23,6 +24,31 @@ def _move(algebra: ScaleAlgebra, node: fx.Node, *args: Any, **kwargs: Any) -> An
         return algebra.ids(value) if isinstance(value, Parameter) else value
 
     return geometry.move(node, tuple(ids(a) for a in args), kwargs)
+
+
+@rule("constant_pad_nd", "pad")
+def _pad(algebra: ScaleAlgebra, node: fx.Node, x: Any, widths: Sequence[int], *how: Any, **named: Any) -> Tensor:
+    """Zeros around x: 0·α^s = 0 for any s, so they scale as their neighbours or, where these differ, freely.
+
+    Tokens that fill up a window, or channels that fill up a shortcut, then bind nothing.
+    """
+    ids = algebra.ids(x)
+    if not geometry.pads_zeros(*how, **named):
+        return geometry.move(node, (ids, widths, *how), named)
+    kept = geometry.narrow(ids)[0]
+    alike = [ids.shape[d] > 1 == kept.shape[d] for d in range(ids.dim())][::-1]  # along what is alike, so are zeros
+    apart = [0 if alike[i // 2] else width for i, width in enumerate(widths)]
+    padded = torch.nn.functional.pad(kept, apart, value=geometry.PADDING)
+    zeros = padded == geometry.PADDING
+    padded[zeros] = torch.from_numpy(algebra.system.new(int(zeros.sum())))
+    return padded.expand(node.meta["val"].shape)
+
+
+@rule("zero")
+def _zero(algebra: ScaleAlgebra, node: fx.Node, x: Any) -> Tensor:
+    """Zeros in the place of x (``x.zero_()``) may scale as they like: 0·α^s = 0 for any s."""
+    kept = geometry.narrow(algebra.ids(x))[0]
+    return torch.from_numpy(algebra.system.new(kept.numel())).reshape(kept.shape).expand(node.meta["val"].shape)
 
 
 @rule("relu", "leaky_relu", "neg", "abs", "dropout", "feature_dropout")

@@ -11,20 +11,21 @@ from torch import Tensor, fx
 from neuralmech.symmetry import geometry
 from neuralmech.symmetry.shift import CONSTANT, Key, Sector, Shift, ShiftAlgebra, Terms, rule
 from neuralmech.symmetry.shift_values import combined, expanded, let_none_pass, multiplied
-from neuralmech.symmetry.trace import place
+from neuralmech.symmetry.trace import operation, place
 
 
-@rule(*geometry.MOVEMENT)
+@rule(*geometry.MOVEMENT, *geometry.ASSIGNMENTS)
 def _move(algebra: ShiftAlgebra, node: fx.Node, *args: Any, **kwargs: Any) -> Any:
     many = isinstance(args[0], (list, tuple))
-    operands = [algebra.shift(a) for a in args[0]] if many else [algebra.shift(args[0])]
-    shapes = [n.meta["val"].shape for n in (node.args[0] if many else [node.args[0]])]  # type: ignore[union-attr]
+    count = 2 if operation(node) in geometry.ASSIGNMENTS else 1
+    operands = [algebra.shift(a) for a in (args[0] if many else args[:count])]
+    shapes = [n.meta["val"].shape for n in (node.args[0] if many else node.args[:count])]  # type: ignore[union-attr]
     parts: list[tuple[Key, Any, Terms, tuple[Terms, ...]]] = []
     for key in dict.fromkeys(k for shift in operands for k in shift):
         sectors = _aligned([shift.get(key) for shift in operands], shapes)
 
         def moved(tensors: list[Tensor]) -> Any:
-            return geometry.move(node, (tensors if many else tensors[0], *args[1:]), kwargs)
+            return geometry.move(node, (tensors, *args[1:]) if many else (*tensors, *args[count:]), kwargs)
 
         origins = next((shift[key].origins for shift in operands if key in shift), ())
         amplitude = moved([s.amplitude for s in sectors])
@@ -50,6 +51,12 @@ def _aligned(sectors: list[Sector | None], shapes: list[torch.Size]) -> list[Sec
         terms = tuple((c, sector.terms[j][1] if sector and owner == i else nothing) for owner, j, c in layout)
         out.append(Sector(sector.amplitude if sector else nothing, terms))
     return out
+
+
+@rule("zero")
+def _zero(algebra: ShiftAlgebra, node: fx.Node, x: Any) -> Shift:
+    """``x.zero_()`` reads nothing of x, and nothing displaces it."""
+    return {}
 
 
 @rule("add", "sub")
