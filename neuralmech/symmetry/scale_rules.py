@@ -12,6 +12,7 @@ from torch import Tensor, fx
 
 from neuralmech.symmetry import geometry
 from neuralmech.symmetry.engine import Parameter, barrier
+from neuralmech.symmetry.ignored import constant_is_ignored, factor_is_ignored
 from neuralmech.symmetry.scale import ScaleAlgebra, rule
 from neuralmech.symmetry.trace import operation, place
 
@@ -71,8 +72,17 @@ def _add(algebra: ScaleAlgebra, node: fx.Node, x: Any, y: Any, *, alpha: float =
     x_ids, y_ids = algebra.ids(x), algebra.ids(y)
     if isinstance(y, (int, float)) and (y == 0 or _is_epsilon(node, y)):
         return x_ids
+    shape = node.meta["val"].shape
+    for mine, other in ((x_ids, y_ids), (y_ids, x_ids)):
+        if constant_is_ignored(node, _varies(other, shape)):
+            return mine.expand(shape)
     algebra.equate(x_ids, y_ids, node)
-    return x_ids.expand(node.meta["val"].shape)
+    return x_ids.expand(shape)
+
+
+def _varies(x: Tensor, shape: torch.Size) -> frozenset[int]:
+    """Dims along which an operand that is broadcast to `shape` can differ."""
+    return frozenset(len(shape) - x.dim() + d for d, n in enumerate(x.shape) if n > 1)
 
 
 def _is_epsilon(node: fx.Node, value: float) -> bool:
@@ -230,10 +240,12 @@ def _norm(algebra: ScaleAlgebra, node: fx.Node, x: Any, *args: Any) -> Any:
     norm = geometry.NORMS[node.target.overloadpacket.__name__](ids.shape, *args)  # type: ignore[union-attr]
     if norm is None:
         return barrier(algebra, node, x, *args[:2])
-    algebra.unify(ids.reshape(norm.view), norm.dims, node)
     out = algebra.constant(torch.Size(norm.affine))
     if norm.weight is not None:
         out = algebra.ids(norm.weight).reshape(norm.affine)
+    if not norm.centred and factor_is_ignored(node, len(norm.dims)):
+        return algebra.combine([ids, out], [1, 1])
+    algebra.unify(ids.reshape(norm.view), norm.dims, node)
     if norm.bias is not None:
         algebra.equate(algebra.ids(norm.bias).reshape(norm.affine), out, node)
     return _with_statistics(algebra, node, out.expand(ids.shape))
