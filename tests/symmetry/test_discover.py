@@ -71,6 +71,8 @@ TRAPS = {  # shapes of false claims that a careless rule would make
     "relu6": lambda s, x: s.head(F.relu6(s.a(x))),
     "hard swish": lambda s, x: s.head(F.hardswish(s.a(x))),
     "padded with ones": lambda s, x: s.head(F.pad(torch.relu(s.a(x))[:, :3], (1, 0), value=1.0)),
+    "padded with zeros, plus one": lambda s, x: s.head(torch.tanh(F.pad(torch.relu(s.a(x))[:, :3], (1, 0)) + 1)),
+    "filled with ones": lambda s, x: s.head(torch.relu(s.a(x)).slice_scatter(torch.ones_like(x[:, :2]), 1, 0, 2)),
     "cumulative sum": lambda s, x: s.head(torch.relu(s.a(x)).cumsum(1)),
 }
 
