@@ -16,6 +16,7 @@ from neuralmech.symmetry.discover import find_symmetries
 
 LIMIT = 1e-2  # of a gradient in float32: what float64 rounds is 2⁻²⁹ of what float32 rounds
 MORE_EPSILON = 1e9  # factor that shows whether a norm's eps is felt
+NUDGES = (0.0, 1e-6, -1e-6)  # relative, of single parameters at random: is a small gradient luck of rounding?
 
 
 class UnclearError(Exception):
@@ -28,7 +29,8 @@ def gradients(model: nn.Module, inputs, samples: int, loss: str, seed: int = 0):
     A batch counts only if float64 can say its gradient: float32, with 10⁹ times the norms' eps, must come within 1e-2
     of its length, so that rounding and eps move it by no more than some 1e-11. That leaves out channels that ReLUs
     silence on a whole batch or a LayerNorm saturates, where BatchNorm magnifies rounding noise, and powers of small
-    numbers, where eps is no longer small (x⁹ of x = 0.05 has the variance 1e-24).
+    numbers, where eps is no longer small (x⁹ of x = 0.05 has the variance 1e-24). The mean of a constant may be exact
+    in float32 by luck and not in float64, so parameters that differ in the sixth digit have to agree too.
     """
     generator = torch.Generator().manual_seed(seed)
     rough = copy.deepcopy(model).float()
@@ -43,8 +45,10 @@ def gradients(model: nn.Module, inputs, samples: int, loss: str, seed: int = 0):
         x = inputs(generator)
         grad = _gradient(model, theta, x, loss, attempt)
         narrow = x.float() if x.is_floating_point() else x
-        doubtful = _gradient(rough, [t.float() for t in theta], narrow, loss, attempt).double()
-        if (doubtful - grad).norm() < LIMIT * grad.norm():
+        nudge = [torch.rand(p.shape, generator=generator, dtype=torch.float64) for p in model.parameters()]
+        nudged = ([(t * (1 + by * r)).float() for t, r in zip(theta, nudge, strict=True)] for by in NUDGES)
+        doubtful = (_gradient(rough, near, narrow, loss, attempt).double() for near in nudged)
+        if all((rough_grad - grad).norm() < LIMIT * grad.norm() for rough_grad in doubtful):
             thetas.append(torch.cat([t.ravel() for t in theta]))
             grads.append(grad)
     if len(grads) < samples:
