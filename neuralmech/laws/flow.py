@@ -81,7 +81,8 @@ class ModifiedFlow(Law):
     half a step later, so the right side is η²[(1+β)D + ½η(1−β)D']. D is held over each step, and D' is a kick to
     Q' where D jumps. Nesterov's right side, D_k − βD_{k−1} + 2β²B_{k−1}, has ½η²[(1+β)D' − 2β²B'].
 
-    State (Q, C, Q' + aQ), where C is what the last step's drives put into kicks; (Q, Q' + aQ) for a linear charge.
+    State (Q, C, V), where C is what the last step's drives put into kicks, and V = Q' + 2(1−δ)λQ/(1+β), which a jump
+    of λ leaves as it is (Q' + aQ under decoupled decay); (Q, V) for a translation charge.
     """
 
     name = "modified_flow"
@@ -104,22 +105,56 @@ class ModifiedFlow(Law):
         a[:, 0, 1] = h.lr
         a[:, 1, 0] = np.where(h.decoupled, 0.0, -stiffness / inertia)
         a[:, 1, 1] = -friction / inertia - h.lr * shrink
+        weight = (_decay_in_drive(h) / inertia)[:, None]
         b = np.zeros((len(h), 2, drive.shape[1]))
-        b[:, 1, :] = drive / inertia[:, None]
+        b[:, 1, :] = drive * weight
         phi, gamma = zero_order_hold(a, b, h.span)
-        return (phi, gamma) if linear else _kicked(phi, gamma, _kicks(h) / inertia[:, None], h.span)
+        turn = _turned(_memory_of_decay(h, linear=linear))
+        phi, gamma = turn @ phi @ np.linalg.inv(turn), turn @ gamma
+        return (phi, gamma) if linear else _kicked(phi, gamma, _kicks(h) * weight, h.span)
 
     def initial(self, value: Array, inputs: Array, h: Hyperparameters, *, linear: bool) -> Array:
-        """Q₀, no drive before, and Q'₀ = −2λQ₀/(1+β): SGD starts with an empty momentum buffer.
+        """Q₀, no drive before, and V₀ = 0: SGD starts with an empty momentum buffer.
 
         Summing the exact update and integrating the oscillator over a run must leave no lasting difference. The
         drives agree: held to the middle of step k, with the kicks up to it, they add up to η²Σ(D_k + βD_{k−1}). The
-        start has to make up for ½η(1+β)Q'₀ = −ηλQ₀. Nesterov's first update is (1+β)(g + λθ): 1+2β times as much.
+        start has to make up for ½η(1+β)Q'₀ = −ηλQ₀, which is V₀ = 0. With dampening δ the first gradient is
+        taken in undamped: V₀ = −4δλQ₀/(1+β), and half of it for a translation charge.
         """
         decay = 1 if linear else 2
-        kick = (1 + 2 * np.where(h.nesterov, h.momentum, 0.0)) / (1 + h.momentum)
-        rate = np.where(h.decoupled, 0.0, decay * h.weight_decay * kick)
-        return np.stack([value, -rate * value] if linear else [value, np.zeros_like(value), -rate * value])
+        undamped = np.where(h.decoupled, 0.0, 2 * decay * (1 - h.usual_gain) * h.weight_decay / (1 + h.momentum))
+        return np.stack([value, -undamped * value] if linear else [value, np.zeros_like(value), -undamped * value])
+
+
+def _memory_of_decay(h: Hyperparameters, *, linear: bool) -> Array:
+    """s of V = Q' + sQ: 2(1−δ)λ/(1+β), under Nesterov 1+2β times as much; 0 if decay does not pass the buffer.
+
+    λ_k acts at step k and is held over the step behind it, so half a step late; a jump of λ kicks Q' by −Q times the
+    jump of s, and V does not notice.
+    """
+    lookahead = np.where(h.nesterov, h.momentum, 0.0)
+    rate = (1 if linear else 2) * h.usual_gain * h.weight_decay * (1 + 2 * lookahead) / (1 + h.momentum)
+    return np.where(h.decoupled, 0.0, rate)
+
+
+def _turned(s: Array) -> Array:
+    """(Q, Q') → (Q, Q' + sQ), shape (rows, 2, 2)."""
+    turn = np.zeros((len(s), 2, 2))
+    turn[:, 0, 0] = turn[:, 1, 1] = 1.0
+    turn[:, 1, 0] = s
+    return turn
+
+
+def _decay_in_drive(h: Hyperparameters) -> Array:
+    """What a drive moves in the end, by the exact update over by the oscillator, to first order in ηλ.
+
+    It is 1 but for decoupled weight decay. There a drive F at step k leaves F/(r₁ − r₂) of motion, with r₁ + r₂ =
+    1 − 2ηλ + β(1 + ηλ) and r₁r₂ = β(1 − ηλ), and the oscillator, which knows of decay only as a shrinking frame,
+    F/(1−β). F itself is η²[D_k + β(1−ηλ)D_{k−1}]. Under Nesterov momentum r₁ = 1 − 2ηλ, r₂ = β, and F has no λ.
+    """
+    memory = np.where(h.nesterov, 0.0, h.momentum)
+    share = (2 + memory) / (1 - h.momentum) - memory / (1 + h.momentum)
+    return 1 + np.where(h.decoupled, h.lr * h.weight_decay * share, 0.0)
 
 
 def _kicks(h: Hyperparameters) -> Array:

@@ -22,7 +22,7 @@ class Noether(Law):
     heading = "NLD"
     equation = r"(1-\beta)\,\frac{d}{dt}Q^2 = -4\lambda Q^2 + 2\eta(1+\beta)\,\hat D,\quad \hat D = D\,Q"
     source = "Tanaka & Kunin 2021 (Noether's Learning Dynamics)"
-    omits = "(ηD)² in Q², and what breaks scale invariance: a norm's eps"
+    omits = "the inertia of momentum, (ηD)² in Q², and what breaks scale invariance: a norm's eps"
     inputs = ("unit_drive",)
 
     def reason(self, c: Circumstances) -> str:
