@@ -11,20 +11,11 @@ from torch import Tensor
 from neuralmech.symmetry.jit import REORDERED, jit
 from neuralmech.symmetry.layout import Layout
 from neuralmech.symmetry.one_pass import Motion, OnePass
+from neuralmech.symmetry.one_pass_kernels import fold
 from neuralmech.symmetry.plan import LinearPlan, QuadraticPlan
 from neuralmech.symmetry.step import LINEAR, QUADRATIC, Step
 
 MAIN = ("value", "drive_update", "drive_gradient", "residual")
-
-
-@jit(REORDERED)
-def _fold(columns, taps, out):
-    """Sum the kernel taps of each column."""
-    for i in range(out.shape[0]):
-        total = 0.0
-        for tap in range(i * taps, (i + 1) * taps):
-            total += columns[tap]
-        out[i] = total
 
 
 @jit(REORDERED)
@@ -69,7 +60,7 @@ def _main_sums(before, after, gradient, blocks, sums, columns):
             if column_place >= 0:
                 place = column_place + group * inner
                 for s in range(4):
-                    _fold(columns[s], taps, sums[s, place : place + inner])
+                    fold(columns[s], taps, sums[s, place : place + inner])
 
 
 @jit(REORDERED)
@@ -92,7 +83,7 @@ def _pair_sums(first, second, blocks, sums, columns):
                     sums[row_place + row] = total
             if column_place >= 0:
                 place = column_place + group * inner
-                _fold(columns[0], taps, sums[place : place + inner])
+                fold(columns[0], taps, sums[place : place + inner])
 
 
 @jit(REORDERED)

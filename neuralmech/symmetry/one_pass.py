@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import NamedTuple
 
 import numpy as np
@@ -27,7 +27,7 @@ class Motion(NamedTuple):
     Attributes
     ----------
     gradients
-        Of the parameters, in the layout's order.
+        Of the parameters, in the layout's order; dense.
     buffer
         b, flat, changed in place; None without momentum.
     lr, momentum, weight_decay
@@ -102,7 +102,10 @@ class OnePass:
             return
         parts = list(zip(self._strips.parts, self._scratch, strict=True))
         others = [self._pool.submit(take_beside, part, *common, *scratch) for part, scratch in parts[1:]]
-        take_beside(parts[0][0], *common, *parts[0][1])
+        try:
+            take_beside(parts[0][0], *common, *parts[0][1])
+        finally:
+            wait(others)  # whatever happens here: they read gradients at their addresses
         for other in others:
             other.result()
         for first, other, count in self._strips.halves if measured else ():
@@ -124,16 +127,16 @@ def moves_like_torch(dtype: torch.dtype, momentum: bool) -> bool:
     thread's share, those that fill no vector register, are rounded differently; here they are not.
     """
     generator = torch.Generator().manual_seed(0)
-    theta, *gradients = (torch.randn(1024, dtype=dtype, generator=generator) for _ in range(4))
-    ours, beta = theta.clone(), 0.9 if momentum else 0.0
+    theta, *gradients = (torch.randn(32, 32, dtype=dtype, generator=generator) for _ in range(5))
+    ours, beta = theta.flatten().clone(), 0.9 if momentum else 0.0
     theirs = torch.nn.Parameter(theta)
     optimizer = torch.optim.SGD([theirs], lr=0.013, momentum=beta, weight_decay=5e-4, fused=True)
-    layout = Layout.by_shape({"theta": (1024,)})
-    one_pass = OnePass(np.zeros((0, 7), dtype=np.int64), np.zeros((4, 0)), layout, (), ours)
+    rows_and_columns = np.array([[0, 1, 32, 32, 1, 0, 32]])
+    one_pass = OnePass(rows_and_columns, np.zeros((4, 64)), Layout.by_shape({"theta": (32, 32)}), (), ours)
     buffer = torch.zeros_like(ours) if momentum else None
-    for gradient in gradients:
+    for step, gradient in enumerate(gradients):
         theirs.grad = gradient
         optimizer.step()
-        one_pass.move(Motion([gradient], buffer, 0.013, beta, 5e-4), measured=False)
-    same = buffer is None or torch.equal(buffer, optimizer.state[theirs]["momentum_buffer"])
-    return same and torch.equal(ours, theirs.detach())
+        one_pass.move(Motion([gradient], buffer, 0.013, beta, 5e-4), measured=step % 2 == 0)
+    same = buffer is None or torch.equal(buffer, optimizer.state[theirs]["momentum_buffer"].flatten())
+    return same and torch.equal(ours, theirs.detach().flatten())

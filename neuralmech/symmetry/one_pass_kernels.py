@@ -142,14 +142,13 @@ def _entries(old, y, z, sums, place):
 
 
 @jit(REORDERED)
-def _fold(columns, taps, sums, place, count):
+def fold(columns, taps, out):
     """Sum the kernel taps of each column."""
-    for s in range(4):
-        for i in range(count):
-            total = 0.0
-            for tap in range(i * taps, (i + 1) * taps):
-                total += columns[s, tap]
-            sums[s, place + i] = total
+    for i in range(out.shape[0]):
+        total = 0.0
+        for tap in range(i * taps, (i + 1) * taps):
+            total += columns[tap]
+        out[i] = total
 
 
 @jit(CONTRACTED)
@@ -176,6 +175,7 @@ def _measured_rows(x, z, m, old, rates, width, row_place, has_columns, sums, col
                 _row(o, y, g, row, sums, place)
 
 
+@jit(CONTRACTED)
 def _take(table, addresses, theta, buffer, rates, measured, before, gradient, sums, shared, columns, old):
     """Take the strips of a table. `columns` and `old` (some rows of θ_k) are scratch."""
     planned = sums.shape[1]
@@ -196,11 +196,24 @@ def _take(table, addresses, theta, buffer, rates, measured, before, gradient, su
             _entries(old[:size], x, z, sums, row_place)
             continue
         _measured_rows(x, z, m, old, rates, width, row_place, column_place >= 0, sums, columns)
-        if column_place >= planned:
-            _fold(columns, taps, shared, column_place - planned, width // taps)
-        elif column_place >= 0:
-            _fold(columns, taps, sums, column_place, width // taps)
+        count = width // taps
+        for s in range(4 if column_place >= 0 else 0):
+            if column_place < planned:
+                fold(columns[s], taps, sums[s, column_place : column_place + count])
+            else:
+                fold(columns[s], taps, shared[s, column_place - planned : column_place - planned + count])
 
 
-take_alone = jit(CONTRACTED)(_take)
-take_beside = jit(CONTRACTED, nogil=True)(_take)  # other threads run meanwhile; to ask for that costs a small step
+@jit(CONTRACTED)
+def take_alone(table, addresses, theta, buffer, rates, measured, before, gradient, sums, shared, columns, old):
+    """Take the strips of a table."""
+    _take(table, addresses, theta, buffer, rates, measured, before, gradient, sums, shared, columns, old)
+
+
+@jit(CONTRACTED, nogil=True)
+def take_beside(table, addresses, theta, buffer, rates, measured, before, gradient, sums, shared, columns, old):
+    """The same while other threads run; to ask for that costs a small step.
+
+    It needs a name and code of its own: by these, not by `nogil`, compiled code is found again on the disk.
+    """
+    _take(table, addresses, theta, buffer, rates, measured, before, gradient, sums, shared, columns, old)

@@ -43,6 +43,7 @@ def strips(blocks: Ints, sums: int, layout: Layout, kept: Collection[str], threa
     """Cut the parameters of a layout for some threads; `blocks` are those of a `QuadraticPlan`."""
     of_offset = {layout.offsets[n]: n for n, shape in layout.shapes.items() if math.prod(shape)}
     first: dict[str, np.ndarray] = {}
+    blocks = blocks[blocks[:, 1:5].prod(axis=1) > 0]  # a parameter without entries lies where the next one does
     rest = [b for b in blocks if first.setdefault(of_offset[int(b[0])], b) is not b]
     kept = {*kept, *(of_offset[int(b[0])] for b in rest)}
     table: list[tuple[int, ...]] = []

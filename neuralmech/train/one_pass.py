@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from neuralmech.train.execute import Measuring, Row
+from neuralmech.train.optimizers import set_hyperparameters
 
 if TYPE_CHECKING:
     from neuralmech.symmetry.one_pass import OnePass
@@ -33,8 +34,12 @@ class InOnePass:
     def take(self, row: Row, x: Tensor, y: Tensor, what: Measuring) -> None:
         """Gradients, then the pass."""
         run = self._run
+        set_hyperparameters(run.optimizer, row)  # for checkpoints; the pass has them from the row
+        for p in run.flat.parameters:
+            p.grad = None
         loss = run.step_loss(run.setup.model, x, y)
-        gradients = torch.autograd.grad(loss, run.flat.parameters, allow_unused=True, materialize_grads=True)
+        run.update.backward(loss)
+        gradients = [_dense(p) for p in run.flat.parameters]
         motion = self._motion(gradients, self._buffer(), row["lr"], row["momentum"], row["weight_decay"])
         if not what.charges:
             self._pass.move(motion, measured=False)
@@ -50,6 +55,13 @@ class InOnePass:
         if state.get("momentum_buffer") is None:
             state["momentum_buffer"] = torch.zeros_like(self._theta)
         return state["momentum_buffer"]
+
+
+def _dense(p: nn.Parameter) -> Tensor:
+    """The gradient that autograd left: none where the loss does not depend on p, sparse from some embeddings."""
+    if p.grad is None:
+        return torch.zeros_like(p)
+    return p.grad if p.grad.layout == torch.strided else p.grad.to_dense()
 
 
 def in_one_pass(run: Run) -> InOnePass | None:

@@ -1,6 +1,7 @@
 """The pass that updates and sums at once, against PyTorch's optimiser and sums in numpy."""
 
 import math
+import threading
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from neuralmech.symmetry import one_pass_kernels as kernels
 from neuralmech.symmetry.layout import Layout
 from neuralmech.symmetry.one_pass import Motion, OnePass, moves_like_torch
 from neuralmech.symmetry.plan import NONE
@@ -114,3 +116,36 @@ def test_threads_share_a_weight_that_is_most_of_the_model():
     loads = [int((part[:, 3] * part[:, 4]).sum()) for part in take._strips.parts]
     assert sum(loads) == layout.size
     assert max(loads) <= 0.4 * layout.size
+
+
+def test_threads_run_at_the_same_time():
+    """Python goes on while a thread is in the pass; compiled code from the disk must not hold the interpreter."""
+    layout, blocks, size, _ = planned([(4096, 4096)], ["both"], groups=1)
+    theta = torch.zeros(layout.size)
+    take = OnePass(blocks, np.zeros((4, size)), layout, (), theta, 2)
+    gradients = [torch.zeros(4096, 4096)]
+    take.move(Motion(gradients, None, 0.1, 0.0, 0.0), measured=True)  # compiles
+    counted, stop = [0], threading.Event()
+
+    def count():
+        while not stop.is_set():
+            counted[0] += 1
+
+    other = threading.Thread(target=count)
+    other.start()
+    inside = []
+    real = kernels.take_beside
+
+    def watched(*arguments):
+        before = counted[0]
+        real(*arguments)
+        inside.append(counted[0] - before)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("neuralmech.symmetry.one_pass.take_beside", watched)
+        for _ in range(5):
+            take.move(Motion(gradients, None, 0.1, 0.0, 0.0), measured=True)
+    stop.set()
+    other.join()
+    assert len(inside) == 10
+    assert max(inside) > 100

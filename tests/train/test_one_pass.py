@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from conftest import config
 from neuralmech.train import run as runs
@@ -85,3 +87,49 @@ def test_an_update_of_other_bits_is_left_to_pytorch(monkeypatch):
     assert isinstance(begin(config(train={"steps": 1})).execution, InOnePass)
     monkeypatch.setattr("neuralmech.symmetry.one_pass.moves_like_torch", lambda *_: False)
     assert isinstance(begin(config(train={"steps": 1})).execution, Plain)
+
+
+def halve(p):
+    p.grad.mul_(0.5)
+
+
+class Hooked(nn.Module):
+    """Uses `.grad` on the way: a hook that halves a gradient, reentrant checkpointing, a parameter frozen late."""
+
+    def __init__(self, **_):
+        super().__init__()
+        self.first, self.second, self.third = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 8)
+        self.unused = nn.Parameter(torch.ones(8))
+        self.calls = 0
+        self.second.weight.register_post_accumulate_grad_hook(halve)
+
+    def forward(self, x):
+        self.calls += 1
+        if self.calls > 10:
+            self.first.bias.requires_grad_(False)
+        hidden = checkpoint(lambda h: torch.relu(self.second(h)), torch.relu(self.first(x)), use_reentrant=True)
+        return self.third(hidden)
+
+
+class Sparse(nn.Module):
+    def __init__(self, **_):
+        super().__init__()
+        self.rows, self.head = nn.Embedding(8, 8, sparse=True), nn.Linear(8, 8)
+
+    def forward(self, x):
+        return self.head(torch.relu(self.rows((x.abs() * 4).long().clamp(max=7))).mean(dim=1))
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")  # checkpointing in evaluation
+@pytest.mark.parametrize("name", ["Hooked", "Sparse"])
+def test_models_that_meddle_with_gradients_train_as_before(run, monkeypatch, name):
+    custom = {"_target_": f"{__name__}.{name}"}
+    options = {"optim": SGD, "model": custom, "data": INPUTS, "track": {"every": 100}}
+    ends = []
+    for is_ours in (True, False):
+        if not is_ours:
+            monkeypatch.setattr(runs, "in_one_pass", lambda run: None)
+        assert isinstance(begin(config(**options)).execution, InOnePass) == is_ours
+        ends.append(list(states(run(**options))))
+    for one, other in zip(*ends, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
