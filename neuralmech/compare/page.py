@@ -34,8 +34,8 @@ figure img { max-width: 100%; height: auto; display: block; margin: 0 auto; }
 .laws { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 22rem), 1fr)); gap: .8rem; }
 .law { border: 1px solid var(--line); border-radius: 6px; padding: .6rem .9rem; min-width: 0; }
 .law h3 { margin: 0 0 .3rem; }
-.law .equation { overflow-x: auto; padding: .3rem 0; }
-.law .equation img { height: auto; max-width: none; display: block; }
+.law .equation { padding: .3rem 0; }
+.law .equation img { height: auto; max-width: 100%; margin-right: .35rem; }
 pre { background: var(--soft); border: 1px solid var(--line); border-radius: 6px; padding: .7rem .9rem;
   overflow: auto; max-height: 28rem; font-size: .8rem; }
 details { margin: .6rem 0; }

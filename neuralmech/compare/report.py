@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 
 from neuralmech.compare.analysis import Analysis
-from neuralmech.compare.equations import equation_image
+from neuralmech.compare.equations import equation_html
 from neuralmech.compare.page import CSS, POLICY, SCRIPT
 from neuralmech.compare.tables import Cell, Sheet
 from neuralmech.laws import LAWS
@@ -131,7 +131,7 @@ def _laws(analysis: Analysis) -> str:
         law = LAWS[name]
         inputs = ", ".join(law.inputs) or "none: a forecast from the start alone"
         cards.append(
-            f'<div class="law"><h3>{_text(law.label)}</h3><div class="equation">{equation_image(law.equation)}</div>'
+            f'<div class="law"><h3>{_text(law.label)}</h3><div class="equation">{equation_html(law.equation)}</div>'
             f'<p class="dim">{_text(name)}. {_text(law.source)}. Inputs: {_text(inputs)}. '
             f"Where it is off it misses {_text(law.omits)}.</p></div>"
         )

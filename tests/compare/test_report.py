@@ -72,6 +72,9 @@ def test_the_page_fits(folder, tmp_path, width):
         'onload="const d=contentDocument; document.body.dataset.found=JSON.stringify({'
         "scroll:d.documentElement.scrollWidth, width:contentWindow.innerWidth, title:d.title,"
         "wide:[...d.querySelectorAll('.scroll')].filter(b=>b.scrollWidth>b.clientWidth).length,"
+        "equations:[...d.querySelectorAll('.equation img')].map(i=>"
+        "[i.getBoundingClientRect().right-i.closest('.equation').getBoundingClientRect().right,"
+        "i.clientWidth/parseFloat(i.style.width)]),"
         "images:[...d.images].filter(i=>!i.complete||!i.naturalWidth).length, count:d.images.length,"
         "first:(()=>{const t=d.querySelector('#error table'), b=t.querySelectorAll('th button');"
         "const n=[...t.tHead.rows[0].cells].findIndex(c=>c.textContent==='gradient_flow');"
@@ -92,6 +95,9 @@ def test_the_page_fits(folder, tmp_path, width):
     assert found["count"] > 8
     assert found["images"] == 0  # all figures and equations are drawn
     assert found["wide"] > 0 or width > 1000  # wide tables scroll inside their boxes
+    assert len(found["equations"]) > 10
+    assert max(beyond for beyond, _ in found["equations"]) <= 0  # none is cut off
+    assert min(scale for _, scale in found["equations"]) > 0.9  # nor too small to read
     up, down = found["first"]
     assert up == sorted(up)
     assert down == sorted(up, reverse=True)
