@@ -71,7 +71,7 @@ def _summary(analysis: Analysis) -> str:
     failed = int((analysis.runs["steps"] == 0).sum())
     runs = len(analysis.runs) - failed
     words = [
-        f"{runs} run{'s' if runs != 1 else ''}" + (f", {failed} without rows" if failed else ""),
+        f"{runs} run{'s' if runs != 1 else ''}" + (f", {failed} failed or without rows" if failed else ""),
         f"{analysis.comparison['law'].nunique()} laws",
     ]
     if analysis.keys:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from neuralmech.record.live import is_being_written
 # Differences between jobs that are not hyperparameters of the run.
 _BOOKKEEPING = ("device", "track.block")
 PATIENCE_SECONDS = 600.0  # to import, load data and trace a model
+DIVERGED = "not finite"  # how the status of a run begins that training ended for it
 CUT_OFF = "cut off: the process that wrote it is gone"
 
 
@@ -67,10 +68,11 @@ def find_runs(folder: Path, *, live: bool = False) -> Runs:
     if live and (folder / ".hydra").is_dir():
         return Runs(folder, (_without_record(folder),), False)
     jobs = sorted((p for p in folder.iterdir() if (p / ".hydra").is_dir() or (p / FILE_NAME).exists()), key=_by_number)
-    found = Runs(folder, tuple(look(job) for job in jobs), True)
+    found = Runs(folder, tuple(_ended_well(look(job)) for job in jobs), True)
     if not found.readable and not live:
         reason = f" ({found.jobs[0].reason})" if found.jobs else ""
-        raise RecordError(f"{folder} holds no record{reason}; give a run folder or a multirun folder")
+        what = "run to analyse" if found.jobs else "record"
+        raise RecordError(f"{folder} holds no {what}{reason}; give a run folder or a multirun folder")
     return found
 
 
@@ -97,6 +99,11 @@ def look(folder: Path) -> Job:
             return Job(folder, record.config, "waiting" if status == "running" else "failed", begun)
     except RecordError as error:
         return Job(folder, _composed(folder), "failed", str(error))
+
+
+def _ended_well(job: Job) -> Job:
+    """A job of a sweep; one that diverged failed, and does not stand beside the others in tables and figures."""
+    return replace(job, status="failed", reason=job.status) if job.status.startswith(DIVERGED) else job
 
 
 def _without_record(folder: Path) -> Job:

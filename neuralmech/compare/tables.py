@@ -216,7 +216,7 @@ def batch_sheet(table: pd.DataFrame) -> Sheet:
 def run_sheet(runs: pd.DataFrame) -> Sheet:
     """One row per job, also of those that failed, with the reason."""
     rows = [[_cell(v, digits=3) for v in row] for row in runs.itertuples(index=False, name=None)]
-    meaning = "Every job; loss and accuracy on held-out data. A job without rows is not in the other tables."
+    meaning = "Every job; loss and accuracy on held-out data. A job that failed is not in the other tables."
     return Sheet("runs", "runs", meaning, tuple(runs.columns), rows)
 
 

@@ -11,6 +11,7 @@ import pytest
 
 import neuralmech
 from neuralmech.compare.analysis import compare_runs
+from neuralmech.compare.files import analyze_folder
 from neuralmech.compare.live import follow
 from neuralmech.compare.options import Options
 from neuralmech.compare.runs import CUT_OFF, PATIENCE_SECONDS, find_runs
@@ -62,15 +63,32 @@ def test_every_job_is_named_with_its_keys_status_and_reason(sweep):
     runs = found.runs.set_index("job")
     assert found.keys == ("optim.lr", "seed")  # `extra` is no key of a run that was analysed
     assert runs["optim.lr"].tolist() == [0.1, 0.1, 1.0, -1, -1, 0.1]
-    assert runs["status"].tolist() == ["complete", "not finite at step 20", "failed", "failed", "waiting", CUT_OFF]
+    assert runs["status"].tolist() == ["complete", "failed", "failed", "failed", "waiting", CUT_OFF]
+    assert runs.loc["1", "reason"] == "not finite at step 20"
     assert runs.loc["2", "reason"] == "not finite at step 0"
     assert runs.loc["3", "reason"] == "optim.lr=-1 must be positive"
-    assert set(found.comparison["seed"]) == {0, 1, 2}
-    assert (found.seeds["seeds"] == 3).all()
-    assert (found.seeds["std"].dropna() < 1e-15).all()  # the three records are the same
+    assert set(found.comparison["seed"]) == set(found.budget["seed"]) == {0, 2}
+    assert len(found.panels) == 2
+    assert (found.seeds["seeds"] == 2).all()
+    assert (found.seeds["std"].dropna() < 1e-15).all()  # the two records are the same
+    assert "job 1 failed: not finite at step 20" in found.notes
     assert "job 3 failed: optim.lr=-1 must be positive" in found.notes
     assert any(note.startswith("job 4 has nothing to show") for note in found.notes)
     assert found.is_running  # job 4 was made a moment ago
+
+
+def test_a_run_that_diverged_is_analysed_by_itself(sweep):
+    (row,) = compare_runs(find_runs(sweep / "1"), Options()).runs.to_dict("records")
+    assert (row["status"], row["steps"], row["reason"]) == ("not finite at step 20", 20, "")
+    (job,) = find_runs(sweep / "1", live=True).readable
+    assert job.status == "not finite at step 20"
+
+
+def test_a_job_that_diverged_is_told_apart_in_every_document(sweep):
+    analyze_folder(sweep, Options(figures=False))
+    for name in ("runs.csv", "comparison.md", "comparison.tex", "report.html"):
+        assert "not finite at step 20" in (sweep / "analysis" / name).read_text()
+    assert set(pd.read_csv(sweep / "analysis/comparison.csv")["seed"]) == {0, 2}
 
 
 def test_a_job_that_never_began_is_given_up(sweep, monkeypatch):
@@ -148,7 +166,7 @@ def test_following_a_run_that_left_nothing_ends(tmp_path):
 def test_a_notebook_gets_tables_and_no_files(sweep):
     found = neuralmech.analyze(sweep, laws=["gradient_flow"])
     assert set(found.comparison["law"]) == {"gradient_flow"}
-    assert len(found.budget) == 3
+    assert len(found.budget) == 2
     assert len(found.seeds) == 1
     assert not (sweep / "analysis").exists()
     with pytest.raises(UserError, match="laws=nope is unknown"):
