@@ -16,11 +16,11 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from neuralmech.compare.curves import Curves
-from neuralmech.compare.style import COLOURS, FORMS, STYLE, law_colour, plain
+from neuralmech.compare.style import COLOURS, FORMS, MEASURED, STYLE, law_line, plain
 from neuralmech.laws import LAWS
 
 # Laws drawn over the charges; the discrete ones cannot be told from the measured curve.
-DRAWN = {"gradient_flow": ":", "first_order_flow": (0, (1, 1, 4, 1)), "modified_flow": (0, (4, 2))}
+DRAWN = ("gradient_flow", "first_order_flow", "modified_flow")
 COLUMNS = 3  # panels beside each other
 BANDS = ((0.0, 1.0, 0.08), (0.1, 0.9, 0.12), (0.25, 0.75, 0.18))  # quantiles of the charges and opacity
 FLOOR = 1e-16  # relative errors below are rounding of rounding
@@ -64,16 +64,10 @@ def _charges(axes: Axes, curves: Curves) -> None:
             edges = np.quantile(curves.measured, [low, high], axis=1)
             axes.fill_between(curves.step, *edges, color=COLOURS[0], alpha=opacity, linewidth=0)
     for i, charge in enumerate(curves.chosen):
-        axes.plot(
-            curves.step,
-            curves.measured[:, charge],
-            color=COLOURS[i % len(COLOURS)],
-            linewidth=2.2,
-            alpha=0.8,
-        )
-    for name, dashes in DRAWN.items():
+        axes.plot(curves.step, curves.measured[:, charge], color=COLOURS[i % len(COLOURS)], **MEASURED)
+    for name in DRAWN:
         if name in curves.theory and not np.isinf(curves.theory[name]).any():
-            axes.plot(curves.step, curves.theory[name], color=law_colour(name), linestyle=dashes, linewidth=1.0)
+            axes.plot(curves.step, curves.theory[name], **law_line(name))
     axes.set_ylim(*limits_of(curves.measured))  # a bad theory may leave the view
 
 
@@ -81,25 +75,19 @@ def _errors(axes: Axes, curves: Curves) -> None:
     for name, error in curves.error.items():
         visible = np.where(error > FLOOR, error, np.nan)
         if np.isfinite(visible).any():
-            axes.plot(curves.step, visible, color=law_colour(name), linewidth=1.1, linestyle=_dashes(name))
+            axes.plot(curves.step, visible, **law_line(name))
     axes.set_yscale("log")
-
-
-def _dashes(law: str) -> Any:
-    """Where two laws agree, the dashes of the upper one let the lower one through."""
-    return (0, (3, 3)) if law == "discrete_broken" else "-"
 
 
 def _legend(figure: Figure, curves: Sequence[Curves]) -> None:
     names = list(dict.fromkeys(name for c in curves for name in c.error))
-    handles: list[Any] = [Line2D([], [], color=COLOURS[0], linewidth=2.2, alpha=0.8, label="measured: some charges")]
+    handles: list[Any] = [Line2D([], [], color=COLOURS[0], **MEASURED, label="measured: some charges")]
     if any(c.measured.shape[1] > len(c.chosen) for c in curves):
         handles.append(Patch(color=COLOURS[0], alpha=0.3, linewidth=0, label="measured: all, 10–90 %, 25–75 %"))
-    handles += [
-        Line2D([], [], color=law_colour(n), linestyle=DRAWN.get(n, _dashes(n)), label=LAWS[n].label if n in LAWS else n)
-        for n in names
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2 if len(curves) == 1 else 4, fontsize=8)
+    handles += [Line2D([], [], **law_line(n), label=LAWS[n].label if n in LAWS else n) for n in names]
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=2 if len(curves) == 1 else 4, fontsize=8, handlelength=3.5
+    )
 
 
 def limits_of(values: np.ndarray) -> tuple[float, float]:

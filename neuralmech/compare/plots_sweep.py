@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from neuralmech.compare.plots import FLOOR
-from neuralmech.compare.style import STYLE, law_colour, plain
+from neuralmech.compare.style import STYLE, law_line, law_marker, plain
 from neuralmech.laws import LAWS
 
 LABELS = {
@@ -21,7 +21,6 @@ LABELS = {
     "optim.momentum": r"$1-\beta$ (momentum $\beta$ grows to the right)",
     "data.batch_size": r"batch size $S$",
 }
-MARKERS = "osD^vP<>X*"
 
 
 def swept_numbers(table: pd.DataFrame, keys: tuple[str, ...]) -> list[str]:
@@ -62,12 +61,12 @@ _NOT_KEYS = {
 
 
 def _panel(axes: Axes, points: pd.DataFrame, key: str) -> None:
-    for i, (law, group) in enumerate(points.groupby("law", sort=False)):
+    for law, group in points.groupby("law", sort=False):
         seen = group[group["error"] > FLOOR]
-        style: dict[str, Any] = {"color": law_colour(str(law)), "marker": MARKERS[i % len(MARKERS)]}
-        axes.plot(seen["x"], seen["error"], linestyle="", markersize=3.5, alpha=0.45, **style)
+        style: dict[str, Any] = {**law_line(str(law)), "marker": law_marker(str(law))}
+        axes.plot(seen["x"], seen["error"], **{**style, "linestyle": ""}, markersize=3.5, alpha=0.45)
         median = seen.groupby("x")["error"].median()
-        axes.plot(median.index, median, linewidth=1.2, markersize=5, **style)
+        axes.plot(median.index, median, markersize=5, **style)
     axes.set_yscale("log")
     _x_scale(axes, points["x"].to_numpy(dtype=float), key)
 
@@ -93,6 +92,6 @@ def _handles(points: pd.DataFrame) -> list[Line2D]:
     laws = list(dict.fromkeys(points["law"]))
     labels = [LAWS[law].label if law in LAWS else str(law) for law in laws]
     return [
-        Line2D([], [], color=law_colour(law), marker=MARKERS[i % len(MARKERS)], markersize=5, label=label)
-        for i, (law, label) in enumerate(zip(laws, labels, strict=True))
+        Line2D([], [], **law_line(law), marker=law_marker(law), markersize=5, label=label)
+        for law, label in zip(laws, labels, strict=True)
     ]

@@ -12,6 +12,20 @@ from neuralmech.laws import LAWS
 
 # Okabe & Ito's colours, distinguishable with any colour vision; charges and laws share none.
 COLOURS = ("#0072B2", "#009E73", "#56B4E9", "#CC79A7")
+# Where laws agree, wide lines show beside narrow ones, and dashes let through what lies below: no two are alike.
+LAW_DASHES: dict[str, Any] = {
+    "gradient_flow": (0, (1, 1.5)),
+    "weight_decay": (0, (6, 2)),
+    "modified_loss": (3, (3, 2, 1, 2)),
+    "first_order_flow": (0, (1, 1.5, 4, 1.5)),
+    "modified_flow": (0, (4, 2)),
+    "stochastic": (2, (2, 4)),
+    "noether": (1, (3, 5)),
+    "discrete": "-",
+    "discrete_broken": (0, (3, 3)),
+}
+WIDEST, NARROWEST = 2.2, 1.0  # lines of the first law of the catalogue, and of the last
+MARKERS = "osD^vP<>X*"
 LAW_COLOURS = {
     "gradient_flow": "#999999",
     "weight_decay": "#F0C000",
@@ -26,6 +40,7 @@ FORMS = {
     "rescale": r"$|\theta_{\mathrm{in}}|^2-|\theta_{\mathrm{out}}|^2$",
     "linear": r"$Q_{ij}$",
 }
+MEASURED: dict[str, Any] = {"linewidth": 2.8, "alpha": 0.7}  # wide enough to be seen beside the laws on it
 STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -47,6 +62,28 @@ def law_colour(name: str) -> str:
         return LAW_COLOURS[name]
     others = [law for law in LAWS if law not in LAW_COLOURS]
     return _OTHERS[others.index(name) % len(_OTHERS)] if name in others else "#666666"
+
+
+def law_line(name: str) -> dict[str, Any]:
+    """A law's colour, dashes and width in every figure; laws that are drawn later are narrower.
+
+    Examples
+    --------
+    >>> law_line("discrete_broken")
+    {'color': '#E69F9F', 'linestyle': (0, (3, 3)), 'linewidth': 1.0}
+    """
+    place = _place(name) / max(1, len(LAWS) - 1)
+    width = WIDEST + (NARROWEST - WIDEST) * place
+    return {"color": law_colour(name), "linestyle": LAW_DASHES.get(name, "-"), "linewidth": round(width, 2)}
+
+
+def law_marker(name: str) -> str:
+    """A law's marker in every figure, whichever laws it is drawn with."""
+    return MARKERS[_place(name) % len(MARKERS)]
+
+
+def _place(name: str) -> int:
+    return list(LAWS).index(name) if name in LAWS else len(LAWS) - 1
 
 
 def plain(text: str) -> str:

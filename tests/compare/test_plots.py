@@ -1,11 +1,14 @@
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.lines import Line2D
 
 from neuralmech.compare.curves import Curves
 from neuralmech.compare.errors import compare_family
-from neuralmech.compare.plots import family_figure
+from neuralmech.compare.plots import DRAWN, FLOOR, family_figure
 from neuralmech.compare.plots_parameters import parameters_figure
+from neuralmech.compare.plots_sweep import sweep_figure
 from neuralmech.laws import LAWS
 from neuralmech.record import open_record
 
@@ -45,3 +48,38 @@ def test_a_parameter_and_its_charge_have_one_colour(run):
                 assert single.get_color() == charge.get_color()
                 np.testing.assert_array_equal(single.get_ydata(), charges.parameters[:, i])
                 np.testing.assert_array_equal(charge.get_ydata(), charges.value[:, int(column)])
+
+
+def look(line):
+    return line.get_color(), str(line._unscaled_dash_pattern), line.get_linewidth()
+
+
+def test_a_law_looks_the_same_in_every_panel_and_in_the_legend(run):
+    """And no two laws do: where they coincide, dashes and widths let both be seen."""
+    with open_record(run(model={"name": "mlp", "width": 6, "depth": 3, "norm": "batch"})) as record:
+        curves = compare_family(record, "scale").curves
+    figure = family_figure("scale", [("", curves)])
+    upper, lower = figure.axes
+    legend = {h.get_label(): look(h) for h in figure.legends[0].legend_handles if isinstance(h, Line2D)}
+    keys = {n: legend[law.label] for n, law in LAWS.items() if law.label in legend}
+    assert len(keys) > 5
+    shown = [n for n in curves.error if (curves.error[n] > FLOOR).any()]
+    assert [look(line) for line in lower.lines] == [keys[n] for n in shown]
+    assert {look(line) for line in upper.lines} & set(keys.values()) == {keys[n] for n in DRAWN}
+    assert len({dashes for _, dashes, _ in keys.values()}) == len(keys)
+
+
+def test_markers_of_a_sweep_are_the_legends_where_a_law_is_missing():
+    rows = [
+        {"family": family, "site": "a", "law": law, "optim.lr": lr, "error": 0.1 * lr, "reason": ""}
+        for family, laws in (("scale", list(LAWS)), ("translation", ["gradient_flow", "discrete", "discrete_broken"]))
+        for law in laws
+        for lr in (0.1, 0.2)
+    ]
+    figure = sweep_figure(pd.DataFrame(rows), "optim.lr")
+    keys = {(h.get_color(), h.get_marker()) for h in figure.legends[0].legend_handles}
+    assert len(keys) == len(LAWS)
+    for panel, count in zip(figure.axes, (len(LAWS), 3), strict=True):
+        drawn = {(line.get_color(), line.get_marker()) for line in panel.lines}
+        assert len(drawn) == count
+        assert drawn <= keys
