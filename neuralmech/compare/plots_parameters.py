@@ -13,17 +13,20 @@ from neuralmech.compare.style import COLOURS, FORMS, STYLE, plain
 
 
 def parameters_figure(families: Sequence[tuple[str, Curves]]) -> Figure:
-    """Upper row: parameters of one run, family by family; lower row: their charges, in the same colours."""
+    """Upper row: parameters of one run, family by family; lower row: their charges, in the same colours; names below."""
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(max(6.4, 1.2 + 3.4 * len(families)), 5.4), layout="constrained")
-        axes = figure.subplots(2, len(families), squeeze=False, sharex=True)
-        for (family, curves), upper, lower in zip(families, axes[0], axes[1], strict=True):
+        figure = Figure(figsize=(max(6.4, 1.2 + 3.4 * len(families)), 6.2), layout="constrained")
+        axes = figure.subplots(3, len(families), squeeze=False, height_ratios=(4, 4, 1.2))
+        for (family, curves), upper, lower, names in zip(families, *axes, strict=True):
+            lower.sharex(upper)
+            upper.tick_params(labelbottom=False)
             for i, (name, charge) in enumerate(curves.singles):
                 colour = COLOURS[i % len(COLOURS)]
                 upper.plot(curves.step, curves.parameters[:, i], color=colour, linewidth=0.8, label=plain(name))
                 lower.plot(curves.step, curves.measured[:, charge], color=colour, linewidth=1.6)
             upper.set_title(family, fontsize=10)
-            upper.legend(fontsize=6.5, handlelength=1.2, loc="best")
+            names.set_axis_off()
+            names.legend(handles=upper.lines, fontsize=7, handlelength=1.2, loc="upper center")
             lower.set_ylabel(f"charge {FORMS.get(family, '')}")
             lower.set_xlabel("step $k$")
             lower.locator_params(axis="x", nbins=5)

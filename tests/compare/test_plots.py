@@ -39,7 +39,13 @@ def test_a_parameter_and_its_charge_have_one_colour(run):
     with open_record(run(model={"name": "mlp", "width": 6, "depth": 3, "norm": "batch"})) as record:
         curves = {family: compare_family(record, family).curves for family in record.families}
         figure = parameters_figure(list(curves.items()))
-        upper, lower = np.array(figure.axes).reshape(2, -1)
+        upper, lower, names = np.array(figure.axes).reshape(3, -1)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        for place, panels in zip(names, zip(upper, lower, strict=True), strict=True):
+            box = place.get_legend().get_window_extent(canvas.get_renderer())
+            assert not any(box.overlaps(panel.get_window_extent()) for panel in panels)  # no legend lies on curves
+            assert 0 <= box.x0 < box.x1 <= figure.bbox.x1
         for family, above, below in zip(curves, upper, lower, strict=True):
             charges = record.charges(family)
             lines = list(zip(above.lines, below.lines, charges.parameter_index.itertuples(index=False), strict=True))
