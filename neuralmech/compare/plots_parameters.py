@@ -13,7 +13,7 @@ from neuralmech.compare.style import COLOURS, FORMS, STYLE, plain
 
 
 def parameters_figure(families: Sequence[tuple[str, Curves]]) -> Figure:
-    """Upper row: parameters of one run, family by family; lower row: their charges, in the same colours; names below."""
+    """Upper row: parameters of one run, family by family; lower row: their charges, in the same colours."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(max(6.4, 1.2 + 3.4 * len(families)), 6.2), layout="constrained")
         axes = figure.subplots(3, len(families), squeeze=False, height_ratios=(4, 4, 1.2))

@@ -16,6 +16,8 @@ from neuralmech.compare.plots import FLOOR
 from neuralmech.compare.style import COLOURS, STYLE, plain
 
 DASHES: Any = (0, (4, 2))
+MANY = (*COLOURS, "#D55E00", "#E69F00", "#000000")  # no laws here, whose colours these are elsewhere
+FAINT: dict[str, Any] = {"linewidth": 3.2, "alpha": 0.4}  # under the theory in the same colour
 
 
 def effective_rate_figure(panels: Sequence[tuple[str, Curves]]) -> Figure:
@@ -31,15 +33,16 @@ def effective_rate_figure(panels: Sequence[tuple[str, Curves]]) -> Figure:
                 continue
             title, curves = panels[place]
             for i, column in enumerate(curves.chosen):
-                measured = curves.lr / curves.measured[:, column]
-                axis.plot(curves.step, measured, color=COLOURS[i % len(COLOURS)], linewidth=2.2, alpha=0.8)
-                axis.plot(curves.step, curves.lr / curves.theory["noether"][:, i], "k", linestyle=DASHES, linewidth=1.0)
+                colour = MANY[i % len(MANY)]
+                theory = curves.lr / curves.theory["noether"][:, i]
+                axis.plot(curves.step, curves.lr / curves.measured[:, column], color=colour, **FAINT)
+                axis.plot(curves.step, theory, color=colour, linestyle=DASHES, linewidth=1.3)
             axis.set_title(plain(title), fontsize=9)
             axis.set_xlabel("step $k$")
         axes[0].set_ylabel(r"effective learning rate $\eta/Q$")
         handles = [
-            Line2D([], [], color=COLOURS[0], linewidth=2.2, alpha=0.8, label=r"measured: $\eta/Q$ of some weights"),
-            Line2D([], [], color="k", linestyle=DASHES, linewidth=1.0, label="theory: RMSProp form"),
+            Line2D([], [], color=MANY[0], **FAINT, label=r"measured: $\eta/Q$ of some weights"),
+            Line2D([], [], color=MANY[0], linestyle=DASHES, linewidth=1.3, label="theory, in its colour: RMSProp form"),
         ]
         figure.legend(handles=handles, loc="outside lower center", ncols=2)
         figure.suptitle("Normalised weights set their own learning rate", fontsize=11)

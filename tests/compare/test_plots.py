@@ -7,7 +7,9 @@ from matplotlib.lines import Line2D
 from neuralmech.compare.curves import Curves
 from neuralmech.compare.errors import compare_family
 from neuralmech.compare.plots import DRAWN, FLOOR, family_figure
+from neuralmech.compare.plots_budget import BARS, budget_figure
 from neuralmech.compare.plots_parameters import parameters_figure
+from neuralmech.compare.plots_rates import effective_rate_figure
 from neuralmech.compare.plots_sweep import sweep_figure
 from neuralmech.laws import LAWS
 from neuralmech.record import open_record
@@ -89,3 +91,24 @@ def test_markers_of_a_sweep_are_the_legends_where_a_law_is_missing():
         drawn = {(line.get_color(), line.get_marker()) for line in panel.lines}
         assert len(drawn) == count
         assert drawn <= keys
+
+
+def test_effective_learning_rates_have_the_colour_of_their_theory(run):
+    with open_record(run(model={"name": "mlp", "width": 6, "depth": 3, "norm": "batch"})) as record:
+        curves = compare_family(record, "scale").curves
+    (axis,) = effective_rate_figure([("", curves)]).axes
+    pairs = list(zip(axis.lines[::2], axis.lines[1::2], strict=True))
+    assert len(pairs) == len(curves.chosen) > 4
+    for i, (measured, theory) in enumerate(pairs):
+        assert measured.get_color() == theory.get_color()
+        assert theory.is_dashed()
+        np.testing.assert_allclose(theory.get_ydata(), curves.lr / curves.theory["noether"][:, i])
+    assert len({theory.get_color() for _, theory in pairs}) == len(pairs)
+
+
+def test_every_panel_of_a_budget_names_its_axis():
+    row = {**dict.fromkeys(BARS, 0.1), "site": "a", "charges": 3, "motion": 0.8, "moved": 0.8}
+    figure = budget_figure([("scale", pd.DataFrame([row] * n)) for n in (1, 2, 30)])
+    labels = [axis.get_xlabel() for axis in figure.axes]
+    assert all("change of the charge" in label for label in labels)
+    assert len(labels) == 3
