@@ -38,13 +38,13 @@ def budget_figure(panels: Sequence[tuple[str, pd.DataFrame]]) -> Figure:
     """
     counts = [min(len(table), MAX_BARS) for _, table in panels]
     with mpl.rc_context({**STYLE, "hatch.linewidth": 0.6, "axes.grid.axis": "x"}):
-        figure = Figure(figsize=(8.2, 1.3 + sum(0.75 + 0.3 * n for n in counts)), layout="constrained")
-        ratios = [0.75 + 0.3 * n for n in counts]
+        ratios = [0.95 + 0.3 * n for n in counts]
+        figure = Figure(figsize=(8.2, 1.3 + sum(ratios)), layout="constrained")
         axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=ratios)[:, 0]
         for panel, (title, table) in zip(axes, panels, strict=True):
             _bars(panel, table)
             panel.set_title(title, fontsize=9, loc="left")
-        axes[-1].set_xlabel("change of the charge over the run, summed over the site (units of the charge)")
+            panel.set_xlabel("change of the charge over the run, summed over the site, in its units", fontsize=7)
         shown = [bar for name, bar in BARS.items() if name != "memory_before" or any(t[name].any() for _, t in panels)]
         handles = [Patch(facecolor=c, hatch=h, edgecolor="white", label=label) for c, h, label in shown]
         mark = Line2D([], [], linestyle="", marker="D", markersize=5, color="black", markerfacecolor="white")
