@@ -30,7 +30,11 @@ tr:last-child td { border-bottom: 0; }
 tbody tr:hover { background: var(--soft); }
 tr.bad td { color: #9a3412; }
 figure { margin: 1rem 0; }
-figure img { max-width: 100%; height: auto; display: block; margin: 0 auto; }
+figure > label { font-size: .875rem; color: var(--dim); padding-left: .3rem; }
+figure img { max-width: 100%; height: auto; display: block; margin: 0 auto; cursor: zoom-in; }
+.picture { overflow-x: auto; }
+figure > input:checked ~ .picture img { max-width: none; cursor: zoom-out; }
+figcaption { max-width: 60rem; }
 .laws { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 22rem), 1fr)); gap: .8rem; }
 .law { border: 1px solid var(--line); border-radius: 6px; padding: .6rem .9rem; min-width: 0; }
 .law h3 { margin: 0 0 .3rem; }

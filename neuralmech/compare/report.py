@@ -12,6 +12,7 @@ from pathlib import Path
 import yaml
 
 from neuralmech.compare.analysis import Analysis
+from neuralmech.compare.captions import caption
 from neuralmech.compare.equations import equation_html
 from neuralmech.compare.page import CSS, POLICY, SCRIPT
 from neuralmech.compare.tables import Cell, Sheet
@@ -42,7 +43,7 @@ def report(
     sections = {
         "summary": ("Summary", _summary(analysis)),
         **{name: content for name, content in tables.items() if name in FIRST},
-        **({"figures": ("Figures", "".join(_figure(path) for path in images))} if images else {}),
+        **({"figures": ("Figures", _figures(analysis, images))} if images else {}),
         **{name: content for name, content in tables.items() if name not in FIRST},
         "laws": ("The laws", _laws(analysis)),
         "config": ("Configuration", _documents(analysis.configs)),
@@ -116,12 +117,23 @@ def _cell(cell: Cell) -> str:
     return f'<td class="{kind}">{text}</td>' if kind else f"<td>{text}</td>"
 
 
-def _figure(path: Path) -> str:
+def _figures(analysis: Analysis, images: Sequence[Path]) -> str:
+    lawful = set(analysis.comparison.loc[analysis.comparison["reason"] == "", "family"])
+    families = set(analysis.comparison["family"])
+    return "".join(_figure(path, has_laws=path.stem in lawful or path.stem not in families) for path in images)
+
+
+def _figure(path: Path, *, has_laws: bool) -> str:
+    """A picture as wide as the page; ticking the box or touching it shows its full size, to be scrolled."""
     data = base64.b64encode(path.read_bytes()).decode()
     name = _text(path.stem)
-    caption = f"{name}; {name}.pdf has the same as vectors."
+    text = f"{_text(caption(path.stem, has_laws=has_laws))} {name}.pdf has the same as vectors."
     source = f"data:image/png;base64,{data}"
-    return f'<figure><img alt="{name}" src="{source}"><figcaption>{caption}</figcaption></figure>'
+    return (
+        f'<figure><input type="checkbox" id="full-{name}"><label for="full-{name}">full size</label>'
+        f'<div class="picture" tabindex="0"><label for="full-{name}"><img alt="{name}" src="{source}"></label></div>'
+        f"<figcaption>{text}</figcaption></figure>"
+    )
 
 
 def _laws(analysis: Analysis) -> str:

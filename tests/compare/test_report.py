@@ -75,6 +75,10 @@ def test_the_page_fits(folder, tmp_path, width):
         "equations:[...d.querySelectorAll('.equation img')].map(i=>"
         "[i.getBoundingClientRect().right-i.closest('.equation').getBoundingClientRect().right,"
         "i.clientWidth/parseFloat(i.style.width)]),"
+        "zoomed:[...d.querySelectorAll('figure')].map(f=>{const i=f.querySelector('img'),"
+        "b=f.querySelector('.picture');"
+        "const before=[i.clientWidth,b.clientWidth]; i.click(); const after=[i.clientWidth,i.naturalWidth,"
+        "b.scrollWidth,b.clientWidth,d.documentElement.scrollWidth]; i.click(); return [before,after,i.clientWidth]}),"
         "images:[...d.images].filter(i=>!i.complete||!i.naturalWidth).length, count:d.images.length,"
         "first:(()=>{const t=d.querySelector('#error table'), b=t.querySelectorAll('th button');"
         "const n=[...t.tHead.rows[0].cells].findIndex(c=>c.textContent==='gradient_flow');"
@@ -95,6 +99,12 @@ def test_the_page_fits(folder, tmp_path, width):
     assert found["count"] > 8
     assert found["images"] == 0  # all figures and equations are drawn
     assert found["wide"] > 0 or width > 1000  # wide tables scroll inside their boxes
+    assert len(found["zoomed"]) >= 4
+    for before, (full, natural, reach, box, whole), again in found["zoomed"]:
+        assert before[0] <= before[1]  # it fits,
+        assert full == natural <= reach  # touched, it has its full size,
+        assert box <= whole <= width  # and scrolls inside the page;
+        assert again == before[0]  # touched again, it fits again
     assert len(found["equations"]) > 10
     assert max(beyond for beyond, _ in found["equations"]) <= 0  # none is cut off
     assert min(scale for _, scale in found["equations"]) > 0.9  # nor too small to read
@@ -102,6 +112,17 @@ def test_the_page_fits(folder, tmp_path, width):
     assert up == sorted(up)
     assert down == sorted(up, reverse=True)
     assert len(set(up)) > 1
+
+
+def test_every_figure_says_what_it_shows(folder):
+    page = (folder / "analysis/report.html").read_text()
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", page)
+    assert len(captions) == len(list((folder / "analysis").glob("*.png")))
+    texts = [caption.rpartition(". ")[0] for caption in captions]
+    assert len(set(texts)) == len(texts)
+    assert all(len(text) > 80 for text in texts)
+    errors = [text for text in texts if "RMS over the charges of theory − measured" in text]
+    assert len(errors) == 3  # one per family
 
 
 def test_the_page_is_one_file(folder, tmp_path):
