@@ -16,8 +16,8 @@ from matplotlib.font_manager import FontProperties
 _REPLACED = {r"\tfrac": r"\frac", r"\dfrac": r"\frac"}
 
 
-# Where a line may end: after the comma between two equations, before the sign of equality, and in long sums.
-_BREAKS = re.compile(r"(?<=,)\\quad |\s(?==)")
+# Where a line may end: between equations, before the sign of equality, and in long sums.
+_EQUALS = re.compile(r"\s(?==)")
 _TERMS = re.compile(r"\s(?=[+-]\s)")
 WIDEST = 300.0  # CSS pixels: a card's width on a phone is 330
 
@@ -33,10 +33,14 @@ def equation_html(latex: str) -> str:
     '<code>\\nonsense{&lt;</code>'
     """
     try:
-        pictures = "".join(_image(part) for whole in _BREAKS.split(latex) for part in _narrow(whole))
+        pictures = "".join(f"<span>{_parts(whole)}</span>" for whole in latex.split(r"\quad"))
     except ValueError:
         return f"<code>{html.escape(latex)}</code>"
     return f'<span role="math" aria-label="{html.escape(latex)}">{pictures}</span>'
+
+
+def _parts(equation: str) -> str:
+    return "".join(_image(part) for side in _EQUALS.split(equation.strip()) for part in _narrow(side))
 
 
 def _narrow(latex: str) -> list[str]:

@@ -39,6 +39,7 @@ figcaption { max-width: 60rem; }
 .law { border: 1px solid var(--line); border-radius: 6px; padding: .6rem .9rem; min-width: 0; }
 .law h3 { margin: 0 0 .3rem; }
 .law .equation { padding: .3rem 0; }
+.law .equation span span { display: inline-block; }
 .law .equation img { height: auto; max-width: 100%; margin-right: .35rem; }
 pre { background: var(--soft); border: 1px solid var(--line); border-radius: 6px; padding: .7rem .9rem;
   overflow: auto; max-height: 28rem; font-size: .8rem; }
