@@ -155,7 +155,7 @@ def budget_table(record: Record, family: str, block: int = 1024) -> pd.DataFrame
     table["closure_error"] /= moved
     for name in (*PARTS, "closure"):
         table[f"share_{name}"] = table[name] / moved
-    return table.assign(reason="")
+    return table.assign(reason=np.where(table["moved"] > 0, "", "its charges did not move"))
 
 
 def no_budget(table: pd.DataFrame, reason: str) -> pd.DataFrame:

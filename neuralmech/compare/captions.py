@@ -4,11 +4,11 @@ from __future__ import annotations
 
 _FAMILY = (
     "Charges Q = {form} of the family {name} at every step: measured (wide lines: a few charges; bands: all, 80 % "
-    "and 50 % of them) and in theory (dashed). {below}Charges have the units of the parameters{power}."
+    "and 50 % of them){theory} Charges have the units of the parameters{power}."
 )
-_BELOW = (
-    "Below, each law's relative error: RMS over the charges of theory − measured, over the RMS of measured; "
-    "1 is an error as large as the charges. "
+_THEORY = (
+    " and in theory (dashed). Below, each law's relative error: RMS over the charges of theory − measured, over the RMS "
+    "of measured; 1 is an error as large as the charges."
 )
 _CHARGES = {
     "translation": "⟨a, θ⟩",
@@ -66,4 +66,4 @@ def caption(name: str, *, has_laws: bool = True) -> str:
             "through the medians."
         )
     form, power = _CHARGES.get(name, "θᵀSθ"), "" if name == "translation" else ", squared"
-    return _FAMILY.format(form=form, name=name, below=_BELOW if has_laws else "No law holds for it. ", power=power)
+    return _FAMILY.format(form=form, name=name, theory=_THEORY if has_laws else "; no law holds for it.", power=power)

@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from neuralmech.compare.inputs import circumstances
+from neuralmech.laws import LAWS
 from neuralmech.record import Charges, Record
 
 Array = NDArray[np.float64]
@@ -70,6 +71,9 @@ class _Window:
 
 def _reason(record: Record, charges: Charges) -> str:
     c = circumstances(record, charges)
+    noether = LAWS["noether"]
+    if c.optimizer not in noether.optimizers:
+        return noether.reason(c)
     if c.optimizer != "sgd" or c.nesterov or c.dampening:
         return "derived for SGD without Nesterov and dampening"
     missing = [signal for signal in ("drive_update", "drive_gradient") if signal not in charges.signals]

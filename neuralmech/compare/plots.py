@@ -27,34 +27,41 @@ FLOOR = 1e-16  # relative errors below are rounding of rounding
 
 
 def family_figure(family: str, panels: Sequence[tuple[str, Curves]]) -> Figure:
-    """For each run the charges, measured and in theory, and below them each law's error."""
+    """For each run the charges, measured and in theory, and below them each law's error, if any law holds."""
     columns = min(COLUMNS, len(panels))
     bands = -(-len(panels) // columns)
+    lawful = any(curves.error for _, curves in panels)
+    heights = (3, 2) if lawful else (3,)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(1.4 + 4.2 * columns, 0.9 + 4.6 * bands), layout="constrained")
-        axes = figure.subplots(2 * bands, columns, squeeze=False, height_ratios=(3, 2) * bands)
+        figure = Figure(figsize=(1.4 + 4.2 * columns, 0.9 + 0.92 * sum(heights) * bands), layout="constrained")
+        axes = figure.subplots(len(heights) * bands, columns, squeeze=False, height_ratios=heights * bands)
         for place in range(bands * columns):
             row, column = divmod(place, columns)
-            upper, lower = axes[2 * row, column], axes[2 * row + 1, column]
+            upper, *lower = axes[len(heights) * row : len(heights) * (row + 1), column]
             if place >= len(panels):
-                upper.set_axis_off()
-                lower.set_axis_off()
+                for panel in (upper, *lower):
+                    panel.set_axis_off()
                 continue
             title, curves = panels[place]
-            lower.sharex(upper)
-            upper.tick_params(labelbottom=False)
             _charges(upper, curves)
-            _errors(lower, curves)
             upper.set_title(plain(title), fontsize=9)
-            lower.set_xlabel("step $k$")
+            for panel in lower:
+                panel.sharex(upper)
+                upper.tick_params(labelbottom=False)
+                _errors(panel, curves)
+            (upper, *lower)[-1].set_xlabel("step $k$")
             if column == 0:
-                upper.set_ylabel(f"{family} charge {FORMS.get(family, '')}")
-                lower.set_ylabel("relative error")
+                for panel, label in zip((upper, *lower), (_charge(family), "relative error"), strict=False):
+                    panel.set_ylabel(label)
         _legend(figure, [curves for _, curves in panels])
         count = panels[0][1].measured.shape[1]
         noun = f"{count} {family} charges" if len(panels) == 1 else f"{family.capitalize()} charges"
-        figure.suptitle(f"{noun}: measured against theory", fontsize=11)
+        figure.suptitle(f"{noun}: measured" + (" against theory" if lawful else "; no law holds"), fontsize=11)
     return figure
+
+
+def _charge(family: str) -> str:
+    return f"{family} charge {FORMS.get(family, '')}"
 
 
 def _charges(axes: Axes, curves: Curves) -> None:

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from neuralmech.compare.analysis import Analysis
 from neuralmech.compare.budget import PARTS
-from neuralmech.compare.tables import DASH, Cell, law_cells, number
+from neuralmech.compare.tables import DASH, Cell, Footnotes, law_cells, number
 from neuralmech.laws import LAWS
 
 MAX_ROWS = 60
@@ -47,7 +47,10 @@ def show_analysis(analysis: Analysis, console: Console | None = None) -> None:
         _say(console, "discrete + R takes the measured breaking of the symmetry, the residual R, as an input.")
     if not analysis.keys:
         _say(console, "\nWhat moved the charges, as shares of how far they moved:")
-        console.print(_budget_table(analysis.budget))
+        said = len(footnotes.texts)
+        console.print(_budget_table(analysis.budget, footnotes))
+        for i, reason in enumerate(footnotes.texts[said:], start=said + 1):
+            _say(console, f"{_raised(i)} {reason}")
     for note in analysis.notes:
         _say(console, f"Note: {note}")
     _say(console, "\nWritten:")
@@ -97,7 +100,8 @@ def _raised(number_: int) -> str:
     return str(number_).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
-def _budget_table(budget: pd.DataFrame) -> Table:
+def _budget_table(budget: pd.DataFrame, notes: Footnotes) -> Table:
+    """What moved the charges; a dash has the number of its reason."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("site", overflow="fold", min_width=20)
     for heading in ("moved", "decay", "discreti-\nsation", "symmetry\nbreaking", "momentum\nmemory", "closure"):
@@ -105,8 +109,10 @@ def _budget_table(budget: pd.DataFrame) -> Table:
     for family, group in budget.groupby("family", sort=False):
         table.add_row(f"[bold]{family}")
         for row in group.head(MAX_ROWS).to_dict("records"):
-            shares = (_percent(row[f"share_{name}"]) for name in PARTS)
-            table.add_row(f" {escape(row['site'])}", number(row["moved"]), *shares, number(row["closure_error"], 1))
+            cells = [number(row["moved"]), *(_percent(row[f"share_{name}"]) for name in PARTS)]
+            cells.append(number(row["closure_error"], 1))
+            why = _raised(notes(row["reason"])) if row["reason"] else ""
+            table.add_row(f" {escape(row['site'])}", *(f"{cell}{why}" if cell == DASH else cell for cell in cells))
     return table
 
 

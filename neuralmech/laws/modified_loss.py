@@ -23,8 +23,9 @@ class ModifiedLoss(Law):
     inputs = ("drive_gradient",)
 
     def reason(self, c: Circumstances) -> str:
-        """Derived without momentum."""
-        return "derived without momentum" if c.momentum else super().reason(c)
+        """Derived without momentum; the optimizer comes first."""
+        without = c.momentum and c.optimizer in self.optimizers
+        return "derived without momentum" if without else super().reason(c)
 
     def matrices(self, h: Hyperparameters, *, linear: bool) -> tuple[Array, Array]:
         """Exact step of the equation with the drive held over each step."""

@@ -26,7 +26,9 @@ class Noether(Law):
     inputs = ("unit_drive",)
 
     def reason(self, c: Circumstances) -> str:
-        """Only scale charges; not derived for Nesterov's look-ahead."""
+        """Only scale charges; not derived for Nesterov's look-ahead; the optimizer comes first."""
+        if c.optimizer not in self.optimizers:
+            return super().reason(c)
         if c.family != "scale":
             return "only for scale charges"
         return "not derived for Nesterov momentum" if c.nesterov else super().reason(c)

@@ -106,6 +106,17 @@ def test_effective_learning_rates_have_the_colour_of_their_theory(run):
     assert len({theory.get_color() for _, theory in pairs}) == len(pairs)
 
 
+def test_a_family_for_which_no_law_holds_has_no_empty_panels(run):
+    folder = run(model={"name": "mlp", "width": 6, "norm": "batch"}, optim={"name": "adam", "lr": 1e-3})
+    with open_record(folder) as record:
+        curves = compare_family(record, "scale").curves
+    figure = family_figure("scale", [("", curves)] * 4)
+    panels = [axis for axis in figure.axes if axis.axison]
+    assert len(panels) == 4
+    assert all(axis.lines for axis in panels)
+    assert all(axis.get_xlabel() == "step $k$" for axis in panels)
+
+
 def test_every_panel_of_a_budget_names_its_axis():
     row = {**dict.fromkeys(BARS, 0.1), "site": "a", "charges": 3, "motion": 0.8, "moved": 0.8}
     figure = budget_figure([("scale", pd.DataFrame([row] * n)) for n in (1, 2, 30)])

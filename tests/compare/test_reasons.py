@@ -1,0 +1,52 @@
+"""Where theory says nothing, the first reason is the one that no option but the optimizer can remove."""
+
+import io
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from conftest import record
+from neuralmech.compare.budget import budget_table
+from neuralmech.compare.files import analyze_folder
+from neuralmech.compare.options import Options
+from neuralmech.compare.terminal import show_analysis
+from neuralmech.laws import LAWS
+from neuralmech.laws.system import Circumstances
+
+ADAM = "moves each parameter at a rate of its own"
+
+
+@pytest.mark.parametrize("law", LAWS.values(), ids=lambda law: law.name)
+@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+@pytest.mark.parametrize("family", ["scale", "translation"])
+def test_the_optimizer_comes_first(law, optimizer, family):
+    """Whatever else is in the way: momentum, Nesterov, a signal that is not in the record, the family."""
+    c = Circumstances(
+        family, linear=family == "translation", signals=(), optimizer=optimizer, momentum=True, nesterov=True
+    )
+    assert law.reason(c).startswith(f"{optimizer} {ADAM}")
+
+
+def test_every_table_of_an_adam_run_says_so(run):
+    folder = run(
+        model={"name": "mlp", "width": 6, "norm": "batch"}, optim={"name": "adam", "lr": 1e-3, "weight_decay": 1e-3}
+    )
+    found = analyze_folder(folder, Options(figures=False))
+    for table in (found.comparison, found.budget, found.equilibrium):
+        assert len(table)
+        assert table["reason"].str.startswith(f"adam {ADAM}").all()
+    text = io.StringIO()
+    show_analysis(found, Console(file=text, width=120))
+    budget = text.getvalue().partition("What moved the charges")[2]
+    assert budget.count("–¹") == 6 * len(found.budget)  # each dash has its reason's number,
+    assert text.getvalue().count(f"¹ adam {ADAM}") == 1  # which is explained once
+
+
+def test_charges_that_did_not_move_say_so(tmp_path):
+    value = np.ones((20, 3))
+    value[:, 2] = np.linspace(1, 2, 20)  # of the site b
+    with record(tmp_path, value) as r:
+        table = budget_table(r, "scale").set_index("site")
+    assert table["reason"].to_dict() == {"a": "its charges did not move", "b": ""}
+    assert np.isnan(table.loc["a", "closure_error"])
