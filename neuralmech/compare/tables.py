@@ -191,7 +191,9 @@ def equilibrium_sheet(table: pd.DataFrame, keys: Sequence[str]) -> Sheet:
     meaning = (
         "Over the last quarter of the run, for the filters that still receive gradient (alive): angle between "
         "successive weights, against √(2ηλ/(1+β)); ratio is their quotient, worst_ratio that of the filter farthest "
-        "off, radius_ratio Q over √(η(1+β)D̂/2λ). A relaxation time is (1−β)/(2ηλ) steps."
+        "off, within the share that is within 5 %, drift τ(ln Q)' of the filter farthest off (its ratio squared is "
+        "1 + drift; 0 where the drive is stationary), radius_ratio Q over √(η(1+β)D̂/2λ). A relaxation time τ is "
+        "(1−β)/(2ηλ) steps."
     )
     return Sheet("equilibrium", "distance from equilibrium", meaning, tuple(shown.columns), rows, notes.texts)
 

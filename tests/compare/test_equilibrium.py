@@ -28,6 +28,7 @@ def test_angular_step_of_every_living_filter_is_the_predicted_one(run, momentum)
     np.testing.assert_allclose(table["ratio"], 1, atol=0.02)
     np.testing.assert_allclose(table["worst_ratio"], 1, atol=0.05)
     np.testing.assert_allclose(table["radius_ratio"], 1, atol=0.02)
+    assert (table["within"] == 1).all()
     assert (table["reason"] == "").all()
 
 
@@ -48,6 +49,28 @@ def test_weights_without_gradient_only_shrink_and_are_told_apart(tmp_path):
     assert alive["radius_ratio"] == pytest.approx(1)
     chord = np.sqrt(lr**2 * 2 * decay / lr)  # |Δθ| on the unit sphere
     assert alive["angular_step"] == pytest.approx(2 * np.arcsin(chord / 2))
+
+
+def test_filters_whose_drive_is_not_stationary_are_counted_and_the_drift_says_how_far_they_are_off(tmp_path):
+    """Q_{k+1} = (1−2ηλ)Q_k + η²D_k. One charge rests, one shrinks as its drive dies out, one has a drive too small."""
+    steps, lr, decay, shrink = 400, 0.1, 0.05, 0.996
+    value = np.ones((steps, 4))  # the last is of another site
+    value[:, 1] = shrink ** np.arange(steps)
+    drive = (np.vstack([value[1:], value[-1:]]) - (1 - 2 * lr * decay) * value) / lr**2
+    drive[:, 1] = (shrink - 1 + 2 * lr * decay) / lr**2 * value[:, 1]
+    drive[:, 2] *= 0.8
+    signals = {"drive_update": drive, "drive_gradient": drive}
+    with record(tmp_path, value, given=signals, lr=lr, weight_decay=decay) as r:
+        (row, rest) = equilibrium_table(r).to_dict("records")
+    assert row["alive"] == 3
+    assert row["within"] == pytest.approx(1 / 3)
+    assert row["drift"] == pytest.approx(np.log(shrink) * 100)  # a relaxation time is 100 steps
+    assert row["worst_ratio"] == pytest.approx(np.sqrt(1 + row["drift"]), abs=0.005)
+    assert row["reason"] == (
+        "2 of 3 living filters off by more than 5%: for 1 the drive is not stationary and the charge drifts, "
+        "for 1 the drift of the charge does not say why"
+    )
+    assert (rest["within"], rest["drift"], rest["reason"]) == (1, 0, "")
 
 
 def test_reasons_instead_of_verdicts(run):
