@@ -88,8 +88,8 @@ def motion(record: Record, family: str, block: int = 1024) -> Motion:
       the flow's 2λ/(1−β) and η(1+β)/(1−β).
 
     Q_k here is the discrete law's: the measured charges enter at a window's first row only (and at its second, if
-    it begins in the middle of a run, which gives P_0), so `Motion.closure` tests the account. A linear charge has 1
-    in place of 2 and no drive.
+    it begins in the middle of a run, which gives P_0), so `Motion.closure` tests the account. A translation charge
+    has 1 in place of 2 and no drive.
 
     Raises
     ------

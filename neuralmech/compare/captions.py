@@ -7,8 +7,8 @@ _FAMILY = (
     "and 50 % of them){theory} Charges have the units of the parameters{power}."
 )
 _THEORY = (
-    " and in theory (dashed). Below, each law's relative error: RMS over the charges of theory − measured, over the RMS "
-    "of measured; 1 is an error as large as the charges."
+    " and in theory (dashed). Below, each law's relative error: RMS over the charges of theory − measured, over the "
+    "RMS of measured; 1 is an error as large as the charges."
 )
 _CHARGES = {
     "translation": "⟨a, θ⟩",

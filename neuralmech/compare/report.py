@@ -148,8 +148,8 @@ def _laws(analysis: Analysis) -> str:
             f"Where it is off it misses {_text(law.omits)}.</p></div>"
         )
     return (
-        "<p>For a quadratic charge Q = θᵀSθ with drive D = uᵀSu; a linear charge has 1 in place of 2 and no drive. "
-        f'η learning rate, β momentum, δ dampening, λ weight decay.</p><div class="laws">{"".join(cards)}</div>'
+        "<p>For a quadratic charge Q = θᵀSθ with drive D = uᵀSu; a translation charge has 1 in place of 2 and no "
+        f'drive. η learning rate, β momentum, δ dampening, λ weight decay.</p><div class="laws">{"".join(cards)}</div>'
     )
 
 
