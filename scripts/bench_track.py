@@ -231,11 +231,11 @@ state dict. Memory: peak of (c) over peak of (b), each in a process of its own. 
 """
 
 REMARKS = """
-On the CPU (b) and (c) take SGD's step in one compiled pass over the parameters, with the bits of PyTorch's fused SGD, and
-use gradients where autograd leaves them. That is why (b) is faster than (a), whose optimiser makes several passes over
-many small tensors. What (c) costs beyond (b), from a profile of the MLP on one thread: 80 µs for the sums of four products
-over rows and columns of 119,910 parameters in float64 (25 µs is the update alone), 15 µs from the sums to 701 charges,
-about 40 µs for the Python around them when its code is cold, and the writer's thread, which competes with the
+On the CPU (b) and (c) take SGD's step in one compiled pass over the parameters, with the bits of PyTorch's fused SGD,
+and use gradients where autograd leaves them. That is why (b) is faster than (a), whose optimiser makes several passes
+over many small tensors. What (c) costs beyond (b), from a profile of the MLP on one thread: 80 µs for the sums of four
+products over rows and columns of 119,910 parameters in float64 (25 µs is the update alone), 15 µs from the sums to 701
+charges, about 40 µs for the Python around them when its code is cold, and the writer's thread, which competes with the
 training on two cores. The record is below 1/500 of a state dict only where a model has many more parameters than
 charges, as VGG-16 has; `track.charges=site` and `track.every` make it smaller.
 
