@@ -188,6 +188,13 @@ def tokenwise_mixer():
     return Net(forward, stem=nn.Linear(3, 4), mix=nn.Linear(5, 2), out=nn.Linear(4, 3), head=nn.Linear(3, 3))
 
 
+def weight_normed_whole():
+    net = mlp(4, 5, 3)
+    nn.utils.parametrizations.weight_norm(net[0], dim=None)  # one norm for the whole matrix
+    nn.utils.parametrizations.weight_norm(net[2], dim=1)
+    return net
+
+
 def weight_normed():
     net = mlp(4, 5, 4, 3)
     nn.utils.parametrizations.weight_norm(net[0])
@@ -267,6 +274,7 @@ MORE = {
     "stochastic": (stochastic, floats(8, 3)),
     "mixer": (tokenwise_mixer, floats(6, 5, 3)),
     "weight_norm": (weight_normed, floats(12, 4)),
+    "weight_norm of the whole": (weight_normed_whole, floats(12, 4)),
     "spectral_norm": (spectral_normed, floats(12, 4)),
     "spectral_norm_convolutions": (spectral_normed_convolutions, floats(6, 1, 4, 4)),
     "spectral_norm_hook": (hooked_spectral_norm, floats(12, 4)),

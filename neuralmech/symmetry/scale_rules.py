@@ -161,9 +161,9 @@ def _moment(algebra: ScaleAlgebra, node: fx.Node, x: Any, *args: Any, **options:
 
 @rule("_weight_norm", "_weight_norm_interface")
 def _weight_norm(algebra: ScaleAlgebra, node: fx.Node, v: Any, g: Any, dim: int = 0) -> Any:
-    """g·v/‖v‖: the scale of each slice of v is ignored, the result scales as g."""
+    """g·v/‖v‖: the scale of each slice of v along `dim`, of all of v for dim −1, is ignored; the result scales as g."""
     direction = algebra.ids(v)
-    over = tuple(d for d in range(direction.dim()) if d != dim % direction.dim())
+    over = tuple(d for d in range(direction.dim()) if d != dim)  # −1 is not the last dim here
     algebra.unify(direction, over, node)
     out = algebra.ids(g).expand(direction.shape)
     return _with_statistics(algebra, node, out)
