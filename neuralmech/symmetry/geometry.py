@@ -180,6 +180,17 @@ def convolution_options(given: Sequence[Any], named: dict[str, Any], *, transpos
     return dict(zip(("stride", "padding", third, "groups"), given, strict=False)) | named
 
 
+def whose_gradient(padding: int = -1, by_frequency: bool = False, *_: Any) -> tuple[int, bool]:
+    """Which gradient an embedding gives, from its arguments after the indices: (-1, False) is the loss's.
+
+    It leaves out a padding token, and by frequency it divides a token's by how often that came.
+    """
+    return padding, by_frequency
+
+
+WHOLE = (-1, False)
+
+
 def spread(value: Any, rank: int) -> list[int]:
     """One number per dimension of a kernel, stride or padding."""
     values = list(value) if isinstance(value, (list, tuple)) else [value]

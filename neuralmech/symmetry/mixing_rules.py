@@ -96,12 +96,14 @@ def _convolution(
 
 
 @rule("embedding")
-def _embedding(algebra: MixingAlgebra, node: fx.Node, weight: Any, *rest: Any) -> Any:
-    """Writes its columns; rows are tokens, which are told apart."""
+def _embedding(algebra: MixingAlgebra, node: fx.Node, weight: Any, indices: Any, *options: Any) -> Any:
+    """Writes its columns; rows are tokens, which are told apart. A charge adds up all tokens' gradients."""
     if not isinstance(weight, Parameter):
         return barrier(algebra, node, weight)
     rows, columns = algebra.axis(weight, ("rows", weight.shape[0], 1), ("columns", weight.shape[1], 1))
     algebra.zero(rows)
+    if geometry.whose_gradient(*options) != geometry.WHOLE:
+        algebra.forbid(weight, "")
     return algebra.write(columns, node.meta["val"].shape[:-1])
 
 

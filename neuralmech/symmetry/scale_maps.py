@@ -13,6 +13,7 @@ from neuralmech.symmetry.engine import Parameter, barrier
 from neuralmech.symmetry.ignored import constant_is_ignored
 from neuralmech.symmetry.scale import Factors, ScaleAlgebra, rule
 from neuralmech.symmetry.system import Ids
+from neuralmech.symmetry.trace import place
 
 
 def _distinct_rows(x: Tensor, channel: int) -> tuple[Ids, Tensor, torch.Size]:
@@ -133,8 +134,11 @@ def _addmm(algebra: ScaleAlgebra, node: fx.Node, bias: Any, x: Any, y: Any, **_:
 
 
 @rule("embedding")
-def _embedding(algebra: ScaleAlgebra, node: fx.Node, weight: Any, indices: Any, *_: Any) -> Any:
-    """Any token may stand anywhere, so all rows scale alike: one exponent per channel."""
+def _embedding(algebra: ScaleAlgebra, node: fx.Node, weight: Any, indices: Any, *options: Any) -> Any:
+    """Any token may stand anywhere, so all rows scale alike: one exponent per channel.
+
+    A charge adds up all tokens, so it needs the loss's gradient of each.
+    """
     if not isinstance(weight, Parameter):
         return barrier(algebra, node, weight)
     if weight.name not in algebra.factors:
@@ -142,6 +146,8 @@ def _embedding(algebra: ScaleAlgebra, node: fx.Node, weight: Any, indices: Any, 
         algebra.introduce(weight, Factors(np.zeros(weight.shape[0], dtype=np.int64), columns))
     factors = algebra.factors[weight.name]
     algebra.system.equate(factors.rows, factors.rows[:1])
+    if geometry.whose_gradient(*options) != geometry.WHOLE:
+        algebra.forbid(weight, f"its gradient leaves out a padding token or weighs by frequency at {place(node)}")
     row = torch.from_numpy(factors.rows[:1])
     return algebra.combine([row, torch.from_numpy(factors.columns)], [1, -1]).expand(node.meta["val"].shape)
 

@@ -140,25 +140,19 @@ def _index(algebra: ShiftAlgebra, node: fx.Node, x: Any, indices: Any) -> Shift:
 
 
 @rule("embedding")
-def _embedding(
-    algebra: ShiftAlgebra,
-    node: fx.Node,
-    weight: Any,
-    indices: Any,
-    padding: int = -1,
-    by_frequency: bool = False,
-    *_: Any,
-) -> Shift:
+def _embedding(algebra: ShiftAlgebra, node: fx.Node, weight: Any, indices: Any, *options: Any) -> Any:
     """A linear map of one-hot tokens: each token has one unknown per channel, and so have all of them together.
 
-    A padding token has no gradient, so nothing is known of the sum over all tokens.
+    Where the gradient leaves out a padding token or weighs by frequency, nothing is known of the sum over all
+    tokens; what a token exchanges with another table's is known if that has the same kind of gradient.
     """
     shape = node.meta["val"].shape
     positions = torch.arange(shape[:-1].numel()).reshape(*shape[:-1], 1)
-    out = _weighted(algebra, weight, ("embedding", str(node.args[1])), positions, shape, -1, "columns")
+    kind = geometry.whose_gradient(*options)
+    out = _weighted(algebra, weight, ("embedding", str(node.args[1]), kind), positions, shape, -1, "columns")
     if isinstance(weight, Parameter):
         alike = algebra.tokens_alike(weight)
-        if padding >= 0 or by_frequency:
+        if kind != geometry.WHOLE:
             algebra.system.zero(alike, "the gradient leaves out a token or weighs them")
         rows = _along(torch.from_numpy(alike), -1, shape)
         out[CONSTANT] = Sector(torch.zeros((), dtype=torch.int64).expand(shape), ((Fraction(1), rows),))

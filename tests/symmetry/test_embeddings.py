@@ -79,6 +79,7 @@ FALSE = {
     "as a head before": lambda s, x: F.linear(s.bias.expand(*x.shape, 4), s.words.weight) + s.head(biased(s, x)),
     "a hidden layer": lambda s, x: s.head(torch.tanh(F.linear(biased(s, x), s.words.weight))[..., :4]),
 }
+WORDS = torch.zeros(2, 3).long()
 PARTIAL = {
     "padding": lambda: nn.Embedding(5, 4, padding_idx=1),
     "by frequency": lambda: nn.Embedding(5, 4, scale_grad_by_freq=True),
@@ -96,9 +97,33 @@ def test_a_table_that_something_else_reads_is_not_claimed_falsely(name):
     assert not any("words.weight" in site and "bias" in site.replace("head.bias", "") for site in sites)
 
 
+@pytest.mark.parametrize("name", PARTIAL)
+def test_a_table_whose_gradient_is_not_the_loss_s_has_no_charge_over_its_tokens(name):
+    """Scales, mixing, and what one token exchanges with another table's: the sums want every token's gradient."""
+    relu = net(lambda s, x: s.head(torch.relu(s.words(x))), "words head", words=PARTIAL[name]())
+    check(relu, tokens(6, 3), complete=False)
+    linear = find_symmetries(net(lambda s, x: s.head(s.words(x)), "words head", words=PARTIAL[name]()), WORDS)
+    assert "linear" not in linear.sites
+    both = net(
+        lambda s, x: s.head(torch.tanh(s.words(x) + s.other(x))), "words head", words=PARTIAL[name](),
+        other=nn.Embedding(5, 4),
+    )  # fmt: skip
+    check(both, tokens(6, 3), complete=False)
+
+
+@pytest.mark.parametrize("name", ["padding", "by frequency"])
+def test_two_tables_that_leave_out_the_same_exchange_each_token(name):
+    model = net(
+        lambda s, x: s.head(torch.tanh(s.words(x) + s.other(x))), "words head", words=PARTIAL[name](),
+        other=PARTIAL[name](),
+    )  # fmt: skip
+    check(model, tokens(6, 3), complete=False)
+    assert find_symmetries(model, WORDS).sites["translation"]["words.weight - other.weight"] == 20
+
+
 def test_the_exchange_is_named_and_counted_by_channel():
     model = net(lambda s, x: s.head(torch.tanh(located(s, x))), "words places head")
-    found = find_symmetries(model, torch.zeros(2, 3).long())
+    found = find_symmetries(model, WORDS)
     assert found.sites["translation"] == {"words.weight - places.weight": 4, "head.weight": 4, "head.bias": 1}
     charges = [s == "words.weight - places.weight" for s in found.families["translation"].sites]
     exchange = found.generators()["translation"].toarray()[charges]
