@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from neuralmech.errors import UserError
+from neuralmech.symmetry.custom_gradients import as_barriers
 from neuralmech.symmetry.lowering import decompositions
 
 
@@ -58,7 +59,7 @@ def trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> Trace:
     if any(p.is_meta for p in twin.parameters()):
         inputs = tuple(x.to("meta") for x in inputs)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), as_barriers():
             warnings.simplefilter("ignore")
             program = torch.export.export(twin, inputs, strict=False).run_decompositions(decompositions())
     except Exception as error:  # torch.export raises many unrelated types for what a user's model does

@@ -58,6 +58,20 @@ def test_discovery_equals_the_numeric_null_space_for_many_random_nets(program):
     check_random(program)
 
 
+class Doubled(torch.autograd.Function):
+    """relu with twice its gradient."""
+
+    @staticmethod
+    def forward(ctx, x, weight):
+        ctx.save_for_backward(x, weight)
+        return torch.relu(x) @ weight.T
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, weight = ctx.saved_tensors
+        return 2 * (grad @ weight) * (x > 0), grad.T @ torch.relu(x)
+
+
 TRAPS = {  # shapes of false claims that a careless rule would make
     "weight read as it is": lambda s, x: s.head(torch.relu(s.a(x))) + s.a.weight[:3, 0],
     "norm weight added": lambda s, x: s.head(torch.relu(s.norm(s.a(x)) + s.norm.weight)),
@@ -74,6 +88,10 @@ TRAPS = {  # shapes of false claims that a careless rule would make
     "padded with zeros, plus one": lambda s, x: s.head(torch.tanh(F.pad(torch.relu(s.a(x))[:, :3], (1, 0)) + 1)),
     "filled with ones": lambda s, x: s.head(torch.relu(s.a(x)).slice_scatter(torch.ones_like(x[:, :2]), 1, 0, 2)),
     "cumulative sum": lambda s, x: s.head(torch.relu(s.a(x)).cumsum(1)),
+    "a gradient of its own": lambda s, x: s.head(s.norm(Doubled.apply(s.a(x), s.b.weight))),
+    "a gradient of its own, last": lambda s, x: Doubled.apply(s.a(x), s.head.weight),
+    "a bounded table": lambda s, x: s.head(torch.relu(s.a(F.embedding(x.argmax(1), s.b.weight, max_norm=1.0)))),
+    "a bag": lambda s, x: s.head(torch.relu(F.embedding_bag((x > 0).long(), s.b.weight, scale_grad_by_freq=True))),
 }
 
 
