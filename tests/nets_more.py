@@ -273,6 +273,10 @@ MORE = {
     "chunked_glu": (chunked_glu, floats(12, 4)),
     "stochastic": (stochastic, floats(8, 3)),
     "mixer": (tokenwise_mixer, floats(6, 5, 3)),
+    "glu": (lambda: nn.Sequential(nn.Linear(4, 6), nn.GLU(), nn.Linear(3, 3)), floats(12, 4)),
+    "glu of channels": (
+        lambda: nn.Sequential(nn.Conv1d(2, 4, 2), nn.GLU(1), nn.Flatten(), nn.Linear(4, 3)), floats(12, 2, 3),
+    ),
     "weight_norm": (weight_normed, floats(12, 4)),
     "weight_norm of the whole": (weight_normed_whole, floats(12, 4)),
     "spectral_norm": (spectral_normed, floats(12, 4)),

@@ -1,4 +1,4 @@
-"""Write einsum in the operations that have rules."""
+"""Write einsum and gated linear units in the operations that have rules."""
 
 from __future__ import annotations
 
@@ -9,17 +9,22 @@ import torch
 from torch import Tensor
 
 EINSUM = torch.ops.aten.einsum.default
+GLU = torch.ops.aten.glu.default
 
 
 def decompositions() -> dict[Any, Callable[..., Any]]:
-    """Return what a traced graph is decomposed by: einsum alone; every other operation stays whole."""
+    """Return what a traced graph is decomposed by: einsum and glu; every other operation stays whole."""
     composite = torch.export.default_decompositions()[EINSUM]
 
     def einsum(equation: str, operands: Sequence[Tensor], *, path: Any = None) -> Tensor:
         as_map = linear_map(equation, operands)
         return composite(equation, operands, path=path) if as_map is None else as_map
 
-    return {EINSUM: einsum}
+    def glu(x: Tensor, dim: int = -1) -> Tensor:
+        values, gates = x.chunk(2, dim)
+        return values * gates.sigmoid()
+
+    return {EINSUM: einsum, GLU: glu}
 
 
 def linear_map(equation: str, operands: Sequence[Tensor]) -> Tensor | None:
