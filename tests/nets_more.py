@@ -273,9 +273,28 @@ MORE = {
     "chunked_glu": (chunked_glu, floats(12, 4)),
     "stochastic": (stochastic, floats(8, 3)),
     "mixer": (tokenwise_mixer, floats(6, 5, 3)),
+    "temperature": (
+        lambda: Net(lambda s, x: s.b(torch.relu(s.a(x))) * s.t, a=nn.Linear(4, 4), b=nn.Linear(4, 3), t=torch.ones(1)),
+        floats(12, 4),
+    ),
+    "divided by a temperature": (
+        lambda: Net(lambda s, x: s.b(torch.relu(s.a(x))) / s.t, a=nn.Linear(4, 4), b=nn.Linear(4, 3), t=torch.ones(())),
+        floats(12, 4),
+    ),
+    "a temperature for each class": (
+        lambda: Net(lambda s, x: s.t * s.b(torch.relu(s.a(x))), a=nn.Linear(4, 4), b=nn.Linear(4, 3), t=torch.ones(3)),
+        floats(12, 4),
+    ),
+    "a bias times itself": (
+        lambda: Net(
+            lambda s, x: s.b(torch.relu(s.a(x))) + s.t * s.t, a=nn.Linear(4, 4), b=nn.Linear(4, 3), t=torch.ones(3)
+        ),
+        floats(12, 4),
+    ),
     "glu": (lambda: nn.Sequential(nn.Linear(4, 6), nn.GLU(), nn.Linear(3, 3)), floats(12, 4)),
     "glu of channels": (
-        lambda: nn.Sequential(nn.Conv1d(2, 4, 2), nn.GLU(1), nn.Flatten(), nn.Linear(4, 3)), floats(12, 2, 3),
+        lambda: nn.Sequential(nn.Conv1d(2, 4, 2), nn.GLU(1), nn.Flatten(), nn.Linear(4, 3)),
+        floats(12, 2, 3),
     ),
     "weight_norm": (weight_normed, floats(12, 4)),
     "weight_norm of the whole": (weight_normed_whole, floats(12, 4)),

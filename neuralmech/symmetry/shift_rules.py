@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx
 
 from neuralmech.symmetry import geometry
+from neuralmech.symmetry.engine import Parameter
 from neuralmech.symmetry.shift import CONSTANT, Key, Sector, Shift, ShiftAlgebra, Terms, rule
 from neuralmech.symmetry.shift_values import combined, expanded, let_none_pass, multiplied
 from neuralmech.symmetry.trace import operation, place
@@ -79,6 +80,12 @@ def _mul(algebra: ShiftAlgebra, node: fx.Node, x: Any, y: Any, **options: Any) -
     if factor is None and algebra.shift(y) == {}:
         return _modulated(algebra.shift(x), node, 1)
     if algebra.shift(x) == {} and "mul" in str(node.target):
+        return _modulated(algebra.shift(y), node, 0)
+    if isinstance(y, Parameter) and not options:  # a temperature, which must stay as it is
+        let_none_pass(algebra, node, y)
+        return _modulated(algebra.shift(x), node, 1)
+    if isinstance(x, Parameter) and "mul" in str(node.target):
+        let_none_pass(algebra, node, x)
         return _modulated(algebra.shift(y), node, 0)
     let_none_pass(algebra, node, x, y)
     return {}
