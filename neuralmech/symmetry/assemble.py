@@ -44,6 +44,8 @@ def translation_family(
             parts.append(_part(name, axis, solution.values(ids), math.prod(shape) // max(ids.size, 1)))
         if name in algebra.uniform:
             parts.append(_part(name, "columns", solution.values(algebra.uniform[name]), 1))
+        if name in algebra.alike:
+            parts.append(_part(name, "rows", solution.values(algebra.alike[name]), 1))
     for part in parts:
         part.coefficients.resize((components, part.coefficients.shape[1]))
     order, signatures, firsts, _ = _ordered(parts, components)
@@ -61,9 +63,10 @@ def translation_family(
 def _translation_channels(sites: list[str], widths: NDArray, firsts: list[int]) -> NDArray[np.int64]:
     """Number the charges: by entry for single parameters, by column (on from component to component) else."""
     taken: dict[str, int] = {}
+    wide = {site for site, width in zip(sites, widths.tolist(), strict=True) if width > 1}
     channels = []
     for site, width, first in zip(sites, widths.tolist(), firsts, strict=True):
-        start = first if width == 1 else taken.get(site, 0)
+        start = taken.get(site, 0) if site in wide else first
         taken[site] = start + width
         channels.append(np.arange(start, start + width))
     return np.concatenate(channels or [np.zeros(0)]).astype(np.int64)
@@ -182,7 +185,11 @@ def _dead_entries(shifts: ShiftAlgebra, solution: Solution, shapes: Shapes) -> d
     for matrix in values.values():
         used += np.asarray((matrix != 0).sum(axis=0)).ravel()
     rows_of_weights = (rows for _, rows in shifts.weights.values())
-    for rows in (*rows_of_weights, *shifts.uniform.values()):  # a component with weights is never a single entry
+    for rows in (
+        *rows_of_weights,
+        *shifts.uniform.values(),
+        *shifts.alike.values(),
+    ):  # a component with weights is never a single entry
         used += 2 * np.asarray((solution.values(rows) != 0).sum(axis=0)).ravel()
     alone = (used == 1).astype(float)
     dead = {name: np.asarray(abs(matrix) @ alone).ravel() > 0 for name, matrix in values.items()}

@@ -64,10 +64,12 @@ class ShiftAlgebra(Algebra[Shift]):
     """Value of a tensor: its displacement, by sector.
 
     An embedding may be displaced token by token (`weights`) and, besides, for all tokens alike (`uniform`: one
-    unknown per channel), which a position table can take back.
+    unknown per channel), which a position table can take back. A weight may be displaced alike in all columns
+    (`alike`: one unknown per row) if all that it reads sums to zero.
     """
 
     uniform: dict[str, Ids] = field(default_factory=dict)
+    alike: dict[str, Ids] = field(default_factory=dict)
     weights: dict[str, tuple[Axis, Ids]] = field(default_factory=dict)
     _asked: dict[tuple[int, ...], list[dict[tuple, Any]]] = field(default_factory=dict)
 
@@ -132,13 +134,15 @@ class ShiftAlgebra(Algebra[Shift]):
         """Null space, with nothing in it twice.
 
         To move all tokens of an embedding alike is the sum of moving each, where each may move: a repetition for
-        every component of the displacements token by token. An entry that only this component moves is held.
+        every component of the displacements token by token. An entry that only this component moves is held. So it
+        is with the columns of a weight.
         """
         solution = self.system.solve()
-        if not self.uniform:
+        together = [*self.uniform.items(), *self.alike.items()]
+        if not together:
             return solution
-        held = np.concatenate(list(self.uniform.values()))
-        moved = solution.values(np.concatenate([self.weights[name][1] for name in self.uniform]))
+        held = np.concatenate([ids for _, ids in together])
+        moved = solution.values(np.concatenate([self.weights[name][1] for name, _ in together]))
         alone = np.flatnonzero(np.diff(moved.indptr) == 1)
         repeated, first = np.unique(moved.indices[moved.indptr[alone]], return_index=True)
         self.system.zero(held[alone[first]])

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, fx
 
 from neuralmech.symmetry import geometry
+from neuralmech.symmetry.centring import sums_to_zero
 from neuralmech.symmetry.engine import Parameter
 from neuralmech.symmetry.group import Axis
 from neuralmech.symmetry.shift import CONSTANT, Key, Sector, Shift, ShiftAlgebra, rule
 from neuralmech.symmetry.shift_values import combined, let_none_pass, source_of
-from neuralmech.symmetry.trace import place
+from neuralmech.symmetry.trace import operation, place
 
 
 def _weighted(
@@ -75,7 +76,22 @@ def _linear(algebra: ShiftAlgebra, node: fx.Node, x: Any, weight: Any, bias: Any
     shape = node.meta["val"].shape
     out = combined(_through(algebra, node, algebra.shift(x), -1), _biased(algebra, bias, shape, -1), node)
     positions = torch.arange(shape[:-1].numel()).reshape(*shape[:-1], 1)
+    if isinstance(weight, Parameter) and _reads_what_sums_to_zero(node.args[1]):
+        if weight.name not in algebra.alike and weight.name not in algebra.frozen:
+            algebra.alike[weight.name] = algebra.system.new(weight.shape[0])
     return combined(out, _weighted(algebra, weight, ("linear", source_of(node)), positions, shape, -1), node)
+
+
+def _reads_what_sums_to_zero(weight: Any) -> bool:
+    """Whether a weight is that of linear maps alone, and their input always sums to zero: Σᵢ (w + u)ᵢxᵢ = Σᵢ wᵢxᵢ."""
+    return all(
+        operation(user) == "linear"
+        and user.args[1] is weight
+        and user.args[0] is not weight
+        and weight not in user.args[2:]
+        and sums_to_zero(user.args[0])
+        for user in weight.users
+    )
 
 
 @rule("addmm")

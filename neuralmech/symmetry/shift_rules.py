@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx
 
 from neuralmech.symmetry import geometry
+from neuralmech.symmetry.centring import centred_dims, is_taken_out
 from neuralmech.symmetry.engine import Parameter
 from neuralmech.symmetry.shift import CONSTANT, Key, Sector, Shift, ShiftAlgebra, Terms, rule
 from neuralmech.symmetry.shift_values import combined, expanded, let_none_pass, multiplied
@@ -62,6 +63,11 @@ def _zero(algebra: ShiftAlgebra, node: fx.Node, x: Any) -> Shift:
 
 @rule("add", "sub")
 def _add(algebra: ShiftAlgebra, node: fx.Node, x: Any, y: Any, *, alpha: float = 1) -> Shift:
+    over = centred_dims(node.args[1], node.args[0]) if operation(node) == "sub" and alpha == 1 else ()
+    if over and is_taken_out(node.args[1]):  # type: ignore[arg-type]
+        why = f"not constant over the mean taken out at {place(node)}"
+        algebra.ignore(algebra.shift(x), node.meta["val"].shape, over, why)
+        return {}
     sign = alpha if "add" in str(node.target) else -alpha
     shape = node.meta["val"].shape
     return combined(expanded(algebra.shift(x), shape), multiplied(expanded(algebra.shift(y), shape), sign), node)
@@ -109,6 +115,8 @@ def _modulated(x: Shift, node: fx.Node, operand: int) -> Shift:
 
 @rule("mean", "sum")
 def _mean(algebra: ShiftAlgebra, node: fx.Node, x: Any, dims: Any = None, keepdim: bool = False, **_: Any) -> Shift:
+    if is_taken_out(node):
+        return {}  # see `_add`
     shape = node.args[0].meta["val"].shape  # type: ignore[union-attr]
     every = range(len(shape)) if not dims else ([dims] if isinstance(dims, int) else dims)
     over = sorted({d % len(shape) for d in every})
@@ -151,6 +159,15 @@ def _adaptive_max_pool(algebra: ShiftAlgebra, node: fx.Node, x: Any, size: Any) 
         return geometry.adaptive_windows(tensor, node.meta["val"][0].shape, len(size))
 
     return _pooled(algebra, node, algebra.shift(x), windows, average=False, blind=True), {}
+
+
+@rule("var", "std")
+def _spread(algebra: ShiftAlgebra, node: fx.Node, x: Any, dims: Any = None, *_: Any, **__: Any) -> Shift:
+    shape = node.args[0].meta["val"].shape  # type: ignore[union-attr]
+    every = range(len(shape)) if not isinstance(dims, (int, list)) else ([dims] if isinstance(dims, int) else dims)
+    over = tuple(sorted({d % len(shape) for d in every}))
+    algebra.ignore(algebra.shift(x), shape, over, f"not constant over {node.name} at {place(node)}")
+    return {}
 
 
 def _pooled(
