@@ -35,7 +35,8 @@ def sums_to_zero(node: Any) -> bool:
     """
     if not isinstance(node, fx.Node) or node.op != "call_function" or not isinstance(node.meta["val"], torch.Tensor):
         return False
-    name, args = operation(node), node.args
+    name = operation(node)
+    args: Any = node.args
     last = node.meta["val"].dim() - 1
     if name == "layer_norm":
         normalized: Any = args[1]
@@ -52,13 +53,9 @@ def sums_to_zero(node: Any) -> bool:
         return sums_to_zero(args[0]) and _shape(args[0])[-1] == _shape(node)[-1]
     if name in ("mean", "sum", "select", "slice"):
         dims: Any = args[1] if len(args) > 1 else None
+        over = [dims] if isinstance(dims, int) else dims or [-1]  # no dims: all of them
         rank = len(_shape(args[0]))
-        every = [dims] if isinstance(dims, int) else dims
-        return (
-            bool(every is not None and len(every))
-            and rank - 1 not in [d % rank for d in every]
-            and sums_to_zero(args[0])
-        )
+        return rank - 1 not in [d % rank for d in over] and sums_to_zero(args[0])
     return False
 
 

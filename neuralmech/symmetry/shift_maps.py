@@ -76,9 +76,9 @@ def _linear(algebra: ShiftAlgebra, node: fx.Node, x: Any, weight: Any, bias: Any
     shape = node.meta["val"].shape
     out = combined(_through(algebra, node, algebra.shift(x), -1), _biased(algebra, bias, shape, -1), node)
     positions = torch.arange(shape[:-1].numel()).reshape(*shape[:-1], 1)
-    if isinstance(weight, Parameter) and _reads_what_sums_to_zero(node.args[1]):
-        if weight.name not in algebra.alike and weight.name not in algebra.frozen:
-            algebra.alike[weight.name] = algebra.system.new(weight.shape[0])
+    is_new = isinstance(weight, Parameter) and weight.name not in (*algebra.alike, *algebra.frozen)
+    if is_new and _reads_what_sums_to_zero(node.args[1]):
+        algebra.alike[weight.name] = algebra.system.new(weight.shape[0])
     return combined(out, _weighted(algebra, weight, ("linear", source_of(node)), positions, shape, -1), node)
 
 
