@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,8 +67,11 @@ def generator(family: Family, shapes: Shapes, charge: int) -> Vector:
     return out
 
 
-def covered_entries(families: Iterable[Family], shapes: Shapes) -> dict[str, NDArray[np.bool_]]:
-    """Parameter → which of its entries at least one charge moves, flattened; without the parameters of no charge."""
+def covered_entries(families: Iterable[Family], shapes: Shapes) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    """Parameter and which of its entries at least one charge moves, flattened; without the parameters of no charge.
+
+    One parameter at a time, one bool for each of its entries: VGG's largest layer has 10⁸.
+    """
     terms: dict[str, list[Term]] = {}
     first = 0
     for family in families:
@@ -76,38 +79,53 @@ def covered_entries(families: Iterable[Family], shapes: Shapes) -> dict[str, NDA
             moved = dataclasses.replace(term, first=term.first + first)  # charges numbered through all families
             terms.setdefault(term.parameter, []).append(moved)
         first += len(family)
-    return {name: _covered(mine, shapes[name], first) for name, mine in terms.items()}
+    for name, mine in terms.items():
+        yield name, _covered(mine, shapes[name], first)
 
 
 def _covered(terms: list[Term], shape: Sequence[int], charges: int) -> NDArray[np.bool_]:
     """Entry (o, i) stands still where row o and column i cancel in every charge: r_o = −c_i as vectors of charges."""
-    labels: dict[bytes, int] = {b"": 0}
-    size = math.prod(shape)
-    covered = np.zeros(size, dtype=bool)
-    covered |= _labels([t for t in terms if t.axis == "entries"], size, charges, 1, labels) != 0
-    grouped = [t for t in terms if t.axis == "columns"]
-    groups = max((t.groups for t in grouped), default=1)
-    if len(shape) < 2:
-        return covered | (_labels([t for t in terms if t.axis == "rows"], size, charges, 1, labels) != 0)
-    rows = _labels([t for t in terms if t.axis == "rows"], shape[0], charges, 1, labels)
-    columns = _labels(grouped, groups * shape[1], charges, -1, labels)
-    moves = rows.reshape(groups, -1, 1, 1) != columns.reshape(groups, 1, shape[1], 1)
-    inner = size // (shape[0] * shape[1])
-    return covered | np.broadcast_to(moves, (*moves.shape[:3], inner)).ravel()
+    covered = np.zeros(math.prod(shape), dtype=bool)
+    of_axis = {axis: [t for t in terms if t.axis == axis] for axis in ("entries", "rows", "columns")}
+    if of_axis["rows"] or of_axis["columns"]:
+        groups = max((t.groups for t in of_axis["columns"]), default=1)
+        width = shape[1] if len(shape) > 1 else 1
+        labels: dict[bytes, int] = {}
+        rows = _labels(of_axis["rows"], shape[0], charges, 1, labels)
+        columns = _labels(of_axis["columns"], groups * width, charges, -1, labels)
+        grid = covered.reshape(groups, shape[0] // groups, width, -1)
+        np.not_equal(rows.reshape(groups, -1, 1, 1), columns.reshape(groups, 1, width, 1), out=grid)
+    if of_axis["entries"]:
+        covered[_summed(of_axis["entries"], covered.size, charges).indices] = True
+    return covered
 
 
-def _labels(terms: list[Term], length: int, charges: int, sign: int, labels: dict[bytes, int]) -> NDArray[np.int64]:
-    """Number for every element of an axis: the same where sign × its coefficients in all charges are the same."""
-    total = sparse.csr_array((charges, length))
-    for term in terms:
-        part = term.coefficients.tocoo()
-        total = total + sparse.csr_array((part.data, (term.first[part.row], part.col)), shape=(charges, length))
-    columns = sparse.csc_array(sign * total)
-    columns.eliminate_zeros()
-    columns.sort_indices()
-    spans = itertools.pairwise(columns.indptr.tolist())
-    keys = (columns.indices[a:b].astype(np.int64).tobytes() + columns.data[a:b].tobytes() for a, b in spans)
-    return np.array([labels.setdefault(key, len(labels)) for key in keys], dtype=np.int64)
+def _labels(terms: list[Term], length: int, charges: int, sign: int, labels: dict[bytes, int]) -> NDArray[np.int32]:
+    """Number for every element of an axis: the same where sign × its coefficients in all charges are the same.
+
+    0 where there are none; `labels` are the other numbers so far.
+    """
+    out = np.zeros(length, dtype=np.int32)
+    if terms:
+        columns = sparse.csc_array(sign * _summed(terms, length, charges))
+        columns.sort_indices()
+        for element in np.flatnonzero(np.diff(columns.indptr)):
+            part = slice(columns.indptr[element], columns.indptr[element + 1])
+            key = columns.indices[part].astype(np.int64).tobytes() + columns.data[part].tobytes()
+            out[element] = labels.setdefault(key, len(labels) + 1)
+    return out
+
+
+def _summed(terms: list[Term], length: int, charges: int) -> sparse.csr_array:
+    """Coefficients of all terms of one axis: (charges, length), without zeros."""
+    parts = [(term.first, term.coefficients.tocoo()) for term in terms]
+    rows = np.concatenate([first[part.row] for first, part in parts])
+    columns = np.concatenate([part.col for _, part in parts])
+    data = np.concatenate([part.data for _, part in parts])
+    total = sparse.csr_array((data, (rows, columns)), shape=(charges, length))
+    total.sum_duplicates()
+    total.eliminate_zeros()
+    return total
 
 
 def _by_axis(block: Vector, term: Term) -> Vector:

@@ -122,8 +122,7 @@ class Symmetries:
         """Count the scalar parameters that are in at least one charge."""
         from neuralmech.symmetry.factored import covered_entries  # it builds on this module
 
-        masks = covered_entries(self.families.values(), self.shapes).values()
-        return sum(int(np.count_nonzero(mask)) for mask in masks)
+        return sum(int(np.count_nonzero(mask)) for _, mask in covered_entries(self.families.values(), self.shapes))
 
 
 def offsets(shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:

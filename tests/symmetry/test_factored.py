@@ -55,7 +55,7 @@ def test_the_factored_forms_are_those_of_the_matrix(name):
         for charge in random.choice(len(family), min(5, len(family)), replace=False).tolist():
             np.testing.assert_array_equal(generator(family, found.shapes, charge), matrix[[charge]].toarray()[0])
         covered |= (abs(matrix) > 0).sum(axis=0) > 0
-    masks = covered_entries(found.families.values(), found.shapes)
+    masks = dict(covered_entries(found.families.values(), found.shapes))
     parts = [masks.get(p, np.zeros(int(np.prod(s)), dtype=bool)) for p, s in found.shapes.items()]
     np.testing.assert_array_equal(np.concatenate(parts), covered)
     assert found.covered_parameters() == covered.sum()
@@ -68,6 +68,7 @@ def test_a_wide_layer_takes_little_memory():
     found = find_symmetries(net, torch.randn(2, 3000))
     tracemalloc.start()
     assert found.covered_parameters() == 2_000_000
+    assert tracemalloc.get_traced_memory()[1] < 3e6  # a bool for each entry of the larger layer: 1.5 MB
     vector = np.ones(2_000_000)
     assert np.allclose(inner_products(found.families["rescale"], found.shapes, vector), 3000 - 1000)
     assert np.allclose(squared_lengths(found.families["rescale"], found.shapes, vector), 3000 + 1000)
