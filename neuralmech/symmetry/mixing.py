@@ -24,7 +24,7 @@ from torch import Tensor
 from neuralmech.symmetry.engine import Algebra, Parameter, RuleTable, Symbol
 from neuralmech.symmetry.geometry import narrow
 from neuralmech.symmetry.group import Axis
-from neuralmech.symmetry.system import ZERO, Ids
+from neuralmech.symmetry.system import ZERO, Ids, distinct_pairs
 
 rule: RuleTable[Vectors] = RuleTable()
 
@@ -155,7 +155,7 @@ class MixingAlgebra(Algebra[Vectors]):
             columns = torch.cat([torch.from_numpy(groups)[:, None], columns], dim=1)
         tokens = self.labels(columns)
         self.tell(duals, tokens)
-        raw = np.unique(np.stack([rows.ravel(), np.tile(tokens, len(rows))]), axis=1)
+        raw = distinct_pairs(rows.ravel(), np.tile(tokens, len(rows)))
         self.tell(raw[0], raw[1])
 
     def tell(self, channels: Ids, tokens: Ids) -> None:

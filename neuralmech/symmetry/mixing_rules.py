@@ -14,6 +14,7 @@ from torch import Tensor, fx
 from neuralmech.symmetry import geometry
 from neuralmech.symmetry.engine import Parameter, barrier
 from neuralmech.symmetry.mixing import MixingAlgebra, Vectors, constant_along, dual, rule
+from neuralmech.symmetry.system import distinct_pairs
 
 
 def _output(algebra: MixingAlgebra, node: fx.Node) -> Vectors:
@@ -173,7 +174,7 @@ def _contract(algebra: MixingAlgebra, left: Vectors, right: Vectors) -> None:
         which = torch.arange(batches).reshape(-1, 1, 1).expand(batches, c, 1)
         tokens = algebra.labels(torch.cat([which, history.transpose(1, 2)], dim=2).reshape(batches * c, n + 1))
         each = np.repeat(tokens.reshape(batches, 1, c), n, axis=1)
-        raw = np.unique(np.stack([ids.numpy().ravel(), each.ravel()]), axis=1)
+        raw = distinct_pairs(ids.numpy().ravel(), each.ravel())
         algebra.tell(raw[0], raw[1])
 
 
@@ -255,8 +256,8 @@ def _add(algebra: MixingAlgebra, x: Vectors, y: Vectors) -> Vectors:
 
 def _tell_places(algebra: MixingAlgebra, ids: Tensor, history: Tensor, side: int) -> None:
     """Token of a raw id on one side of a sum: the set of histories it stands at."""
-    pairs = torch.stack([t.reshape(-1) for t in torch.broadcast_tensors(*geometry.narrow(ids, history))])
-    raw, at = np.unique(pairs.numpy(), axis=1)
+    places = torch.broadcast_tensors(*geometry.narrow(ids, history))
+    raw, at = distinct_pairs(*(t.reshape(-1).numpy() for t in places))
     starts = np.flatnonzero(np.diff(raw, prepend=-1))
     seen: dict[bytes, int] = {}
     tokens = [seen.setdefault(part.tobytes(), len(seen)) for part in np.split(at, starts[1:])]

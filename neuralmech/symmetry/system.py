@@ -67,7 +67,7 @@ class System:
         differ = left != right
         if not differ.any():
             return
-        pairs = np.unique(np.stack([left[differ], right[differ]]), axis=1)
+        pairs = distinct_pairs(left[differ], right[differ])
         labels, inverse = np.unique(pairs, return_inverse=True)
         ends = inverse.reshape(pairs.shape)
         edges = sparse.coo_array((np.ones(ends[0].size), (ends[0], ends[1])), shape=(labels.size, labels.size))
@@ -125,6 +125,19 @@ def distinct(rows: Ids) -> Ids:
         return rows
     frame = pd.DataFrame(rows)
     return rows[~frame.duplicated().to_numpy()]
+
+
+def distinct_pairs(a: Ids, b: Ids) -> Ids:
+    """Distinct pairs (a_i, b_i) of non-negative numbers, sorted; shape (2, pairs).
+
+    As ``np.unique`` along an axis, of which 10⁷ pairs take ten seconds: here a pair is one integer.
+    """
+    width = int(b.max(initial=0)) + 1
+    if (int(a.max(initial=0)) + 1) * width > np.iinfo(np.int64).max:
+        return np.unique(np.stack([a, b]), axis=1)
+    packed = np.sort(a * width + b)
+    packed = packed[np.diff(packed, prepend=-1) > 0]
+    return np.stack(np.divmod(packed, width))
 
 
 class Solution:

@@ -1,8 +1,9 @@
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neuralmech.symmetry.system import System
+from neuralmech.symmetry.system import System, distinct_pairs
 
 pairs = st.lists(st.tuples(st.integers(0, 7), st.integers(0, 7)), max_size=5)
 rows = st.lists(st.tuples(*[st.integers(0, 7)] * 3, *[st.sampled_from([-2, -1, 1, 2])] * 3), max_size=6)
@@ -37,3 +38,10 @@ def test_reasons_follow_chains_of_equals():
     system.equate(d, a, "second")
     assert system.why_zero(np.array([a])) == ["first"]
     assert system.why_zero(np.array([c])) == ["second"]
+
+
+@pytest.mark.parametrize("largest", [0, 5, 2**40])
+def test_distinct_pairs_are_those_of_numpy(largest):
+    a, b = np.random.default_rng(0).integers(largest + 1, size=(2, 200))
+    np.testing.assert_array_equal(distinct_pairs(a, b), np.unique(np.stack([a, b]), axis=1))
+    assert distinct_pairs(a[:0], b[:0]).shape == (2, 0)
