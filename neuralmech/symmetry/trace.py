@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-import warnings
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, fx, nn
@@ -14,6 +12,7 @@ from torch import Tensor, fx, nn
 from neuralmech.errors import UserError
 from neuralmech.symmetry.custom_gradients import as_barriers
 from neuralmech.symmetry.lowering import decompositions
+from neuralmech.symmetry.untraceable import explain, quiet, short
 
 
 @dataclass(frozen=True)
@@ -59,15 +58,10 @@ def trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> Trace:
     if any(p.is_meta for p in twin.parameters()):
         inputs = tuple(x.to("meta") for x in inputs)
     try:
-        with warnings.catch_warnings(), as_barriers():
-            warnings.simplefilter("ignore")
+        with quiet(), as_barriers():
             program = torch.export.export(twin, inputs, strict=False).run_decompositions(decompositions())
     except Exception as error:  # torch.export raises many unrelated types for what a user's model does
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(
-            f"model: torch.export cannot trace {type(model).__name__}: {reason}; "
-            "make its forward() free of branches on data, or describe its symmetries with neuralmech.SymmetryGroup"
-        ) from error
+        raise explain(error, model, inputs) from error
     signature = program.graph_signature
     values = {**program.state_dict, **program.constants}
     sources = {**signature.inputs_to_buffers, **signature.inputs_to_lifted_tensor_constants}
@@ -115,11 +109,5 @@ def place(node: fx.Node) -> str:
     stack = node.meta.get("nn_module_stack") or {}
     module = next((path for path, _ in reversed(list(stack.values())) if path), "")
     frames = re.findall(r'File "([^"]+)", line (\d+)', node.meta.get("stack_trace") or "")
-    own = [f"{_short(file)}:{line}" for file, line in frames if "/torch/" not in file.replace("\\", "/")]
+    own = [f"{short(file)}:{line}" for file, line in frames if "/torch/" not in file.replace("\\", "/")]
     return " at ".join(part for part in (module, own[-1] if own else "") if part) or "forward()"
-
-
-def _short(file: str) -> str:
-    """Path relative to the working directory where that is shorter."""
-    path = Path(file)
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else file

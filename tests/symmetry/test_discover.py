@@ -1,3 +1,5 @@
+import logging
+
 import pytest
 import torch
 from hypothesis import HealthCheck, Phase, assume, given, reject, settings
@@ -160,13 +162,47 @@ def test_order_and_names_are_stable():
         assert (matrix != second.generators()[name]).nnz == 0
 
 
-def test_a_model_that_cannot_be_traced_is_named():
-    class Branch(nn.Module):
-        def forward(self, x):
-            return x if x.sum() > 0 else -x
+class Branch(nn.Module):
+    def forward(self, x):
+        return x if x.sum() > 0 else -x
 
-    with pytest.raises(UserError, match="cannot trace Branch"):
-        find_symmetries(Branch(), torch.randn(2, 3))
+
+class Loop(nn.Module):
+    def forward(self, x):
+        return x * x.sum().item() if int(x.argmax()) > 1 else x
+
+
+class Numpy(nn.Module):
+    def forward(self, x):
+        return torch.tensor(x.detach().numpy())
+
+
+def line_of(model):
+    code = type(model).forward.__code__
+    return rf"test_discover.py:{code.co_firstlineno + 1}; "
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (Branch(), "Branch cannot be traced: what it computes depends on the data at .*"),
+        (Loop(), "Loop cannot be traced: what it computes depends on the data at .*"),
+        (Numpy(), "torch.export cannot trace Numpy: .*numpy.* at .*"),
+    ],
+)
+def test_a_model_that_cannot_be_traced_is_named_with_the_line_and_the_way_out(model, message, capfd):
+    before = logging.root.manager.disable
+    with pytest.raises(UserError, match=message + line_of(model) + ".*neuralmech.SymmetryGroup") as caught:
+        find_symmetries(model, torch.randn(2, 3))
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
+    assert logging.root.manager.disable == before
+
+
+def test_inputs_that_do_not_fit_are_told_from_branches(capfd):
+    with pytest.raises(UserError, match=r"Sequential cannot take inputs of shape \(2, 7\): .*7.*; give it the samples"):
+        find_symmetries(mlp(4, 5, 3), torch.randn(2, 7))
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_model_that_cannot_be_copied_is_named():
