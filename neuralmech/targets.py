@@ -6,7 +6,7 @@ import pydoc
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from neuralmech.errors import UserError
+from neuralmech.errors import UserError, users_line
 
 
 def locate(key: str, target: str) -> Callable[..., Any]:
@@ -32,9 +32,17 @@ def call(key: str, target: str, arguments: Mapping[str, Any]) -> Any:
     Raises
     ------
     UserError
-        If the arguments do not fit.
+        If the arguments do not fit, or the user's code raises.
     """
+    found = locate(key, target)
     try:
-        return locate(key, target)(**arguments)
-    except TypeError as error:
-        raise UserError(f"{key}._target_={target}: {error}; set its arguments as {key}.NAME=…") from error
+        return found(**arguments)
+    except UserError:
+        raise
+    except Exception as error:  # whatever a user's code raises
+        place = users_line(error)
+        if isinstance(error, TypeError) and not place:
+            raise UserError(f"{key}._target_={target}: {error}; set its arguments as {key}.NAME=…") from error
+        where = f" at {place}" if place else ""
+        what = f"{type(error).__name__}: {error}{where}"
+        raise UserError(f"{key}._target_={target} raises {what}; mend it or its arguments {key}.NAME=…") from error

@@ -268,6 +268,59 @@ def test_verify_fresh_and_trained(command):
     assert command("verify", "nowhere")[0] == 2
 
 
+def test_what_verify_would_ignore_is_one_line(command):
+    command("train", *SMALL, "hydra.run.dir=run")
+    for words, message in [
+        (["run", "checkpoint=abc"], "checkpoint=abc must be the step of a checkpoint"),
+        (["run", "checkpoint=true"], "checkpoint=True must be the step of a checkpoint"),
+        (["model=mlp", "checkpoint=3"], "checkpoint= is a step of a run; name it too"),
+        (["run", "model.width=3"], "model.width does not go with a run"),
+        (["run", "model=mlp"], "model does not go with a run"),
+        (["run", "+model.widht=3"], "model.widht does not go with a run"),
+    ]:
+        refused(command("verify", *words), message)
+    assert command("verify", "run", "checkpoint=null", "verify.sample=0", "conditions=exact")[0] == 0
+
+
+BROKEN = """
+import torch
+from torch import nn
+
+class Init(nn.Module):
+    def __init__(self, width=3):
+        super().__init__()
+        self.table = torch.zeros(width) @ torch.zeros(4)
+
+class Types(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.width = 3 + "3"
+
+class Branch(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Linear(64, 10)
+
+    def forward(self, x):
+        if x.sum() > 0:
+            return self.a(x.flatten(1))
+        return self.a(-x.flatten(1))
+"""
+
+
+def test_errors_in_a_users_own_model_are_one_line_with_the_place(command, tmp_path):
+    (tmp_path / "broken_net.py").write_text(BROKEN)
+    for verb in ("symmetries", "verify", "train"):
+        for name, message in [
+            ("Init", r"model._target_=broken_net.Init raises RuntimeError: .*\[3\].*at broken_net.py:8; mend it"),
+            ("Types", r"model._target_=broken_net.Types raises TypeError: .*at broken_net.py:13; mend it"),
+            ("Branch", "Branch cannot be traced: what it computes depends on the data at broken_net.py:21; .*Symm"),
+        ]:
+            words = ["model=custom", f"model._target_=broken_net.{name}", "device=cpu"]
+            refused(command(verb, *words), message)
+    assert [p.name for p in tmp_path.iterdir() if p.name != "__pycache__"] == ["broken_net.py"]
+
+
 def test_verify_measures_the_conditions_asked_for(command, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     words = ["verify", "model=mlp", "model.norm=batch", "model.width=8", "device=cpu", "verify.sample=1"]

@@ -8,12 +8,15 @@ from typing import Any
 from neuralmech.cli.application import launch, overrides_in
 from neuralmech.errors import RunError, UserError
 
+OF_RUN = ("checkpoint", "conditions", "verify.sample")  # and the user's own code, which a record only names
+
 
 def run(words: list[str]) -> None:
     """Check every claimed symmetry of a fresh model, or of the run folder among the words."""
     runs = [w for w in overrides_in(words, "verify") if "=" not in w]
     if len(runs) > 1:
         raise UserError("verify takes one run folder")
+    _check_overrides(overrides_in(words, "verify"), of_run=bool(runs))
 
     def task(raw: Any) -> None:
         from omegaconf import OmegaConf
@@ -25,18 +28,29 @@ def run(words: list[str]) -> None:
         sample = raw.verify.sample
         if not isinstance(sample, int) or sample < 0:
             raise UserError(f"verify.sample={sample} must be a whole number of charges, 0 for none")
+        step = raw.checkpoint
+        if isinstance(step, bool) or not isinstance(step, int | None) or (step or 0) < 0:
+            raise UserError(f"checkpoint={step} must be the step of a checkpoint, a whole number; null for the last")
         options = {"sample": sample, "conditions": _names("conditions", raw.conditions)}
         targets = {key: raw[key]["_target_"] for key in ("model", "data") if "_target_" in raw[key]}
-        if runs:
-            report = verify_run(Path(runs[0]), raw.checkpoint, targets=targets, **options)
-        else:
-            report = verify_fresh(own, **options)
+        report = verify_run(Path(runs[0]), step, targets=targets, **options) if runs else verify_fresh(own, **options)
         show_verification(report.table)
         failed = report.table[~report.table["holds"]] if len(report.table) else report.table
         if len(failed):
             raise RunError(f"{len(failed)} claims fail: {', '.join(failed['site'])}; please report the model")
 
     launch(task, "verify", [w for w in words if w not in runs])
+
+
+def _check_overrides(overrides: list[str], *, of_run: bool) -> None:
+    """Raise a `UserError` for keys that would be ignored: a run has its config, and a fresh model no checkpoint."""
+    for word in overrides:
+        key, equals, value = word.lstrip("+~").partition("=")
+        if key == "checkpoint" and not of_run and value != "null":
+            raise UserError("checkpoint= is a step of a run; name it too: neuralmech verify RUN checkpoint=STEP")
+        own = key in ("model._target_", "data._target_") or (key in ("model", "data") and value == "custom")
+        if of_run and equals and not own and key not in OF_RUN and not key.startswith("hydra."):
+            raise UserError(f"{key} does not go with a run, which is verified as it was trained; leave it out")
 
 
 def _names(key: str, value: Any) -> tuple[str, ...]:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
-from neuralmech.errors import UserError
+from neuralmech.errors import UserError, short
 from neuralmech.symmetry.custom_gradients import as_barriers
 from neuralmech.symmetry.lowering import decompositions
-from neuralmech.symmetry.untraceable import explain, quiet, short
+from neuralmech.symmetry.untraceable import explain, quiet
 
 
 @dataclass(frozen=True)
