@@ -55,8 +55,11 @@ def believe(
     Raises
     ------
     UserError
-        If a group names an unknown family or parameter, has the wrong shape, or does not hold.
+        If there is no group, or one names an unknown family or parameter, has the wrong shape, moves nothing, or does
+        not hold.
     """
+    if not groups:
+        raise UserError("believe: no group is given; give at least one SymmetryGroup")
     claimed = _assemble(model, groups)
     table = verify(model, inputs, targets, claimed, loss, conditions=("exact",)).table
     for row in table[~table["holds"]].to_dict("records"):
@@ -88,7 +91,13 @@ def _family(name: FamilyName, groups: Sequence[SymmetryGroup], shapes: Mapping[s
         entries = {
             p: _entries(group, p, np.asarray(value, dtype=float), shapes) for p, value in group.generators.items()
         }
-        count = max(len(rows) for rows in entries.values())
+        count = max((len(rows) for rows in entries.values()), default=0)
+        moved = np.zeros(count, dtype=bool)
+        for rows in entries.values():
+            moved |= rows.any(axis=1)
+        if not moved.all() or not count:
+            zero = f"generator {np.flatnonzero(~moved)[0]} is zero" if count else "there is no generator"
+            raise UserError(f"SymmetryGroup {group.site!r}: {zero}: it moves nothing and is no symmetry; leave it out")
         first = len(sites) + np.arange(count)
         for parameter, rows in entries.items():
             full = np.broadcast_to(rows, (count, rows.shape[1]))

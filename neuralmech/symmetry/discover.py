@@ -53,7 +53,7 @@ def find_symmetries(model: nn.Module, example_inputs: Tensor | tuple[Tensor, ...
     Raises
     ------
     UserError
-        If the loss is unknown or the model cannot be traced.
+        If the loss is unknown, the model or its inputs are none, or the model cannot be traced.
 
     Examples
     --------
@@ -67,7 +67,11 @@ def find_symmetries(model: nn.Module, example_inputs: Tensor | tuple[Tensor, ...
     """
     if loss not in LOSSES:
         raise UserError(f"loss={loss!r} is unknown; choose one of {', '.join(LOSSES)}")
+    if not isinstance(model, nn.Module):
+        raise UserError(f"model: {type(model).__name__} is no torch.nn.Module; give the network itself")
     inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
+    if not all(isinstance(x, Tensor) for x in inputs):
+        raise UserError("example_inputs: give a tensor or a tuple of tensors, as the model's forward() takes them")
     traced = trace(model, inputs)
     if traced.output.meta["val"].dim() < 2:
         raise UserError(f"model: {type(model).__name__} returns one number per sample; return (batch, classes)")

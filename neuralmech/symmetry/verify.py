@@ -84,9 +84,11 @@ def verify(
     Raises
     ------
     UserError
-        If the claims are not about this model's parameters, or there is no such condition or precision.
+        If the claims are not about this model's parameters, there is no such condition or precision, or a layer
+        rewrites its weight in the forward pass (an embedding's ``max_norm``).
     """
     check_conditions(conditions, precision)
+    _refuse_writing(model)
     batch = inputs if isinstance(inputs, tuple) else (inputs,)
     claims = symmetries or find_symmetries(model, batch, loss)
     if list(claims.shapes) != [name for name, _ in model.named_parameters()]:
@@ -101,6 +103,17 @@ def verify(
     reference = "float64" if len(columns) > 1 else "exact"
     with_eps = columns.get(reference) or column(reference, gradients)
     return Verification(pd.DataFrame([row(entry, columns, with_eps.found or {}) for entry in chosen]))
+
+
+def _refuse_writing(model: nn.Module) -> None:
+    """Raise a `UserError` for layers that write to their weight in the forward pass: there is no loss at fixed θ."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.max_norm is not None:
+            layer = name or type(module).__name__
+            raise UserError(
+                f"verify: {layer} has max_norm={module.max_norm:g}, which rewrites its weight in the "
+                "forward pass, so that no loss belongs to given parameters; use max_norm=None"
+            )
 
 
 def _column(where: Condition, task: tuple[Tensor, Loss, int], claims: Symmetries, chosen: list[Choice]) -> Column:

@@ -213,6 +213,13 @@ def test_a_model_that_cannot_be_copied_is_named():
         find_symmetries(net, torch.randn(2, 4))
 
 
+def test_what_is_no_model_or_no_input_is_named():
+    with pytest.raises(UserError, match=r"model: int is no torch.nn.Module"):
+        find_symmetries(3, torch.randn(2, 4))  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="example_inputs: give a tensor"):
+        find_symmetries(mlp(4, 5, 3), [torch.randn(2, 4)])  # type: ignore[arg-type]
+
+
 def test_unknown_loss_is_named():
     with pytest.raises(UserError, match="loss='hinge' is unknown"):
         find_symmetries(mlp(4, 5, 3), torch.randn(2, 4), loss="hinge")

@@ -113,6 +113,30 @@ def test_a_malformed_group_is_named(group, message):
         believe(net(), [group], torch.randn(4, 4), torch.randint(3, (4,)))
 
 
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ([], "no group is given"),
+        ([SymmetryGroup("rescale", "s", {})], "'s': there is no generator"),
+        ([SymmetryGroup("rescale", "s", {"0.weight": np.zeros(1)})], "'s': generator 0 is zero"),
+        ([*by_hand(), SymmetryGroup("translation", "t", {"2.bias": np.eye(4, 3)})], "'t': generator 3 is zero"),
+    ],
+)
+def test_what_moves_nothing_is_not_believed(groups, message):
+    with pytest.raises(UserError, match=message):
+        believe(net(), groups, torch.randn(4, 4), torch.randint(3, (4,)))
+
+
+@pytest.mark.parametrize("layer", [nn.Embedding, nn.EmbeddingBag])
+def test_a_layer_that_writes_to_its_weight_is_named(layer):
+    flat = nn.Flatten() if layer is nn.Embedding else nn.Identity()
+    model = nn.Sequential(layer(7, 4, max_norm=1.0), flat, nn.LazyLinear(3))
+    x = torch.randint(7, (5, 2))
+    model(x)
+    with pytest.raises(UserError, match="verify: 0 has max_norm=1, which rewrites its weight"):
+        verify(model, x, torch.randint(3, (5,)))
+
+
 def test_claims_about_another_model_are_refused():
     found = find_symmetries(nn.Sequential(nn.Linear(4, 3)), torch.randn(2, 4))
     with pytest.raises(UserError, match="other parameters"):
