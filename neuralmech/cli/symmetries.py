@@ -17,7 +17,7 @@ def run(words: list[str]) -> None:
         from neuralmech.config import resolve
         from neuralmech.train.setup import prepare, summary
 
-        found = summary(prepare(resolve(raw)))
+        found = summary(prepare(resolve(raw), bare=True))
         if as_json:
             print(json.dumps(found, indent=2))
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -31,8 +32,11 @@ class Setup:
     symmetries: Symmetries
 
 
-def prepare(config: Config) -> Setup:
+def prepare(config: Config, *, bare: bool = False) -> Setup:
     """Load data, build and trace the model; the same config and seed give the same result.
+
+    With `bare`, torchvision's models have shapes and no numbers, which is enough to trace them: drawing VGG's takes
+    longer than finding its symmetries.
 
     Raises
     ------
@@ -43,13 +47,15 @@ def prepare(config: Config) -> Setup:
     dtype = parameter_type(config.train.precision)
     data = load_data(config.data)
     torch.manual_seed(config.seed)
-    model = build_model(config.model, data.shape, data.classes, tokens=data.has_tokens).to(dtype).train()
+    bare = bare and config.model.name == "torchvision"
+    with torch.device("meta") if bare else nullcontext():
+        model = build_model(config.model, data.shape, data.classes, tokens=data.has_tokens).to(dtype).train()
     symmetries = find_symmetries(model, data.example(dtype))
     for family in config.track.families or ():
         if family not in symmetries.families:
             there = ", ".join(symmetries.families) or "none"
             raise UserError(f"track.families={family}: this model has no such charges; it has {there}")
-    return Setup(device, settle(data, config.data, device, dtype), model.to(device), symmetries)
+    return Setup(device, settle(data, config.data, device, dtype), model if bare else model.to(device), symmetries)
 
 
 def summary(setup: Setup) -> dict[str, Any]:

@@ -57,3 +57,16 @@ def test_torchvision_models_have_their_charges():
     with pytest.raises(UserError, match="did you mean resnet18"):
         VisionOptions(arch="resnet_18").check()
     assert {"vgg19_bn", "resnet50", "vit_b_16"} <= set(ARCHITECTURES)
+
+
+@pytest.mark.parametrize("arch", ["resnet18", "vgg11_bn", "vit_b_16"])
+def test_symmetries_need_no_numbers(arch):
+    pytest.importorskip("torchvision")
+    from neuralmech.config import resolve
+    from neuralmech.train.setup import prepare, summary
+
+    data = {"name": "synthetic", "shape": [3, 32, 32], "size": 8, "batch_size": 2}
+    config = resolve({"model": {"name": "torchvision", "arch": arch}, "data": data, "device": "cpu"})
+    bare, full = prepare(config, bare=True), prepare(config)
+    assert all(p.is_meta for p in bare.model.parameters())
+    assert summary(bare) == summary(full)
