@@ -47,7 +47,7 @@ unhurried = settings(
 )
 
 
-@settings(unhurried, max_examples=40, derandomize=True)
+@settings(unhurried, max_examples=30, derandomize=True)
 @given(programs)
 def test_discovery_equals_the_numeric_null_space_for_random_nets(program):
     check_random(program)
