@@ -109,8 +109,8 @@ class ModifiedFlow(Law):
         b = np.zeros((len(h), 2, drive.shape[1]))
         b[:, 1, :] = drive * weight
         phi, gamma = zero_order_hold(a, b, h.span)
-        turn = _turned(_memory_of_decay(h, linear=linear))
-        phi, gamma = turn @ phi @ np.linalg.inv(turn), turn @ gamma
+        memory = _memory_of_decay(h, linear=linear)
+        phi, gamma = _turned(memory) @ phi @ _turned(-memory), _turned(memory) @ gamma
         return (phi, gamma) if linear else _kicked(phi, gamma, _kicks(h) * weight, h.span)
 
     def initial(self, value: Array, inputs: Array, h: Hyperparameters, *, linear: bool) -> Array:

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from neuralmech.symmetry.jit import REORDERED, jit
 from neuralmech.symmetry.layout import Layout
-from neuralmech.symmetry.one_pass import Motion, OnePass
-from neuralmech.symmetry.one_pass_kernels import fold
+from neuralmech.symmetry.one_pass import OnePass
+from neuralmech.symmetry.one_pass_kernels import fold, sum_rows
 from neuralmech.symmetry.plan import LinearPlan, QuadraticPlan
-from neuralmech.symmetry.step import LINEAR, QUADRATIC, Step
+from neuralmech.symmetry.step import LINEAR, QUADRATIC, Motion, Step
 
 MAIN = ("value", "drive_update", "drive_gradient", "residual")
 
@@ -27,36 +27,11 @@ def _main_sums(before, after, gradient, blocks, sums, columns):
         for group in range(groups):
             if column_place >= 0:
                 columns[:, :width] = 0.0
-            for row in range(group * rows, (group + 1) * rows):
-                start = offset + row * width
-                a0 = a1 = a2 = a3 = 0.0
-                x, y, z = before[start : start + width], after[start : start + width], gradient[start : start + width]
-                if column_place >= 0:
-                    for j in range(width):
-                        t, g = np.float64(x[j]), np.float64(z[j])
-                        u = t - np.float64(y[j])
-                        p0, p1, p2, p3 = t * t, u * u, g * g, t * g
-                        columns[0, j] += p0
-                        columns[1, j] += p1
-                        columns[2, j] += p2
-                        columns[3, j] += p3
-                        a0 += p0
-                        a1 += p1
-                        a2 += p2
-                        a3 += p3
-                else:
-                    for j in range(width):
-                        t, g = np.float64(x[j]), np.float64(z[j])
-                        u = t - np.float64(y[j])
-                        a0 += t * t
-                        a1 += u * u
-                        a2 += g * g
-                        a3 += t * g
-                if row_place >= 0:
-                    sums[0, row_place + row] = a0
-                    sums[1, row_place + row] = a1
-                    sums[2, row_place + row] = a2
-                    sums[3, row_place + row] = a3
+            start, shape = offset + group * rows * width, (rows, width)
+            x = before[start : start + rows * width].reshape(shape)
+            y = after[start : start + rows * width].reshape(shape)
+            z = gradient[start : start + rows * width].reshape(shape)
+            sum_rows(x, y, z, row_place + group * rows if row_place >= 0 else -1, column_place >= 0, sums, columns)
             if column_place >= 0:
                 place = column_place + group * inner
                 for s in range(4):
@@ -145,7 +120,7 @@ class CompiledForms:
         vectors = tuple(v.detach().numpy() for v in (step.before, step.after, step.gradient))
         if self._split:
             _main_sums(*vectors, self._q.blocks, self._sums, self._columns)
-        self._finish(step, vectors, self._sums, out)
+        self._finish(step, vectors, out)
 
     def one_pass(self, layout: Layout, theta: Tensor, kept: Collection[str]) -> OnePass:
         """What takes steps for `advance`; `kept` are parameters whose θ_k and g somebody else needs after it."""
@@ -158,18 +133,18 @@ class CompiledForms:
         take.move(motion, measured=True)
         if len(take.rest):
             _main_sums(*take.vectors, take.rest, self._sums, self._columns)
-        self._finish(step, take.vectors, self._sums, out)
+        self._finish(step, take.vectors, out)
 
-    def _finish(self, step: Step, vectors: tuple[NDArray, ...], sums: NDArray, out: Tensor) -> None:
+    def _finish(self, step: Step, vectors: tuple[NDArray, ...], out: Tensor) -> None:
         """From the sums to the forms."""
         target, q, p = out.numpy(), self._q, self._l
         for i, signal in enumerate(self._signals[len(MAIN) :], len(MAIN)):
             if self._split:
                 pair = tuple(step.vector(name).numpy() for name in QUADRATIC[signal])
-                _pair_sums(*pair, q.blocks, sums[i], self._columns)
+                _pair_sums(*pair, q.blocks, self._sums[i], self._columns)
             if p.charges and signal in LINEAR:
                 _pieces(step.vector(LINEAR[signal]).numpy(), p.pieces, p.coefficients, target[i, self._split :])
             else:
                 target[i, self._split :] = 0.0  # a charge linear in the parameters has no noise drive
         combine = q.combine.indptr, q.combine.indices, q.combine.data
-        _close(float(step.rate), *combine, sums, *vectors, p.pieces, p.coefficients, target)
+        _close(float(step.rate), *combine, self._sums, *vectors, p.pieces, p.coefficients, target)

@@ -15,10 +15,10 @@ from neuralmech.symmetry.layout import Layout
 from neuralmech.symmetry.matrix import MatrixFamily
 from neuralmech.symmetry.matrix_forms import FULL, MatrixForms
 from neuralmech.symmetry.plan import families_by_form, linear_plan, quadratic_plan
-from neuralmech.symmetry.step import Step
+from neuralmech.symmetry.step import Motion, Step
 
 if TYPE_CHECKING:  # numba takes half a second to import
-    from neuralmech.symmetry.one_pass import Motion, OnePass
+    from neuralmech.symmetry.one_pass import OnePass
 
 
 class Forms:

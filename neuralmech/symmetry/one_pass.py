@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor, wait
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,30 +14,11 @@ from torch import Tensor
 from neuralmech.symmetry.layout import Layout
 from neuralmech.symmetry.one_pass_kernels import take_alone, take_beside
 from neuralmech.symmetry.plan import Ints
+from neuralmech.symmetry.step import Motion
 from neuralmech.symmetry.strips import Strips, strips
 
 IN_CACHE = 1 << 12  # entries that are updated before they are summed
 SERIAL = 1 << 20  # parameters below which a second thread costs more than it saves
-
-
-class Motion(NamedTuple):
-    """A step of SGD that is still to be taken: θ ← θ − ηb with b ← βb + g + λθ (without β: b = g + λθ).
-
-    Attributes
-    ----------
-    gradients
-        Of the parameters, in the layout's order; dense.
-    buffer
-        b, flat, changed in place; None without momentum.
-    lr, momentum, weight_decay
-        η, β, λ.
-    """
-
-    gradients: Sequence[Tensor]
-    buffer: Tensor | None
-    lr: float
-    momentum: float
-    weight_decay: float
 
 
 class OnePass:
@@ -84,7 +64,7 @@ class OnePass:
         self.vectors = self.before.numpy(), theta.detach().numpy(), self.gradient.numpy()
         self._kind = self.vectors[0].dtype.type
         self._no_buffer = np.empty(0, dtype=self._kind)
-        self._sums, self._shared = sums, np.zeros((4, self._strips.sums - sums.shape[1]))
+        self._sums, self._shared = sums, np.zeros((4, self._strips.shared))
         self._scratch = [_scratch(part, self._kind) for part in self._strips.parts]
         self._pool = ThreadPoolExecutor(threads - 1) if threads > 1 else None
 

@@ -142,6 +142,21 @@ def _entries(old, y, z, sums, place):
 
 
 @jit(REORDERED)
+def sum_rows(old, y, z, row_place, has_columns, sums, columns):
+    """The same for all rows of a matrix, whose row sums begin at `row_place` (−1: not wanted)."""
+    pairs = y.shape[0] // 2 if has_columns else 0
+    for pair in range(pairs):
+        row = 2 * pair
+        _rows_and_columns(old, y, z, row, sums, row_place + row if row_place >= 0 else -1, columns)
+    for row in range(2 * pairs, y.shape[0]):
+        place = row_place + row if row_place >= 0 else -1
+        if has_columns:
+            _row_and_columns(old, y, z, row, sums, place, columns)
+        else:
+            _row(old, y, z, row, sums, place)
+
+
+@jit(REORDERED)
 def fold(columns, taps, out):
     """Sum the kernel taps of each column."""
     for i in range(out.shape[0]):
@@ -163,16 +178,7 @@ def _measured_rows(x, z, m, old, rates, width, row_place, has_columns, sums, col
         _move(x[i:j], z[i:j], m[i:j], old[: j - i], *rates)
         shape = (count, width)
         o, y, g = old[: j - i].reshape(shape), x[i:j].reshape(shape), z[i:j].reshape(shape)
-        pairs = count // 2 if has_columns else 0
-        for pair in range(pairs):
-            row = 2 * pair
-            _rows_and_columns(o, y, g, row, sums, row_place + first + row if row_place >= 0 else -1, columns)
-        for row in range(2 * pairs, count):
-            place = row_place + first + row if row_place >= 0 else -1
-            if has_columns:
-                _row_and_columns(o, y, g, row, sums, place, columns)
-            else:
-                _row(o, y, g, row, sums, place)
+        sum_rows(o, y, g, row_place + first if row_place >= 0 else -1, has_columns, sums, columns)
 
 
 @jit(CONTRACTED)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -75,3 +76,23 @@ class Step:
     def _halves(self) -> tuple[Tensor, Tensor]:
         assert self.halves is not None
         return self.halves
+
+
+class Motion(NamedTuple):
+    """A step of SGD that is still to be taken: θ ← θ − ηb with b ← βb + g + λθ (without β: b = g + λθ).
+
+    Attributes
+    ----------
+    gradients
+        Of the parameters, in the layout's order; dense.
+    buffer
+        b, flat, changed in place; None without momentum.
+    lr, momentum, weight_decay
+        η, β, λ.
+    """
+
+    gradients: Sequence[Tensor]
+    buffer: Tensor | None
+    lr: float
+    momentum: float
+    weight_decay: float

@@ -24,17 +24,19 @@ class Strips:
     parts
         One table per thread, of about the same number of entries each. A row is a strip, with the columns `FIELDS`:
         number of the parameter, first entry within it and in the flat vector, rows, entries of a row, kernel taps,
-        where its row sums and column sums go (`NONE`: nowhere), and whether θ_k and g are kept.
-    sums
-        Number of sums; those of `halves` are behind those of the plan.
+        where its row sums and column sums go (`NONE`: nowhere; behind the plan's sums: to the shared ones), and whether
+        θ_k and g are kept.
+    shared
+        Number of shared sums.
     halves
-        Column sums of weights that two strips share: where the first's are, where the others' are, how many.
+        Column sums of weights that several strips share: where the first's are, where among the shared sums another's
+        are, how many.
     rest
         Blocks of the plan on parameters that have one already.
     """
 
     parts: tuple[Ints, ...]
-    sums: int
+    shared: int
     halves: tuple[tuple[int, int, int], ...]
     rest: Ints
 
@@ -48,18 +50,18 @@ def strips(blocks: Ints, sums: int, layout: Layout, kept: Collection[str], threa
     kept = {*kept, *(of_offset[int(b[0])] for b in rest)}
     table: list[tuple[int, ...]] = []
     halves: list[tuple[int, int, int]] = []
-    planned = sums
+    shared, share = 0, max(1, layout.size // threads)
     for number, (name, shape) in enumerate(layout.shapes.items()):
         for strip in _strips(first.get(name), number, layout.offsets[name], math.prod(shape), int(name in kept)):
-            share = max(1, layout.size // threads)
             pieces = min(threads, strip[3], -(-strip[3] * strip[4] // share))
             for piece, rows in enumerate(np.array_split(np.arange(strip[3]), pieces)):
                 columns = strip[7]
                 if piece and columns != NONE:
-                    halves.append((columns, sums - planned, strip[4] // strip[5]))
-                    columns, sums = sums, sums + strip[4] // strip[5]
+                    count = strip[4] // strip[5]
+                    halves.append((columns, shared, count))
+                    columns, shared = sums + shared, shared + count
                 table.append(_rows(strip, int(rows[0]), len(rows), columns))
-    return Strips(_balanced(table, threads), sums, tuple(halves), np.array(rest, dtype=np.int64).reshape(-1, 7))
+    return Strips(_balanced(table, threads), shared, tuple(halves), np.array(rest, dtype=np.int64).reshape(-1, 7))
 
 
 def _strips(block: np.ndarray | None, number: int, offset: int, size: int, kept: int) -> list[tuple[int, ...]]:

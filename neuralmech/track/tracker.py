@@ -20,13 +20,13 @@ from neuralmech.symmetry.forms import Forms
 from neuralmech.symmetry.group import Family, Symmetries
 from neuralmech.symmetry.layout import Layout
 from neuralmech.symmetry.matrix_forms import FULL
-from neuralmech.symmetry.step import LINEAR, Step
+from neuralmech.symmetry.step import LINEAR, Motion, Step
 from neuralmech.track.block import Block, Columns, OnDevice, OnHost
 from neuralmech.track.selection import select
 from neuralmech.track.single import single_parameters
 
 if TYPE_CHECKING:
-    from neuralmech.symmetry.one_pass import Motion, OnePass
+    from neuralmech.symmetry.one_pass import OnePass
 
 BLOCK_BYTES = 1 << 25  # a block is copied whole, and up to three wait to be written
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from neuralmech.symmetry.step import Motion
 from neuralmech.train.execute import Measuring, Row
 from neuralmech.train.optimizers import set_hyperparameters
 
@@ -23,9 +24,7 @@ class InOnePass:
     """
 
     def __init__(self, run: Run, take: OnePass) -> None:
-        from neuralmech.symmetry.one_pass import Motion
-
-        self._run, self._pass, self._theta, self._motion = run, take, run.flat.theta.detach(), Motion
+        self._run, self._pass, self._theta = run, take, run.flat.theta.detach()
 
     def rate(self, lr: float) -> float:
         """As it is."""
@@ -40,7 +39,7 @@ class InOnePass:
         loss = run.step_loss(run.setup.model, x, y)
         run.update.backward(loss)
         gradients = [_dense(p) for p in run.flat.parameters]
-        motion = self._motion(gradients, self._buffer(), row["lr"], row["momentum"], row["weight_decay"])
+        motion = Motion(gradients, self._buffer(), row["lr"], row["momentum"], row["weight_decay"])
         if not what.charges:
             self._pass.move(motion, measured=False)
             return

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from neuralmech.symmetry import one_pass_kernels as kernels
 from neuralmech.symmetry.layout import Layout
-from neuralmech.symmetry.one_pass import Motion, OnePass, moves_like_torch
+from neuralmech.symmetry.one_pass import OnePass, moves_like_torch
 from neuralmech.symmetry.plan import NONE
+from neuralmech.symmetry.step import Motion
 
 KINDS = st.sampled_from(["rows", "columns", "both", "entries", "none", "twice"])
 SHAPES = st.one_of(
