@@ -243,6 +243,22 @@ def powers():
     )
 
 
+def squared_branch():
+    """The scale of the stream moves all of b alike, b's rows by half as much as its columns."""
+
+    def forward(self, x):
+        h = torch.relu(self.a(x))
+        return self.head(self.norm(h + self.b(h).pow(2)))
+
+    return Net(
+        forward,
+        a=nn.Linear(4, 4),
+        b=nn.Linear(4, 4, bias=False),
+        norm=nn.LayerNorm(4, eps=TINY),
+        head=nn.Linear(4, 3),
+    )
+
+
 def cosine_head():
     def forward(self, x):
         h = F.normalize(self.b(torch.relu(self.a(x))), dim=-1)
@@ -303,5 +319,6 @@ MORE = {
     "spectral_norm_hook": (hooked_spectral_norm, floats(12, 4)),
     "transposed_weights": (transposed_weights, floats(12, 4)),
     "powers": (powers, floats(12, 3)),
+    "squared_branch": (squared_branch, floats(12, 4)),
     "cosine_head": (cosine_head, floats(12, 4)),
 }

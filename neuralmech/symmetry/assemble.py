@@ -154,7 +154,8 @@ def _without_cancelling(rows: sparse.csr_array, columns: sparse.csr_array, group
     for g in range(groups):
         r = slice(g * rows.shape[0] // groups, (g + 1) * rows.shape[0] // groups)
         c = slice(g * columns.shape[0] // groups, (g + 1) * columns.shape[0] // groups)
-        cancel = _common(rows[r]) & _common(columns[c])
+        row, column = _common(rows[r]), _common(columns[c])
+        cancel = (row != 0) & (row + column == 0)
         both = np.flatnonzero(cancel)
         if both.size:
             keep = sparse.diags_array((~cancel).astype(float))
@@ -163,14 +164,14 @@ def _without_cancelling(rows: sparse.csr_array, columns: sparse.csr_array, group
     return rows, columns
 
 
-def _common(block: sparse.csr_array) -> NDArray[np.bool_]:
-    """Which columns of `block` hold one and the same number, not zero, in every row."""
+def _common(block: sparse.csr_array) -> NDArray[np.float64]:
+    """Per column of `block`, the number that stands in every row; 0 where they differ."""
     csc = sparse.csc_array(block)
     full = np.diff(csc.indptr) == block.shape[0]
-    out = np.zeros(block.shape[1], dtype=bool)
+    out = np.zeros(block.shape[1])
     for j in np.flatnonzero(full):
         data = csc.data[csc.indptr[j] : csc.indptr[j + 1]]
-        out[j] = data[0] != 0 and bool((data == data[0]).all())
+        out[j] = data[0] if (data == data[0]).all() else 0.0
     return out
 
 

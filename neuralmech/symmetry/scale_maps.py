@@ -10,6 +10,7 @@ from torch import Tensor, fx
 
 from neuralmech.symmetry import geometry
 from neuralmech.symmetry.engine import Parameter, barrier
+from neuralmech.symmetry.ignored import constant_is_ignored
 from neuralmech.symmetry.scale import Factors, ScaleAlgebra, rule
 from neuralmech.symmetry.system import Ids
 from neuralmech.symmetry.trace import place
@@ -32,7 +33,7 @@ def _apply_linear(
         return _contract_with(algebra, node, x, weight, bias, channel, groups)
     rows, inverse, positions = _distinct_rows(x, channel)
     outputs = torch.from_numpy(algebra.linear_map(rows, weight, groups))
-    if bias is not None:
+    if bias is not None and not constant_is_ignored(node, frozenset((channel % len(node.meta["val"].shape),))):
         algebra.equate(algebra.ids(bias), outputs, node)
     return outputs[inverse].expand(*positions, outputs.shape[1]).movedim(-1, channel)
 
