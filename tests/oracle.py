@@ -17,6 +17,8 @@ from neuralmech.symmetry.discover import find_symmetries
 LIMIT = 1e-2  # of a gradient in float32: what float64 rounds is 2⁻²⁹ of what float32 rounds
 MORE_EPSILON = 1e9  # factor that shows whether a norm's eps is felt
 NUDGES = (0.0, 1e-6, -1e-6)  # relative, of single parameters at random: is a small gradient luck of rounding?
+FALSE = 1e-9  # of a gradient: what no claim may miss
+NEARLY = 1e-13  # relative, of single parameters in float64
 
 
 class UnclearError(Exception):
@@ -31,12 +33,12 @@ def gradients(model: nn.Module, inputs, samples: int, loss: str, seed: int = 0):
     silence on a whole batch or a LayerNorm saturates, where BatchNorm magnifies rounding noise, and powers of small
     numbers, where eps is no longer small (x⁹ of x = 0.05 has the variance 1e-24). The mean of a constant may be exact
     in float32 by luck and not in float64, so parameters that differ in the sixth digit have to agree too.
+
+    Single samples of a batch may be noise and weigh less than 1e-2. So float64 has to agree with itself, too: ten times
+    the eps and parameters that differ in the 13th digit may move the gradient by no more than 1e-9 of its length.
     """
     generator = torch.Generator().manual_seed(seed)
-    rough = copy.deepcopy(model).float()
-    for module in rough.modules():
-        if isinstance(getattr(module, "eps", None), float):
-            module.eps *= MORE_EPSILON
+    rough, near = _with_more_epsilon(model, MORE_EPSILON).float(), _with_more_epsilon(model, 10)
     thetas, grads = [], []
     for attempt in range(20 * samples):
         if len(grads) == samples:
@@ -45,7 +47,11 @@ def gradients(model: nn.Module, inputs, samples: int, loss: str, seed: int = 0):
         x = inputs(generator)
         grad = _gradient(model, theta, x, loss, attempt)
         narrow = x.float() if x.is_floating_point() else x
-        if all((rough - grad).norm() < LIMIT * grad.norm() for rough in _roughly(rough, theta, narrow, loss, attempt)):
+        is_clear = all(
+            (g - grad).norm() < LIMIT * grad.norm() for g in _nearby(rough, theta, narrow, loss, attempt, NUDGES)
+        )
+        nearly = _nearby(near, theta, x, loss, attempt, (NEARLY, -NEARLY))
+        if is_clear and all((g - grad).norm() < FALSE * grad.norm() for g in nearly):
             thetas.append(torch.cat([t.ravel() for t in theta]))
             grads.append(grad)
     if len(grads) < samples:
@@ -53,15 +59,24 @@ def gradients(model: nn.Module, inputs, samples: int, loss: str, seed: int = 0):
     return torch.stack(thetas).numpy(), torch.stack(grads).numpy()
 
 
-def _roughly(model: nn.Module, theta: list, x: torch.Tensor, loss: str, seed: int):
-    """∇L in the model's float32 at θ and near it; its buffers (spectral norm's vectors) move on by one step."""
+def _with_more_epsilon(model: nn.Module, factor: float) -> nn.Module:
+    model = copy.deepcopy(model)
+    for module in model.modules():
+        if isinstance(getattr(module, "eps", None), float):
+            module.eps *= factor
+    return model
+
+
+def _nearby(model: nn.Module, theta: list, x: torch.Tensor, loss: str, seed: int, nudges: tuple[float, ...]):
+    """∇L in the model's precision near θ; its buffers (spectral norm's vectors) move on by one step."""
+    dtype = next(model.parameters()).dtype
     before = [b.clone() for b in model.buffers()]
     generator = torch.Generator().manual_seed(seed)
-    for by in NUDGES:
+    for by in nudges:
         for buffer, value in zip(model.buffers(), before, strict=True):
             buffer.copy_(value)
         near = [t * (1 + by * torch.rand(t.shape, generator=generator)) for t in theta]
-        yield _gradient(model, [t.float() for t in near], x, loss, seed).double()
+        yield _gradient(model, [t.to(dtype) for t in near], x, loss, seed).double()
 
 
 def _gradient(model: nn.Module, theta: list, x: torch.Tensor, loss: str, seed: int) -> torch.Tensor:
@@ -120,8 +135,8 @@ def check(
     named = list(model.named_parameters())
     unread = {name for name, reason in found.uncovered.items() if reason.startswith("no gradient")}
     frozen = np.concatenate([np.full(p.numel(), not p.requires_grad or n in unread) for n, p in named])
-    assert np.abs(grad @ translation.T).max(initial=0) <= 1e-9
-    assert np.abs((theta * grad) @ diagonal.T).max(initial=0) <= 1e-9
+    assert np.abs(grad @ translation.T).max(initial=0) <= FALSE
+    assert np.abs((theta * grad) @ diagonal.T).max(initial=0) <= FALSE
     assert rank(translation) == len(translation)
     assert rank(diagonal) == len(diagonal)
     if not complete:
