@@ -12,9 +12,10 @@ from neuralmech.symmetry.jit import REORDERED, jit
 from neuralmech.symmetry.layout import Layout
 from neuralmech.symmetry.one_pass import OnePass
 from neuralmech.symmetry.one_pass_kernels import fold, sum_rows
-from neuralmech.symmetry.plan import LinearPlan, QuadraticPlan
+from neuralmech.symmetry.plan import Ints, LinearPlan, QuadraticPlan, WholeRows, whole_rows
 from neuralmech.symmetry.step import LINEAR, QUADRATIC, Motion, Step
 
+NO_ROWS = np.zeros((0, 5), dtype=np.int64)
 MAIN = ("value", "drive_update", "drive_gradient", "residual")
 
 
@@ -62,8 +63,11 @@ def _pair_sums(first, second, blocks, sums, columns):
 
 
 @jit(REORDERED)
-def _close(rate, indptr, indices, data, sums, before, after, gradient, pieces, coefficients, out):
-    """The sums of every diagonal charge, then ⟨a, θ⟩, ⟨a, u⟩ and ⟨a, g⟩ of every other: one call for both."""
+def _close(rate, indptr, indices, data, sums, weighed, before, after, gradient, pieces, coefficients, out):
+    """The sums of every diagonal charge, then ⟨a, θ⟩, ⟨a, u⟩ and ⟨a, g⟩ of every other: one call for all.
+
+    Of the weights in `weighed` the rows are summed already.
+    """
     diagonal = indptr.shape[0] - 1
     for charge in range(diagonal):
         for s in range(sums.shape[0]):
@@ -72,6 +76,12 @@ def _close(rate, indptr, indices, data, sums, before, after, gradient, pieces, c
                 total += data[k] * sums[s, indices[k]]
             out[s, charge] = total * rate * rate if s == 1 else total
     out[:4, diagonal:] = 0.0
+    for k in range(weighed.shape[0]):
+        _, width, _, place, charge = weighed[k]
+        for s in range(3):
+            factor = rate if s == 1 else 1.0
+            for j in range(width):
+                out[s, diagonal + charge + j] += factor * sums[s, place + j]
     for k in range(pieces.shape[0]):
         offset, outer, stride, inner, charge = pieces[k]
         c = coefficients[k]
@@ -114,29 +124,33 @@ class CompiledForms:
         self._sums = np.zeros((len(signals), quadratic.sums))
         self._columns = np.zeros((len(MAIN), width))
         self._split = quadratic.combine.shape[0]
+        self._rows: WholeRows | None = None
 
     def evaluate(self, step: Step, out: Tensor) -> None:
         """Write the forms to `out`, float64 (signals, charges)."""
         vectors = tuple(v.detach().numpy() for v in (step.before, step.after, step.gradient))
         if self._split:
             _main_sums(*vectors, self._q.blocks, self._sums, self._columns)
-        self._finish(step, vectors, out)
+        self._finish(step, vectors, NO_ROWS, self._l, out)
 
     def one_pass(self, layout: Layout, theta: Tensor, kept: Collection[str]) -> OnePass:
         """What takes steps for `advance`; `kept` are parameters whose θ_k and g somebody else needs after it."""
+        rows = self._rows = whole_rows(self._l, self._q.blocks, self._q.sums, layout)
+        self._sums = np.zeros((len(self._signals), self._q.sums + rows.sums))
         names, offsets = list(layout.offsets), np.array(list(layout.offsets.values()))
-        pieces = {names[i] for i in np.searchsorted(offsets, self._l.pieces[:, 0], side="right") - 1}
-        return OnePass(self._q.blocks, self._sums, layout, {*kept, *pieces}, theta)
+        pieces = {names[i] for i in np.searchsorted(offsets, rows.rest.pieces[:, 0], side="right") - 1}
+        return OnePass(self._q.blocks, rows, self._sums, layout, {*kept, *pieces}, theta)
 
     def advance(self, take: OnePass, motion: Motion, step: Step, out: Tensor) -> None:
         """Take a step and write the forms to `out`; `step` is what `take` keeps of it."""
+        assert self._rows is not None
         take.move(motion, measured=True)
         if len(take.rest):
             _main_sums(*take.vectors, take.rest, self._sums, self._columns)
-        self._finish(step, take.vectors, out)
+        self._finish(step, take.vectors, self._rows.blocks, self._rows.rest, out)
 
-    def _finish(self, step: Step, vectors: tuple[NDArray, ...], out: Tensor) -> None:
-        """From the sums to the forms."""
+    def _finish(self, step: Step, vectors: tuple[NDArray, ...], weighed: Ints, rest: LinearPlan, out: Tensor) -> None:
+        """From the sums to the forms; `rest` are the translation charges' parts that are not summed yet."""
         target, q, p = out.numpy(), self._q, self._l
         for i, signal in enumerate(self._signals[len(MAIN) :], len(MAIN)):
             if self._split:
@@ -147,4 +161,4 @@ class CompiledForms:
             else:
                 target[i, self._split :] = 0.0  # a charge linear in the parameters has no noise drive
         combine = q.combine.indptr, q.combine.indices, q.combine.data
-        _close(float(step.rate), *combine, self._sums, *vectors, p.pieces, p.coefficients, target)
+        _close(float(step.rate), *combine, self._sums, weighed, *vectors, rest.pieces, rest.coefficients, target)

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from neuralmech.symmetry.layout import Layout
-from neuralmech.symmetry.one_pass_kernels import take_alone, take_beside
-from neuralmech.symmetry.plan import Ints
+from neuralmech.symmetry.one_pass_kernels import COLUMNS, take_alone, take_beside
+from neuralmech.symmetry.plan import Ints, WholeRows, linear_plan, whole_rows
 from neuralmech.symmetry.step import Motion
 from neuralmech.symmetry.strips import Strips, strips
 
@@ -29,6 +29,9 @@ class OnePass:
     blocks, sums
         What is to be summed, those of a `QuadraticPlan`, and where to: the first four rows of `sums` (…, sums) are
         those of θ², (ηu)², g² and θg.
+    weighed
+        What is to be summed row by row, each times a coefficient: the first three rows of `sums` are those of θ, ηu
+        and g.
     layout
         Where parameters lie in the flat vectors.
     kept
@@ -51,6 +54,7 @@ class OnePass:
     def __init__(
         self,
         blocks: Ints,
+        weighed: WholeRows,
         sums: NDArray,
         layout: Layout,
         kept: Collection[str],
@@ -58,7 +62,8 @@ class OnePass:
         threads: int | None = None,
     ) -> None:
         threads = threads or (torch.get_num_threads() if layout.size >= SERIAL else 1)
-        self._strips: Strips = strips(blocks, sums.shape[1], layout, kept, threads)
+        self._strips: Strips = strips(blocks, weighed.blocks, sums.shape[1], layout, kept, threads)
+        self._coefficients = weighed.coefficients
         self.rest = self._strips.rest
         self.before, self.gradient = torch.empty_like(theta), torch.empty_like(theta)
         self.vectors = self.before.numpy(), theta.detach().numpy(), self.gradient.numpy()
@@ -76,7 +81,8 @@ class OnePass:
         kind = self._kind
         rates = (kind(motion.lr), kind(motion.momentum), kind(motion.weight_decay))
         before, theta, gradient = self.vectors
-        common = (addresses, theta, buffer, rates, measured, before, gradient, self._sums, self._shared)
+        common = (addresses, theta, buffer, rates, measured, before, gradient, self._coefficients)
+        common = (*common, self._sums, self._shared)
         if self._pool is None:
             take_alone(self._strips.parts[0], *common, *self._scratch[0])
             return
@@ -96,7 +102,7 @@ def _scratch(part: Ints, kind: type) -> tuple[NDArray, NDArray]:
     """Room for the columns of a strip, and for θ_k of some rows, or of all that have one entry."""
     rows, widths = part[:, 3], part[:, 4]
     kept = np.where(widths == 1, rows, 2 * widths)
-    return np.zeros((4, widths.max(initial=1))), np.empty(max(IN_CACHE, kept.max(initial=1)), dtype=kind)
+    return np.zeros((COLUMNS, widths.max(initial=1))), np.empty(max(IN_CACHE, kept.max(initial=1)), dtype=kind)
 
 
 @functools.cache
@@ -112,7 +118,9 @@ def moves_like_torch(dtype: torch.dtype, momentum: bool) -> bool:
     theirs = torch.nn.Parameter(theta)
     optimizer = torch.optim.SGD([theirs], lr=0.013, momentum=beta, weight_decay=5e-4, fused=True)
     rows_and_columns = np.array([[0, 1, 32, 32, 1, 0, 32]])
-    one_pass = OnePass(rows_and_columns, np.zeros((4, 64)), Layout.by_shape({"theta": (32, 32)}), (), ours)
+    layout = Layout.by_shape({"theta": (32, 32)})
+    nothing = whole_rows(linear_plan((), layout), rows_and_columns, 0, layout)
+    one_pass = OnePass(rows_and_columns, nothing, np.zeros((4, 64)), layout, (), ours)
     buffer = torch.zeros_like(ours) if momentum else None
     for step, gradient in enumerate(gradients):
         theirs.grad = gradient

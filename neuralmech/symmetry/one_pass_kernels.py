@@ -12,6 +12,8 @@ from numba.extending import intrinsic
 
 from neuralmech.symmetry.jit import CONTRACTED, EXACT, REORDERED, jit
 
+COLUMNS = 7  # of θ², (ηu)², g², θg, and with coefficients θ, ηu, g
+
 
 @intrinsic
 def _pointer(typingctx: Any, like: Any, address: Any) -> Any:
@@ -157,6 +159,18 @@ def sum_rows(old, y, z, row_place, has_columns, sums, columns):
 
 
 @jit(REORDERED)
+def _add_rows(old, y, z, coefficients, columns):
+    """Sums of θ, ηu and g over rows, each times its coefficient."""
+    for row in range(y.shape[0]):
+        c = coefficients[row]
+        for j in range(y.shape[1]):
+            t = np.float64(old[row, j])
+            columns[4, j] += c * t
+            columns[5, j] += c * (t - np.float64(y[row, j]))
+            columns[6, j] += c * np.float64(z[row, j])
+
+
+@jit(REORDERED)
 def fold(columns, taps, out):
     """Sum the kernel taps of each column."""
     for i in range(out.shape[0]):
@@ -167,10 +181,9 @@ def fold(columns, taps, out):
 
 
 @jit(CONTRACTED)
-def _measured_rows(x, z, m, old, rates, width, row_place, has_columns, sums, columns):
+def _measured_rows(x, z, m, old, rates, width, row_place, has_columns, coefficients, sums, columns):
     """Update all rows of a strip, a few at a time, and sum what is wanted while they are in the cache."""
-    if has_columns:
-        columns[:, :width] = 0.0
+    columns[:, :width] = 0.0
     several = old.size // width
     for first in range(0, x.size // width, several):
         count = min(several, x.size // width - first)
@@ -178,15 +191,28 @@ def _measured_rows(x, z, m, old, rates, width, row_place, has_columns, sums, col
         _move(x[i:j], z[i:j], m[i:j], old[: j - i], *rates)
         shape = (count, width)
         o, y, g = old[: j - i].reshape(shape), x[i:j].reshape(shape), z[i:j].reshape(shape)
-        sum_rows(o, y, g, row_place + first if row_place >= 0 else -1, has_columns, sums, columns)
+        if row_place >= 0 or has_columns:
+            sum_rows(o, y, g, row_place + first if row_place >= 0 else -1, has_columns, sums, columns)
+        if coefficients.size:
+            _add_rows(o, y, g, coefficients[first : first + count], columns)
 
 
 @jit(CONTRACTED)
-def _take(table, addresses, theta, buffer, rates, measured, before, gradient, sums, shared, columns, old):
-    """Take the strips of a table. `columns` and `old` (some rows of θ_k) are scratch."""
+def _put_columns(columns, taps, count, place, sums, shared):
+    """Sums over rows go to the plan's sums, or behind them to those of another strip of the same rows."""
     planned = sums.shape[1]
+    for s in range(columns.shape[0]):
+        if place < planned:
+            fold(columns[s], taps, sums[s, place : place + count])
+        else:
+            fold(columns[s], taps, shared[s, place - planned : place - planned + count])
+
+
+@jit(CONTRACTED)
+def _take(table, addresses, theta, buffer, rates, measured, before, gradient, coefficients, sums, shared, columns, old):
+    """Take the strips of a table. `columns` and `old` (some rows of θ_k) are scratch."""
     for k in range(table.shape[0]):
-        number, start, offset, rows, width, taps, row_place, column_place, kept = table[k]
+        number, start, offset, rows, width, taps, row_place, column_place, kept, weighed, coefficient = table[k]
         size = rows * width
         z = numba.carray(_pointer(theta, addresses[number]), (start + size,))[start:]  # pyright: ignore
         x = theta[offset : offset + size]
@@ -194,32 +220,35 @@ def _take(table, addresses, theta, buffer, rates, measured, before, gradient, su
         if measured and kept:
             before[offset : offset + size] = x
             gradient[offset : offset + size] = z
-        if not measured or (row_place < 0 and column_place < 0):
+        if not measured or (row_place < 0 and column_place < 0 and weighed < 0):
             _only_move(x, z, m, *rates)
             continue
-        if width == 1 and column_place < 0:
+        if width == 1 and column_place < 0 and weighed < 0:
             _move(x, z, m, old[:size], *rates)
             _entries(old[:size], x, z, sums, row_place)
             continue
-        _measured_rows(x, z, m, old, rates, width, row_place, column_place >= 0, sums, columns)
-        count = width // taps
-        for s in range(4 if column_place >= 0 else 0):
-            if column_place < planned:
-                fold(columns[s], taps, sums[s, column_place : column_place + count])
-            else:
-                fold(columns[s], taps, shared[s, column_place - planned : column_place - planned + count])
+        c = coefficients[coefficient : coefficient + rows] if weighed >= 0 else coefficients[:0]
+        _measured_rows(x, z, m, old, rates, width, row_place, column_place >= 0, c, sums, columns)
+        if column_place >= 0:
+            _put_columns(columns[:4], taps, width // taps, column_place, sums, shared)
+        if weighed >= 0:
+            _put_columns(columns[4:], 1, width, weighed, sums, shared)
 
 
 @jit(CONTRACTED)
-def take_alone(table, addresses, theta, buffer, rates, measured, before, gradient, sums, shared, columns, old):
+def take_alone(
+    table, addresses, theta, buffer, rates, measured, before, gradient, coefficients, sums, shared, columns, old
+):
     """Take the strips of a table."""
-    _take(table, addresses, theta, buffer, rates, measured, before, gradient, sums, shared, columns, old)
+    _take(table, addresses, theta, buffer, rates, measured, before, gradient, coefficients, sums, shared, columns, old)
 
 
 @jit(CONTRACTED, nogil=True)
-def take_beside(table, addresses, theta, buffer, rates, measured, before, gradient, sums, shared, columns, old):
+def take_beside(
+    table, addresses, theta, buffer, rates, measured, before, gradient, coefficients, sums, shared, columns, old
+):
     """The same while other threads run; to ask for that costs a small step.
 
     It needs a name and code of its own: by these, not by `nogil`, compiled code is found again on the disk.
     """
-    _take(table, addresses, theta, buffer, rates, measured, before, gradient, sums, shared, columns, old)
+    _take(table, addresses, theta, buffer, rates, measured, before, gradient, coefficients, sums, shared, columns, old)

@@ -49,6 +49,28 @@ class LinearPlan:
     charges: int
 
 
+@dataclass(frozen=True)
+class WholeRows:
+    """Of translation charges: weights whose rows, each times a coefficient, are added up.
+
+    Attributes
+    ----------
+    blocks
+        One row per weight: offset, entries of a row, first of its coefficients, where its sums go, first charge.
+    coefficients
+        One per row, weight by weight.
+    sums
+        Number of sums.
+    rest
+        Everything else.
+    """
+
+    blocks: Ints
+    coefficients: NDArray[np.float64]
+    sums: int
+    rest: LinearPlan
+
+
 def quadratic_plan(families: Sequence[Family], layout: Layout) -> QuadraticPlan:
     """Plan the sums for scale and rescale families, in the families' order."""
     places, blocks, size = _blocks([t for f in families for t in f.terms], layout)
@@ -81,6 +103,36 @@ def linear_plan(families: Sequence[Family], layout: Layout) -> LinearPlan:
     return LinearPlan(np.concatenate(pieces), np.concatenate(coefficients), first)
 
 
+def whole_rows(plan: LinearPlan, blocks: Ints, first: int, layout: Layout) -> WholeRows:
+    """Tell apart the weights that can be summed with the `blocks` of a quadratic plan, row by row.
+
+    Their sums go to `first` and on.
+    """
+    number = np.searchsorted(list(layout.offsets.values()), plan.pieces[:, 0], side="right") - 1
+    is_rest, sums = np.ones(len(number), dtype=bool), first
+    found, coefficients = [], [np.zeros(0)]
+    for n in np.unique(number):
+        offset, shape = (list(of.values())[n] for of in (layout.offsets, layout.shapes))
+        mine, width = number == n, math.prod(shape[1:])
+        start, outer, _, inner, charge = plan.pieces[mine].T
+        other = blocks[blocks[:, 0] == offset]
+        is_cut = (other[:, 1] > 1) | (other[:, 2] != shape[0])
+        if shape[0] == 1 or (outer > 1).any() or (inner != width).any() or np.ptp(charge) or is_cut.any():
+            continue
+        row = np.zeros(shape[0])
+        np.add.at(row, (start - offset) // width, plan.coefficients[mine])
+        found.append((offset, width, sum(map(len, coefficients)), sums, charge[0]))
+        coefficients.append(row)
+        is_rest[mine] = False
+        sums += width
+    rest = LinearPlan(plan.pieces[is_rest], plan.coefficients[is_rest], plan.charges)
+    return WholeRows(_table(found, 5), np.concatenate(coefficients), sums - first, rest)
+
+
+def _table(rows: Sequence[tuple[int, ...]], width: int) -> Ints:
+    return np.array(rows, dtype=np.int64).reshape(-1, width)
+
+
 def _blocks(terms: Sequence[Term], layout: Layout) -> tuple[dict[tuple[str, str], int], Ints, int]:
     needed: dict[tuple[str, bool], dict[str, int]] = {}
     for term in terms:
@@ -104,7 +156,7 @@ def _blocks(terms: Sequence[Term], layout: Layout) -> tuple[dict[tuple[str, str]
                 at[axis] = places[axis, name] = size
                 size += length
         blocks.append((layout.offsets[name], groups, outer // groups, inner, taps, at["rows"], at["columns"]))
-    return places, np.array(blocks, dtype=np.int64).reshape(-1, 7), size
+    return places, _table(blocks, 7), size
 
 
 def _piece(term: Term, layout: Layout):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from neuralmech.symmetry import one_pass_kernels as kernels
 from neuralmech.symmetry.layout import Layout
 from neuralmech.symmetry.one_pass import OnePass, moves_like_torch
-from neuralmech.symmetry.plan import NONE
+from neuralmech.symmetry.plan import NONE, LinearPlan, whole_rows
 from neuralmech.symmetry.step import Motion
 
 KINDS = st.sampled_from(["rows", "columns", "both", "entries", "none", "twice"])
@@ -55,6 +55,18 @@ def planned(shapes, kinds, groups):
     return layout, np.array(blocks, dtype=np.int64).reshape(-1, 7), size, truths
 
 
+def weighed_rows(layout, blocks, size, which):
+    """One translation charge per column of some parameters, with a coefficient for each row but the first."""
+    pieces, coefficients, charges = [], [], 0
+    for name in which:
+        rows, width = layout.shapes[name][0], math.prod(layout.shapes[name][1:])
+        pieces += [(layout.offsets[name] + row * width, 1, 0, width, charges) for row in range(1, rows)]
+        coefficients += [row - 2.5 for row in range(1, rows)]
+        charges += width
+    table = np.array(pieces, dtype=np.int64).reshape(-1, 5)
+    return whole_rows(LinearPlan(table, np.array(coefficients), charges), blocks, size, layout)
+
+
 @settings(deadline=None, max_examples=60)
 @given(data=st.data(), shapes=st.lists(SHAPES, min_size=1, max_size=6), threads=st.integers(1, 3))
 def test_sums_are_those_of_the_step(data, shapes, threads):
@@ -65,8 +77,9 @@ def test_sums_are_those_of_the_step(data, shapes, threads):
     generator = torch.Generator().manual_seed(0)
     theta, flat, buffer = (torch.randn(layout.size, dtype=dtype, generator=generator) for _ in range(3))
     gradients = parts_of(flat, layout)
-    before, sums = theta.clone(), np.zeros((4, size))
-    take = OnePass(blocks, sums, layout, ("p0",), theta, threads)
+    rows = weighed_rows(layout, blocks, size, [name for name in layout.shapes if data.draw(st.booleans())])
+    before, sums = theta.clone(), np.zeros((4, size + rows.sums))
+    take = OnePass(blocks, rows, sums, layout, ("p0",), theta, threads)
     take.move(Motion(gradients, buffer if momentum else None, 0.1, momentum, 0.01), measured=True)
 
     t, g, u = before.double().numpy(), flat.double().numpy(), before.double().numpy() - theta.double().numpy()
@@ -76,6 +89,12 @@ def test_sums_are_those_of_the_step(data, shapes, threads):
             if place not in rest:
                 wanted = truth(product)
                 np.testing.assert_allclose(sums[k, place : place + len(wanted)], wanted, rtol=1e-12, atol=1e-13)
+    for offset, width, first, place, _ in rows.blocks:
+        count = next(s[0] for n, s in layout.shapes.items() if layout.offsets[n] == offset)
+        c = rows.coefficients[first : first + count]
+        for k, x in enumerate((t, u, g)):
+            wanted = c @ x[offset : offset + count * width].reshape(count, width)
+            np.testing.assert_allclose(sums[k, place : place + width], wanted, rtol=1e-12, atol=1e-12)
     at = slice(layout.offsets["p0"], layout.offsets["p0"] + math.prod(layout.shapes["p0"]))
     assert torch.equal(take.before[at], before[at])
     assert torch.equal(take.gradient[at], flat[at])
@@ -97,7 +116,7 @@ def test_the_update_is_pytorchs_to_the_last_bit(dtype, momentum, weight_decay, m
     torch.manual_seed(0)
     theirs = torch.nn.Parameter(torch.randn(layout.size, dtype=dtype))
     ours, buffer = theirs.detach().clone(), torch.zeros(layout.size, dtype=dtype)
-    take = OnePass(blocks, np.zeros((4, size)), layout, (), ours, 2)
+    take = OnePass(blocks, weighed_rows(layout, blocks, size, ()), np.zeros((4, size)), layout, (), ours, 2)
     optimizer = torch.optim.SGD([theirs], lr=0.1, momentum=momentum, weight_decay=weight_decay, fused=True)
     for lr in (0.1, 0.033, 1e-3, 0.0):
         theirs.grad = torch.randn(layout.size, dtype=dtype)
@@ -113,7 +132,9 @@ def test_the_update_is_pytorchs_to_the_last_bit(dtype, momentum, weight_decay, m
 
 def test_threads_share_a_weight_that_is_most_of_the_model():
     layout, blocks, size, _ = planned([(100, 50), (10, 10)], ["both", "both"], groups=1)
-    take = OnePass(blocks, np.zeros((4, size)), layout, (), torch.zeros(layout.size), 3)
+    take = OnePass(
+        blocks, weighed_rows(layout, blocks, size, ()), np.zeros((4, size)), layout, (), torch.zeros(layout.size), 3
+    )
     loads = [int((part[:, 3] * part[:, 4]).sum()) for part in take._strips.parts]
     assert sum(loads) == layout.size
     assert max(loads) <= 0.4 * layout.size
@@ -123,7 +144,7 @@ def test_threads_run_at_the_same_time():
     """Python goes on while a thread is in the pass; compiled code from the disk must not hold the interpreter."""
     layout, blocks, size, _ = planned([(4096, 4096)], ["both"], groups=1)
     theta = torch.zeros(layout.size)
-    take = OnePass(blocks, np.zeros((4, size)), layout, (), theta, 2)
+    take = OnePass(blocks, weighed_rows(layout, blocks, size, ()), np.zeros((4, size)), layout, (), theta, 2)
     gradients = [torch.zeros(4096, 4096)]
     take.move(Motion(gradients, None, 0.1, 0.0, 0.0), measured=True)  # compiles
     counted, stop = [0], threading.Event()
