@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 from torch import Tensor
 
 from neuralmech.symmetry.jit import REORDERED, jit
@@ -63,11 +64,12 @@ def _pair_sums(first, second, blocks, sums, columns):
 
 
 @jit(REORDERED)
-def _close(rate, indptr, indices, data, sums, weighed, before, after, gradient, pieces, coefficients, out):
+def _close(rate, combine, sums, weighed, before, after, gradient, pieces, coefficients, entries, out):
     """The sums of every diagonal charge, then ⟨a, θ⟩, ⟨a, u⟩ and ⟨a, g⟩ of every other: one call for all.
 
     Of the weights in `weighed` the rows are summed already.
     """
+    indptr, indices, data = combine
     diagonal = indptr.shape[0] - 1
     for charge in range(diagonal):
         for s in range(sums.shape[0]):
@@ -75,7 +77,17 @@ def _close(rate, indptr, indices, data, sums, weighed, before, after, gradient, 
             for k in range(indptr[charge], indptr[charge + 1]):
                 total += data[k] * sums[s, indices[k]]
             out[s, charge] = total * rate * rate if s == 1 else total
-    out[:4, diagonal:] = 0.0
+    indptr, indices, data = entries
+    for charge in range(indptr.shape[0] - 1):
+        q = d = r = 0.0
+        for k in range(indptr[charge], indptr[charge + 1]):
+            c, t = data[k], np.float64(before[indices[k]])
+            q += c * t
+            d += c * (t - np.float64(after[indices[k]]))
+            r += c * np.float64(gradient[indices[k]])
+        out[0, diagonal + charge] = q
+        out[1, diagonal + charge] = d * rate
+        out[2, diagonal + charge] = r
     for k in range(weighed.shape[0]):
         _, width, _, place, charge = weighed[k]
         for s in range(3):
@@ -99,8 +111,13 @@ def _close(rate, indptr, indices, data, sums, weighed, before, after, gradient, 
 
 
 @jit(REORDERED)
-def _pieces(vector, pieces, coefficients, out):
-    out[:] = 0.0
+def _pieces(vector, pieces, coefficients, entries, out):
+    indptr, indices, data = entries
+    for charge in range(indptr.shape[0] - 1):
+        total = 0.0
+        for k in range(indptr[charge], indptr[charge + 1]):
+            total += data[k] * np.float64(vector[indices[k]])
+        out[charge] = total
     for k in range(pieces.shape[0]):
         offset, outer, stride, inner, charge = pieces[k]
         for a in range(outer):
@@ -138,7 +155,8 @@ class CompiledForms:
         rows = self._rows = whole_rows(self._l, self._q.blocks, self._q.sums, layout)
         self._sums = np.zeros((len(self._signals), self._q.sums + rows.sums))
         names, offsets = list(layout.offsets), np.array(list(layout.offsets.values()))
-        pieces = {names[i] for i in np.searchsorted(offsets, rows.rest.pieces[:, 0], side="right") - 1}
+        places = np.concatenate([rows.rest.pieces[:, 0], rows.rest.entries.indices])
+        pieces = {names[i] for i in np.searchsorted(offsets, places, side="right") - 1}
         return OnePass(self._q.blocks, rows, self._sums, layout, {*kept, *pieces}, theta)
 
     def advance(self, take: OnePass, motion: Motion, step: Step, out: Tensor) -> None:
@@ -157,8 +175,14 @@ class CompiledForms:
                 pair = tuple(step.vector(name).numpy() for name in QUADRATIC[signal])
                 _pair_sums(*pair, q.blocks, self._sums[i], self._columns)
             if p.charges and signal in LINEAR:
-                _pieces(step.vector(LINEAR[signal]).numpy(), p.pieces, p.coefficients, target[i, self._split :])
+                vector, charges = step.vector(LINEAR[signal]).numpy(), target[i, self._split :]
+                _pieces(vector, p.pieces, p.coefficients, _compressed(p.entries), charges)
             else:
                 target[i, self._split :] = 0.0  # a charge linear in the parameters has no noise drive
-        combine = q.combine.indptr, q.combine.indices, q.combine.data
-        _close(float(step.rate), *combine, self._sums, weighed, *vectors, rest.pieces, rest.coefficients, target)
+        sums = _compressed(q.combine), self._sums, weighed
+        parts = rest.pieces, rest.coefficients, _compressed(rest.entries)
+        _close(float(step.rate), *sums, *vectors, *parts, target)
+
+
+def _compressed(matrix: sparse.csr_array) -> tuple[NDArray, NDArray, NDArray]:
+    return matrix.indptr, matrix.indices, matrix.data

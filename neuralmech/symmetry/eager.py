@@ -51,13 +51,13 @@ class EagerForms:
     """All diagonal and translation charges of a step; the same interface and order as the compiled ones."""
 
     def __init__(
-        self, quadratic: QuadraticPlan, linear: LinearPlan, signals: tuple[str, ...], size: int, device: torch.device
+        self, quadratic: QuadraticPlan, linear: LinearPlan, signals: tuple[str, ...], device: torch.device
     ) -> None:
         self._signals, self._split = signals, quadratic.combine.shape[0]
         self._runs = _runs(quadratic.blocks, device)
         self._sums = torch.zeros(len(signals), quadratic.sums, dtype=torch.float64, device=device)
         self._combine = SparseRows(quadratic.combine, device)
-        self._rows = SparseRows(_written(linear, size), device) if linear.charges else None
+        self._rows = SparseRows(_written(linear), device) if linear.charges else None
 
     def evaluate(self, step: Step, out: Tensor) -> None:
         """Write the forms to `out`, float64 (signals, charges)."""
@@ -111,13 +111,14 @@ def _runs(blocks: np.ndarray, device: torch.device) -> list[Run]:
     return [Run(part, device) for part in np.split(blocks, np.flatnonzero(~alike) + 1)]
 
 
-def _written(plan: LinearPlan, size: int) -> sparse.csr_array:
+def _written(plan: LinearPlan) -> sparse.csr_array:
     """Generators over the flat vector: (charges, parameters)."""
-    rows, columns, data = [], [], []
+    entries = plan.entries.tocoo()
+    rows, columns, data = [entries.row], [entries.col], [entries.data]
     for (offset, outer, stride, inner, charge), c in zip(plan.pieces.tolist(), plan.coefficients.tolist(), strict=True):
         at = (offset + stride * np.arange(outer)[:, None] + np.arange(inner)[None, :]).ravel()
         rows.append(charge + np.arange(at.size))
         columns.append(at)
         data.append(np.full(at.size, c))
     triple = (np.concatenate(data), (np.concatenate(rows), np.concatenate(columns)))
-    return sparse.csr_array(triple, shape=(plan.charges, size))
+    return sparse.csr_array(triple, shape=plan.entries.shape)

@@ -69,7 +69,7 @@ class Forms:
 
             self._forms = CompiledForms(quadratic, plan, signals)
         else:
-            self._forms = EagerForms(quadratic, plan, signals, layout.size, device)
+            self._forms = EagerForms(quadratic, plan, signals, device)
         self.columns: dict[str, slice] = {}
         self.width = 0
         sizes = [(f.name, len(f)) for f in (*diagonal, *linear)]

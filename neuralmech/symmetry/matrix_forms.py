@@ -38,6 +38,20 @@ class Batch:
         total = _total(sign * (a @ b.transpose(-1, -2)) for a, b, (_, sign) in zip(x, y, self.views, strict=True))
         return total if x is y else 0.5 * (total + total.transpose(-1, -2))
 
+    def scratch(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """Room for `charges`: it takes as long to find some as to compute them."""
+        widest = max(view(theta).shape[-1] for view, _ in self.views)
+        new = functools.partial(torch.empty, dtype=torch.float64, device=theta.device)
+        return new(len(self.sites) * self.size * widest), new(len(self.sites), self.size, self.size)
+
+    def charges(self, theta: Tensor, block: Tensor, total: Tensor) -> Tensor:
+        """Σ_blocks sign·X Xᵀ in `total`, shape (sites, channels, channels)."""
+        for k, (view, sign) in enumerate(self.views):
+            rows = view(theta)
+            x = block[: rows.numel()].view(rows.shape).copy_(rows)
+            total.baddbmm_(x, x.transpose(-1, -2), beta=min(k, 1), alpha=sign)
+        return total
+
 
 def _total(terms: Iterable[Tensor]) -> Tensor:
     return functools.reduce(torch.add, terms)
@@ -80,6 +94,7 @@ class MatrixForms:
         large = [np.arange(a, b) for a, b, s in zip(firsts, firsts[1:], family.matrices, strict=False) if s.size > full]
         self.places = np.concatenate([np.zeros(0, dtype=np.int64), *large])
         self._batches = []
+        self._scratch: dict[int, tuple[Tensor, Tensor]] = {}
         for batch in _batches(family, layout, device):
             i, j = entries[batch.sites[0]]
             places = np.concatenate([np.arange(firsts[s], firsts[s + 1]) for s in batch.sites])
@@ -99,9 +114,11 @@ class MatrixForms:
 
     def frobenius(self, step: Step, norms: Tensor) -> None:
         """Write the norms of the charges at θ_k to `norms` (sites,). Takes the whole matrix of every site."""
-        for batch, *_, sites in self._batches:
-            theta = batch.parts(step, "theta")
-            norms.index_copy_(0, sites, torch.linalg.matrix_norm(batch.gram(theta, theta)))
+        for k, (batch, *_, sites) in enumerate(self._batches):
+            if k not in self._scratch:
+                self._scratch[k] = batch.scratch(step.before)
+            charges = batch.charges(step.before, *self._scratch[k])
+            norms.index_copy_(0, sites, torch.linalg.matrix_norm(charges))
 
 
 def _kept(site: MatrixSite, full: int) -> tuple[NDArray, NDArray]:

@@ -41,12 +41,18 @@ class QuadraticPlan:
 class LinearPlan:
     """Translation charges: coefficient × a strided piece of the vector, added to consecutive charges.
 
-    `pieces` has a row per piece: offset, outer count, outer stride, inner count (inner stride 1), first charge.
+    `pieces` has a row per piece: offset, outer count, outer stride, inner count (inner stride 1), first charge. What is
+    no more than one entry is in `entries` (charges × parameters) instead.
     """
 
     pieces: Ints
     coefficients: NDArray[np.float64]
-    charges: int
+    entries: sparse.csr_array
+
+    @property
+    def charges(self) -> int:
+        """Number of charges."""
+        return self.entries.shape[0]
 
 
 @dataclass(frozen=True)
@@ -100,7 +106,11 @@ def linear_plan(families: Sequence[Family], layout: Layout) -> LinearPlan:
             pieces.append(table)
             coefficients.append(part.data)
         first += len(family)
-    return LinearPlan(np.concatenate(pieces), np.concatenate(coefficients), first)
+    table, weights = np.concatenate(pieces), np.concatenate(coefficients)
+    is_entry = table[:, 1] * table[:, 3] == 1
+    triple = (weights[is_entry], (table[is_entry, 4], table[is_entry, 0]))
+    entries = sparse.csr_array(triple, shape=(first, layout.size))
+    return LinearPlan(table[~is_entry], weights[~is_entry], entries)
 
 
 def whole_rows(plan: LinearPlan, blocks: Ints, first: int, layout: Layout) -> WholeRows:
@@ -125,7 +135,7 @@ def whole_rows(plan: LinearPlan, blocks: Ints, first: int, layout: Layout) -> Wh
         coefficients.append(row)
         is_rest[mine] = False
         sums += width
-    rest = LinearPlan(plan.pieces[is_rest], plan.coefficients[is_rest], plan.charges)
+    rest = LinearPlan(plan.pieces[is_rest], plan.coefficients[is_rest], plan.entries)
     return WholeRows(_table(found, 5), np.concatenate(coefficients), sums - first, rest)
 
 

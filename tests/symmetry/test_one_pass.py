@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import sparse
 
 from neuralmech.symmetry import one_pass_kernels as kernels
 from neuralmech.symmetry.layout import Layout
@@ -64,7 +65,8 @@ def weighed_rows(layout, blocks, size, which):
         coefficients += [row - 2.5 for row in range(1, rows)]
         charges += width
     table = np.array(pieces, dtype=np.int64).reshape(-1, 5)
-    return whole_rows(LinearPlan(table, np.array(coefficients), charges), blocks, size, layout)
+    plan = LinearPlan(table, np.array(coefficients), sparse.csr_array((charges, layout.size)))
+    return whole_rows(plan, blocks, size, layout)
 
 
 @settings(deadline=None, max_examples=60)
