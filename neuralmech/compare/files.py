@@ -24,6 +24,9 @@ from neuralmech.compare.tables import (
 )
 from neuralmech.errors import UserError
 
+MADE = ".made"  # the names of an analysis's files
+SUFFIXES = (".csv", ".md", ".tex", ".png", ".pdf", ".html")
+
 
 def analyze_folder(folder: Path, chosen: Options | None = None) -> Analysis:
     """Analyse a run or multirun folder and write ``analysis/`` into it.
@@ -46,7 +49,10 @@ def publish(analysis: Analysis, chosen: Options) -> Analysis:
 
 
 def _replace(folder: Path, write: Callable[[Path], list[Path]]) -> list[Path]:
-    """Let `write` fill a scratch folder, then move its files into `folder`: all of them, or none."""
+    """Let `write` fill a scratch folder, then move its files into `folder`: all of them, or none.
+
+    Files of the analysis before that this one does not have are removed, and no others.
+    """
     if folder.is_symlink():
         raise UserError(f"{folder} is a link to another place; remove it")
     try:
@@ -57,11 +63,25 @@ def _replace(folder: Path, write: Callable[[Path], list[Path]]) -> list[Path]:
             blocked = [target for target in targets if target.is_dir()]
             if blocked:
                 raise UserError(f"{blocked[0]} is in the way; remove it")
-            for file, target in zip(files, targets, strict=True):
+            outdated = _made_before(folder) - {file.name for file in files}
+            made = Path(scratch) / MADE
+            made.write_text("".join(f"{file.name}\n" for file in files), encoding="utf-8")
+            for file, target in zip([*files, made], [*targets, folder / MADE], strict=True):
                 file.replace(target)
+            for name in outdated:
+                (folder / name).unlink()
     except OSError as error:
         raise UserError(f"{folder} cannot be written ({error.strerror}); make it writable or copy the run") from None
     return targets
+
+
+def _made_before(folder: Path) -> set[str]:
+    """Names of the last analysis's files that are still there; the list may be anybody's, so nothing outside counts."""
+    list_of_names = folder / MADE
+    if list_of_names.is_symlink() or not list_of_names.is_file():
+        return set()
+    there = {path.name for path in folder.iterdir() if path.suffix in SUFFIXES and path.is_file()}
+    return there.intersection(list_of_names.read_text(encoding="utf-8", errors="replace").splitlines())
 
 
 def _write(folder: Path, analysis: Analysis, chosen: Options) -> list[Path]:

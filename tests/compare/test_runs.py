@@ -98,6 +98,22 @@ def test_a_job_that_never_began_is_given_up(sweep, monkeypatch):
     assert "killed, or crashed" in found.jobs[4].reason
 
 
+def test_what_an_analysis_before_made_and_nobody_else_did_is_removed(tmp_path):
+    job(tmp_path / "run", "optim: {name: sgd, lr: 0.1}\n")
+    first = analyze_folder(tmp_path / "run", Options(figures=True))
+    folder, outside = tmp_path / "run/analysis", tmp_path / "precious.csv"
+    (folder / "mine.png").write_text("a note of my own")
+    outside.write_text("")
+    with (folder / ".made").open("a") as names:  # a list that somebody changed
+        names.write(f"../../{outside.name}\n../record.h5\n{outside}\n")
+    second = analyze_folder(tmp_path / "run", Options(figures=False))
+    gone = {path.name for path in first.files} - {path.name for path in second.files}
+    assert any(name.endswith(".png") for name in gone)
+    assert {path.name for path in folder.iterdir()} == {*(path.name for path in second.files), "mine.png", ".made"}
+    assert outside.exists()
+    assert (tmp_path / "run/record.h5").exists()
+
+
 def test_integers_and_floats_are_one_value(tmp_path):
     """lr=1 on the command line of a failed job is the others' 1.0, no difference."""
     job(tmp_path / "0", config(1.0, 0))
