@@ -176,7 +176,7 @@ class TrainConfig:
     ``continue`` records it and goes on.
 
     `compile` makes the forward and backward pass one compiled function (`torch.compile`); `cuda_graph` replays whole
-    steps, recording included, from a CUDA graph.
+    steps, recording included, from a CUDA graph. `deterministic` refuses kernels that add in an order of their own.
     """
 
     steps: int | None = 2000
@@ -187,6 +187,7 @@ class TrainConfig:
     loss_scale: float = 65536.0
     compile: bool = False
     cuda_graph: bool = False
+    deterministic: bool = False
     on_nan: str = "stop"
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
 

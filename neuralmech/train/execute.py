@@ -130,6 +130,8 @@ class CudaCapture:
 
     def __init__(self, device: torch.device) -> None:
         self._device, self._stream = device, torch.cuda.Stream(device)
+        # Graphs run one after the other and keep nothing between runs: one room for the intermediates of all.
+        self._pool = torch.cuda.graph_pool_handle()
 
     def warm_up(self, work: Work) -> None:
         """Do it on the stream that captures."""
@@ -142,7 +144,7 @@ class CudaCapture:
         """Capture it; other threads, which write the record or load data, may use the device meanwhile."""
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
                 work()
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[0]

@@ -25,6 +25,7 @@ from neuralmech.track import Schedule, Tracker
 from neuralmech.train.execute import check_execution
 from neuralmech.train.flat import FlatParameters
 from neuralmech.train.interrupt import Interrupted, Stop, on_signals
+from neuralmech.train.kernels import choose_kernels, kernel_errors
 from neuralmech.train.lock import locked
 from neuralmech.train.optimizers import build_optimizer, hyperparameters
 from neuralmech.train.precision import autocast
@@ -54,7 +55,7 @@ def train(config: Config, folder: Path, *, resume: bool = False) -> Result:
     UserError
         If the config cannot be run, or another process trains there; nothing is written then.
     RunError
-        If the loss stops being finite, or the disk is full; the rows before that are in the record.
+        If the loss stops being finite, or disk or GPU are full; the rows before that are in the record.
     Interrupted
         On Ctrl-C or SIGTERM; the rows up to there are in the record, and there is a checkpoint.
     """
@@ -68,6 +69,7 @@ def train(config: Config, folder: Path, *, resume: bool = False) -> Result:
         (_continued if resume else _new)(run, folder) as writer,
         BackgroundWriter(writer) as record,
         _disk_errors(record),
+        kernel_errors(),
     ):
         saver = Saver(config.train.checkpoint, folder / "checkpoints")
         if run.step == 0:
@@ -94,6 +96,7 @@ def resume(folder: Path, changes: Mapping[str, Any]) -> Result:
 def begin(config: Config) -> Run:
     """Make everything that a run needs; writes nothing."""
     check_execution(config.train, choose_device(config.device))
+    choose_kernels(deterministic=config.train.deterministic)
     setup = prepare(config)
     flat = FlatParameters(setup.model)
     batches = training_batches(setup.data, config.data, config.seed)

@@ -24,6 +24,7 @@ MAY_DIFFER = (
     "train.checkpoint.",
     "train.compile",
     "train.cuda_graph",
+    "train.deterministic",
 )
 MAY_GROW = ("train.steps", "train.epochs")
 

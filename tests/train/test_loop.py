@@ -77,6 +77,22 @@ def test_every_and_families_choose_what_is_recorded(run):
         assert r.steps()["step"].tolist() == list(range(0, 40, 3))
 
 
+class Unordered(nn.Linear):
+    """Writes to an entry twice, in no order that anybody says."""
+
+    def forward(self, x):
+        out = super().forward(x)
+        return out + torch.zeros_like(out).put_(torch.zeros(2, dtype=torch.int64), torch.ones(2, dtype=x.dtype))
+
+
+def test_a_deterministic_run_refuses_kernels_that_are_not(run, monkeypatch):
+    monkeypatch.setattr("neuralmech.train.setup.build_model", lambda *_, **__: Unordered(5, 3))
+    run()
+    with pytest.raises(RunError, match=r"^put_ at .*test_loop.py:\d+ has no deterministic kernel; use train.determ"):
+        run(train={"deterministic": True})
+    torch.use_deterministic_algorithms(False)
+
+
 def test_epochs_count_batches(run):
     with open_record(run(train={"steps": None, "epochs": 2})) as r:
         assert r.rows == 2 * (51 // 8)
