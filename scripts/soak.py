@@ -13,10 +13,12 @@ from time import perf_counter
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from stepping import after_each_step
 
 from neuralmech.compare.style import COLOURS, STYLE
 from neuralmech.config import resolve
 from neuralmech.train import loop
+from neuralmech.train.run import Run
 
 FIGURE = Path(__file__).resolve().parents[1] / "docs/figures/soak.png"
 
@@ -39,23 +41,17 @@ def soak(steps: int, parts: int = 20) -> dict[str, list[float]]:
     """Memory (MB) at the end of each part of a run, and the median time of its steps (µs)."""
     train = {"steps": steps, "eval_every": steps // parts, "checkpoint": {"every": steps // parts, "minutes": 0}}
     memory, times, clock = [], [], []
-    take = loop._step
 
-    def step(run: loop.Run) -> None:
+    def look(run: Run) -> None:
         clock.append(perf_counter())
-        take(run)
         if run.step % (steps // parts) == 0:
             gc.collect()
             memory.append(resident())
             times.append(1e6 * float(np.median([b - a for a, b in pairwise(clock)])))
             clock.clear()
 
-    loop._step = step
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            loop.train(resolve({**RAW, "train": train}), Path(folder))
-    finally:
-        loop._step = take
+    with tempfile.TemporaryDirectory() as folder, after_each_step(look):
+        loop.train(resolve({**RAW, "train": train}), Path(folder))
     return {"memory_mb": memory, "step_us": times}
 
 

@@ -70,6 +70,14 @@ def test_rmsprop_form_converges_to_descent_on_a_sphere():
     assert np.polyfit(np.log(rates), np.log(errors), 1)[0] == pytest.approx(1, abs=0.15)
 
 
+def test_parameters_are_kept_after_every_step(tmp_path):
+    from source_figures.runs import Runs
+
+    kept = Runs(tmp_path).parameters(steps=3)
+    assert len(kept) == 3
+    assert not (kept[0] == kept[1]).all()
+
+
 def test_theory_names_every_figure_and_tests_that_exist():
     from figures import FIGURES
 

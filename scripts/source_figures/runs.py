@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
+from stepping import after_each_step
 from torch import Tensor
-from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from neuralmech.config import Config, resolve
 from neuralmech.record import Record, open_record
@@ -48,11 +47,8 @@ class Runs:
             path = self.folder / f"run-{len(self._paths)}"
             path.mkdir()
             kept: list[Tensor] = []
-            handle = register_optimizer_step_post_hook(lambda optimizer, *_: kept.append(_theta(optimizer)))
-            try:
+            with after_each_step(lambda run: kept.append(run.flat.theta.detach().clone())):
                 train(self.config(**options), path)
-            finally:
-                handle.remove()
             self._paths[name], self._parameters[name] = path, kept
         return open_record(self._paths[name])
 
@@ -64,8 +60,3 @@ class Runs:
     @staticmethod
     def _name(options: dict[str, Any]) -> str:
         return repr(sorted(options.items()))
-
-
-@torch.no_grad()
-def _theta(optimizer: torch.optim.Optimizer) -> Tensor:
-    return optimizer.param_groups[0]["params"][0].detach().clone()

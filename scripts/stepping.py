@@ -1,0 +1,25 @@
+"""Look at a run after each of its steps, whatever way it takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from neuralmech.train import loop
+from neuralmech.train.run import Run
+
+
+@contextmanager
+def after_each_step(look: Callable[[Run], None]) -> Iterator[None]:
+    """Call `look` with the run after every step that a training loop takes meanwhile."""
+    take = loop._step
+
+    def step(run: Run) -> None:
+        take(run)
+        look(run)
+
+    loop._step = step
+    try:
+        yield
+    finally:
+        loop._step = take
