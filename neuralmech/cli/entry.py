@@ -6,7 +6,6 @@ import errno
 import os
 import signal
 import sys
-from pathlib import Path
 from typing import NoReturn
 
 from neuralmech.cli import analyze, symmetries, train, verify
@@ -39,6 +38,7 @@ Start with: neuralmech train experiment=first_light"""
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit."""
     words = sys.argv[1:] if arguments is None else list(arguments)
+    os.environ.setdefault("PYTHONSAFEPATH", "1")  # processes that libraries start keep the working directory out, too
     try:
         _dispatch(words)
     except (UserError, RecordError) as error:
@@ -76,7 +76,6 @@ def _dispatch(words: list[str]) -> None:
     elif words[0] in ("-sc", "--shell-completion"):
         complete(words, COMMANDS)
     elif words[0] in COMMANDS:
-        sys.path.insert(0, str(Path.cwd()))  # a user's own model beside the shell, as model._target_=my_file.MyNet
         TASKS[words[0]](words[1:])
     else:
         from neuralmech.checks import check_choice
