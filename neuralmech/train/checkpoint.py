@@ -97,7 +97,8 @@ def save_checkpoint(folder: Path, model: nn.Module, step: int, state: Mapping[st
     content = BytesIO()  # torch.save aborts on a disk that is full
     torch.save({"step": step, "model": values, **(state or {})}, content)
     try:
-        with temporary.open("wb") as file:
+        temporary.unlink(missing_ok=True)  # of a process that was killed; or a link, which must not be followed
+        with temporary.open("xb") as file:
             file.write(content.getbuffer())
             file.flush()
             os.fsync(file.fileno())
