@@ -42,9 +42,9 @@ def test_dropout_goes_on_with_the_same_random_numbers(run, tmp_path, monkeypatch
     model = {"name": "_target_", "target": "dropout_net.net", "arguments": {}}
     options = {**OPTIONS, "model": model}
     folder = stopped(tmp_path, monkeypatch, 34, options)
-    with pytest.raises(UserError, match=r"add model=custom model._target_=dropout_net.net"):
+    with pytest.raises(UserError, match=r"must not name \(_target_='dropout_net.net'\); if that is yours, give"):
         resume(folder, {})
-    with pytest.raises(UserError, match=r"model._target_=os.getcwd differs from the run's dropout_net.net"):
+    with pytest.raises(UserError, match=r"give the same model._target_ \(the run has 'dropout_net.net'\)"):
         resume(folder, {"model._target_": "os.getcwd"})
     resume(folder, {"model": "custom", "model._target_": "dropout_net.net"})
     assert_twins(folder, run(**options), 60)
