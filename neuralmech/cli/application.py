@@ -57,9 +57,16 @@ def launch(
     if last:
         last()
     for failure in failures[1:]:
-        print(f"{PROGRAM}: {failure}", file=sys.stderr)
+        print(f"{PROGRAM}: {one_line(failure)}", file=sys.stderr)
     if failures:
         raise failures[0]
+
+
+def one_line(error: object) -> str:
+    """An error in one line; what it quotes of a record does not steer the terminal."""
+    from neuralmech.record.safety import printable  # takes h5py along
+
+    return printable(" ".join(str(error).split()))
 
 
 def overrides_in(words: list[str], command: str) -> list[str]:

@@ -9,7 +9,7 @@ import sys
 from typing import NoReturn
 
 from neuralmech.cli import analyze, symmetries, train, verify
-from neuralmech.cli.application import PROGRAM
+from neuralmech.cli.application import PROGRAM, one_line
 from neuralmech.cli.completion import complete
 from neuralmech.errors import RunError, UserError
 from neuralmech.record import RecordError
@@ -52,6 +52,9 @@ def main(arguments: list[str] | None = None) -> None:
         where = error.filename or "a file"
         code = 1 if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT) else 2
         _fail(f"{where} cannot be used ({error.strerror or error}); choose another path or make room", code)
+    except MemoryError as error:
+        what = f" ({error})" if str(error) else ""
+        _fail(f"memory is short{what}; free some, or take a smaller model, batch, record or block=", 1)
     except KeyboardInterrupt as error:
         rows, number = getattr(error, "rows", None), getattr(error, "signal", signal.SIGINT)
         words = ["terminated" if number == signal.SIGTERM else "interrupted"]
@@ -61,7 +64,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _fail(message: object, code: int) -> NoReturn:
-    print(f"{PROGRAM}: {' '.join(str(message).split())}", file=sys.stderr)
+    print(f"{PROGRAM}: {one_line(message)}", file=sys.stderr)
     sys.exit(code)
 
 

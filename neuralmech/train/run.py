@@ -18,6 +18,7 @@ from neuralmech.data import Batches
 from neuralmech.errors import UserError
 from neuralmech.record import BackgroundWriter, open_record
 from neuralmech.record.rows import Position, Rows
+from neuralmech.record.safety import printable
 from neuralmech.track import Schedule, Tracker
 from neuralmech.train.checkpoint import checkpoints, path_of, prune, read_checkpoint, save_checkpoint
 from neuralmech.train.execute import CudaCapture, Execution, Graphed, Measuring, Plain, compiled
@@ -182,4 +183,4 @@ def _on(halves: tuple[Tensor, Tensor] | None, device: torch.device) -> tuple[Ten
 
 def say(text: str) -> None:
     """Tell the user something on stderr, in one line."""
-    print(f"neuralmech: {' '.join(text.split())}", file=sys.stderr)
+    print(f"neuralmech: {printable(' '.join(text.split()))}", file=sys.stderr)
