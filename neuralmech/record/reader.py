@@ -23,7 +23,6 @@ from neuralmech.record.safety import first_line, naming_damage, plain_yaml, prin
 from neuralmech.record.schema import EVALUATION_COLUMNS, FILE_NAME, LATER_COLUMNS, STEP_COLUMNS, RecordError
 from neuralmech.record.text import attribute
 
-
 GROUPS = ("model", "data", "optim", "track", "train")  # of a config
 
 

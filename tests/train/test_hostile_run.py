@@ -4,9 +4,9 @@ import os
 
 import pytest
 
+from conftest import config
 from neuralmech.errors import UserError
 from neuralmech.train.loop import resume, train
-from conftest import config
 from train_twins import assert_twins
 
 OPTIONS = {"train": {"steps": 20, "checkpoint": {"every": 10, "minutes": 0, "keep": None}}, "track": {"block": 7}}
