@@ -34,6 +34,7 @@ class Record:
         self.path = path
         self.rows = int(file["committed"][()])
         self.status = printable(attribute(file, "status", "running"))
+        self.identity = attribute(file, "run_id")  # what it shares with the checkpoints of its run alone
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -52,6 +53,17 @@ class Record:
             there = [k for k in ("git_revision", "seed", "device") if k in self._file.attrs]
             rest = {k: _whole_number(self._file.attrs[k]) if k == "seed" else attribute(self._file, k) for k in there}
             return {**rest, "versions": json.loads(attribute(self._file, "versions", "{}"))}
+
+    @property
+    def columns(self) -> set[str]:
+        """Names of the columns of ``/steps`` that are in the file."""
+        return {name for name in STEP_COLUMNS if name in self._file["steps"]}
+
+    @property
+    def widths(self) -> dict[str, dict[str, int]]:
+        """Columns of each family's datasets."""
+        groups = self._file["charges"].items()
+        return {f: {k: d.shape[1] for k, d in g.items() if not k.endswith("index")} for f, g in groups}
 
     @property
     def families(self) -> tuple[str, ...]:

@@ -7,10 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from neuralmech.config import Config, own_code, resolve
+from neuralmech.config import Config, own_code, resolve, to_yaml
 from neuralmech.errors import UserError
 from neuralmech.record import RecordError, open_record
-from neuralmech.record.safety import printable
+from neuralmech.record.safety import plain_yaml, printable
 
 # What a resumed run may change: where and how it runs, where its data are, how long, what it saves and what ends it.
 MAY_DIFFER = (
@@ -125,6 +125,13 @@ def changed_config(folder: Path, changes: Mapping[str, Any]) -> Config:
         if old.get(key) is not None and (new.get(key) is None or new[key] < old[key]):
             raise UserError(f"{key}={new.get(key)} is less than the run's {old[key]}; it may only grow")
     return after
+
+
+def disagreements(config: Config, other: Any) -> dict[str, tuple[Any, Any]]:
+    """Keys that matter and are in another config, as plain data, too: both values where they are not the same."""
+    ours, theirs = flat(plain_yaml(to_yaml(config))), flat(_mapping(other))
+    common = [key for key in ours if key in theirs and not key.startswith(MAY_DIFFER)]  # options come and go
+    return {key: (ours[key], theirs[key]) for key in common if repr(ours[key]) != repr(theirs[key])}
 
 
 def _group(changes: Mapping[str, Any], group: str) -> dict[str, Any]:

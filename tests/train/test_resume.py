@@ -170,9 +170,10 @@ def test_without_any_checkpoint_a_run_starts_again(run, tmp_path, monkeypatch, c
 
 def test_a_checkpoint_of_another_run_is_refused(run, tmp_path, monkeypatch):
     folder = stopped(tmp_path, monkeypatch, 33, OPTIONS)
-    other = run(**{**OPTIONS, "model": {"name": "mlp", "width": 7, "depth": 2}})
-    path_of(other / "checkpoints", 0).replace(path_of(folder / "checkpoints", 30))
-    with pytest.raises(UserError, match=r"step-00000030.pt is not of this run"):
+    keep = {**OPTIONS["train"], "checkpoint": {"every": 10, "minutes": 0, "keep": None}}
+    other = run(**{**OPTIONS, "train": keep})
+    path_of(other / "checkpoints", 30).replace(path_of(folder / "checkpoints", 30))
+    with pytest.raises(UserError, match=r"step-00000030.pt is not of this run \(another run wrote it\); remove it"):
         resume(folder, {})
 
 
