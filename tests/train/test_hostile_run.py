@@ -166,7 +166,7 @@ def test_a_config_that_changed_in_the_record_is_named(whole, tmp_path):
     shutil.copytree(whole, folder)
     with h5py.File(folder / "record.h5", "a") as f:
         text = attribute(f, "config")
-        f.attrs["config"] = text.replace("lr: 0.1", "lr: 0.3").replace("seed: 0", "seed: 1")
+        f.attrs["config"] = text.replace("lr: 0.1", "lr: 0.3").replace("\nseed: 0", "\nseed: 1")
     before = (folder / "record.h5").read_bytes()
     message = r"disagree about optim.lr \(0.1 here, 0.3 there\), seed \(0 here, 1 there\); restore a copy"
     with pytest.raises(UserError, match=message):
