@@ -1,19 +1,19 @@
 """neuralmech: predict how symmetric combinations of a network's parameters move, and measure how well.
 
-Importing this package is cheap: what needs torch is imported when it is first used.
+Importing this package is cheap: what needs torch is imported when it is first used, and so is everything else.
 """
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as _version
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # typing's own would be found in the working directory first by ``python -m neuralmech``
 if TYPE_CHECKING:
     from neuralmech.compare.analysis import analyze
     from neuralmech.record import open_record as load
     from neuralmech.symmetry.claims import SymmetryGroup, believe
     from neuralmech.symmetry.discover import find_symmetries
     from neuralmech.symmetry.verify import verify
+
+    __version__: str
 
 _LAZY = {
     "analyze": ("neuralmech.compare.analysis", "analyze"),
@@ -24,16 +24,22 @@ _LAZY = {
     "load": ("neuralmech.record", "open_record"),
 }
 
-try:
-    __version__ = _version("neuralmech")
-except PackageNotFoundError:  # a bare source tree on the path
-    __version__ = "0+unknown"
-
 __all__ = ["SymmetryGroup", "__version__", "analyze", "believe", "find_symmetries", "load", "verify"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str):
+    if name == "__version__":
+        return _version()
     if name in _LAZY:
         module, attribute = _LAZY[name]
         return getattr(import_module(module), attribute)
     raise AttributeError(f"module 'neuralmech' has no attribute {name!r}")
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("neuralmech")
+    except PackageNotFoundError:  # a bare source tree on the path
+        return "0+unknown"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pydoc
+import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from neuralmech.errors import UserError, users_line
@@ -12,6 +14,9 @@ from neuralmech.errors import UserError, users_line
 def locate(key: str, target: str) -> Callable[..., Any]:
     """Import what a dotted path names; `key` is the group that it is given in, such as ``model``.
 
+    A file in the working directory counts, after everything that is installed: the directory may be a run folder from
+    somewhere else, so it goes on the path for what the user named and is nowhere else, and last.
+
     Raises
     ------
     UserError
@@ -19,6 +24,9 @@ def locate(key: str, target: str) -> Callable[..., Any]:
     """
     try:
         found = pydoc.locate(target)
+        if found is None and (here := str(Path.cwd())) not in sys.path:
+            sys.path.append(here)  # for good: the user's code, and workers that it is sent to, may import more later
+            found = pydoc.locate(target)
     except pydoc.ErrorDuringImport as error:
         raise UserError(f"{key}._target_={target} cannot be imported: {error.value}") from error
     if not callable(found):

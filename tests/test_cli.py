@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import h5py
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -241,6 +242,14 @@ def test_a_path_that_cannot_be_made_is_one_line(command, tmp_path):
     refused(command("train", *SMALL, "hydra.run.dir=file/run"), "file/run cannot be used")
 
 
+def test_memory_that_is_short_is_one_line(command, tmp_path, monkeypatch):
+    command("train", *SMALL, "hydra.run.dir=run")
+    monkeypatch.setattr("neuralmech.compare.files.analyze_folder", lambda *_: np.zeros(1 << 50))
+    code, out, err = command("analyze", "run")
+    assert (code, out) == (1, "")
+    assert re.fullmatch("neuralmech: memory is short .*8.00 PiB.*; free some, or take a smaller model.*\n", err)
+
+
 def test_flags_of_analyze_are_not_runs(command, tmp_path):
     assert "figures: true" in command("analyze", "--cfg", "job")[1]
     command("train", *SMALL, "hydra.run.dir=run")
@@ -447,6 +456,31 @@ def test_a_users_own_model_is_verified_and_resumed_when_named(command, tmp_path)
     (tmp_path / "named_net.py").write_text(OWN)
     own = ["model=custom", "model._target_=named_net.MyNet"]
     command("train", *own, "+model.width=7", "train.steps=20", "device=cpu", "hydra.run.dir=run")
+    for words in ([], ["+model.width=8"], ["+model.width=7", "+model.depth=1"]):
+        for start in (["verify", "run"], ["train", "resume=run"]):
+            refused(
+                command(*start, *own, *words), r"its model is code, of which you must give the same model\.(width|dep)"
+            )
+    own.append("+model.width=7")
     assert command("verify", "run", *own)[0] == 0
     code, out, _ = command("train", "resume=run", *own, "train.steps=30")
     assert (code, "30 steps recorded" in out) == (0, True)
+
+
+def test_a_records_own_arguments_are_shown_and_never_passed(command, tmp_path):
+    command("train", *SMALL, "hydra.run.dir=run")
+    with h5py.File(tmp_path / "run/record.h5", "a") as f:
+        start = "model: {name: _target_, target: os.system, arguments: {command: "
+        f.attrs["config"] = start + '"touch ran \\e[2J' + "x" * 500 + '"}}\n'
+    code = ["model=custom", "model._target_=os.system"]
+    for start in (["verify", "run"], ["train", "resume=run"]):
+        _, _, err = answer = command(*start)
+        refused(answer, r"_target_='os.system', command='touch ran ")
+        assert "\x1b" not in err
+        assert "characters more" in err
+        refused(command(*start, *code), r"give the same model.command \(the run has 'touch ran ")
+        refused(command(*start, *code, "+model.command=true"), r"give the same model.command")
+    refused(
+        command("verify", "run", "data._target_=a.b", "data.batch_size=3"), "data.batch_size does not go with a run"
+    )
+    assert not (tmp_path / "ran").exists()

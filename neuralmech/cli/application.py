@@ -41,7 +41,7 @@ def launch(
     def job(raw: Any) -> None:
         try:
             task(raw)
-        except (UserError, RecordError, RunError) as error:
+        except (UserError, RecordError, RunError, MemoryError) as error:
             failures.append(error)
 
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # raise instead of printing and exiting
@@ -57,9 +57,16 @@ def launch(
     if last:
         last()
     for failure in failures[1:]:
-        print(f"{PROGRAM}: {failure}", file=sys.stderr)
+        print(f"{PROGRAM}: {one_line(failure)}", file=sys.stderr)
     if failures:
         raise failures[0]
+
+
+def one_line(error: object) -> str:
+    """An error in one line; what it quotes of a record does not steer the terminal."""
+    from neuralmech.record.safety import printable  # takes h5py along
+
+    return printable(" ".join(str(error).split()))
 
 
 def overrides_in(words: list[str], command: str) -> list[str]:

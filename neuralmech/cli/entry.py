@@ -6,11 +6,10 @@ import errno
 import os
 import signal
 import sys
-from pathlib import Path
 from typing import NoReturn
 
 from neuralmech.cli import analyze, symmetries, train, verify
-from neuralmech.cli.application import PROGRAM
+from neuralmech.cli.application import PROGRAM, one_line
 from neuralmech.cli.completion import complete
 from neuralmech.errors import RunError, UserError
 from neuralmech.record import RecordError
@@ -39,6 +38,7 @@ Start with: neuralmech train experiment=first_light"""
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit."""
     words = sys.argv[1:] if arguments is None else list(arguments)
+    os.environ.setdefault("PYTHONSAFEPATH", "1")  # processes that libraries start keep the working directory out, too
     try:
         _dispatch(words)
     except (UserError, RecordError) as error:
@@ -52,6 +52,9 @@ def main(arguments: list[str] | None = None) -> None:
         where = error.filename or "a file"
         code = 1 if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT) else 2
         _fail(f"{where} cannot be used ({error.strerror or error}); choose another path or make room", code)
+    except MemoryError as error:
+        what = f" ({error})" if str(error) else ""
+        _fail(f"memory is short{what}; free some, or take a smaller model, batch, record or block=", 1)
     except KeyboardInterrupt as error:
         rows, number = getattr(error, "rows", None), getattr(error, "signal", signal.SIGINT)
         words = ["terminated" if number == signal.SIGTERM else "interrupted"]
@@ -61,7 +64,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _fail(message: object, code: int) -> NoReturn:
-    print(f"{PROGRAM}: {' '.join(str(message).split())}", file=sys.stderr)
+    print(f"{PROGRAM}: {one_line(message)}", file=sys.stderr)
     sys.exit(code)
 
 
@@ -76,7 +79,6 @@ def _dispatch(words: list[str]) -> None:
     elif words[0] in ("-sc", "--shell-completion"):
         complete(words, COMMANDS)
     elif words[0] in COMMANDS:
-        sys.path.insert(0, str(Path.cwd()))  # a user's own model beside the shell, as model._target_=my_file.MyNet
         TASKS[words[0]](words[1:])
     else:
         from neuralmech.checks import check_choice

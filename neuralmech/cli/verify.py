@@ -8,7 +8,8 @@ from typing import Any
 from neuralmech.cli.application import launch, overrides_in
 from neuralmech.errors import RunError, UserError
 
-OF_RUN = ("checkpoint", "conditions", "verify.sample")  # and the user's own code, which a record only names
+OF_RUN = ("checkpoint", "conditions", "verify.sample")  # and the user's own code, which a record must not name
+CODE = ("model", "data")
 
 
 def run(words: list[str]) -> None:
@@ -32,8 +33,8 @@ def run(words: list[str]) -> None:
         if isinstance(step, bool) or not isinstance(step, int | None) or (step or 0) < 0:
             raise UserError(f"checkpoint={step} must be the step of a checkpoint, a whole number; null for the last")
         options = {"sample": sample, "conditions": _names("conditions", raw.conditions)}
-        targets = {key: raw[key]["_target_"] for key in ("model", "data") if "_target_" in raw[key]}
-        report = verify_run(Path(runs[0]), step, targets=targets, **options) if runs else verify_fresh(own, **options)
+        code: Any = {key: OmegaConf.to_container(raw[key]) for key in CODE if "_target_" in raw[key]}
+        report = verify_run(Path(runs[0]), step, code=code, **options) if runs else verify_fresh(own, **options)
         show_verification(report.table)
         failed = report.table[~report.table["holds"]] if len(report.table) else report.table
         if len(failed):
@@ -48,9 +49,18 @@ def _check_overrides(overrides: list[str], *, of_run: bool) -> None:
         key, equals, value = word.lstrip("+~").partition("=")
         if key == "checkpoint" and not of_run and value != "null":
             raise UserError("checkpoint= is a step of a run; name it too: neuralmech verify RUN checkpoint=STEP")
-        own = key in ("model._target_", "data._target_") or (key in ("model", "data") and value == "custom")
+        own = (key in CODE and value == "custom") or _is_of_code(key, overrides)
         if of_run and equals and not own and key not in OF_RUN and not key.startswith("hydra."):
             raise UserError(f"{key} does not go with a run, which is verified as it was trained; leave it out")
+
+
+def _is_of_code(key: str, overrides: list[str]) -> bool:
+    """Whether a key is the ``_target_`` of the user's own code, or an argument of it."""
+    from neuralmech.config import own_options
+
+    group, _, rest = key.partition(".")
+    named = any(word.lstrip("+").startswith(f"{group}._target_=") for word in overrides)
+    return group in CODE and named and rest.partition(".")[0] not in own_options(group)
 
 
 def _names(key: str, value: Any) -> tuple[str, ...]:

@@ -137,7 +137,7 @@ def _labels(found: Runs) -> list[dict[str, Any]]:
         return [{}]
     labels = differences(found.jobs)
     if len({tuple(map(repr, label.values())) for label in labels}) < len(labels):
-        labels = [{"run": job.path.name, **label} for job, label in zip(found.jobs, labels, strict=True)]
+        labels = [{"run": job.name, **label} for job, label in zip(found.jobs, labels, strict=True)]
     return labels
 
 

@@ -19,6 +19,7 @@ from neuralmech.compare.runs import Job, status_of
 from neuralmech.compare.tables import label_text
 from neuralmech.laws import LAWS
 from neuralmech.record import Record, RecordError, open_record
+from neuralmech.record.safety import printable
 
 
 @dataclass(frozen=True)
@@ -67,16 +68,16 @@ def compare_job(job: Job, label: Mapping[str, Any], chosen: Options) -> Compared
     """
     name = ", ".join(f"{k} = {v}" for k, v in label.items())
     if job.reason:
-        note = f"job {job.path.name} {_verb(job)}: {job.reason}"
-        return Compared(name, {"job": job.path.name, **label, **_nothing(job)}, [note])
+        note = f"job {job.name} {_verb(job)}: {job.reason}"
+        return Compared(name, {"job": job.name, **label, **_nothing(job)}, [note])
     with open_record(job.path) as record:
         notes = _cut_at_nan(record)
         loss, curve = loss_balance(record)
         families = _families(record, chosen)
         return Compared(
             name,
-            row={"job": job.path.name, **label, **_last_evaluation(record)},
-            notes=[*notes, *_notes(job.path.name, record)],
+            row={"job": job.name, **label, **_last_evaluation(record)},
+            notes=[*notes, *_notes(job.name, record)],
             comparison=[_labelled(table, label) for _, table, _, _ in families],
             budget=[_labelled(budget, label) for _, _, budget, _ in families],
             equilibrium=[_labelled(equilibrium_table(record), label)],
@@ -118,7 +119,9 @@ def _cut_at_nan(record: Record) -> list[str]:
     if finite == 0:
         raise RecordError(f"{record.path} is not finite from its first row on; train with a lower optim.lr")
     record.cut(finite)
-    return [f"{record.path.parent.name}: not finite after row {finite} of {rows}; the rows before are analysed"]
+    return [
+        f"{printable(record.path.parent.name)}: not finite after row {finite} of {rows}; the rows before are analysed"
+    ]
 
 
 def _labelled(table: pd.DataFrame, label: Mapping[str, Any]) -> pd.DataFrame:
@@ -157,7 +160,7 @@ def _notes(name: str, record: Record) -> list[str]:
     every = (record.config.get("track") or {}).get("every", 1)
     if every != 1:
         notes.append(
-            f"{name}: rows are {every} steps apart and drives are held between them, "
+            f"{name}: rows are {printable(str(every))} steps apart and drives are held between them, "
             "so only laws without a drive (translation) are exact"
         )
     return notes

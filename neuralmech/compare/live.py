@@ -49,4 +49,4 @@ def _fingerprint(found: Runs) -> object:
     """Changes whenever a record grows, a job appears, or one ends."""
     records = [job.path / FILE_NAME for job in found.jobs]
     sizes = [p.stat().st_mtime_ns if p.exists() else 0 for p in records]
-    return [(job.path.name, job.status, size) for job, size in zip(found.jobs, sizes, strict=True)]
+    return [(job.name, job.status, size) for job, size in zip(found.jobs, sizes, strict=True)]

@@ -8,10 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from neuralmech.record import FAILURE_FILE, FILE_NAME, Record, RecordError, open_record
 from neuralmech.record.live import is_being_written
+from neuralmech.record.safety import MAX_YAML, first_line, plain_yaml, printable
 
 # Differences between jobs that are not hyperparameters of the run.
 _BOOKKEEPING = ("device", "track.block")
@@ -28,6 +27,11 @@ class Job:
     config: Mapping[str, Any] = field(default_factory=dict)
     status: str = "complete"
     reason: str = ""
+
+    @property
+    def name(self) -> str:
+        """Name of the folder, for people."""
+        return printable(self.path.name)
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,7 @@ def look(folder: Path) -> Job:
             begun = "no rows are committed yet" if status == "running" else status
             return Job(folder, record.config, "waiting" if status == "running" else "failed", begun)
     except RecordError as error:
-        return Job(folder, _composed(folder), "failed", str(error))
+        return _without_rows(folder, "failed", str(error))
 
 
 def _ended_well(job: Job) -> Job:
@@ -110,10 +114,30 @@ def _without_record(folder: Path) -> Job:
     """A job that failed before its first step left its reason; one without has not begun, or was killed."""
     failure = folder / FAILURE_FILE
     if failure.is_file():
-        return Job(folder, _composed(folder), "failed", failure.read_text(encoding="utf-8", errors="replace").strip())
+        return _without_rows(folder, "failed", _beginning(failure).decode("utf-8", "replace"))
     if time.time() - folder.stat().st_mtime < PATIENCE_SECONDS:
-        return Job(folder, _composed(folder), "waiting", "no record yet: it is being set up")
-    return Job(folder, _composed(folder), "failed", "no record: it was killed, or crashed, before the first step")
+        return _without_rows(folder, "waiting", "no record yet: it is being set up")
+    return _without_rows(folder, "failed", "no record: it was killed, or crashed, before the first step")
+
+
+def _without_rows(folder: Path, status: str, reason: str) -> Job:
+    """A job with the configuration that Hydra composed for it, from a file that may be anybody's."""
+    file, config = folder / ".hydra/config.yaml", None
+    reason = printable(" ".join(reason.split())) or "it left no reason"
+    try:
+        if file.is_file():
+            config = plain_yaml(_beginning(file).decode("utf-8"))
+        elif file.exists():
+            raise ValueError("it is no file")
+    except (OSError, ValueError) as error:  # then the job's column of each swept key stays empty
+        reason += f"; its {file.name} cannot be read: {printable(first_line(error))}"
+    return Job(folder, config if isinstance(config, dict) else {}, status, reason)
+
+
+def _beginning(file: Path) -> bytes:
+    """What people and Hydra put into a file is all in there, and one byte more tells that there is more."""
+    with file.open("rb") as opened:
+        return opened.read(MAX_YAML + 1)
 
 
 def status_of(record: Record) -> str:
@@ -121,15 +145,6 @@ def status_of(record: Record) -> str:
     if record.status == "running" and not is_being_written(record.path):
         return CUT_OFF
     return record.status
-
-
-def _composed(folder: Path) -> dict[str, Any]:
-    """The configuration that Hydra composed for a job."""
-    try:
-        loaded = yaml.safe_load((folder / ".hydra/config.yaml").read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError):
-        return {}  # then the job's column of each swept key stays empty
-    return loaded if isinstance(loaded, dict) else {}
 
 
 def _by_number(path: Path) -> tuple[int, str]:
@@ -151,7 +166,7 @@ def differences(jobs: Iterable[Job]) -> list[dict[str, Any]]:
         values |= {_same(config[key]) for config in flat if key in config}
         if len(values) > 1 and key not in _BOOKKEEPING:
             swept.append(key)
-    return [{k: _scalar(config.get(k, "")) for k in swept} for config in flat]
+    return [{printable(k): _scalar(config.get(k, "")) for k in swept} for config in flat]
 
 
 def _same(value: Any) -> str:
@@ -161,7 +176,7 @@ def _same(value: Any) -> str:
 
 def _scalar(value: Any) -> Any:
     """What a table can group by: lists and null as text."""
-    return value if isinstance(value, (bool, int, float, str)) else str(value)
+    return value if isinstance(value, (bool, int, float)) else printable(str(value))
 
 
 def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -16,6 +16,7 @@ from neuralmech.data import DATASETS
 from neuralmech.errors import UserError
 from neuralmech.models import MODELS
 
+OWN = {"model": MODELS, "data": DATASETS}  # groups that may be a user's own code
 EXAMPLES = {"model": "MyNet", "data": "my_data"}
 
 
@@ -33,9 +34,9 @@ def resolve(raw: DictConfig | Mapping[str, Any]) -> Config:
     values.pop("experiment", None)
     if values.pop("resume", None) is not None:
         raise UserError("resume belongs on the command line: neuralmech train resume=RUN [train.steps=…]")
-    for key, registry in (("model", MODELS), ("data", DATASETS)):
+    for key in OWN:
         if isinstance(values.get(key), dict) and "_target_" in values[key]:
-            values[key] = _target(key, values[key], registry)
+            values[key] = own_code(key, values[key])
     parts = {
         "model": _options("model", values, MODELS),
         "data": _options("data", values, DATASETS),
@@ -56,17 +57,27 @@ def to_yaml(config: Config) -> str:
     return OmegaConf.to_yaml(OmegaConf.structured(config))
 
 
-def _target(key: str, group: Mapping[str, Any], registry: Mapping[str, tuple[type, Any]]) -> dict[str, Any]:
-    """``_target_``, options that go with any, and its arguments; those of a named default do not count."""
+def own_code(key: str, group: Mapping[str, Any]) -> dict[str, Any]:
+    """``_target_``, options that go with any, and its arguments; those of a named default do not count.
+
+    Raises
+    ------
+    UserError
+        If ``_target_`` is not set.
+    """
     if group["_target_"] == "???":
         raise UserError(f"{key}._target_ is missing; set {key}._target_=my_package.{EXAMPLES[key]}")
     arguments = {k: v for k, v in group.items() if k != "_target_"}
-    own = {f.name for f in fields(registry["_target_"][0])} - {"name", "target", "arguments"}
-    options = {k: arguments.pop(k) for k in own & set(arguments)}
+    options = {k: arguments.pop(k) for k in own_options(key) & set(arguments)}
     if "name" in arguments:
-        for name in ("name", *(f.name for f in fields(registry[arguments["name"]][0]))):
+        for name in ("name", *(f.name for f in fields(OWN[key][arguments["name"]][0]))):
             arguments.pop(name, None)
     return {"name": "_target_", "target": str(group["_target_"]), "arguments": arguments, **options}
+
+
+def own_options(key: str) -> set[str]:
+    """Options of a group that go with any code of the user's own, and are none of its arguments."""
+    return {f.name for f in fields(OWN[key]["_target_"][0])} - {"name", "target", "arguments"}
 
 
 @dataclass

@@ -23,6 +23,8 @@ from neuralmech.record.safety import first_line, naming_damage, plain_yaml, prin
 from neuralmech.record.schema import EVALUATION_COLUMNS, FILE_NAME, LATER_COLUMNS, STEP_COLUMNS, RecordError
 from neuralmech.record.text import attribute
 
+GROUPS = ("model", "data", "optim", "track", "train")  # of a config
+
 
 class Record:
     """A record opened for reading; use `open_record`."""
@@ -32,21 +34,36 @@ class Record:
         self.path = path
         self.rows = int(file["committed"][()])
         self.status = printable(attribute(file, "status", "running"))
+        self.identity = attribute(file, "run_id")  # what it shares with the checkpoints of its run alone
 
     @cached_property
     def config(self) -> dict[str, Any]:
         """The resolved configuration of the run."""
         with naming_damage(self.path):
             loaded = plain_yaml(attribute(self._file, "config"))
-        return loaded if isinstance(loaded, dict) else {}
+            config = loaded if isinstance(loaded, dict) else {}
+            if odd := [group for group in GROUPS if not isinstance(config.get(group, {}), dict)]:
+                raise ValueError(f"{odd[0]} in its config is no group of options")
+        return config
 
     @cached_property
     def provenance(self) -> dict[str, Any]:
         """Git revision, library versions, seed and device of the run."""
         with naming_damage(self.path):
             there = [k for k in ("git_revision", "seed", "device") if k in self._file.attrs]
-            rest = {k: self._file.attrs[k] if k == "seed" else attribute(self._file, k) for k in there}
+            rest = {k: _whole_number(self._file.attrs[k]) if k == "seed" else attribute(self._file, k) for k in there}
             return {**rest, "versions": json.loads(attribute(self._file, "versions", "{}"))}
+
+    @property
+    def columns(self) -> set[str]:
+        """Names of the columns of ``/steps`` that are in the file."""
+        return {name for name in STEP_COLUMNS if name in self._file["steps"]}
+
+    @property
+    def widths(self) -> dict[str, dict[str, int]]:
+        """Columns of each family's datasets."""
+        groups = self._file["charges"].items()
+        return {f: {k: d.shape[1] for k, d in g.items() if not k.endswith("index")} for f, g in groups}
 
     @property
     def families(self) -> tuple[str, ...]:
@@ -154,6 +171,12 @@ class Record:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _whole_number(value: Any) -> int:
+    if not isinstance(value, (int, np.integer)):
+        raise ValueError("its seed is no whole number")
+    return int(value)
 
 
 def open_record(path: str | Path) -> Record:

@@ -26,9 +26,15 @@ class FamilyLayout:
     parameters: Sequence[tuple[str, int, int]] = ()
 
     @property
+    def columns(self) -> dict[str, int]:
+        """Columns of each dataset."""
+        besides = {"frobenius": len(self.norms), "parameters": len(self.parameters)}
+        return {**dict.fromkeys(self.signals, len(self.sites)), **{name: n for name, n in besides.items() if n}}
+
+    @property
     def width(self) -> int:
         """Numbers per row."""
-        return len(self.sites) * len(self.signals) + len(self.norms) + len(self.parameters)
+        return sum(self.columns.values())
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,9 @@ import yaml
 from neuralmech.record.schema import RecordError
 
 MAX_CHUNK_BYTES = 1 << 27
-FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32, h5py.h5z.FILTER_LZF}
+FILTERS = {h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32, h5py.h5z.FILTER_LZF}
+LZF_RATIO = 100  # its densest instruction says in 3 bytes to repeat 264
+MAX_YAML = 1 << 18  # bytes of a config, which people write
 NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
 
 
@@ -29,13 +31,18 @@ def check_name(name: str) -> None:
         raise ValueError(f"{printable(name)!r} is no name of a family or signal")
 
 
-def check_dataset(dataset: Any, rows: int | None = None) -> None:
+def check_dataset(dataset: Any, rows: int | None = None) -> float:
     """Raise a `ValueError` unless a dataset lies in the file itself and in as many bytes as it claims.
 
     Parameters
     ----------
     rows
         How many rows will be read; None for all.
+
+    Returns
+    -------
+    float
+        The fewest bytes of the file that can hold these rows.
     """
     if not isinstance(dataset, h5py.Dataset):
         raise ValueError("a group stands where a dataset should")
@@ -43,18 +50,21 @@ def check_dataset(dataset: Any, rows: int | None = None) -> None:
     layout = plist.get_layout()
     if layout == h5py.h5d.VIRTUAL or plist.get_external_count():
         raise ValueError(f"{dataset.name} refers to other files")
-    if any(plist.get_filter(i)[0] not in FILTERS for i in range(plist.get_nfilters())):
+    filters = {plist.get_filter(i)[0] for i in range(plist.get_nfilters())}
+    if not filters <= FILTERS:
         raise ValueError(f"{dataset.name} needs a filter that records do not use")
     if dataset.size == 0 or rows == 0:
-        return
-    if layout == h5py.h5d.CHUNKED:
-        _check_chunks(dataset, rows)
-    elif dataset.size * dataset.dtype.itemsize > dataset.id.get_storage_size():
-        raise ValueError(f"{dataset.name} claims {dataset.shape} but holds fewer")
-
-
-def _check_chunks(dataset: h5py.Dataset, rows: int | None) -> None:
+        return 0.0
     shape = dataset.shape if rows is None else (rows, *dataset.shape[1:])
+    if layout == h5py.h5d.CHUNKED:
+        _check_chunks(dataset, shape)
+    least = math.prod(shape) * dataset.dtype.itemsize / (LZF_RATIO if h5py.h5z.FILTER_LZF in filters else 1)
+    if least > dataset.id.get_storage_size():
+        raise ValueError(f"{dataset.name} claims {shape} but holds fewer")
+    return least
+
+
+def _check_chunks(dataset: h5py.Dataset, shape: tuple[int, ...]) -> None:
     if math.prod(dataset.chunks) * dataset.dtype.itemsize > MAX_CHUNK_BYTES:
         raise ValueError(f"{dataset.name} has chunks of {dataset.chunks}, too large to read")
     needed = math.prod(-(-n // c) for n, c in zip(shape, dataset.chunks, strict=True))
@@ -95,12 +105,14 @@ def plain_yaml(text: str) -> Any:
     Raises
     ------
     ValueError
-        If it is no YAML, or YAML with aliases or tags.
+        If it is no YAML, or YAML with aliases or tags, or too long.
     """
+    if len(text) > MAX_YAML:
+        raise ValueError("its config is too long")
     try:
         return yaml.load(text, Loader=PlainLoader)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise ValueError(f"its config is no plain YAML ({printable(str(error).splitlines()[0])})") from None
+    except (yaml.YAMLError, RecursionError, ValueError, AttributeError, LookupError) as error:  # odd !!int, !!timestamp
+        raise ValueError(f"its config is no plain YAML ({printable(first_line(error))})") from None
 
 
 @contextmanager

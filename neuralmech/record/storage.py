@@ -30,7 +30,8 @@ def create(path: Path) -> Iterator[Path]:
         raise RecordError(f"{path} exists already; choose another run folder with hydra.run.dir=")
     unfinished = path.with_suffix(".new")
     try:
-        h5py.File(unfinished, "w", libver=("earliest", "v110"), fs_strategy="none").close()
+        unfinished.unlink(missing_ok=True)  # of a process that was killed; or a link, which must not be followed
+        h5py.File(unfinished, "x", libver=("earliest", "v110"), fs_strategy="none").close()
         yield unfinished
         unfinished.replace(path)
         sync_folder(path.parent)

@@ -27,7 +27,7 @@ def verify_run(
     step: int | None,
     sample: int,
     conditions: tuple[str, ...] = CONDITIONS,
-    targets: Mapping[str, str] | None = None,
+    code: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Verification:
     """Verify a run's model at one of its checkpoints.
 
@@ -35,10 +35,10 @@ def verify_run(
     ------
     RecordError, UserError
         If there is no such run, checkpoint or condition, or the run's model or data are a user's own code, which is
-        never taken from a record: the user names it in `targets`, by ``model`` and ``data``.
+        never taken from a record: the user gives ``_target_`` and its arguments in `code`, by ``model`` and ``data``.
     """
     check_conditions(conditions)
-    return _verify(recorded_config(folder, targets or {}), folder, step, sample, conditions)
+    return _verify(recorded_config(folder, code or {}), folder, step, sample, conditions)
 
 
 def _verify(

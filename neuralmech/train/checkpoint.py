@@ -62,17 +62,29 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises
     ------
     UserError
-        If it is damaged or holds anything else.
+        If it is damaged or holds anything else, or the content is of another step than the name says.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()  # torch.load ignores the checksums that torch.save wrote
-        if damaged:
-            raise ValueError(f"wrong checksum of {damaged}")
+        _check_archive(path)
         content = torch.load(path, weights_only=True, map_location="cpu")
-        return {"step": content["step"], "model": content["model"], **content}
+        step, said = content["step"], path.stem.removeprefix("step-")
+        if type(step) is not int or said != f"{step:08d}":
+            raise ValueError(f"its name says step {said}, its content {step}")
+        return {"step": step, "model": content["model"], **content}
     except _DAMAGE as error:
         raise _unusable(path, error) from error
+
+
+def _check_archive(path: Path) -> None:
+    """Raise a `ValueError` unless a file is an archive that is whole, and no larger inside than outside."""
+    if not path.is_file():  # reading a pipe would wait for ever
+        raise ValueError("it is no file")
+    with zipfile.ZipFile(path) as archive:
+        if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
+            raise ValueError("it claims more than it holds")
+        damaged = archive.testzip()  # torch.load ignores the checksums that torch.save wrote
+    if damaged:
+        raise ValueError(f"wrong checksum of {damaged}")
 
 
 def _unusable(path: Path, error: Exception) -> UserError:
@@ -97,7 +109,8 @@ def save_checkpoint(folder: Path, model: nn.Module, step: int, state: Mapping[st
     content = BytesIO()  # torch.save aborts on a disk that is full
     torch.save({"step": step, "model": values, **(state or {})}, content)
     try:
-        with temporary.open("wb") as file:
+        temporary.unlink(missing_ok=True)  # of a process that was killed; or a link, which must not be followed
+        with temporary.open("xb") as file:
             file.write(content.getbuffer())
             file.flush()
             os.fsync(file.fileno())

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import Any
+from uuid import uuid4
 
 import torch
 from torch import nn
@@ -30,7 +31,8 @@ from neuralmech.train.lock import locked
 from neuralmech.train.optimizers import build_optimizer, hyperparameters
 from neuralmech.train.precision import autocast
 from neuralmech.train.recorded import changed_config
-from neuralmech.train.run import Run, Saver, restore, save, say
+from neuralmech.train.restore import restore
+from neuralmech.train.run import Run, Saver, save, say
 from neuralmech.train.setup import Setup, choose_device, prepare, provenance
 
 LEAST_SHARE = 0.5  # of its size that a record may keep when it is compressed
@@ -153,7 +155,8 @@ def _size(count: float) -> str:
 
 def _new(run: Run, folder: Path) -> RecordWriter:
     torch.manual_seed(run.config.seed)  # dropout draws the same whatever happened before
-    attributes = provenance(run.config, run.setup.device)
+    run.identity = uuid4().hex
+    attributes = {**provenance(run.config, run.setup.device), "run_id": run.identity}
     compress = run.config.track.compress
     return RecordWriter(folder, attributes, run.tracker.layouts(), run.tracker.block.rows, compress=compress)
 

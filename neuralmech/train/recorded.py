@@ -7,10 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from neuralmech.config import Config, resolve
+from neuralmech.config import Config, own_code, resolve, to_yaml
 from neuralmech.errors import UserError
 from neuralmech.record import RecordError, open_record
-from neuralmech.record.safety import printable
+from neuralmech.record.safety import plain_yaml, printable
 
 # What a resumed run may change: where and how it runs, where its data are, how long, what it saves and what ends it.
 MAY_DIFFER = (
@@ -29,20 +29,23 @@ MAY_DIFFER = (
 MAY_GROW = ("train.steps", "train.epochs")
 
 
-def recorded_config(folder: Path, targets: Mapping[str, str]) -> dict[str, Any]:
+SHOWN = 300  # characters of code that a record names
+
+
+def recorded_config(folder: Path, code: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """A run's config as plain data that is safe to resolve; where its data were on its machine is left out.
 
     Parameters
     ----------
-    targets
-        What the user, not the record, says that ``model._target_`` and ``data._target_`` are, by group.
+    code
+        ``_target_`` and its arguments by group, ``model`` or ``data``, as the user, not the record, gives them.
 
     Raises
     ------
     RecordError
         If there is no such record, or its config holds more than plain data.
     UserError
-        If its model or data are code that the user did not name.
+        If its model or data are code, and not the user's word for word: what is called, and with what.
     """
     with open_record(folder) as record:
         raw = record.config
@@ -52,24 +55,42 @@ def recorded_config(folder: Path, targets: Mapping[str, str]) -> dict[str, Any]:
         if any(part.startswith("_") for part in key.split(".")) or "${" in str(value):
             raise RecordError(f"{folder}: {printable(key)} in its config is no plain value; train again")
     for group in ("model", "data"):
-        _check_target(folder, group, raw.get(group), targets.get(group))
+        _check_code(folder, group, raw.get(group), code.get(group))
     if isinstance(raw.get("data"), dict):
         raw["data"].pop("folder", None)
     return raw
 
 
-def _check_target(folder: Path, group: str, options: Any, target: str | None) -> None:
-    """Raise a `UserError` if a group is code and the user did not name the same code."""
+def _check_code(folder: Path, group: str, options: Any, given: Mapping[str, Any] | None) -> None:
+    """Raise a `UserError` if a group is code and the user did not give the same code with the same arguments."""
     if not isinstance(options, dict) or options.get("name") != "_target_":
         return
-    named = printable(str(options.get("target")))
-    if target is None:
+    recorded = {"_target_": options.get("target"), **flat(_mapping(options.get("arguments")))}
+    if given is None:
+        what = ", ".join(f"{key}={value!r}" for key, value in recorded.items())
         raise UserError(
-            f"{folder}: its {group} is code of your own, which a record must not name; "
-            f"if you trust it, add {group}=custom {group}._target_={named}"
+            f"{folder}: its {group} is code of your own, which a record must not name ({_shown(what)}); "
+            f"if that is yours, give {group}=custom, {group}._target_ and its arguments as you did for training"
         )
-    if target != named:
-        raise UserError(f"{group}._target_={target} differs from the run's {named}; give the same one")
+    own = own_code(group, given)
+    said = {"_target_": own["target"], **flat(own["arguments"])}
+    differing = [k for k in {**recorded, **said} if repr(recorded.get(k, flat)) != repr(said.get(k, flat))]
+    if differing:
+        listed = ", ".join(
+            f"{group}.{_shown(key)} (the run has {_shown(repr(recorded[key])) if key in recorded else 'none'})"
+            for key in differing
+        )
+        raise UserError(f"{folder}: its {group} is code, of which you must give the same {listed}")
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _shown(text: str) -> str:
+    """What a record says, for people: without characters that steer a terminal, and not too much of it."""
+    text = printable(text)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}… ({len(text) - SHOWN} characters more)"
 
 
 def changed_config(folder: Path, changes: Mapping[str, Any]) -> Config:
@@ -80,13 +101,13 @@ def changed_config(folder: Path, changes: Mapping[str, Any]) -> Config:
     UserError
         With the keys that differ from the run and would make it another one.
     """
-    targets = {group: changes[f"{group}._target_"] for group in ("model", "data") if f"{group}._target_" in changes}
-    raw = recorded_config(folder, targets)
+    code = {group: _group(changes, group) for group in ("model", "data") if f"{group}._target_" in changes}
+    raw = recorded_config(folder, code)
     before = resolve(raw)
     known = flat(raw)
     differing = []
     for key, value in changes.items():
-        if key.endswith("._target_") and key.removesuffix("._target_") in targets:
+        if key.endswith("._target_") and key.removesuffix("._target_") in code:
             continue
         place = _place(raw, key)
         if isinstance(_get(raw, place), dict) and not isinstance(value, dict):  # a group by its name
@@ -104,6 +125,22 @@ def changed_config(folder: Path, changes: Mapping[str, Any]) -> Config:
         if old.get(key) is not None and (new.get(key) is None or new[key] < old[key]):
             raise UserError(f"{key}={new.get(key)} is less than the run's {old[key]}; it may only grow")
     return after
+
+
+def disagreements(config: Config, other: Any) -> dict[str, tuple[Any, Any]]:
+    """Keys that matter and are in another config, as plain data, too: both values where they are not the same."""
+    ours, theirs = flat(plain_yaml(to_yaml(config))), flat(_mapping(other))
+    common = [key for key in ours if key in theirs and not key.startswith(MAY_DIFFER)]  # options come and go
+    return {key: (ours[key], theirs[key]) for key in common if repr(ours[key]) != repr(theirs[key])}
+
+
+def _group(changes: Mapping[str, Any], group: str) -> dict[str, Any]:
+    """What the user's words say of a group, as a tree."""
+    tree: dict[str, Any] = {}
+    for key, value in changes.items():
+        if key.startswith(f"{group}."):
+            _set(tree, key.removeprefix(f"{group}."), value)
+    return tree
 
 
 def _place(raw: Mapping[str, Any], key: str) -> str:

@@ -1,32 +1,29 @@
-"""A run between two steps, and how it is saved and restored."""
+"""A run between two steps, and how it is saved."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from time import monotonic
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from neuralmech.config import CheckpointConfig, Config
+from neuralmech.config import CheckpointConfig, Config, to_yaml
 from neuralmech.data import Batches
-from neuralmech.errors import UserError
-from neuralmech.record import BackgroundWriter, open_record
-from neuralmech.record.rows import Position, Rows
+from neuralmech.record import BackgroundWriter
+from neuralmech.record.safety import printable
 from neuralmech.track import Schedule, Tracker
-from neuralmech.train.checkpoint import checkpoints, path_of, prune, read_checkpoint, save_checkpoint
+from neuralmech.train.checkpoint import prune, save_checkpoint
 from neuralmech.train.execute import CudaCapture, Execution, Graphed, Measuring, Plain, compiled
 from neuralmech.train.flat import FlatParameters
 from neuralmech.train.noise import Gradients
 from neuralmech.train.one_pass import in_one_pass
 from neuralmech.train.precision import Loss, Update, loss_function
 from neuralmech.train.setup import Setup
-from neuralmech.train.state import from_position, random_state, set_random_state, to_position
+from neuralmech.train.state import from_position, random_state
 
 
 @dataclass
@@ -43,6 +40,7 @@ class Run:
     steps: int
     step: int = 0  # the step to come
     time: float = 0.0  # Σ η over the steps done
+    identity: str = ""  # what its record and checkpoints share with no other run's
 
     def is_due(self, rows: int) -> bool:
         """Whether the present row is the first of its window or a multiple of so many after it (0: never)."""
@@ -96,6 +94,8 @@ def save(run: Run, record: BackgroundWriter, folder: Path) -> None:
     """Commit the record, then write the checkpoint that refers to it. All measured rows are with the record."""
     position = record.position()
     state = {
+        "run": run.identity,
+        "config": to_yaml(run.config),
         "optimizer": run.optimizer.state_dict(),
         "scaler": run.update.state_dict(),
         "random": random_state(run.setup.device),
@@ -129,57 +129,6 @@ class Saver:
         self._clock = monotonic()
 
 
-def restore(run: Run, folder: Path) -> Position:
-    """Put a fresh run where its last usable checkpoint left it; returns the place in the record.
-
-    A checkpoint is usable if it is whole, and so is the record up to there. What is not is named on stderr, and
-    the one before it is tried; if none is left the run starts again.
-    """
-    with open_record(folder) as record:
-        whole, evaluations = record.readable_rows(), record.readable_evaluations()
-        if whole < record.rows:
-            say(f"{record.path} is damaged after row {whole}; continuing from before that")
-    for step in reversed(checkpoints(folder / "checkpoints")):
-        path = path_of(folder / "checkpoints", step)
-        try:
-            content, position = _read(path)
-            if position.rows > whole or position.evaluations > evaluations:
-                raise UserError(f"{path} needs {position.rows} rows of the record, of which {whole} are readable")
-        except UserError as error:
-            say(f"{error}; trying the checkpoint before it")
-            continue
-        _restore(run, content, path)
-        return position
-    say(f"{folder} has no usable checkpoint; starting again from step 0")
-    return Position(0, 0, Rows({}, {}))
-
-
-def _read(path: Path) -> tuple[dict[str, Any], Position]:
-    content = read_checkpoint(path)
-    try:
-        return content, to_position(content["record"])
-    except (AttributeError, KeyError, TypeError) as error:
-        raise UserError(f"{path} holds a model only, nothing to continue from") from error
-
-
-def _restore(run: Run, content: Mapping[str, Any], path: Path) -> None:
-    try:
-        run.setup.model.load_state_dict(content["model"])
-        run.optimizer.load_state_dict(content["optimizer"])
-        run.update.load_state_dict(content["scaler"])
-        set_random_state(content["random"], run.setup.device)
-        run.step, run.time = int(content["step"]), float(content["time"])
-        if (last := content.get("last")) is not None:
-            run.tracker.start(last)
-        run.tracker.noise = _on(content["noise"], run.setup.device)
-    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is not of this run ({error}); remove it to use the one before it") from error
-
-
-def _on(halves: tuple[Tensor, Tensor] | None, device: torch.device) -> tuple[Tensor, Tensor] | None:
-    return None if halves is None else (halves[0].to(device), halves[1].to(device))
-
-
 def say(text: str) -> None:
     """Tell the user something on stderr, in one line."""
-    print(f"neuralmech: {' '.join(text.split())}", file=sys.stderr)
+    print(f"neuralmech: {printable(' '.join(text.split()))}", file=sys.stderr)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import platform
 import subprocess
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -45,10 +46,11 @@ def prepare(config: Config, *, bare: bool = False) -> Setup:
     """
     device = choose_device(config.device, config.train.precision)
     dtype = parameter_type(config.train.precision)
-    data = load_data(config.data)
+    with _affordable("data"):
+        data = load_data(config.data)
     torch.manual_seed(config.seed)
     bare = bare and config.model.name == "torchvision"
-    with torch.device("meta") if bare else nullcontext():
+    with _affordable("model"), torch.device("meta") if bare else nullcontext():
         model = build_model(config.model, data.shape, data.classes, tokens=data.has_tokens).to(dtype).train()
     symmetries = find_symmetries(model, data.example(dtype))
     for family in config.track.families or ():
@@ -56,6 +58,17 @@ def prepare(config: Config, *, bare: bool = False) -> Setup:
             there = ", ".join(symmetries.families) or "none"
             raise UserError(f"track.families={family}: this model has no such charges; it has {there}")
     return Setup(device, settle(data, config.data, device, dtype), model if bare else model.to(device), symmetries)
+
+
+@contextmanager
+def _affordable(key: str) -> Iterator[None]:
+    """What PyTorch cannot allocate, or not even count, becomes a `UserError`."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not any(sign in str(error) for sign in ("can't allocate memory", "overflow")):
+            raise
+        raise UserError(f"{key} takes more memory than there is; make it smaller") from error
 
 
 def summary(setup: Setup) -> dict[str, Any]:

@@ -39,9 +39,17 @@ def from_position(position: Position) -> dict[str, Any]:
 
 
 def to_position(state: Mapping[str, Any]) -> Position:
-    """Inverse of `from_position`."""
+    """Inverse of `from_position`.
+
+    Raises
+    ------
+    ValueError
+        For numbers of rows that are none.
+    """
+    if not all(type(state[name]) is int and state[name] >= 0 for name in ("rows", "evaluations")):
+        raise ValueError("rows and evaluations are whole numbers")
     waiting = Rows(
         {name: v.numpy() for name, v in state["steps"].items()},
         {family: {s: v.numpy() for s, v in signals.items()} for family, signals in state["charges"].items()},
     )
-    return Position(int(state["rows"]), int(state["evaluations"]), waiting)
+    return Position(state["rows"], state["evaluations"], waiting)

@@ -1,5 +1,7 @@
 """Sweeps with jobs that failed or have not begun; runs that are still being written."""
 
+import os
+import re
 import subprocess
 import sys
 import time
@@ -191,3 +193,36 @@ def test_a_notebook_gets_tables_and_no_files(sweep):
         neuralmech.analyze(sweep, colour="red")
     with neuralmech.load(sweep / "0") as record:
         assert record.rows == 20
+
+
+def test_a_job_is_shown_whatever_its_folder_holds(sweep):
+    """What Hydra composed may be anybody's, and so may the reason: neither hangs, fails, nor steers the terminal."""
+    levels = (f"a{i}: &a{i} {{{', '.join(f'k{j}: *a{i - 1}' for j in range(9))}}}\n" for i in range(1, 9))
+    kinds = {
+        "bytes": lambda p: p.write_bytes(b"\xff\xfe\x00bad"),
+        "deep": lambda p: p.write_text("[" * 5000),
+        "recursive": lambda p: p.write_text("a: &a\n  b: *a\n"),
+        "aliases": lambda p: p.write_text("a0: &a0 {x: 1}\n" + "".join(levels)),
+        "long": lambda p: p.write_text("a: 1\n" * 100_000),
+        "pipe": lambda p: os.mkfifo(p),
+    }
+    for name, make in kinds.items():
+        (sweep / name / ".hydra").mkdir(parents=True)
+        make(sweep / name / ".hydra/config.yaml")
+        (sweep / name / FAILURE_FILE).write_text("\x1b[2Jit failed\n")
+    table = analyze_folder(sweep, Options(figures=False)).runs.set_index("job")
+    for name in kinds:
+        assert table.loc[name, "status"] == "failed"
+        assert re.fullmatch(r"\?\[2Jit failed; its config.yaml cannot be read: .+", table.loc[name, "reason"])
+    documents = [p for p in (sweep / "analysis").iterdir() if p.suffix in (".csv", ".md", ".tex", ".html")]
+    assert len(documents) > 5
+    assert not [p for p in documents if "\x1b" in p.read_text()]
+
+
+def test_swept_values_and_names_of_jobs_do_not_steer_the_terminal(tmp_path):
+    for name in ("0", "1\x1b[2J"):
+        job(tmp_path / name, f'optim: {{lr: 0.1}}\nmodel: {{name: "\\e[2J{name[0]}"}}\ntrack: {{every: "\\e[2J"}}\n')
+    found = compare_runs(find_runs(tmp_path), Options())
+    assert list(found.runs["job"]) == ["0", "1?[2J"]
+    assert list(found.runs["model.name"]) == ["?[2J0", "?[2J1"]
+    assert not [note for note in found.notes if "\x1b" in note]

@@ -75,7 +75,19 @@ def replace(f, name, make):
 
 def compressed_bomb(f):
     del f["steps/loss"]
-    f["steps"].create_dataset("loss", (1 << 29,), "f8", chunks=(1 << 28,), compression="gzip")
+    f["steps"].create_dataset("loss", (1 << 29,), "f8", chunks=(1 << 28,), compression="lzf")
+
+
+def deflated(f):
+    """Zeros that take a thousandth of their room."""
+    del f["charges/scale/value"]
+    f["charges/scale"].create_dataset("value", data=np.zeros((20, 3)), chunks=(20, 3), compression="gzip")
+
+
+def shared_bytes(f):
+    """One chunk under many names."""
+    for i in range(400):
+        f["charges/scale"][f"copy{i}"] = f["charges/scale/value"]
 
 
 HOSTILE = {
@@ -85,6 +97,14 @@ HOSTILE = {
     "committed is huge": lambda f: replace(f, "committed", lambda f: f.create_dataset("committed", (HUGE,), "i8")),
     "committed is text": lambda f: replace(f, "committed", lambda f: f.create_dataset("committed", data="5")),
     "a giant chunk": compressed_bomb,
+    "numbers that are deflated": deflated,
+    "bytes that many claim": shared_bytes,
+    "a seed that is an array": lambda f: f.attrs.__setitem__("seed", np.zeros(10)),
+    "options that are a list": lambda f: f.attrs.__setitem__("config", "optim: [1]"),
+    "options that are a number": lambda f: f.attrs.__setitem__("config", "track: 5"),
+    "options that are a word": lambda f: f.attrs.__setitem__("config", "train: foo"),
+    "options that are nothing": lambda f: f.attrs.__setitem__("config", "model: null"),
+    "config with a date that is none": lambda f: f.attrs.__setitem__("config", "a: !!timestamp x"),
     "text for numbers": lambda f: replace(f, "steps/lr", lambda f: f.create_dataset("steps/lr", data=[b"x"] * 20)),
     "an external link": lambda f: replace(f, "steps", lambda f: f.__setitem__("steps", h5py.ExternalLink("x.h5", "/"))),
     "a soft link": lambda f: replace(f, "charges", lambda f: f.__setitem__("charges", h5py.SoftLink("/"))),
@@ -194,3 +214,14 @@ def test_any_flipped_bit_of_a_chunk_is_named(folder):
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << bit]) + whole[at + 1 :])
         with pytest.raises(RecordError, match=r"record.h5 is damaged in /"):
             read()
+
+
+def test_zeros_that_lzf_made_small_are_read(tmp_path):
+    """A network that does not move: its record is a hundredth of what it holds, and no bomb."""
+    layout = {"scale": FamilyLayout(["a"] * 2000, range(2000), SIGNALS, linear=False)}
+    with RecordWriter(tmp_path, {}, layout, 1000, compress=True) as record:
+        steps = {name: np.zeros(2000, dtype) for name, dtype in STEP_COLUMNS.items()}
+        record.append(steps, {"scale": {s: np.zeros((2000, 2000)) for s in SIGNALS}})
+    with open_record(tmp_path) as r:
+        assert 60 * r.path.stat().st_size < 4 * 8 * 2000**2
+        assert not r.charges("scale").value[:].any()

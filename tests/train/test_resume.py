@@ -42,9 +42,9 @@ def test_dropout_goes_on_with_the_same_random_numbers(run, tmp_path, monkeypatch
     model = {"name": "_target_", "target": "dropout_net.net", "arguments": {}}
     options = {**OPTIONS, "model": model}
     folder = stopped(tmp_path, monkeypatch, 34, options)
-    with pytest.raises(UserError, match=r"add model=custom model._target_=dropout_net.net"):
+    with pytest.raises(UserError, match=r"must not name \(_target_='dropout_net.net'\); if that is yours, give"):
         resume(folder, {})
-    with pytest.raises(UserError, match=r"model._target_=os.getcwd differs from the run's dropout_net.net"):
+    with pytest.raises(UserError, match=r"give the same model._target_ \(the run has 'dropout_net.net'\)"):
         resume(folder, {"model._target_": "os.getcwd"})
     resume(folder, {"model": "custom", "model._target_": "dropout_net.net"})
     assert_twins(folder, run(**options), 60)
@@ -170,9 +170,10 @@ def test_without_any_checkpoint_a_run_starts_again(run, tmp_path, monkeypatch, c
 
 def test_a_checkpoint_of_another_run_is_refused(run, tmp_path, monkeypatch):
     folder = stopped(tmp_path, monkeypatch, 33, OPTIONS)
-    other = run(**{**OPTIONS, "model": {"name": "mlp", "width": 7, "depth": 2}})
-    path_of(other / "checkpoints", 0).replace(path_of(folder / "checkpoints", 30))
-    with pytest.raises(UserError, match=r"step-00000030.pt is not of this run"):
+    keep = {**OPTIONS["train"], "checkpoint": {"every": 10, "minutes": 0, "keep": None}}
+    other = run(**{**OPTIONS, "train": keep})
+    path_of(other / "checkpoints", 30).replace(path_of(folder / "checkpoints", 30))
+    with pytest.raises(UserError, match=r"step-00000030.pt is not of this run \(another run wrote it\); remove it"):
         resume(folder, {})
 
 

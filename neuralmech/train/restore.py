@@ -1,0 +1,141 @@
+"""Put a run where its last checkpoint left it. Checkpoint and record may be damaged, mixed up, or anybody's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from neuralmech.errors import UserError
+from neuralmech.record import Record, RecordError, open_record
+from neuralmech.record.rows import Position, Rows
+from neuralmech.record.safety import plain_yaml, printable
+from neuralmech.train.checkpoint import checkpoints, path_of, read_checkpoint
+from neuralmech.train.recorded import disagreements
+from neuralmech.train.run import Run, say
+from neuralmech.train.state import set_random_state, to_position
+
+
+def restore(run: Run, folder: Path) -> Position:
+    """Put a fresh run where its last usable checkpoint left it; returns the place in the record. Writes nothing.
+
+    A checkpoint is usable if it is whole, and so is the record up to there. What is not is named on stderr, and
+    the one before it is tried; if none is left the run starts again.
+
+    Raises
+    ------
+    UserError, RecordError
+        If record and checkpoint are not of one run, or hold what a run does not.
+    """
+    with open_record(folder) as record:
+        _check_record(run, record)
+        columns = record.columns
+        run.identity = record.identity
+        whole, evaluations = record.readable_rows(), record.readable_evaluations()
+        if whole < record.rows:
+            say(f"{record.path} is damaged after row {whole}; continuing from before that")
+    for step in reversed(checkpoints(folder / "checkpoints")):
+        path = path_of(folder / "checkpoints", step)
+        try:
+            content, position = _read(path)
+            if position.rows > whole or position.evaluations > evaluations:
+                raise UserError(f"{path} needs {position.rows} rows of the record, of which {whole} are readable")
+        except UserError as error:
+            say(f"{error}; trying the checkpoint before it")
+            continue
+        _check_config(run, content, path)
+        _restore(run, content, position, columns, path)
+        return position
+    say(f"{folder} has no usable checkpoint; starting again from step 0")
+    return Position(0, 0, Rows({}, {}))
+
+
+def _check_record(run: Run, record: Record) -> None:
+    """Raise a `RecordError` unless the record has room for what the run measures."""
+    if record.widths != {family: dict(layout.columns) for family, layout in run.tracker.layouts().items()}:
+        raise RecordError(f"{record.path} does not hold the charges of the model in its config; restore a copy")
+
+
+def _read(path: Path) -> tuple[dict[str, Any], Position]:
+    content = read_checkpoint(path)
+    try:
+        return content, to_position(content["record"])
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise UserError(f"{path} holds a model only, nothing to continue from") from error
+
+
+def _check_config(run: Run, content: Mapping[str, Any], path: Path) -> None:
+    """Raise a `UserError` if the record's config, which has no checksum, is not the one under which this was saved."""
+    if "config" not in content:  # an older one
+        return
+    try:
+        found = disagreements(run.config, plain_yaml(content["config"]))
+    except (TypeError, ValueError) as error:
+        raise _foreign(path, error) from error
+    if found:
+        listed = ", ".join(f"{key} ({theirs} here, {ours} there)" for key, (ours, theirs) in found.items())
+        raise UserError(f"{path} and the record disagree about {printable(listed)}; restore a copy of the damaged one")
+
+
+def _restore(run: Run, content: Mapping[str, Any], position: Position, columns: set[str], path: Path) -> None:
+    try:
+        if content.get("run", "") != run.identity:
+            raise ValueError("another run wrote it")
+        _check_rows(run, content["step"], position, columns)
+        _check_state(run, content)
+        run.setup.model.load_state_dict(content["model"])
+        groups = run.optimizer.state_dict()["param_groups"]  # the config says what is in there
+        run.optimizer.load_state_dict({"state": content["optimizer"]["state"], "param_groups": groups})
+        run.update.load_state_dict(content["scaler"])
+        set_random_state(content["random"], run.setup.device)
+        run.step, run.time = content["step"], content["time"]
+        if (last := content.get("last")) is not None:
+            run.tracker.start(last)
+        run.tracker.noise = _on(content["noise"], run.setup.device)
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise _foreign(path, error) from error
+
+
+def _foreign(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path} is not of this run ({error}); remove it to use the one before it")
+
+
+def _check_rows(run: Run, step: int, position: Position, columns: set[str]) -> None:
+    """Raise a `ValueError` unless there is a row for each measured step before this one, as wide as the record's."""
+    waiting, rows = position.waiting, len(position.waiting)
+    if step > run.steps or position.rows + rows != run.schedule.count(step):
+        raise ValueError(f"step {step} does not come after {position.rows + rows} rows")
+    if not rows:
+        return
+    shapes = {family: {name: v.shape for name, v in signals.items()} for family, signals in waiting.charges.items()}
+    layouts = run.tracker.layouts()
+    wanted = {family: {name: (rows, n) for name, n in layout.columns.items()} for family, layout in layouts.items()}
+    if shapes != wanted or {name: v.shape for name, v in waiting.steps.items()} != dict.fromkeys(columns, (rows,)):
+        raise ValueError("its rows do not fit the record")
+
+
+def _check_state(run: Run, content: Mapping[str, Any]) -> None:
+    """Raise a `ValueError` for numbers and tensors that no run saves; loading checks the others."""
+    theta = run.flat.theta
+    if not isinstance(content["time"], float) or not math.isfinite(content["time"]):
+        raise ValueError(f"its time is {content['time']}")
+    if not all(isinstance(value, (int, float)) for value in content["scaler"].values()):
+        raise ValueError("its loss scale is no number")
+    if content.get("last") is not None and content["last"].shape != theta.shape:
+        raise ValueError("its last parameters are of another shape")
+    noise, charges = content["noise"], run.tracker.block.parts.ring.shape[-1:]
+    if noise is not None and (len(noise) != 2 or {half.shape for half in noise} not in ({theta.shape}, {charges})):
+        raise ValueError("its noise is of another shape")
+    names = {"step", "exp_avg", "exp_avg_sq"} if run.config.optim.name.startswith("adam") else {"momentum_buffer"}
+    for index, values in content["optimizer"]["state"].items():
+        shapes = {name: value.shape for name, value in values.items()}
+        if index != 0 or shapes != {name: () if name == "step" else theta.shape for name in names}:
+            raise ValueError("its optimizer's state is of another shape")
+
+
+def _on(halves: tuple[Tensor, Tensor] | None, device: torch.device) -> tuple[Tensor, Tensor] | None:
+    return None if halves is None else (halves[0].to(device), halves[1].to(device))
