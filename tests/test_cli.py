@@ -68,7 +68,7 @@ def test_train_then_analyze(command, tmp_path):
     figures = {
         f"{name}.{suffix}" for name in ("translation", "rescale", "parameters", "budget") for suffix in ("png", "pdf")
     }
-    assert files == tables | figures | {"runs.csv", "report.html"}
+    assert files == tables | figures | {"runs.csv", "report.html", ".made"}
 
 
 def test_a_sweep_is_one_table(command, tmp_path):
