@@ -1,9 +1,13 @@
 """The command line as a user meets it: output, files, exit codes, one line per error."""
 
 import json
+import os
 import re
+import shlex
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -11,6 +15,9 @@ import pandas as pd
 import pytest
 
 from neuralmech.cli import main
+from neuralmech.record import open_record
+from neuralmech.train import loop
+from neuralmech.train.lock import locked
 
 SMALL = ["model=mlp", "model.width=6", "data.batch_size=16", "train.steps=30", "device=cpu"]
 
@@ -425,6 +432,10 @@ def test_what_does_not_go_with_resume_is_one_line(command, tmp_path):
         (["resume=run", "--multirun"], "--multirun does not go with resume="),
         (["resume=run", "hydra.run.dir=other"], "hydra.run.dir does not go with resume="),
         (["resume=run", "experiment=first_light"], "experiment does not go with resume="),
+        (["resume=run", "model=convnet", "optim=adam"], r"model .the run has mlp., optim .the run has sgd."),
+        (["resume=run", "train=5"], "train=5: train is a group of options; set one of them, such as train.steps="),
+        (["resume=run", "seed=1,2"], "seed=1,2 names several values, which does not go with resume="),
+        (["resume=run,other"], "resume=run,other names several values"),
         (["resume=run", "optim={lr:"], "no viable alternative|mismatched|extraneous"),
     ]:
         refused(command("train", *words), message)
@@ -484,3 +495,130 @@ def test_a_records_own_arguments_are_shown_and_never_passed(command, tmp_path):
         command("verify", "run", "data._target_=a.b", "data.batch_size=3"), "data.batch_size does not go with a run"
     )
     assert not (tmp_path / "ran").exists()
+
+
+def there(folder):
+    return {p: p.read_bytes() if p.is_file() else None for p in folder.rglob("*")}
+
+
+def test_a_refused_run_removes_only_the_folders_it_made(command, tmp_path, monkeypatch):
+    (tmp_path / "mine/deep/empty").mkdir(parents=True)
+    before = there(tmp_path)
+    for folder in ("mine/deep/empty", "mine/deep/new/run", "new/run"):
+        refused(command("train", *SMALL, "model.width=-1", f"hydra.run.dir={folder}"), "model.width=-1 is too small")
+        assert there(tmp_path) == before
+
+    def busy(path):
+        raise OSError(16, "Device or resource busy", str(path))
+
+    monkeypatch.setattr(Path, "rmdir", busy)
+    refused(command("train", *SMALL, "model.width=-1", "hydra.run.dir=new/run"), "model.width=-1 is too small")
+
+
+def test_who_comes_second_leaves_the_files_of_the_first_alone(command, tmp_path):
+    """Before there is a record, and after."""
+    run = tmp_path / "run"
+    (run / ".hydra").mkdir(parents=True)
+    (run / ".hydra/overrides.yaml").write_text("- seed=1\n")
+    with locked(run):
+        before = there(run)
+        refused(command("train", *SMALL, "seed=2", "hydra.run.dir=run"), "run is in use by another process")
+        code, *_ = command("train", *SMALL, "seed=2,3", "-m", "hydra.sweep.dir=.", "hydra.sweep.subdir=run")
+        assert code == 2
+        assert there(run) == before
+    assert command("train", *SMALL, "seed=2", "hydra.run.dir=run")[0] == 0
+    assert "- seed=2" in (run / ".hydra/overrides.yaml").read_text()
+    assert "seed: 2" in (run / ".hydra/config.yaml").read_text()
+    before = there(run)
+    refused(command("train", *SMALL, "seed=3", "hydra.run.dir=run"), "run holds a record already; .*resume=run")
+    assert there(run) == before
+
+
+def test_a_sweep_that_was_stopped_goes_on_where_it_was(command, tmp_path, monkeypatch):
+    words = ["train", *SMALL, "-m", "seed=0,1,2", "hydra.sweep.dir=sweep"]
+    real, calls = loop.hyperparameters, []
+
+    def press(*arguments):
+        calls.append(arguments)
+        if len(calls) == 47:  # in the second job
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "hyperparameters", press)
+        code, _, err = command(*words)
+    assert code == 143
+    assert len(err.splitlines()) == 1
+    again = re.search(r"; neuralmech (train .*) goes on with this job and those after it", err)[1]
+    code, out, err = command(*shlex.split(again))
+    assert (code, err) == (0, "")
+    assert out.count("30 steps recorded") == 3
+    assert {p.name for p in (tmp_path / "sweep").iterdir()} == {"0", "1", "2", "multirun.yaml"}
+    before = {k: v for k, v in there(tmp_path / "sweep").items() if k.name != "multirun.yaml"}
+    code, _, err = command(*words[:-2], "seed=5,6", words[-1])
+    assert code == 2
+    assert "1 cannot be resumed with another seed (the run has 1); start a new run with another hydra.sweep.dir=" in err
+    assert {k: v for k, v in there(tmp_path / "sweep").items() if k.name != "multirun.yaml"} == before
+    for seed in range(3):
+        with open_record(tmp_path / f"sweep/{seed}") as record:
+            assert (record.rows, record.status, record.config["seed"]) == (30, "complete", seed)
+
+
+def test_a_sweep_over_a_users_own_model_goes_on_too(command, tmp_path):
+    (tmp_path / "swept_net.py").write_text(OWN)
+    words = ["train", "-m", "model=custom", "model._target_=swept_net.MyNet", "+model.width=5,7", "device=cpu"]
+    for steps in (20, 30):
+        code, out, err = command(*words, f"train.steps={steps}", "hydra.sweep.dir=sweep")
+        assert (code, err) == (0, "")
+        assert out.count(f"{steps} steps recorded") == 2
+
+
+@pytest.mark.parametrize(("number", "word"), [(signal.SIGTERM, "terminated"), (signal.SIGINT, "interrupted")])
+def test_a_signal_before_the_first_step_leaves_nothing(command, tmp_path, monkeypatch, number, word):
+    monkeypatch.setattr(loop, "begin", lambda _: os.kill(os.getpid(), number))
+    assert command("train", *SMALL, "hydra.run.dir=new/run") == (128 + number, "", f"neuralmech: {word}\n")
+    assert not list(tmp_path.iterdir())
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_second_signal_does_not_wait_and_says_how_to_go_on(command, monkeypatch):
+    real = loop.hyperparameters
+
+    def press(optim, step, *rest):
+        if step == 20:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+        return real(optim, step, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "hyperparameters", press)
+        code, _, err = command("train", *SMALL, "hydra.run.dir=run")
+    wanted = "neuralmech: interrupted; the record holds 20 steps; neuralmech train resume=run continues\n"
+    assert (code, err) == (130, wanted)
+    assert command("train", "resume=run")[0] == 0
+
+
+def test_a_full_disk_names_the_file(command, monkeypatch):
+    from omegaconf import OmegaConf
+
+    real = Path.write_text
+
+    def full(path, *arguments, **options):
+        if path.name == "config.yaml":
+            raise OSError(28, "No space left on device")
+        return real(path, *arguments, **options)
+
+    def no_room(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        code, out, err = command("train", *SMALL, "hydra.run.dir=run")
+    assert (code, out, len(err.splitlines())) == (1, "", 1)
+    assert "run/.hydra/config.yaml cannot be used (No space left on device)" in err
+    with monkeypatch.context() as patch:
+        patch.setattr(OmegaConf, "save", no_room)  # of Hydra's own multirun.yaml
+        code, _, err = command("train", *SMALL, "-m", "seed=0,1", "hydra.sweep.dir=sweep")
+    assert (code, err) == (
+        1, "neuralmech: sweep cannot be used (No space left on device); choose another path or make room\n"
+    )  # fmt: skip

@@ -41,7 +41,7 @@ def launch(
     def job(raw: Any) -> None:
         try:
             task(raw)
-        except (UserError, RecordError, RunError, MemoryError) as error:
+        except (UserError, RecordError, RunError, MemoryError, OSError) as error:
             failures.append(error)
 
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # raise instead of printing and exiting

@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> None:
         rows, number = getattr(error, "rows", None), getattr(error, "signal", signal.SIGINT)
         words = ["terminated" if number == signal.SIGTERM else "interrupted"]
         words += [f"the record holds {rows} steps"] if rows is not None else []
-        words += [f"{PROGRAM} train resume=RUN continues"] if getattr(error, "resumable", False) else []
+        words += [remedy] if (remedy := getattr(error, "remedy", "")) else []
         _fail("; ".join(words), 128 + number)
 
 

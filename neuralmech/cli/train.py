@@ -2,74 +2,98 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
 from neuralmech.cli.application import PROGRAM, launch
 from neuralmech.errors import RunError, UserError
 from neuralmech.record import FAILURE_FILE, FILE_NAME, RecordError
+from neuralmech.train.interrupt import Interrupted, until_terminated
 
 
 def run(words: list[str]) -> None:
     """Train as the words say."""
-    if any(w.lstrip("+").startswith("resume=") for w in words):
-        _resume(words)
-        return
-    _refuse_existing(words)
+    with until_terminated():
+        if any(w.lstrip("+").startswith("resume=") for w in words):
+            _resume(words)
+        else:
+            _launch(words)
+
+
+def _launch(words: list[str]) -> None:
+    """A run or a sweep as a Hydra application."""
+    from hydra.types import RunMode
+
+    from neuralmech.cli.folders import Before
+
     sweeps: list[str] = []
 
     def task(raw: Any) -> None:
         from hydra.core.hydra_config import HydraConfig
-        from hydra.types import RunMode
-
-        from neuralmech.config import resolve
-        from neuralmech.train.loop import train
 
         folder = Path(HydraConfig.get().runtime.output_dir)
-        try:
-            result = train(resolve(raw), folder)
-        except BaseException as error:
-            if HydraConfig.get().mode == RunMode.MULTIRUN and isinstance(error, Exception):
-                _leave_reason(folder, error)
-            elif isinstance(error, (UserError, RecordError, KeyboardInterrupt)):
-                _withdraw(folder)
-            raise
-        _show_result(result, folder)
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
+        in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+        _show_result(_job(raw, folder, in_sweep=in_sweep), folder)
+        if in_sweep:
             sweeps.append(HydraConfig.get().sweep.dir)
         else:
             print(f"Next: {PROGRAM} analyze {_short(folder)}")
 
-    launch(task, "train", words, lambda: [print(f"Next: {PROGRAM} analyze {sweep}") for sweep in sweeps[-1:]])
+    try:
+        launch(task, "train", words, lambda: [print(f"Next: {PROGRAM} analyze {sweep}") for sweep in sweeps[-1:]])
+    except KeyboardInterrupt as error:
+        raise _with_remedy(error, Before.folder, words if Before.is_sweep else None) from None
+    except OSError as error:
+        if error.filename is not None or Before.folder is None:
+            raise
+        raise OSError(error.errno, error.strerror or str(error), _short(Before.folder)) from error  # Hydra's own file
+    finally:
+        Before.tidy()
 
 
-def _refuse_existing(words: list[str]) -> None:
-    """Refuse a folder that holds a record before Hydra writes its config there."""
-    for word in words:
-        key, _, value = word.partition("=")
-        if key == "hydra.run.dir" and (Path(value) / FILE_NAME).exists():
-            raise RecordError(f"{value} holds a record already; choose another run folder with hydra.run.dir=")
+def _job(raw: Any, folder: Path, *, in_sweep: bool) -> Any:
+    """Train in a new folder; a job of a sweep that is there already is continued."""
+    from neuralmech.cli.folders import claimed
+    from neuralmech.config import resolve
+    from neuralmech.train.loop import resume, train_in
+    from neuralmech.train.recorded import AnotherRunError, as_changes
+
+    if in_sweep and (folder / FILE_NAME).exists():
+        try:
+            return resume(folder, as_changes(resolve(raw)))
+        except AnotherRunError as error:
+            raise AnotherRunError(f"{error} with another hydra.sweep.dir=") from error
+    with claimed(folder, raw):
+        try:
+            if (folder / FILE_NAME).exists():
+                raise RecordError(
+                    f"{_short(folder)} holds a record already; "
+                    f"choose another run folder with hydra.run.dir=, or continue it with resume={_short(folder)}"
+                )
+            return train_in(folder, resolve(raw))
+        except Exception as error:
+            if in_sweep and not (folder / FILE_NAME).exists():
+                _leave_reason(folder, error)
+            raise
 
 
 def _leave_reason(folder: Path, error: Exception) -> None:
     """Say beside a sweep's other jobs why one has no record, so that `analyze` can."""
-    if not (folder / FILE_NAME).exists() and folder.is_dir():
-        kind = "" if isinstance(error, (UserError, RecordError, RunError)) else f"{type(error).__name__}: "
-        (folder / FAILURE_FILE).write_text(f"{kind}{error}\n", encoding="utf-8")
+    kind = "" if isinstance(error, (UserError, RecordError, RunError)) else f"{type(error).__name__}: "
+    (folder / FAILURE_FILE).write_text(f"{kind}{error}\n", encoding="utf-8")
 
 
-def _withdraw(folder: Path) -> None:
-    """Remove what Hydra made for a run that never started; a folder with a record stays."""
-    if not folder.is_dir() or any(p.name != ".hydra" for p in folder.iterdir()):
-        return
-    for file in (folder / ".hydra").glob("*.yaml"):
-        file.unlink()
-    if (folder / ".hydra").is_dir():
-        (folder / ".hydra").rmdir()
-    for empty in (folder, *folder.parents):
-        if empty == Path.cwd() or not empty.is_relative_to(Path.cwd()) or any(empty.iterdir()):
-            break
-        empty.rmdir()
+def _with_remedy(error: KeyboardInterrupt, folder: Path | None, sweep: list[str] | None = None) -> Interrupted:
+    """The interruption with the command that goes on: with the run in a folder, or with the `sweep` of these words."""
+    stopped = error if isinstance(error, Interrupted) else Interrupted(None)
+    if sweep and folder:
+        kept = [w for w in sweep if not w.startswith("hydra.sweep.dir=")]
+        again = shlex.join([PROGRAM, "train", *kept, f"hydra.sweep.dir={_short(folder)}"])
+        stopped.remedy = f"{again} goes on with this job and those after it"
+    elif folder and stopped.resumable:
+        stopped.remedy = f"{PROGRAM} train resume={_short(folder)} continues"
+    return stopped
 
 
 def _resume(words: list[str]) -> None:
@@ -81,7 +105,10 @@ def _resume(words: list[str]) -> None:
 
     from neuralmech.train.loop import resume
 
-    _show_result(resume(folder, changes), folder)
+    try:
+        _show_result(resume(folder, changes), folder)
+    except KeyboardInterrupt as error:
+        raise _with_remedy(error, folder) from None
     print(f"Next: {PROGRAM} analyze {_short(folder)}")
 
 
@@ -96,9 +123,12 @@ def _changes(words: list[str]) -> dict[str, Any]:
         raise UserError(f"{flags[0]} does not go with resume=, which takes key=value only")
     try:
         parsed = OverridesParser.create().parse_overrides(words)
-        changes = {o.key_or_group.replace("/", "."): o.value() for o in parsed}
     except HydraException as error:
         raise UserError(explain(error, f"{PROGRAM} train")) from error
+    for override, word in zip(parsed, words, strict=True):
+        if override.is_sweep_override():
+            raise UserError(f"{word} names several values, which does not go with resume=; give one")
+    changes = {o.key_or_group.replace("/", "."): o.value() for o in parsed}
     for key in changes:
         if key == "experiment" or key.startswith("hydra."):
             raise UserError(f"{key} does not go with resume=, which continues the run in its own folder as it was")

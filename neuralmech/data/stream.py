@@ -7,6 +7,7 @@ import signal
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import count
+from multiprocessing import forkserver, resource_tracker
 from pickle import PicklingError
 from typing import Any
 
@@ -114,7 +115,21 @@ def _context() -> Any:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch"])
+    _start_server()
     return context
+
+
+def _start_server() -> None:
+    """Start the clean process deaf to Ctrl-C and SIGTERM, as all that it forks: both need seconds to say so themselves.
+
+    A mask is inherited; `_stay` is for where workers are spawned.
+    """
+    resource_tracker.ensure_running()  # it takes signals off the mask when it starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _stay(_: int) -> None:

@@ -27,12 +27,14 @@ class BackgroundWriter:
     ----------
     waited
         Seconds that `append` waited for the disk.
+    error
+        What the thread died of, or None.
     """
 
     def __init__(self, record: RecordWriter) -> None:
         self._record = record
         self._queue: Queue[Callable[[], tuple[Any, Any] | None] | None] = Queue(AHEAD)
-        self._error: BaseException | None = None
+        self.error: BaseException | None = None
         self.waited = 0.0
         self._thread = Thread(target=self._work, name="record", daemon=True)
         self._thread.start()
@@ -48,7 +50,7 @@ class BackgroundWriter:
 
     def append_later(self, rows: Callable[[], tuple[Any, Any] | None]) -> None:
         """The same with rows that the thread asks for: they may have to come from a GPU, or be none (None)."""
-        self._raise()
+        self.check()
         try:
             self._queue.put_nowait(rows)
         except Full:
@@ -59,13 +61,22 @@ class BackgroundWriter:
     def drain(self) -> None:
         """Wait until every row is written."""
         self._queue.join()
-        self._raise()
+        self.check()
+
+    def check(self) -> None:
+        """Raise the thread's error, if it had one; waits for nothing."""
+        if self.error is not None:
+            raise self.error
 
     def close(self, status: str = "complete") -> None:
-        """Close the file once every row is written."""
+        """Close the file once every row is written, or let go of it as it is on the disk."""
         self._queue.join()
-        self._record.close(status)
-        self._raise()
+        try:
+            self._record.close(status)
+        except BaseException:
+            self._record.abandon()
+            raise
+        self.check()
 
     def __getattr__(self, name: str) -> Any:
         self.drain()
@@ -80,19 +91,15 @@ class BackgroundWriter:
         self._queue.put(None)
         self._thread.join()
         if error is None:
-            self._raise()
-
-    def _raise(self) -> None:
-        if self._error is not None:
-            raise self._error
+            self.check()
 
     def _work(self) -> None:
         while (rows := self._queue.get()) is not None:
             try:
-                if self._error is None and (block := rows()) is not None:
+                if self.error is None and (block := rows()) is not None:
                     self._record.append(*block)
             except BaseException as error:  # noqa: BLE001  (raised where the loop can see it)
-                self._error = error
+                self.error = error
             finally:
                 self._queue.task_done()
         self._queue.task_done()

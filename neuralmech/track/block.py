@@ -16,7 +16,7 @@ from neuralmech.record.schema import STEP_COLUMNS
 from neuralmech.track.staging import Staging
 
 Columns = dict[str, NDArray]
-
+NEVER = 1 << 62  # later than any step
 
 A = TypeVar("A", Tensor, NDArray)
 
@@ -53,6 +53,7 @@ class Block:
         self._slots = [Measured(*(part[k] for part in self.parts)) for k in range(rows)]  # slicing costs a step 20 µs
         self._filled: list[dict[str, float]] = []
         self._staging = Staging(device)
+        self._until = torch.full((), NEVER, dtype=torch.int64, device=device)
         self.broken_at: int | None = None
         self.last_loss = math.nan
 
@@ -81,33 +82,37 @@ class Block:
         named: Callable[[OnHost], dict[str, Columns]],
         *,
         cut: bool,
+        until: Tensor | None = None,
     ) -> None:
         """Hand the rows to a record, with `cut` up to the first that is not finite, and start again.
 
-        `named` sorts what was measured by family and signal.
+        Rows of the step `until`, a number on the device, and of later ones count as not finite. `named` sorts what
+        was measured by family and signal.
         """
         if not self._filled:
             return
         rows, self._filled = self._filled, []  # first, so that no interruption can write them twice
-        parts, wait = self._staging.copies([part[: len(rows)] for part in self.parts])
+        if until is not None:  # it goes on changing; a copy does so only when the next block is written
+            self._until.copy_(until)
+        copies, wait = self._staging.copies([*(part[: len(rows)] for part in self.parts), self._until])
 
         def ready() -> tuple[Columns, dict[str, Columns]] | None:
             wait()
             if cut and self.broken_at is not None:
                 return None
-            arrays = Measured(*(part.numpy() for part in parts))
-            keep = self._check(rows, arrays, cut=cut)
+            arrays = Measured(*(part.numpy() for part in copies[:-1]))
+            keep = self._check(rows, arrays, int(copies[-1]), cut=cut)
             kept = Measured(*(part[:keep] for part in arrays))
             return (_steps(rows[:keep], kept), named(kept)) if keep else None
 
         record.append_later(ready)
 
-    def _check(self, rows: Sequence[Mapping[str, float]], arrays: OnHost, *, cut: bool) -> int:
+    def _check(self, rows: Sequence[Mapping[str, float]], arrays: OnHost, until: int, *, cut: bool) -> int:
         """How many rows to keep."""
-        finite = _finite_rows(arrays.loss, arrays.ring)
+        finite = min(_finite_rows(arrays.loss, arrays.ring), sum(row["step"] < until for row in rows))
         keep = finite if cut else len(rows)
         if finite < len(rows):
-            self.broken_at = int(rows[finite]["step"])
+            self.broken_at = min(int(rows[finite]["step"]), until)
         self.last_loss = float(arrays.loss[min(keep, len(rows) - 1)])
         return keep
 

@@ -312,12 +312,14 @@ class Tracker:
         """Whether the block must be written before the next row."""
         return self.block.is_full
 
-    def write(self, record: RecordWriter | BackgroundWriter, *, cut: bool = True) -> None:
+    def write(self, record: RecordWriter | BackgroundWriter, *, cut: bool = True, until: Tensor | None = None) -> None:
         """Hand the measured rows to a record, with `cut` up to the first that is not finite, and start a new block.
+
+        `until`, a step on the device, counts as not finite, and so do all later ones: rows may not see every step.
 
         What became of them is in ``block.broken_at`` and ``block.last_loss`` once the record has them.
         """
-        self.block.write(record, self._named, cut=cut)
+        self.block.write(record, self._named, cut=cut, until=until)
 
     def _named(self, measured: OnHost) -> dict[str, Columns]:
         """Signals, norms and parameters of every family, by name."""

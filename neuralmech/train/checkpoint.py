@@ -48,12 +48,14 @@ def load_checkpoint(folder: Path, model: nn.Module, step: int | None = None) -> 
         path = folder / "step-*.pt" if step is None else path_of(folder, step)
         raise UserError(f"{path} does not exist; checkpoints are at steps {', '.join(map(str, found)) or 'none'}")
     path = path_of(folder, found[-1] if step is None else step)
-    content = read_checkpoint(path)
     try:
+        content = read_checkpoint(path)
         model.load_state_dict(content["model"])
         return int(content["step"])
+    except UserError as error:
+        raise UserError(f"{error}; choose another checkpoint") from error
     except _DAMAGE as error:
-        raise _unusable(path, error) from error
+        raise UserError(f"{_unusable(path, error)}; choose another checkpoint") from error
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -89,7 +91,7 @@ def _check_archive(path: Path) -> None:
 
 def _unusable(path: Path, error: Exception) -> UserError:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return UserError(f"{path} cannot be loaded ({reason}); choose another checkpoint")
+    return UserError(f"{path} cannot be loaded ({reason})")
 
 
 def save_checkpoint(folder: Path, model: nn.Module, step: int, state: Mapping[str, Any] | None = None) -> Path:

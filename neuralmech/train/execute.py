@@ -106,6 +106,7 @@ def gradient(run: Run, x: Tensor, y: Tensor) -> Tensor:
     run.flat.grad.zero_()
     loss = run.step_loss(run.setup.model, x, y)
     run.update.backward(loss)
+    run.finite.see(loss)
     return loss.detach()
 
 

@@ -14,13 +14,13 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class Interrupted(KeyboardInterrupt):
     """A run that was asked to stop, after everything measured was written.
 
-    `rows` says how many the record holds, `signal` who asked; `resumable` is set if there is a checkpoint of the
-    moment.
+    `rows` says how many the record holds, None if there is none yet, `signal` who asked; `resumable` is set if there
+    is a checkpoint. `remedy` is for who knows how to go on.
     """
 
-    def __init__(self, rows: int, number: int = signal.SIGINT, *, resumable: bool = False) -> None:
+    def __init__(self, rows: int | None, number: int = signal.SIGINT, *, resumable: bool = False) -> None:
         super().__init__()
-        self.rows, self.signal, self.resumable = rows, number, resumable
+        self.rows, self.signal, self.resumable, self.remedy = rows, number, resumable, ""
 
 
 class Stop:
@@ -44,8 +44,27 @@ def on_signals() -> Iterator[Stop]:
         yield stop
         return
     before = {number: signal.signal(number, stop) for number in SIGNALS}
+    if hasattr(signal, "pthread_sigmask"):  # processes forked by the server that serves the data's workers are deaf
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     try:
         yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def until_terminated() -> Iterator[None]:
+    """Let SIGTERM raise, as Ctrl-C does, so that what was begun is cleared away; in the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _raise)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _raise(number: int, frame: FrameType | None) -> None:
+    raise Interrupted(None, number)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shutil
 import signal
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, NoReturn
 from uuid import uuid4
 
 import torch
@@ -24,6 +24,7 @@ from neuralmech.losses import tally
 from neuralmech.record import BackgroundWriter, RecordWriter
 from neuralmech.track import Schedule, Tracker
 from neuralmech.train.execute import check_execution
+from neuralmech.train.failures import told
 from neuralmech.train.flat import FlatParameters
 from neuralmech.train.interrupt import Interrupted, Stop, on_signals
 from neuralmech.train.kernels import choose_kernels, kernel_errors
@@ -34,6 +35,7 @@ from neuralmech.train.recorded import changed_config
 from neuralmech.train.restore import restore
 from neuralmech.train.run import Run, Saver, save, say
 from neuralmech.train.setup import Setup, choose_device, prepare, provenance
+from neuralmech.train.state import seed_all
 
 LEAST_SHARE = 0.5  # of its size that a record may keep when it is compressed
 SLOW_SECONDS = 10.0  # of waiting for the disk, after which the run says so
@@ -49,35 +51,31 @@ class Result:
     accuracy: float
 
 
-def train(config: Config, folder: Path, *, resume: bool = False) -> Result:
-    """Train as configured; write ``record.h5`` and ``checkpoints/`` into `folder`, or continue what is there.
+def train(config: Config, folder: Path) -> Result:
+    """Train as configured; write ``record.h5`` and ``checkpoints/`` into `folder`.
 
     Raises
     ------
     UserError
         If the config cannot be run, or another process trains there; nothing is written then.
+    RecordError
+        If there is a record already.
     RunError
         If the loss stops being finite, or disk or GPU are full; the rows before that are in the record.
     Interrupted
         On Ctrl-C or SIGTERM; the rows up to there are in the record, and there is a checkpoint.
     """
     run = begin(config)
-    if not resume:
-        _announce(run, folder)
-    with (
-        locked(folder),
-        closing(run.batches),
-        on_signals() as stop,
-        (_continued if resume else _new)(run, folder) as writer,
-        BackgroundWriter(writer) as record,
-        _disk_errors(record),
-        kernel_errors(),
-    ):
-        saver = Saver(config.train.checkpoint, folder / "checkpoints")
-        if run.step == 0:
-            save(run, record, folder / "checkpoints")
-        _advance(run, record, saver, stop)
-        return _finish(run, record, saver)
+    _announce(run, folder)
+    with locked(folder):
+        return _carry_out(run, folder, _new)
+
+
+def train_in(folder: Path, config: Config) -> Result:
+    """`train` in a folder that this process has locked."""
+    run = begin(config)
+    _announce(run, folder)
+    return _carry_out(run, folder, _new)
 
 
 def resume(folder: Path, changes: Mapping[str, Any]) -> Result:
@@ -92,7 +90,23 @@ def resume(folder: Path, changes: Mapping[str, Any]) -> Result:
     """
     with locked(folder):  # first of all: a record that is being written fast cannot be read
         config = changed_config(folder, changes)
-    return train(config, folder, resume=True)
+        return _carry_out(begin(config), folder, _continued)
+
+
+def _carry_out(run: Run, folder: Path, open_writer: Callable[[Run, Path], RecordWriter]) -> Result:
+    with (
+        closing(run.batches),
+        on_signals() as stop,
+        open_writer(run, folder) as writer,
+        BackgroundWriter(writer) as record,
+        told(record),
+        kernel_errors(),
+    ):
+        saver = Saver(run.config.train.checkpoint, folder / "checkpoints")
+        if run.step == 0:
+            save(run, record, folder / "checkpoints")
+        _advance(run, record, saver, stop)
+        return _finish(run, record, saver)
 
 
 def begin(config: Config) -> Run:
@@ -154,7 +168,7 @@ def _size(count: float) -> str:
 
 
 def _new(run: Run, folder: Path) -> RecordWriter:
-    torch.manual_seed(run.config.seed)  # dropout draws the same whatever happened before
+    seed_all(run.config.seed)  # dropout draws the same whatever happened before
     run.identity = uuid4().hex
     attributes = {**provenance(run.config, run.setup.device), "run_id": run.identity}
     compress = run.config.track.compress
@@ -162,7 +176,7 @@ def _new(run: Run, folder: Path) -> RecordWriter:
 
 
 def _continued(run: Run, folder: Path) -> RecordWriter:
-    torch.manual_seed(run.config.seed)
+    seed_all(run.config.seed)
     return RecordWriter.resume(folder, restore(run, folder), {"config": to_yaml(run.config)})
 
 
@@ -174,12 +188,13 @@ def _advance(run: Run, record: BackgroundWriter, saver: Saver, stop: Stop) -> No
         while run.step < run.steps and stop.signal is None:
             if saver.is_due(run.step):
                 _write(run, record, progress)
-                saver.save(run, record)
+                _save(run, record, saver)
             if every and run.step % every == 0:
                 _settle(run, record, progress)
                 record.append_evaluation(run.step, *_evaluate(run))
             _step(run)
             progress.update()
+            record.check()
             if run.tracker.is_full:
                 _hand_over(run, record)
                 _check_finite(run, record, progress)
@@ -188,21 +203,27 @@ def _advance(run: Run, record: BackgroundWriter, saver: Saver, stop: Stop) -> No
                 record.commit()
                 written = monotonic()
         _write(run, record, progress)
+        if run.step == run.steps:
+            return
+        _save(run, record, saver)
     except KeyboardInterrupt:  # a second signal, in the middle of a step: no state to save
         _write(run, record, progress)
-        record.close(f"interrupted at step {run.step}")
-        raise Interrupted(record.rows, stop.signal or signal.SIGINT) from None
     finally:
         progress.close()
-    if stop.signal is not None and run.step < run.steps:
-        saver.save(run, record)
-        record.close(f"interrupted at step {run.step}")
-        raise Interrupted(record.rows, stop.signal, resumable=True)
+    record.close(f"interrupted at step {run.step}")
+    raise Interrupted(record.rows, stop.signal or signal.SIGINT, resumable=True)
+
+
+def _save(run: Run, record: BackgroundWriter, saver: Saver) -> None:
+    """Save a checkpoint, but none that must not be continued from."""
+    if run.config.train.on_nan == "stop" and not run.is_finite:
+        _end_broken(run, record, run.step, "a parameter")
+    saver.save(run, record)
 
 
 def _finish(run: Run, record: BackgroundWriter, saver: Saver) -> Result:
     """Save and evaluate the trained model; the checkpoint comes first, as everywhere, so that more steps can follow."""
-    saver.save(run, record)
+    _save(run, record, saver)
     held_out = _evaluate(run)
     record.append_evaluation(run.steps, *held_out)
     return Result(record.rows, *held_out)
@@ -222,7 +243,7 @@ def _step(run: Run) -> None:
 def _hand_over(run: Run, record: BackgroundWriter) -> None:
     """Give the pending rows to the record, which has them sooner or later; say so once if the training waits for it."""
     before = record.waited
-    run.tracker.write(record, cut=run.config.train.on_nan == "stop")
+    run.tracker.write(record, cut=run.config.train.on_nan == "stop", until=run.finite.until)
     if before <= SLOW_SECONDS < record.waited:
         say(
             f"the disk is slower than training, which waits for it ({record.waited:.0f} s so far); nothing is lost: "
@@ -237,34 +258,25 @@ def _write(run: Run, record: BackgroundWriter, progress: tqdm) -> None:
 
 
 def _settle(run: Run, record: BackgroundWriter, progress: tqdm) -> None:
-    """Wait until the record has all that it was given; a row that is not finite ends the run, unless it may go on."""
+    """Wait until the record has all that it was given, and the device the last step; see `_check_finite`."""
     record.drain()
-    _check_finite(run, record, progress)
+    _check_finite(run, record, progress, run.finite.broken_at(run.step))
 
 
-def _check_finite(run: Run, record: BackgroundWriter, progress: tqdm) -> None:
+def _check_finite(run: Run, record: BackgroundWriter, progress: tqdm, unseen: int | None = None) -> None:
+    """A row or an `unseen` step that is not finite ends the run, unless it may go on."""
     progress.set_postfix(loss=f"{run.tracker.block.last_loss:.4f}", refresh=False)
-    broken = run.tracker.block.broken_at
-    if run.config.train.on_nan == "stop" and broken is not None:
-        record.close(f"not finite at step {broken}")
-        raise RunError(
-            f"the loss or a charge is not finite at step {broken}; "
-            f"{record.path} holds the {record.rows} rows before it; lower optim.lr"
-        )
+    broken = [step for step in (run.tracker.block.broken_at, unseen) if step is not None]
+    if run.config.train.on_nan == "stop" and broken:
+        _end_broken(run, record, min(broken), "the loss or a charge")
 
 
-@contextmanager
-def _disk_errors(record: BackgroundWriter) -> Iterator[None]:
-    """A disk that fails ends the run with what was committed."""
-    try:
-        yield
-    except OSError as error:
-        with suppress(OSError):
-            record.close("stopped: the disk failed")
-        what = f"{error.filename or record.path}: {error.strerror or error}"
-        raise RunError(
-            f"{what}; what was committed is safe: make room, then neuralmech train resume={record.path.parent}"
-        ) from error
+def _end_broken(run: Run, record: BackgroundWriter, step: int, what: str) -> NoReturn:
+    _hand_over(run, record)  # of the rows that wait, those before that step
+    record.close(f"not finite at step {step}")
+    raise RunError(
+        f"{what} is not finite at step {step}; {record.path} holds the {record.rows} rows before it; lower optim.lr"
+    )
 
 
 def _evaluate(run: Run) -> tuple[float, float]:

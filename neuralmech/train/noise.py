@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from neuralmech.train.flat import FlatParameters
+from neuralmech.train.state import random_state_kept
 
 
 class Gradients:
@@ -47,7 +48,7 @@ class Gradients:
     @contextmanager
     def _unnoticed(self, device: torch.device) -> Iterator[None]:
         kept = [b.clone() for b in self._model.buffers()]
-        with torch.enable_grad(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        with torch.enable_grad(), random_state_kept(device):
             yield
         for buffer, value in zip(self._model.buffers(), kept, strict=True):
             buffer.copy_(value)

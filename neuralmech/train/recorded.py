@@ -93,26 +93,41 @@ def _shown(text: str) -> str:
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}… ({len(text) - SHOWN} characters more)"
 
 
+class AnotherRunError(UserError):
+    """The changes would make it another run."""
+
+
+def as_changes(config: Config) -> dict[str, Any]:
+    """A whole config as changes: they are none of the run that has this config."""
+    changes = flat(asdict(config))
+    own = [group for group in ("model", "data") if changes[f"{group}.name"] == "_target_"]
+    for group in own:  # in the user's words
+        del changes[f"{group}.name"]
+        changes[f"{group}._target_"] = changes.pop(f"{group}.target")
+        arguments = [key for key in changes if key.startswith(f"{group}.arguments")]
+        changes |= {key.replace(".arguments", "", 1): changes.pop(key) for key in arguments if changes[key] != {}}
+    return changes
+
+
 def changed_config(folder: Path, changes: Mapping[str, Any]) -> Config:
     """A run's config with the user's `changes`, dotted keys, if they do not matter.
 
     Raises
     ------
-    UserError
+    AnotherRunError
         With the keys that differ from the run and would make it another one.
     """
     code = {group: _group(changes, group) for group in ("model", "data") if f"{group}._target_" in changes}
     raw = recorded_config(folder, code)
     before = resolve(raw)
-    known = flat(raw)
+    known = flat(raw) | {group: _name(raw[group]) for group in raw if isinstance(raw[group], dict)}
     differing = []
     for key, value in changes.items():
         if key.endswith("._target_") and key.removesuffix("._target_") in code:
             continue
         place = _place(raw, key)
         if isinstance(_get(raw, place), dict) and not isinstance(value, dict):  # a group by its name
-            name = "custom" if _get(raw, place).get("name") == "_target_" else _get(raw, place).get("name")
-            differing += [key] if value != name else []
+            differing += _another(key, _get(raw, place), value)
             continue
         _set(raw, place, value)
     after = resolve(raw)
@@ -120,7 +135,7 @@ def changed_config(folder: Path, changes: Mapping[str, Any]) -> Config:
     differing += [key for key in {**old, **new} if old.get(key) != new.get(key) and not key.startswith(MAY_DIFFER)]
     if differing:
         listed = ", ".join(f"{key} (the run has {known.get(key, old.get(key, 'none'))})" for key in differing)
-        raise UserError(f"{folder} cannot be resumed with another {listed}; start a new run")
+        raise AnotherRunError(f"{folder} cannot be resumed with another {listed}; start a new run")
     for key in MAY_GROW:
         if old.get(key) is not None and (new.get(key) is None or new[key] < old[key]):
             raise UserError(f"{key}={new.get(key)} is less than the run's {old[key]}; it may only grow")
@@ -141,6 +156,25 @@ def _group(changes: Mapping[str, Any], group: str) -> dict[str, Any]:
         if key.startswith(f"{group}."):
             _set(tree, key.removeprefix(f"{group}."), value)
     return tree
+
+
+def _name(options: Mapping[str, Any]) -> Any:
+    """What the command line calls a group with these options; None if it has no name."""
+    return "custom" if options.get("name") == "_target_" else options.get("name")
+
+
+def _another(key: str, options: Mapping[str, Any], value: Any) -> list[str]:
+    """The key of a group if `value` is another one's name.
+
+    Raises
+    ------
+    UserError
+        If the group has no name.
+    """
+    if _name(options) is None:
+        option = next(iter(options))
+        raise UserError(f"{key}={value}: {key} is a group of options; set one of them, such as {key}.{option}=…")
+    return [key] if value != _name(options) else []
 
 
 def _place(raw: Mapping[str, Any], key: str) -> str:

@@ -18,6 +18,7 @@ from neuralmech.record.safety import printable
 from neuralmech.track import Schedule, Tracker
 from neuralmech.train.checkpoint import prune, save_checkpoint
 from neuralmech.train.execute import CudaCapture, Execution, Graphed, Measuring, Plain, compiled
+from neuralmech.train.finite import FiniteLosses
 from neuralmech.train.flat import FlatParameters
 from neuralmech.train.noise import Gradients
 from neuralmech.train.one_pass import in_one_pass
@@ -68,6 +69,17 @@ class Run:
     def update(self) -> Update:
         """Steps the optimiser."""
         return Update(self.optimizer, self.flat.theta, self.config.train)
+
+    @cached_property
+    def finite(self) -> FiniteLosses:
+        """Watches the loss of every step from here on, recorded or not."""
+        return FiniteLosses(self.step, self.setup.device)
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether the parameters and what the optimiser keeps of them are finite; waits for the device."""
+        kept = [v for v in self.optimizer.state.get(self.flat.theta, {}).values() if isinstance(v, Tensor)]
+        return all(bool(v.isfinite().all()) for v in (self.flat.theta.detach(), *kept))
 
     @cached_property
     def execution(self) -> Execution:

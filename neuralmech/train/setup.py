@@ -21,6 +21,7 @@ from neuralmech.models import build_model
 from neuralmech.symmetry.discover import find_symmetries
 from neuralmech.symmetry.group import Symmetries
 from neuralmech.train.precision import parameter_type
+from neuralmech.train.state import seed_all
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def prepare(config: Config, *, bare: bool = False) -> Setup:
     dtype = parameter_type(config.train.precision)
     with _affordable("data"):
         data = load_data(config.data)
-    torch.manual_seed(config.seed)
+    seed_all(config.seed)
     bare = bare and config.model.name == "torchvision"
     with _affordable("model"), torch.device("meta") if bare else nullcontext():
         model = build_model(config.model, data.shape, data.classes, tokens=data.has_tokens).to(dtype).train()

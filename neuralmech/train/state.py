@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,17 +13,42 @@ import torch
 from neuralmech.record.rows import Position, Rows
 
 
+def seed_all(seed: int) -> None:
+    """Seed the generators that a model may draw from: PyTorch's, NumPy's global one and Python's."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002  (the one that models use)
+    random.seed(seed)
+
+
 def random_state(device: torch.device) -> dict[str, Any]:
-    """State of the generators that dropout draws from."""
+    """State of the same generators: dropout draws from PyTorch's, a model of one's own perhaps from the others."""
     cuda = torch.cuda.get_rng_state_all() if device.type == "cuda" else []
-    return {"cpu": torch.get_rng_state(), "cuda": cuda}
+    version, words, gauss = random.getstate()
+    python = {"version": version, "words": torch.tensor(words), "gauss": gauss}
+    name, key, place, has_gauss, spare = np.random.get_state()  # noqa: NPY002
+    numpy = {"name": name, "key": torch.from_numpy(np.asarray(key).astype(np.int64)), "rest": [place, has_gauss, spare]}
+    return {"cpu": torch.get_rng_state(), "cuda": cuda, "python": python, "numpy": numpy}
 
 
 def set_random_state(state: Mapping[str, Any], device: torch.device) -> None:
-    """Put the generators where they were; those of a GPU only if they were in use."""
+    """Put the generators where they were; those of a GPU, and those that older checkpoints lack, only if there."""
     torch.set_rng_state(state["cpu"])
     if device.type == "cuda" and state["cuda"]:
         torch.cuda.set_rng_state_all(state["cuda"])
+    if python := state.get("python"):
+        random.setstate((python["version"], tuple(python["words"].tolist()), python["gauss"]))
+    if numpy := state.get("numpy"):
+        np.random.set_state((numpy["name"], numpy["key"].numpy().astype(np.uint32), *numpy["rest"]))  # noqa: NPY002
+
+
+@contextmanager
+def random_state_kept(device: torch.device) -> Iterator[None]:
+    """Put the generators back at the end."""
+    state = random_state(device)
+    try:
+        yield
+    finally:
+        set_random_state(state, device)
 
 
 def from_position(position: Position) -> dict[str, Any]:

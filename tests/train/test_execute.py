@@ -243,3 +243,24 @@ def test_tf32_is_close_to_float32(run):
     a, b = (contents(run(**gpu({"optim": SGD, "train": {"precision": p}}))) for p in ("fp32", "tf32"))
     scale = np.sqrt(np.mean(a["rescale/value"] ** 2))
     assert np.abs(a["rescale/value"] - b["rescale/value"]).max() <= 3e-3 * scale  # eleven bits in every product
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=cuda)])
+def test_a_loss_in_a_replayed_step_that_is_not_recorded_ends_the_run(tmp_path, request, device):
+    """The same step as call by call, after the first few, which are not replayed."""
+    if device == "cpu":
+        request.getfixturevalue("graphs")
+    options = {
+        "model": {"name": "mlp", "width": 6, "depth": 2, "activation": "squared"},
+        "optim": {"name": "sgdw", "lr": 0.1, "schedule": {"name": "step", "step_size": 10, "gamma": 100.0}},
+        "track": {"steps": [[0, 1]]},
+        "device": device,
+    }
+    said = []
+    for graph in (False, True):
+        folder = tmp_path / str(graph)
+        folder.mkdir()
+        with pytest.raises(RunError, match=r"is not finite at step \d+; .* holds the 1 rows before it") as caught:
+            train(config(**options, train={"cuda_graph": graph, "eval_every": 30}), folder)
+        said.append(int(str(caught.value).partition("step ")[2].partition(";")[0]))
+    assert said[0] == said[1] > 6

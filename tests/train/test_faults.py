@@ -1,8 +1,11 @@
 """Kills, signals, full disks, two processes: nothing that was committed is lost, and the run can go on."""
 
 import ctypes
+import errno
 import os
 import random
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,10 +17,11 @@ import pytest
 from conftest import config
 from image_files import limited_files
 from neuralmech.errors import RunError, UserError
-from neuralmech.record import open_record
+from neuralmech.record import RecordWriter, open_record
 from neuralmech.train.checkpoint import checkpoints
 from neuralmech.train.lock import locked
 from neuralmech.train.loop import resume, train
+from neuralmech.train.run import Saver
 from train_twins import assert_twins, in_process, resume_there, train_there
 
 OPTIONS = {
@@ -204,6 +208,75 @@ def test_a_small_file_system(tmp_path, size, steps):
             assert command(tmp_path, "resume=run")[0] == 0
     finally:
         subprocess.run(["umount", tmp_path], check=True)
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.4, 1.2])
+def test_ctrl_c_while_the_workers_start(tmp_path, delay):
+    """The whole process group gets it, as from a terminal; the workers' server needs seconds to import torch."""
+    words = [*COMMAND, "data.residency=loader", "data.workers=1", "train.steps=1000000", "train.eval_every=0"]
+    child = subprocess.Popen(
+        words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        wait_for((tmp_path / "run/checkpoints/step-00000000.pt").exists)
+        time.sleep(delay)
+        os.killpg(child.pid, signal.SIGINT)
+        _, err = child.communicate(timeout=60)
+    finally:
+        child.kill()
+        child.wait()
+    assert child.returncode == 130
+    assert "interrupted; the record holds" in one_line(err)
+    with open_record(tmp_path / "run") as r:
+        assert checkpoints(tmp_path / "run/checkpoints")[-1] == r.rows
+
+
+@pytest.mark.parametrize("error", [ValueError("boom"), MemoryError()])
+def test_a_writer_that_dies_ends_the_run_at_once_in_one_line(tmp_path, monkeypatch, error):
+    """At its second block; there is no third for a long time."""
+    options = {**OPTIONS, "track": {"block": 16, "steps": [[0, 32], [10**6, 10**6 + 16]]}}
+    long = {**options, "train": {"steps": 10**6 + 16, "eval_every": 0}}
+    real, calls = RecordWriter.append, []
+
+    def append(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise error
+        return real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RecordWriter, "append", append)
+        with pytest.raises(RunError) as caught:
+            train(config(**long), tmp_path)
+    said = str(caught.value)
+    assert f"could not be written ({type(error).__name__}: {str(error) or 'MemoryError'}; traceback in" in said
+    assert f"what was committed is safe: neuralmech train resume={tmp_path} continues" in said
+    assert "in append" in (tmp_path / "failed.txt").read_text()
+    assert caught.value.__cause__ is error
+    with open_record(tmp_path) as r:
+        assert r.readable_rows() == r.rows == 16
+
+
+@pytest.mark.parametrize(
+    ("number", "gone", "remedy"),
+    [
+        (errno.ENOSPC, False, "Left on device; what was committed is safe: make room, then neuralmech train resume="),
+        (errno.EIO, False, "Input/output error; what was committed is safe: mend the disk, then neuralmech train"),
+        (errno.ENOENT, True, "No such file or directory; the run folder was deleted or moved while the run wrote"),
+    ],
+)
+def test_the_remedy_is_that_of_the_error(tmp_path, monkeypatch, number, gone, remedy):
+    folder = tmp_path / "run"
+    folder.mkdir()
+
+    def fail(*_):
+        if gone:
+            shutil.rmtree(folder)
+        raise OSError(number, os.strerror(number), "the file")
+
+    monkeypatch.setattr(Saver, "save", fail)
+    with pytest.raises(RunError, match=re.escape(remedy.replace("Left", "left"))):
+        train(config(train={"steps": 5}), folder)
 
 
 def obey_permissions():

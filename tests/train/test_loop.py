@@ -119,7 +119,7 @@ def test_ctrl_c_leaves_a_readable_record(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "hyperparameters", press)
     with pytest.raises(Interrupted) as caught:
         train(config(), tmp_path)
-    assert caught.value.rows == 17
+    assert (caught.value.rows, caught.value.resumable) == (17, True)
     with open_record(tmp_path) as r:
         assert (r.rows, r.status) == (17, "interrupted at step 17")
 

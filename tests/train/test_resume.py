@@ -1,5 +1,7 @@
 """A run that was stopped and resumed is the run that was never stopped, bit for bit."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -27,6 +29,22 @@ def net():
 """
 
 
+DRAWS = """
+import random
+import numpy as np
+from torch import nn
+
+class Draws(nn.Module):
+    def forward(self, x):
+        if not self.training:
+            return x
+        return x * (1 + 0.1 * random.gauss(0, 1) + 0.1 * float(np.random.standard_normal()))
+
+def net():
+    return nn.Sequential(nn.Linear(5, 8), nn.ReLU(), Draws(), nn.Linear(8, 3))
+"""
+
+
 @pytest.mark.parametrize("step", [3, 10, 25, 59])
 @pytest.mark.parametrize("every", [1, 3])
 def test_resumed_equals_uninterrupted(run, tmp_path, monkeypatch, step, every):
@@ -48,6 +66,23 @@ def test_dropout_goes_on_with_the_same_random_numbers(run, tmp_path, monkeypatch
         resume(folder, {"model._target_": "os.getcwd"})
     resume(folder, {"model": "custom", "model._target_": "dropout_net.net"})
     assert_twins(folder, run(**options), 60)
+
+
+def test_numpys_and_pythons_random_numbers_go_on_too(run, tmp_path, monkeypatch):
+    """Gaussians come in pairs, of which one may wait; `track.noise` draws besides, unnoticed."""
+    (tmp_path / "drawing_net.py").write_text(DRAWS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    model = {"name": "_target_", "target": "drawing_net.net", "arguments": {}}
+    options = {**OPTIONS, "model": model}
+    for track in ({"block": 7}, {"block": 7, "noise": 5}):
+        folder = stopped(tmp_path, monkeypatch, 37, {**options, "track": track})
+        resume(folder, {"model": "custom", "model._target_": "drawing_net.net"})
+        whole = run(**{**options, "track": track})
+        assert_twins(folder, whole, 60)
+        folder.rename(tmp_path / f"done{len(track)}")
+    with open_record(tmp_path / "done1") as quiet, open_record(whole) as noisy:
+        assert np.array_equal(quiet.steps()["loss"], noisy.steps()["loss"])
+        assert np.isfinite(quiet.steps()["loss"]).all()
 
 
 def test_ctrl_c_in_the_middle_of_a_step_can_be_resumed(run, tmp_path, monkeypatch):
@@ -155,7 +190,8 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(run, tmp_path,
     folder = stopped(tmp_path, monkeypatch, 33, OPTIONS)
     spoil(folder / "checkpoints/step-00000030.pt")
     resume(folder, {})
-    assert "step-00000030.pt cannot be loaded" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert re.search(r"step-00000030.pt cannot be loaded \(.*\); trying the checkpoint before it$", said.strip())
     assert_twins(folder, run(**OPTIONS), 60)
 
 
