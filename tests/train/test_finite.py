@@ -76,11 +76,14 @@ def test_parameters_that_are_not_finite_are_not_saved(tmp_path):
     assert checkpoints(tmp_path / "checkpoints") == [0]
 
 
+@pytest.mark.parametrize("kernels", [False, True])
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("bad", [torch.inf, -torch.inf, torch.nan])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_losses_are_counted_up_to_the_first_that_is_not_finite(device, bad, dtype):
+def test_losses_are_counted_up_to_the_first_that_is_not_finite(device, bad, dtype, kernels, monkeypatch):
     losses = FiniteLosses(5, torch.device(device))
+    if kernels:  # on the CPU as on any device
+        monkeypatch.setattr(losses, "_on_host", False)
     for k, value in enumerate([1.0, 3e38, -3e38, 0.0, bad, 1.0, bad, 2.0], start=5):
         losses.see(torch.tensor(value, dtype=dtype, device=device))
         assert losses.broken_at(k + 1) == (None if k < 9 else 9)
