@@ -14,6 +14,7 @@ from neuralmech.errors import UserError
 from neuralmech.record import Record, RecordError, open_record
 from neuralmech.record.rows import Position, Rows
 from neuralmech.record.safety import plain_yaml, printable
+from neuralmech.record.schema import STEP_COLUMNS
 from neuralmech.train.checkpoint import checkpoints, path_of, read_checkpoint
 from neuralmech.train.recorded import disagreements
 from neuralmech.train.run import Run, say
@@ -114,7 +115,9 @@ def _check_rows(run: Run, step: int, position: Position, columns: set[str]) -> N
     shapes = {family: {name: v.shape for name, v in signals.items()} for family, signals in waiting.charges.items()}
     layouts = run.tracker.layouts()
     wanted = {family: {name: (rows, n) for name, n in layout.columns.items()} for family, layout in layouts.items()}
-    if shapes != wanted or {name: v.shape for name, v in waiting.steps.items()} != dict.fromkeys(columns, (rows,)):
+    steps = {name: values.shape for name, values in waiting.steps.items()}
+    known = columns <= set(steps) <= {*columns, *STEP_COLUMNS}  # older records lack some
+    if shapes != wanted or not known or set(steps.values()) != {(rows,)}:
         raise ValueError("its rows do not fit the record")
 
 
@@ -132,8 +135,9 @@ def _check_state(run: Run, content: Mapping[str, Any]) -> None:
         raise ValueError("its noise is of another shape")
     names = {"step", "exp_avg", "exp_avg_sq"} if run.config.optim.name.startswith("adam") else {"momentum_buffer"}
     for index, values in content["optimizer"]["state"].items():
-        shapes = {name: value.shape for name, value in values.items()}
-        if index != 0 or shapes != {name: () if name == "step" else theta.shape for name in names}:
+        shapes = {name: value.shape for name, value in values.items() if value is not None}
+        wanted = {name: () if name == "step" else theta.shape for name in names}
+        if index != 0 or shapes not in ({}, wanted):  # none before the first step, and without momentum
             raise ValueError("its optimizer's state is of another shape")
 
 

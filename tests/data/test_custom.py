@@ -174,16 +174,20 @@ def test_it_is_trained_on_verified_and_resumed_when_named(command, tmp_path):
     assert (code, out.err) == (0, "")
     assert json.loads(out.out)["sites"]
     assert command("train", *SMALL, *GIVEN, *more)[0] == 0
-    assert command("verify", "run", *GIVEN)[0] == 0
-    code, out = command("train", "resume=run", *GIVEN, "train.steps=30", "data.workers=0", "data.residency=loader")
+    code, out = command("verify", "run", *GIVEN)
+    assert "its data is code, of which you must give the same data.size (the run has 64)" in out.err
+    assert command("verify", "run", *GIVEN, more[0])[0] == 0
+    code, out = command(
+        "train", "resume=run", *GIVEN, more[0], "train.steps=30", "data.workers=0", "data.residency=loader"
+    )
     assert (code, out.err) == (0, "")
     assert "30 steps recorded" in out.out
     assert command("train", *SMALL[:2], *GIVEN, *more, "device=cpu", "hydra.run.dir=twin", "train.steps=30")[0] == 0
     assert_twins(tmp_path / "run", tmp_path / "twin", 30)
-    code, out = command("train", "resume=run", *GIVEN, "data.size=65")
+    code, out = command("train", "resume=run", *GIVEN, "+data.size=65")
     assert code == 2
-    assert "cannot be resumed with another data.arguments.size (the run has 64)" in out.err
-    code, out = command("train", "resume=run", *GIVEN, "data.batch_size=3")
+    assert "its data is code, of which you must give the same data.size (the run has 64)" in out.err
+    code, out = command("train", "resume=run", *GIVEN, more[0], "data.batch_size=3")
     assert "cannot be resumed with another data.batch_size (the run has 64)" in out.err
 
 
@@ -198,7 +202,7 @@ def test_a_record_never_runs_data_that_the_user_did_not_name(command, tmp_path):
         assert len(out.err.splitlines()) == 1
     assert command("analyze", "run", "figures=false")[0] == 0
     code, out = command("verify", "run", "data=custom", "data._target_=os.getcwd")
-    assert "data._target_=os.getcwd differs from the run's my_data_file.my_data" in out.err
+    assert "you must give the same data._target_ (the run has 'my_data_file.my_data')" in out.err
     assert not (tmp_path / "ran").exists()
     with h5py.File(tmp_path / "run/record.h5", "a") as f:
         f.attrs["config"] = "data:\n  _target_: my_data_file.my_data\n  name: digits\n"
