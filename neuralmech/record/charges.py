@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import h5py
@@ -10,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from neuralmech.record.safety import first_line, printable
+from neuralmech.record.safety import first_line, printable, remedy
 from neuralmech.record.schema import RecordError
 from neuralmech.record.text import attribute
 
@@ -29,7 +30,7 @@ class Checked:
             return self._dataset[key]
         except (OSError, RuntimeError) as error:
             name, file = self._dataset.name, self._dataset.file.filename
-            raise RecordError(f"{file} is damaged in {name} ({first_line(error)}); restore a copy") from None
+            raise RecordError(f"{file} is damaged in {name} ({first_line(error)}); {remedy(Path(file))}") from None
 
 
 class Signal:

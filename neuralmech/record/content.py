@@ -89,9 +89,9 @@ def _count(group: h5py.Group, name: str) -> int:
     check_link(group, name)
     dataset = group[name]
     check_dataset(dataset)
-    if dataset.shape != () or dataset.dtype.kind not in "iu" or int(dataset[()]) < 0:
+    if dataset.shape not in ((), (1,)) or dataset.dtype.kind not in "iu" or dataset[()].item() < 0:
         raise ValueError(f"{dataset.name} is no number of rows")
-    return int(dataset[()])
+    return dataset[()].item()
 
 
 def _group(parent: h5py.Group, name: str) -> h5py.Group:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from io import BytesIO
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 from neuralmech.record.rows import FamilyLayout
 from neuralmech.record.schema import EVALUATION_COLUMNS, FORMAT, SCHEMA_VERSION, STEP_COLUMNS
@@ -14,18 +16,32 @@ from neuralmech.record.text import index, set_text, texts
 
 CHUNK_BYTES = 1 << 20
 COMPRESSION = {"compression": "lzf", "shuffle": True}  # built into every h5py
+FORMATS = ("v110", "v110")  # chunks are indexed by an array that only grows; a B-tree's nodes would be split in place
 STATUS_BYTES = 256  # written in place when it changes
 
 
-def lay_out(
+def blank(
+    attributes: Mapping[str, object], families: Mapping[str, FamilyLayout], block: int, *, compress: bool = False
+) -> bytes:
+    """A record without rows, to be filled by a `RecordWriter` in chunks of `block` rows.
+
+    It is made in memory: HDF5 does not survive a disk that is full. The superblock is the oldest that can say that
+    freed space stays unused (newer ones refuse to open after a kill), with headers that have checksums.
+    """
+    content = BytesIO()
+    h5py.File(content, "w", libver=("v108", "v110"), fs_strategy="none").close()
+    with h5py.File(content, "r+", libver=FORMATS) as file:
+        _lay_out(file, attributes, families, block, compress)
+    return content.getvalue()
+
+
+def _lay_out(
     file: h5py.File,
     attributes: Mapping[str, object],
     families: Mapping[str, FamilyLayout],
     block: int,
-    *,
     compress: bool,
 ) -> None:
-    """Fill an empty file with what `RecordWriter` writes rows into, in chunks of `block` rows."""
     file.attrs["schema_version"] = SCHEMA_VERSION
     set_text(file, "format", FORMAT)
     set_status(file, "running")
@@ -36,8 +52,8 @@ def lay_out(
     file.create_group("charges")
     for name, layout in families.items():
         _family(file.create_group(f"charges/{name}"), layout, block, compress)
-    file.create_dataset("committed", data=np.int64(0))
-    file["evaluation"].create_dataset("committed", data=np.int64(0))
+    for group in (file, file["evaluation"]):
+        _checked(group, "committed", np.zeros(1, dtype=np.int64))
 
 
 def set_attribute(file: h5py.File, key: str, value: object) -> None:
@@ -62,16 +78,22 @@ def _columns(file: h5py.File, group: str, columns: Mapping[str, type], block: in
 def _family(group: h5py.Group, layout: FamilyLayout, block: int, compress: bool) -> None:
     set_text(group, "form", "linear" if layout.linear else "quadratic")
     partners = {} if layout.partners is None else {"partner": layout.partners}
-    group.create_dataset("index", data=index({"site": layout.sites, "channel": layout.channels, **partners}))
+    _checked(group, "index", index({"site": layout.sites, "channel": layout.channels, **partners}))
     for signal in layout.signals:
         _signal(group, signal, len(layout.sites), block, compress)
     if layout.norms:
-        group.create_dataset("frobenius_index", data=texts(layout.norms))
+        _checked(group, "frobenius_index", texts(layout.norms))
         _signal(group, "frobenius", len(layout.norms), block, compress)
     if layout.parameters:
         names, entries, charges = zip(*layout.parameters, strict=True)
-        group.create_dataset("parameters_index", data=index({"name": names, "entry": entries, "charge": charges}))
+        _checked(group, "parameters_index", index({"name": names, "entry": entries, "charge": charges}))
         _signal(group, "parameters", len(names), block, compress)
+
+
+def _checked(group: h5py.Group, name: str, values: NDArray) -> None:
+    """A table with a checksum, for which HDF5 wants it in chunks."""
+    rows = max(1, min(len(values), CHUNK_BYTES // values.dtype.itemsize))
+    group.create_dataset(name, data=values, chunks=(rows,), fletcher32=True)
 
 
 def _signal(group: h5py.Group, name: str, n: int, block: int, compress: bool) -> None:

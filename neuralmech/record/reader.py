@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from neuralmech.record.charges import Charges, Checked
 from neuralmech.record.content import check_file
 from neuralmech.record.live import is_being_written, quiet_copy
-from neuralmech.record.safety import first_line, naming_damage, plain_yaml, printable
+from neuralmech.record.safety import first_line, naming_damage, plain_yaml, printable, remedy
 from neuralmech.record.schema import EVALUATION_COLUMNS, FILE_NAME, LATER_COLUMNS, STEP_COLUMNS, RecordError
+from neuralmech.record.skeleton import Mended, Skeleton
 from neuralmech.record.text import attribute
 
 GROUPS = ("model", "data", "optim", "track", "train")  # of a config
@@ -32,7 +33,7 @@ class Record:
     def __init__(self, file: h5py.File, path: Path) -> None:
         self._file = file
         self.path = path
-        self.rows = int(file["committed"][()])
+        self.rows = file["committed"][()].item()
         self.status = printable(attribute(file, "status", "running"))
         self.identity = attribute(file, "run_id")  # what it shares with the checkpoints of its run alone
 
@@ -100,7 +101,7 @@ class Record:
     def evaluation(self) -> pd.DataFrame:
         """Step, loss and accuracy on held-out data."""
         group = self._file["evaluation"]
-        end = int(group["committed"][()])
+        end = group["committed"][()].item()
         return pd.DataFrame({name: Checked(group[name])[:end] for name in EVALUATION_COLUMNS})
 
     def steps_frame(self) -> pd.DataFrame:
@@ -154,7 +155,7 @@ class Record:
 
     def readable_evaluations(self) -> int:
         """The same for evaluations."""
-        rows = int(self._file["evaluation"]["committed"][()])
+        rows = self._file["evaluation"]["committed"][()].item()
         return min(_readable(self._file["evaluation"][name], rows) for name in EVALUATION_COLUMNS)
 
     def _signals(self) -> list[h5py.Dataset]:
@@ -199,13 +200,22 @@ def open_record(path: str | Path) -> Record:
     return snapshot(path) if is_being_written(path) else _open(path, path)
 
 
-def _open(source: Path | BytesIO, path: Path) -> Record:
+def can_mend(path: Path, skeleton: Skeleton, rows: int, evaluations: int) -> bool:
+    """Whether so many rows and evaluations could be read with a skeleton put back into a record's file."""
+    try:
+        with Mended(path, skeleton) as source, _open(source, path) as record:
+            return record.readable_rows() >= rows and record.readable_evaluations() >= evaluations
+    except RecordError:
+        return False
+
+
+def _open(source: Path | BytesIO | Mended, path: Path) -> Record:
     try:
         file = h5py.File(source, "r", locking=False)
     except OSError as error:
-        raise RecordError(f"{path} is not a readable HDF5 file ({first_line(error)}); give a run folder") from None
+        raise RecordError(f"{path} is not a readable HDF5 file ({first_line(error)}); {remedy(path)}") from None
     try:
-        with naming_damage(path):
+        with naming_damage(path, remedy(path)):
             check_file(file, path)
             return Record(file, path)
     except BaseException:

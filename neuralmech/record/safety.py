@@ -115,15 +115,22 @@ def plain_yaml(text: str) -> Any:
         raise ValueError(f"its config is no plain YAML ({printable(first_line(error))})") from None
 
 
+def remedy(path: Path) -> str:
+    """What to do about a damaged record: a run folder's checkpoints may mend it, but reading never does."""
+    if any((path.parent / "checkpoints").glob("step-*.pt")):
+        return f"neuralmech train resume={path.parent} mends it from the checkpoints beside it"
+    return "train again or restore a copy"
+
+
 @contextmanager
-def naming_damage(path: Path) -> Iterator[None]:
+def naming_damage(path: Path, remedy: str = "train again or restore a copy") -> Iterator[None]:
     """Whatever HDF5 and those who read its values stumble over becomes a `RecordError` that names the file."""
     try:
         yield
     except RecordError:
         raise
     except (KeyError, OSError, ValueError, AttributeError, TypeError, RuntimeError) as error:
-        raise RecordError(f"{path} is damaged ({first_line(error)}); train again or restore a copy") from None
+        raise RecordError(f"{path} is damaged ({first_line(error)}); {remedy}") from None
 
 
 def first_line(error: BaseException) -> str:

@@ -1,43 +1,36 @@
-"""The record's file below HDF5: how it is created, room for what is to be written, errors of the disk."""
+"""Files below HDF5: written whole or not at all, room for what is to be written, errors of the disk."""
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-
-import h5py
-
-from neuralmech.record.schema import RecordError
 
 FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 
-@contextmanager
-def create(path: Path) -> Iterator[Path]:
-    """Make an empty HDF5 file under another name to be filled; it gets its own name at the end, or vanishes.
+def write_whole(path: Path, content: bytes | memoryview) -> None:
+    """Write a file so that it is whole or not there, whatever happens.
 
-    The oldest superblock that can say that freed space stays unused: newer ones refuse to open after a kill.
+    Temporary file, sync, rename, sync of the folder.
 
     Raises
     ------
-    RecordError
-        If it exists.
+    OSError
+        If there is no room; nothing is left of the file then.
     """
-    if path.exists():
-        raise RecordError(f"{path} exists already; choose another run folder with hydra.run.dir=")
-    unfinished = path.with_suffix(".new")
+    temporary = path.with_suffix(".tmp")
     try:
-        unfinished.unlink(missing_ok=True)  # of a process that was killed; or a link, which must not be followed
-        h5py.File(unfinished, "x", libver=("earliest", "v110"), fs_strategy="none").close()
-        yield unfinished
-        unfinished.replace(path)
-        sync_folder(path.parent)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
+        temporary.unlink(missing_ok=True)  # of a process that was killed; or a link, which must not be followed
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:

@@ -46,7 +46,7 @@ def attribute(target: h5py.Group, name: str, default: str = "") -> str:
     ValueError
         If it is no text.
     """
-    value = target.attrs.get(name, default)
+    value = target.attrs[name] if name in target.attrs else default  # noqa: SIM401  (get takes a damaged one for none)
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     if not isinstance(value, str):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import product
 from pathlib import Path
 from types import TracebackType
 
@@ -12,11 +14,13 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from neuralmech.record.layout import lay_out, set_attribute, set_status
+from neuralmech.record.layout import FORMATS, blank, set_attribute, set_status
 from neuralmech.record.rows import FamilyLayout, Position, Rows
 from neuralmech.record.schema import EVALUATION_COLUMNS, FILE_NAME, STEP_COLUMNS, RecordError
-from neuralmech.record.storage import create, disk_error, reserve
+from neuralmech.record.skeleton import Skeleton
+from neuralmech.record.storage import disk_error, reserve, write_whole
 
+CHECKSUM_BYTES = 4  # of Fletcher's sum at the end of each chunk
 SLACK_BYTES = 1 << 18  # what a write may take besides its data
 
 
@@ -56,25 +60,24 @@ class RecordWriter:
         compress: bool = False,
     ) -> None:
         self.path = Path(folder) / FILE_NAME
-        with create(self.path) as unfinished:
-            self._open(unfinished)
-            try:
-                lay_out(self._file, attributes, families, block, compress=compress)
-                self._bind()
-                self.sync()
-            except BaseException:
-                self.abandon()
-                raise
+        if self.path.exists():
+            raise RecordError(f"{self.path} exists already; choose another run folder with hydra.run.dir=")
+        write_whole(self.path, blank(attributes, families, block, compress=compress))
+        self._open()
 
-    def _open(self, path: Path) -> None:
-        # New datasets index their chunks by an array that only grows; a B-tree's nodes would be split in place.
-        self._file = h5py.File(path, "r+", libver=("v110", "v110"), rdcc_nbytes=0)  # whole chunks need no cache
+    def _open(self) -> None:
+        self._file = h5py.File(self.path, "r+", libver=FORMATS, rdcc_nbytes=0)  # whole chunks need no cache
         self._fd = self._file.id.get_vfd_handle()
         self.rows = self._whole = self._evaluations = 0
         self._waiting: list[Rows] = []  # none or one
+        self._chunks: dict[str, list[tuple[int, int]]] = {}  # where the whole ones are, of each dataset
+        try:
+            self._bind(self._file)
+        except BaseException:
+            self.abandon()
+            raise
 
-    def _bind(self) -> None:
-        file = self._file
+    def _bind(self, file: h5py.File) -> None:
         self._block = file["steps/step"].chunks[0]
         self._steps = {name: d for name, d in file["steps"].items() if name in STEP_COLUMNS}
         self._evaluation = {name: file["evaluation"][name] for name in EVALUATION_COLUMNS}
@@ -99,20 +102,20 @@ class RecordWriter:
         """
         record = cls.__new__(cls)
         record.path = Path(folder) / FILE_NAME
-        record._open(record.path)
-        record._bind()
+        record._open()
         try:
-            record._cut(position)
-            for key, value in (attributes or {}).items():
-                set_attribute(record._file, key, value)
-            record.sync()
+            with record._room(0):
+                record._cut(position)
+                for key, value in (attributes or {}).items():
+                    set_attribute(record._file, key, value)
+                record.sync()
         except BaseException:
             record.abandon()
             raise
         return record
 
     def _cut(self, position: Position) -> None:
-        rows, evaluations = int(self._committed[()]), int(self._evaluation_committed[()])
+        rows, evaluations = self._committed[()].item(), self._evaluation_committed[()].item()
         if rows < position.rows or evaluations < position.evaluations:
             raise RecordError(f"{self.path} holds {rows} rows, fewer than the {position.rows} of the checkpoint")
         self._committed[()], self._evaluation_committed[()] = position.rows, position.evaluations
@@ -165,6 +168,31 @@ class RecordWriter:
         """Flush to the disk itself, so that a power cut loses nothing either."""
         self._flush()
         os.fsync(self._fd)
+
+    def skeleton(self) -> Skeleton:
+        """Copy what holds the file together, for a checkpoint at the present `position`.
+
+        Chunks of rows that still wait are left out: the checkpoint has those rows. Of the evaluations, which are
+        written one by one, the chunk that is not full is in the copy.
+        """
+        charges = (d for signals in self._charges.values() for d in signals.values())
+        rows = [self._of_chunks(d, self._whole) for d in (*self._steps.values(), *charges)]
+        evaluations = [self._of_chunks(d, self._evaluations) for d in self._evaluation.values()]
+        chunks = [place for found in (*rows, *evaluations) for place in found]
+        return Skeleton.of(self._fd, os.fstat(self._fd).st_size, chunks)
+
+    def _of_chunks(self, dataset: h5py.Dataset, rows: int) -> list[tuple[int, int]]:
+        """Offset and size of a dataset's whole chunks; they never move, so only new ones are asked for.
+
+        Without their checksums, which belong to the copy: a chunk that was lost reads as zeros, whose checksum is 0.
+        """
+        known = self._chunks.setdefault(dataset.name, [])
+        parts = [range(0, n, c) for n, c in zip(dataset.shape[1:], dataset.chunks[1:], strict=True)]
+        first = len(known) // math.prod(map(len, parts)) * self._block
+        for start in range(first, rows - rows % self._block, self._block):
+            places = (dataset.id.get_chunk_info_by_coord((start, *rest)) for rest in product(*parts))
+            known += [(place.byte_offset, place.size - CHECKSUM_BYTES) for place in places]
+        return known
 
     def _write(self, rows: Rows) -> None:
         with self._room(rows.bytes):

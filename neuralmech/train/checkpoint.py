@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ import torch
 from torch import nn
 
 from neuralmech.errors import UserError
-from neuralmech.record.storage import sync_folder
+from neuralmech.record.storage import write_whole
 
 # What damaged bytes make zipfile and torch.load raise.
 _DAMAGE = (
@@ -27,6 +26,11 @@ _DAMAGE = (
 def path_of(folder: Path, step: int) -> Path:
     """Where the snapshot at `step` is."""
     return folder / f"step-{step:08d}.pt"
+
+
+def skeleton_of(folder: Path, step: int) -> Path:
+    """Where the copy is of what held the record together then."""
+    return path_of(folder, step).with_suffix(".skeleton")
 
 
 def checkpoints(folder: Path) -> list[int]:
@@ -97,8 +101,6 @@ def _unusable(path: Path, error: Exception) -> UserError:
 def save_checkpoint(folder: Path, model: nn.Module, step: int, state: Mapping[str, Any] | None = None) -> Path:
     """Write the model at θ_step, and what else a resumed run needs, to ``folder/step-XXXXXXXX.pt``.
 
-    Temporary file, sync, rename, sync of the folder: the file is whole or not there, whatever happens.
-
     Raises
     ------
     OSError
@@ -106,21 +108,10 @@ def save_checkpoint(folder: Path, model: nn.Module, step: int, state: Mapping[st
     """
     folder.mkdir(exist_ok=True)
     path = path_of(folder, step)
-    temporary = path.with_suffix(".tmp")
     values = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
     content = BytesIO()  # torch.save aborts on a disk that is full
     torch.save({"step": step, "model": values, **(state or {})}, content)
-    try:
-        temporary.unlink(missing_ok=True)  # of a process that was killed; or a link, which must not be followed
-        with temporary.open("xb") as file:
-            file.write(content.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    sync_folder(folder)
+    write_whole(path, content.getbuffer())
     return path
 
 
@@ -129,3 +120,4 @@ def prune(folder: Path, keep: int | None) -> None:
     later = [step for step in checkpoints(folder) if step > 0]
     for step in later[:-keep] if keep else ():
         path_of(folder, step).unlink()
+        skeleton_of(folder, step).unlink(missing_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -19,10 +18,11 @@ from tqdm import tqdm
 
 from neuralmech.config import Config, to_yaml
 from neuralmech.data import Batches, Dataset, training_batches
-from neuralmech.errors import RunError, UserError
+from neuralmech.errors import RunError
 from neuralmech.losses import tally
 from neuralmech.record import BackgroundWriter, RecordWriter
 from neuralmech.track import Schedule, Tracker
+from neuralmech.train.announce import announce
 from neuralmech.train.execute import check_execution
 from neuralmech.train.failures import told
 from neuralmech.train.flat import FlatParameters
@@ -32,12 +32,11 @@ from neuralmech.train.lock import locked
 from neuralmech.train.optimizers import build_optimizer, hyperparameters
 from neuralmech.train.precision import autocast
 from neuralmech.train.recorded import changed_config
-from neuralmech.train.restore import restore
+from neuralmech.train.restore import make_readable, restore
 from neuralmech.train.run import Run, Saver, save, say
 from neuralmech.train.setup import Setup, choose_device, prepare, provenance
 from neuralmech.train.state import seed_all
 
-LEAST_SHARE = 0.5  # of its size that a record may keep when it is compressed
 SLOW_SECONDS = 10.0  # of waiting for the disk, after which the run says so
 COMMIT_SECONDS = 60.0  # a slow run commits incomplete blocks this often
 
@@ -66,7 +65,7 @@ def train(config: Config, folder: Path) -> Result:
         On Ctrl-C or SIGTERM; the rows up to there are in the record, and there is a checkpoint.
     """
     run = begin(config)
-    _announce(run, folder)
+    announce(run, folder)
     with locked(folder):
         return _carry_out(run, folder, _new)
 
@@ -74,7 +73,7 @@ def train(config: Config, folder: Path) -> Result:
 def train_in(folder: Path, config: Config) -> Result:
     """`train` in a folder that this process has locked."""
     run = begin(config)
-    _announce(run, folder)
+    announce(run, folder)
     return _carry_out(run, folder, _new)
 
 
@@ -89,6 +88,7 @@ def resume(folder: Path, changes: Mapping[str, Any]) -> Result:
         As `train`.
     """
     with locked(folder):  # first of all: a record that is being written fast cannot be read
+        make_readable(folder)
         config = changed_config(folder, changes)
         return _carry_out(begin(config), folder, _continued)
 
@@ -144,29 +144,6 @@ def _sees_one_loss(setup: Setup, batches: Batches) -> bool:
     return batches.are_whole and not drops
 
 
-def _announce(run: Run, folder: Path) -> None:
-    """Say how much will be recorded, and refuse what does not fit on the disk."""
-    rows = run.schedule.count(run.steps)
-    if not rows:
-        raise UserError(f"track.steps leaves nothing to record of {run.steps} steps; widen its windows")
-    need, free = rows * run.tracker.bytes_per_row, shutil.disk_usage(folder).free
-    charges = sum(len(layout.sites) for layout in run.tracker.layouts().values())
-    print(f"Recording {charges:,} charges at {rows:,} steps: at most {_size(need)}")
-    if need * (LEAST_SHARE if run.config.track.compress else 1) > free:
-        raise UserError(
-            f"track: the record may need {_size(need)} and {folder} has {_size(free)} left; "
-            "record less by track.every, track.steps, track.signals, track.charges=site or track.families"
-        )
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"
-
-
 def _new(run: Run, folder: Path) -> RecordWriter:
     seed_all(run.config.seed)  # dropout draws the same whatever happened before
     run.identity = uuid4().hex
@@ -177,7 +154,9 @@ def _new(run: Run, folder: Path) -> RecordWriter:
 
 def _continued(run: Run, folder: Path) -> RecordWriter:
     seed_all(run.config.seed)
-    return RecordWriter.resume(folder, restore(run, folder), {"config": to_yaml(run.config)})
+    position = restore(run, folder)
+    announce(run, folder)
+    return RecordWriter.resume(folder, position, {"config": to_yaml(run.config)})
 
 
 def _advance(run: Run, record: BackgroundWriter, saver: Saver, stop: Stop) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +12,24 @@ import torch
 from torch import Tensor
 
 from neuralmech.errors import UserError
-from neuralmech.record import Record, RecordError, open_record
+from neuralmech.record import FILE_NAME, Record, RecordError, open_record
+from neuralmech.record.reader import can_mend
 from neuralmech.record.rows import Position, Rows
 from neuralmech.record.safety import plain_yaml, printable
 from neuralmech.record.schema import STEP_COLUMNS
-from neuralmech.train.checkpoint import checkpoints, path_of, read_checkpoint
+from neuralmech.record.skeleton import Skeleton
+from neuralmech.train.checkpoint import checkpoints, path_of, read_checkpoint, skeleton_of
 from neuralmech.train.recorded import disagreements
 from neuralmech.train.run import Run, say
 from neuralmech.train.state import set_random_state, to_position
 
 
 def restore(run: Run, folder: Path) -> Position:
-    """Put a fresh run where its last usable checkpoint left it; returns the place in the record. Writes nothing.
+    """Put a fresh run where its last usable checkpoint left it; returns the place in the record.
 
-    A checkpoint is usable if it is whole, and so is the record up to there. What is not is named on stderr, and
-    the one before it is tried; if none is left the run starts again.
+    A checkpoint is usable if it is whole, and so is the record up to there, or would be with the checkpoint's skeleton
+    put back, which is all that is written. What is not is named on stderr, and the one before it is tried; if none is
+    left the run starts again.
 
     Raises
     ------
@@ -37,22 +41,60 @@ def restore(run: Run, folder: Path) -> Position:
         columns = record.columns
         run.identity = record.identity
         whole, evaluations = record.readable_rows(), record.readable_evaluations()
+        ended = record.status != "running" and whole == record.rows  # otherwise what is behind those rows may be torn
         if whole < record.rows:
             say(f"{record.path} is damaged after row {whole}; continuing from before that")
     for step in reversed(checkpoints(folder / "checkpoints")):
         path = path_of(folder / "checkpoints", step)
         try:
             content, position = _read(path)
-            if position.rows > whole or position.evaluations > evaluations:
+            there = position.rows <= whole and position.evaluations <= evaluations
+            skeleton = None if there and ended else _mending(folder, step, position)
+            if not there and skeleton is None:
                 raise UserError(f"{path} needs {position.rows} rows of the record, of which {whole} are readable")
         except UserError as error:
             say(f"{error}; trying the checkpoint before it")
             continue
         _check_config(run, content, path)
         _restore(run, content, position, columns, path)
+        if skeleton is not None:
+            skeleton.write_to(folder / FILE_NAME)
+            if not there:
+                say(f"{folder / FILE_NAME} is damaged; mended: it is as it was at the checkpoint of step {step}")
         return position
     say(f"{folder} has no usable checkpoint; starting again from step 0")
     return Position(0, 0, Rows({}, {}))
+
+
+def make_readable(folder: Path) -> None:
+    """See to it that a run's record can be opened, if need be as it was at its last usable checkpoint.
+
+    Raises
+    ------
+    RecordError
+        If no checkpoint can mend it; it is as it was then.
+    """
+    try:
+        open_record(folder).close()
+    except RecordError as error:
+        reason = str(error).rpartition("; ")[0] or str(error)
+        for step in reversed(checkpoints(folder / "checkpoints")):
+            with suppress(UserError):
+                position = _read(path_of(folder / "checkpoints", step))[1]
+                if skeleton := _mending(folder, step, position):
+                    skeleton.write_to(folder / FILE_NAME)
+                    say(f"{reason}; mended: it is as it was at the checkpoint of step {step}")
+                    return
+        raise RecordError(f"{reason}, and no checkpoint beside it can mend it; restore a copy or train again") from None
+
+
+def _mending(folder: Path, step: int, position: Position) -> Skeleton | None:
+    """The skeleton of the checkpoint at a step, if with it the record has what the checkpoint needs."""
+    try:
+        skeleton = Skeleton.load(skeleton_of(folder / "checkpoints", step))
+    except RecordError:
+        return None
+    return skeleton if can_mend(folder / FILE_NAME, skeleton, position.rows, position.evaluations) else None
 
 
 def _check_record(run: Run, record: Record) -> None:

@@ -16,7 +16,7 @@ from neuralmech.data import Batches
 from neuralmech.record import BackgroundWriter
 from neuralmech.record.safety import printable
 from neuralmech.track import Schedule, Tracker
-from neuralmech.train.checkpoint import prune, save_checkpoint
+from neuralmech.train.checkpoint import prune, save_checkpoint, skeleton_of
 from neuralmech.train.execute import CudaCapture, Execution, Graphed, Measuring, Plain, compiled
 from neuralmech.train.finite import FiniteLosses
 from neuralmech.train.flat import FlatParameters
@@ -116,6 +116,8 @@ def save(run: Run, record: BackgroundWriter, folder: Path) -> None:
         "last": run.tracker.last,
         "record": from_position(position),
     }
+    folder.mkdir(exist_ok=True)
+    record.skeleton().save(skeleton_of(folder, run.step))
     save_checkpoint(folder, run.setup.model, run.step, state)
 
 

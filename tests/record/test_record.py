@@ -191,3 +191,14 @@ def test_reading_while_a_process_writes_gives_whole_rows(tmp_path):
         child.kill()
         child.wait()
         child.stdout.close()
+
+
+@pytest.mark.parametrize("size", [500, 4096, 9000])
+def test_a_disk_that_is_full_from_the_start_is_named(tmp_path, size):
+    """HDF5 would crash; nothing is left of the file."""
+    from image_files import limited_files  # not above, which children run too
+
+    with limited_files(size), pytest.raises(OSError, match="File too large") as caught:
+        write(tmp_path)
+    assert caught.value.filename == str(tmp_path / "record.h5")
+    assert not list(tmp_path.iterdir())

@@ -170,8 +170,6 @@ def test_a_record_that_meets_a_full_disk(run, tmp_path, size):
 
 def test_a_checkpoint_that_meets_a_full_disk(tmp_path, monkeypatch, run):
     """A folder that takes no more: the temporary file is gone, the checkpoint before is there, and so on."""
-    from neuralmech.train import checkpoint
-
     real, count = os.fsync, iter(range(10**6))
     folder = tmp_path / "full"
     folder.mkdir()
@@ -182,7 +180,7 @@ def test_a_checkpoint_that_meets_a_full_disk(tmp_path, monkeypatch, run):
         real(handle)
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint.os, "fsync", fsync)
+        patch.setattr(os, "fsync", fsync)
         with pytest.raises(RunError, match="No space left on device; what was committed is safe"):
             train(config(**OPTIONS), folder)
     assert not list(folder.rglob("*.tmp"))

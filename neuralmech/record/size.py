@@ -1,0 +1,40 @@
+"""How large a record becomes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from io import BytesIO
+from typing import Any
+
+import h5py
+
+from neuralmech.record.layout import blank
+from neuralmech.record.rows import FamilyLayout
+
+ATTRIBUTE_BYTES = 1 << 15  # config and provenance, and their headers when a resumed run replaces them
+CHECKSUM_BYTES = 4
+INDEX_BYTES = 16  # for a chunk at most: where it is, how long, and which filters it skipped
+
+
+def largest_record(families: Mapping[str, FamilyLayout], rows: int, evaluations: int, block: int) -> tuple[int, int]:
+    """Bytes that an uncompressed record takes at most: in its chunks, and in all that holds them together.
+
+    Chunks are counted as if full. What a resumed run cuts off, or a compressed chunk that is rewritten before it is
+    full leaves behind, is not counted.
+    """
+    content = blank({}, families, block)
+    chunks, rest = 0, len(content) + ATTRIBUTE_BYTES
+
+    def add(name: str, dataset: Any) -> None:
+        nonlocal chunks, rest
+        if not isinstance(dataset, h5py.Dataset) or dataset.maxshape[:1] != (None,):
+            return
+        shape = (evaluations if name.startswith("evaluation") else rows, *dataset.shape[1:])
+        count = math.prod(-(-n // c) for n, c in zip(shape, dataset.chunks, strict=True))
+        chunks += count * (math.prod(dataset.chunks) * dataset.dtype.itemsize + CHECKSUM_BYTES)
+        rest += count * INDEX_BYTES + 128 * math.isqrt(count) + 1024  # blocks of the index double
+
+    with h5py.File(BytesIO(content), "r") as file:
+        file.visititems(add)
+    return chunks, rest
