@@ -112,7 +112,10 @@ def _read(path: Path) -> tuple[dict[str, Any], Position]:
 
 
 def _check_config(run: Run, content: Mapping[str, Any], path: Path) -> None:
-    """Raise a `UserError` if the record's config, which has no checksum, is not the one under which this was saved."""
+    """Raise a `UserError` if the record's config is not the one under which this was saved.
+
+    Records from before their headers had checksums may have lost a bit of it.
+    """
     if "config" not in content:  # an older one
         return
     try:
