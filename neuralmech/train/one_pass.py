@@ -38,7 +38,7 @@ class InOnePass:
             p.grad = None
         loss = run.step_loss(run.setup.model, x, y)
         run.update.backward(loss)
-        run.finite.see(loss)
+        run.finite.see_here(loss)
         gradients = [_dense(p) for p in run.flat.parameters]
         motion = Motion(gradients, self._buffer(), row["lr"], row["momentum"], row["weight_decay"])
         if not what.charges:

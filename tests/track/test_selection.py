@@ -63,7 +63,9 @@ def test_a_sample_is_columns_of_the_whole(records):
 
 def test_a_record_that_does_not_fit_is_refused_before_the_first_step(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**6, 10**6, 5000))
-    with pytest.raises(UserError, match=r"the record may need .* kB and .* has 5 kB left; record less by track.every"):
+    with pytest.raises(
+        UserError, match=r"record may need .*, its checkpoints .*, and .* has 5 kB left; record less by track"
+    ):
         train(config(), tmp_path)
     assert not list(tmp_path.iterdir())
     assert "charges at 40 steps: at most" in capsys.readouterr().out
