@@ -267,9 +267,9 @@ and use gradients where autograd leaves them. That is why (b) is faster than (a)
 over many small tensors. What (c) costs beyond (b), from a profile of the MLP on one thread: 60 to 80 µs for the sums of
 four products over rows and columns of 119,910 parameters in float64 (30 µs is the update alone), 15 µs from the sums to
 701 charges, about 40 µs for the Python around them when its code is cold, and the writer's thread, which competes with
-the training on two cores. Of a transformer's step 2 to 3 ms go into the sums, 1 ms into 29,000 recorded numbers, and
-every 16th step 6 ms into the Frobenius norms of 72 matrices. VGG-16's steps of seconds vary by 10 % and more from round to
-round, which is more than their sums take (14.7 million parameters: some 10 ms).
+the training on two cores. Of a transformer's step 2 to 3 ms go into the sums, 1 ms into the charges, and every 16th
+step 6 ms into the Frobenius norms of 72 matrices. VGG-16's steps of seconds vary by 10 % from round to round, which is
+more than the sums of its 15 million parameters take.
 
 The record is below 1/500 of a state dict only where a model has many more parameters than charges, as VGG-16 has: 701
 charges of the MLP, four float64 numbers each, are 22 kB, and 1/500 of its state dict is 1 kB. `track.charges=site`,
