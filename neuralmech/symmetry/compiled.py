@@ -12,9 +12,9 @@ from torch import Tensor
 from neuralmech.symmetry.jit import REORDERED, jit
 from neuralmech.symmetry.layout import Layout
 from neuralmech.symmetry.one_pass import OnePass
-from neuralmech.symmetry.one_pass_kernels import fold, sum_rows
 from neuralmech.symmetry.plan import Ints, LinearPlan, QuadraticPlan, WholeRows, whole_rows
 from neuralmech.symmetry.step import LINEAR, QUADRATIC, Motion, Step
+from neuralmech.symmetry.sums import fold, sum_rows
 
 NO_ROWS = np.zeros((0, 5), dtype=np.int64)
 MAIN = ("value", "drive_update", "drive_gradient", "residual")

@@ -17,7 +17,6 @@ from neuralmech.symmetry.plan import Ints, WholeRows, linear_plan, whole_rows
 from neuralmech.symmetry.step import Motion
 from neuralmech.symmetry.strips import Strips, strips
 
-IN_CACHE = 1 << 12  # entries that are updated before they are summed
 SERIAL = 1 << 20  # parameters below which a second thread costs more than it saves
 
 
@@ -99,10 +98,10 @@ class OnePass:
 
 
 def _scratch(part: Ints, kind: type) -> tuple[NDArray, NDArray]:
-    """Room for the columns of a strip, and for θ_k of some rows, or of all that have one entry."""
+    """Room for the columns of a strip, and for the momenta of two rows, or of all that have one entry."""
     rows, widths = part[:, 3], part[:, 4]
-    kept = np.where(widths == 1, rows, 2 * widths)
-    return np.zeros((COLUMNS, widths.max(initial=1))), np.empty(max(IN_CACHE, kept.max(initial=1)), dtype=kind)
+    momenta = np.where(widths == 1, rows, 2 * widths)
+    return np.zeros((COLUMNS, widths.max(initial=1))), np.zeros(momenta.max(initial=1), dtype=kind)
 
 
 @functools.cache
