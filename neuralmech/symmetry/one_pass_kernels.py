@@ -192,7 +192,9 @@ def _put_columns(columns, taps, count, place, sums, shared):
 
 
 @jit(CONTRACTED)
-def _take(table, addresses, theta, buffer, rates, measured, before, gradient, coefficients, sums, shared, columns, spare):
+def _take(
+    table, addresses, theta, buffer, rates, measured, before, gradient, coefficients, sums, shared, columns, spare
+):
     """Take the strips of a table. `columns` is scratch, `spare` stands in for a momentum buffer where there is none."""
     for k in range(table.shape[0]):
         number, start, offset, rows, width, taps, row_place, column_place, kept, weighed, coefficient = table[k]
@@ -222,7 +224,9 @@ def take_alone(
     table, addresses, theta, buffer, rates, measured, before, gradient, coefficients, sums, shared, columns, spare
 ):
     """Take the strips of a table."""
-    _take(table, addresses, theta, buffer, rates, measured, before, gradient, coefficients, sums, shared, columns, spare)
+    _take(
+        table, addresses, theta, buffer, rates, measured, before, gradient, coefficients, sums, shared, columns, spare
+    )
 
 
 @jit(CONTRACTED, nogil=True)
@@ -233,4 +237,6 @@ def take_beside(
 
     It needs a name and code of its own: by these, not by `nogil`, compiled code is found again on the disk.
     """
-    _take(table, addresses, theta, buffer, rates, measured, before, gradient, coefficients, sums, shared, columns, spare)
+    _take(
+        table, addresses, theta, buffer, rates, measured, before, gradient, coefficients, sums, shared, columns, spare
+    )
