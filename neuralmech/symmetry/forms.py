@@ -104,7 +104,7 @@ class Forms:
     def _write(self, vectors: Callable[[Tensor], None], step: Step, out: Tensor) -> None:
         """Diagonal and translation charges by `vectors`, then the small matrices, which read the step itself."""
         if self._scratch is None or self._places is None:
-            vectors(out[:, : self._vectors])
+            vectors(out[:, : self._vectors] if self.matrix else out)
         else:
             vectors(self._scratch)
             out.index_copy_(1, self._places, self._scratch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -70,6 +71,16 @@ class Block:
     def add(self, row: Mapping[str, float]) -> None:
         """Count the slot as filled; `row` holds its columns of ``/steps`` that the host knows."""
         self._filled.append(dict(row))
+
+    @cached_property
+    def arrays(self) -> OnHost:
+        """All slots as arrays, of a block on the CPU."""
+        return Measured(*(part.numpy() for part in self.parts))
+
+    @property
+    def filled(self) -> int:
+        """Slots that are filled: the row of the next one."""
+        return len(self._filled)
 
     @property
     def is_full(self) -> bool:

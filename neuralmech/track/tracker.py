@@ -102,7 +102,8 @@ class Tracker:
         single = single_parameters(self.families, layouts, chosen, layout, parameters)
         self._layouts = {n: replace(kept, parameters=single[n]) for n, kept in layouts.items()}
         places = [layout.offsets[name] + entry for found in single.values() for name, entry, _ in found]
-        self._places = torch.tensor(places, dtype=torch.int64, device=device)
+        self._places_here = np.array(places, dtype=np.int64)
+        self._places = torch.as_tensor(self._places_here, device=device)
         self._select = None if chosen is None else SparseRows(chosen, device)
         self._every = new(len(in_forms), self._forms.width)
         sizes = np.cumsum([0, *(len(layout.sites) for layout in self._layouts.values())]).tolist()
@@ -204,7 +205,7 @@ class Tracker:
         take: OnePass,
         theta: Tensor,
         motion: Motion,
-        loss: Tensor,
+        loss: float,
         row: Mapping[str, float],
         halves: tuple[Tensor, Tensor] | None = None,
         *,
@@ -215,13 +216,13 @@ class Tracker:
         `theta` are the flat parameters without autograd's notice; everything else is as in `after`.
         """
         self.noise = halves or self.noise
-        into = self.block.slot()
-        into.loss.copy_(loss.detach())
-        if len(self._places):
-            into.single.copy_(theta.index_select(0, self._places))
+        into, arrays, row_number = self.block.slot(), self.block.arrays, self.block.filled
+        arrays.loss[row_number] = loss
+        if len(places := self._places_here):
+            arrays.single[row_number] = take.vectors[1][places]
         step = self._step(take.before, theta, take.gradient, row, None)
         if self.has_norms:
-            self._write_norms(replace(step, before=theta), into, norms=norms)
+            self._write_norms(step._replace(before=theta), into, norms=norms)
         self._evaluate(lambda forms: self._forms.advance(take, motion, step, forms), into.ring)
         self.block.add(row)
 
@@ -273,7 +274,7 @@ class Tracker:
 
     def _evaluate(self, forms: Callable[[Tensor], None], ring: Tensor) -> None:
         """Write the signals of what is recorded: `forms` evaluates those of all charges."""
-        of_step = ring[: len(self._every)]
+        of_step = ring[: len(self._every)] if self._noise_from == "set" else ring
         if self._select is None:
             forms(of_step)
         else:

@@ -30,9 +30,9 @@ class FiniteLosses:
         self._sum.addcmul_(loss.detach(), self._zero)  # 0·loss is 0 as long as all were finite, and then NaN for good
         self._until.add_(self._sum.eq(self._zero))
 
-    def see_here(self, loss: Tensor) -> None:
+    def see_here(self, loss: float) -> None:
         """Count a step of a run on the CPU, where nobody waits and kernels cost more than Python."""
-        self._are_finite = self._are_finite and math.isfinite(loss.item())
+        self._are_finite = self._are_finite and math.isfinite(loss)
         self._seen += self._are_finite
 
     def broken_at(self, step: int) -> int | None:

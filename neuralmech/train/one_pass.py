@@ -38,14 +38,14 @@ class InOnePass:
             p.grad = None
         loss = run.step_loss(run.setup.model, x, y)
         run.update.backward(loss)
-        run.finite.see_here(loss)
+        run.finite.see_here(value := loss.item())
         gradients = [_dense(p) for p in run.flat.parameters]
         motion = Motion(gradients, self._buffer(), row["lr"], row["momentum"], row["weight_decay"])
         if not what.charges:
             self._pass.move(motion, measured=False)
             return
         halves = run.measure_noise(x, y) if what.noise else None
-        run.tracker.advance(self._pass, self._theta, motion, loss, row, halves, norms=what.norms)
+        run.tracker.advance(self._pass, self._theta, motion, value, row, halves, norms=what.norms)
 
     def _buffer(self) -> Tensor | None:
         """The optimiser's own, so that checkpoints have it; empty before the first step."""
