@@ -15,6 +15,7 @@ from neuralmech.record.schema import EVALUATION_COLUMNS, FORMAT, SCHEMA_VERSION,
 from neuralmech.record.text import index, set_text, texts
 
 CHUNK_BYTES = 1 << 20
+CHECKSUM_BYTES = 4  # of Fletcher's sum at the end of each chunk
 COMPRESSION = {"compression": "lzf", "shuffle": True}  # built into every h5py
 FORMATS = ("v110", "v110")  # chunks are indexed by an array that only grows; a B-tree's nodes would be split in place
 STATUS_BYTES = 256  # written in place when it changes

@@ -9,11 +9,10 @@ from typing import Any
 
 import h5py
 
-from neuralmech.record.layout import blank
+from neuralmech.record.layout import CHECKSUM_BYTES, blank
 from neuralmech.record.rows import FamilyLayout
 
 ATTRIBUTE_BYTES = 1 << 15  # config and provenance, and their headers when a resumed run replaces them
-CHECKSUM_BYTES = 4
 INDEX_BYTES = 16  # for a chunk at most: where it is, how long, and which filters it skipped
 
 

@@ -14,13 +14,12 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from neuralmech.record.layout import FORMATS, blank, set_attribute, set_status
+from neuralmech.record.layout import CHECKSUM_BYTES, FORMATS, blank, set_attribute, set_status
 from neuralmech.record.rows import FamilyLayout, Position, Rows
 from neuralmech.record.schema import EVALUATION_COLUMNS, FILE_NAME, STEP_COLUMNS, RecordError
 from neuralmech.record.skeleton import Skeleton
 from neuralmech.record.storage import disk_error, reserve, write_whole
 
-CHECKSUM_BYTES = 4  # of Fletcher's sum at the end of each chunk
 SLACK_BYTES = 1 << 18  # what a write may take besides its data
 
 
@@ -66,10 +65,13 @@ class RecordWriter:
         self._open()
 
     def _open(self) -> None:
+        from neuralmech.record.chunks import ChunkWriter  # numba takes half a second to import
+
         self._file = h5py.File(self.path, "r+", libver=FORMATS, rdcc_nbytes=0)  # whole chunks need no cache
         self._fd = self._file.id.get_vfd_handle()
         self.rows = self._whole = self._evaluations = 0
         self._waiting: list[Rows] = []  # none or one
+        self._chunk_writer = ChunkWriter()
         self._chunks: dict[str, list[tuple[int, int]]] = {}  # where the whole ones are, of each dataset
         try:
             self._bind(self._file)
@@ -132,12 +134,15 @@ class RecordWriter:
 
     def append(self, steps: Mapping[str, NDArray], charges: Mapping[str, Mapping[str, NDArray[np.float64]]]) -> None:
         """Append rows: a column for every entry of `steps`, (rows, charges) for every signal."""
-        rows = Rows.joined([*self._waiting, Rows(steps, charges)])  # a copy: the caller's buffers are used again
+        rows = Rows(steps, charges)
+        if self._waiting:
+            rows = Rows.joined([*self._waiting, rows])
         whole = len(rows) // self._block * self._block
         if whole:
             self._write(rows[:whole])
             self._whole += whole
-        self._waiting = [rows[whole:]] if whole < len(rows) else []
+        # a copy: the caller's buffers are used again
+        self._waiting = [Rows.joined([rows[whole:]])] if whole < len(rows) else []
         self.rows = self._whole + len(rows) - whole
 
     def append_later(self, rows: Callable[[], tuple[Mapping, Mapping] | None]) -> None:
@@ -150,7 +155,8 @@ class RecordWriter:
         with self._room(0):
             end = self._evaluations + 1
             for name, value in (("step", step), ("loss", loss), ("accuracy", accuracy)):
-                _extend(self._evaluation[name], self._evaluations, np.array([value]))
+                self._evaluation[name].resize(end, axis=0)
+                self._evaluation[name][self._evaluations :] = value
             self._commit(self._evaluation_committed, end)
             self._evaluations = end
 
@@ -197,10 +203,10 @@ class RecordWriter:
     def _write(self, rows: Rows) -> None:
         with self._room(rows.bytes):
             for name, dataset in self._steps.items():
-                _extend(dataset, self._whole, rows.steps[name])
+                self._chunk_writer.write(dataset, self._whole, rows.steps[name])
             for family, signals in self._charges.items():
                 for signal, dataset in signals.items():
-                    _extend(dataset, self._whole, rows.charges[family][signal])
+                    self._chunk_writer.write(dataset, self._whole, rows.charges[family][signal])
             self._commit(self._committed, self._whole + len(rows))
 
     def _commit(self, counter: h5py.Dataset, value: int) -> None:
@@ -251,8 +257,3 @@ class RecordWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close("complete" if error is None else f"stopped: {type(error).__name__}")
-
-
-def _extend(dataset: h5py.Dataset, start: int, values: NDArray) -> None:
-    dataset.resize(start + len(values), axis=0)
-    dataset[start:] = values

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
-from neuralmech.symmetry.jit import REORDERED, jit
+from neuralmech.jit import REORDERED, jit
 from neuralmech.symmetry.layout import Layout
 from neuralmech.symmetry.one_pass import OnePass
 from neuralmech.symmetry.plan import Ints, LinearPlan, QuadraticPlan, WholeRows, whole_rows

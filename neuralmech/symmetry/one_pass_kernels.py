@@ -10,7 +10,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from neuralmech.symmetry.jit import CONTRACTED, EXACT, REORDERED, jit
+from neuralmech.jit import CONTRACTED, EXACT, REORDERED, jit
 from neuralmech.symmetry.sums import fold, put
 
 COLUMNS = 7  # of θ², (ηu)², g², θg, and with coefficients θ, ηu, g

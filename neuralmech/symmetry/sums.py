@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from neuralmech.symmetry.jit import REORDERED, jit
+from neuralmech.jit import REORDERED, jit
 
 
 @jit(REORDERED)
