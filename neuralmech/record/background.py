@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from neuralmech.record.writer import RecordWriter
 
+Later = Callable[[], tuple[Any, Any] | None]
 AHEAD = 2  # blocks that may wait; then the loop waits: nothing is dropped
 
 
@@ -33,7 +34,7 @@ class BackgroundWriter:
 
     def __init__(self, record: RecordWriter) -> None:
         self._record = record
-        self._queue: Queue[Callable[[], tuple[Any, Any] | None] | None] = Queue(AHEAD)
+        self._queue: Queue[tuple[Later, Callable[[], object] | None] | None] = Queue(AHEAD)
         self.error: BaseException | None = None
         self.waited = 0.0
         self._thread = Thread(target=self._work, name="record", daemon=True)
@@ -48,14 +49,17 @@ class BackgroundWriter:
         """Hand a block of rows over; waits only if the disk is slower than the training."""
         self.append_later(lambda: (steps, charges))
 
-    def append_later(self, rows: Callable[[], tuple[Any, Any] | None]) -> None:
-        """The same with rows that the thread asks for: they may have to come from a GPU, or be none (None)."""
+    def append_later(self, rows: Later, done: Callable[[], object] | None = None) -> None:
+        """The same with rows that the thread asks for: they may have to come from a GPU, or be none (None).
+
+        It calls `done` when it needs the arrays no more.
+        """
         self.check()
         try:
-            self._queue.put_nowait(rows)
+            self._queue.put_nowait((rows, done))
         except Full:
             start = monotonic()
-            self._queue.put(rows)
+            self._queue.put((rows, done))
             self.waited += monotonic() - start
 
     def drain(self) -> None:
@@ -94,10 +98,14 @@ class BackgroundWriter:
             self.check()
 
     def _work(self) -> None:
-        while (rows := self._queue.get()) is not None:
+        while (waiting := self._queue.get()) is not None:
+            rows, done = waiting
             try:
-                if self.error is None and (block := rows()) is not None:
-                    self._record.append(*block)
+                if self.error is None:
+                    if (block := rows()) is not None:
+                        self._record.append(*block)
+                    if done:
+                        done()
             except BaseException as error:  # noqa: BLE001  (raised where the loop can see it)
                 self.error = error
             finally:

@@ -145,10 +145,14 @@ class RecordWriter:
         self._waiting = [Rows.joined([rows[whole:]])] if whole < len(rows) else []
         self.rows = self._whole + len(rows) - whole
 
-    def append_later(self, rows: Callable[[], tuple[Mapping, Mapping] | None]) -> None:
+    def append_later(
+        self, rows: Callable[[], tuple[Mapping, Mapping] | None], done: Callable[[], object] | None = None
+    ) -> None:
         """Append what `rows` returns, unless it is None; a `BackgroundWriter` calls it in its thread."""
         if block := rows():
             self.append(*block)
+        if done:
+            done()
 
     def append_evaluation(self, step: int, loss: float, accuracy: float) -> None:
         """Append one evaluation on held-out data."""

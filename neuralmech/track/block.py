@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Generic, NamedTuple, TypeVar
@@ -37,11 +38,29 @@ OnDevice = Measured[Tensor]
 OnHost = Measured[NDArray]
 
 
+class Room:
+    """Room for rows: `parts` hold all of them, `slots` one each."""
+
+    def __init__(self, rows: int, shapes: Sequence[tuple[int, ...]], device: torch.device) -> None:
+        self.parts = Measured(*(torch.zeros(rows, *s, dtype=torch.float64, device=device) for s in shapes))
+        self.slots = [Measured(*(part[k] for part in self.parts)) for k in range(rows)]  # slicing costs a step 20 µs
+
+    @cached_property
+    def arrays(self) -> OnHost:
+        """The parts as arrays, of a room on the CPU."""
+        return Measured(*(part.numpy() for part in self.parts))
+
+
 class Block:
     """Room for `rows` rows of some shapes, one of each part of `Measured`.
 
+    A GPU's are copied to the host when they are full. On the CPU the record gets the room itself, and the next rows
+    another one, which the record had before.
+
     Attributes
     ----------
+    room
+        Where the rows are.
     broken_at
         Step of the first row that is not finite, as far as rows were written; None if there is none.
     last_loss
@@ -50,32 +69,28 @@ class Block:
 
     def __init__(self, rows: int, shapes: Sequence[tuple[int, ...]], device: torch.device) -> None:
         self.rows = rows
-        self.parts = Measured(*(torch.zeros(rows, *s, dtype=torch.float64, device=device) for s in shapes))
-        self._slots = [Measured(*(part[k] for part in self.parts)) for k in range(rows)]  # slicing costs a step 20 µs
+        self._new_room = lambda: Room(rows, shapes, device)
+        self.room = self._new_room()
+        self._free: deque[Room] = deque()
         self._filled: list[dict[str, float]] = []
-        self._staging = Staging(device)
+        self._staging = None if device.type == "cpu" else Staging(device)
         self._until = torch.full((), NEVER, dtype=torch.int64, device=device)
         self.broken_at: int | None = None
         self.last_loss = math.nan
 
     def new_row(self) -> OnDevice:
         """Room for one more row, elsewhere."""
-        return Measured(*(torch.zeros_like(part[0]) for part in self.parts))
+        return Measured(*(torch.zeros_like(part[0]) for part in self.room.parts))
 
     def slot(self) -> OnDevice:
         """Where the next row goes."""
-        if not self._filled:
+        if self._staging and not self._filled:
             self._staging.release()
-        return self._slots[len(self._filled)]
+        return self.room.slots[len(self._filled)]
 
     def add(self, row: Mapping[str, float]) -> None:
         """Count the slot as filled; `row` holds its columns of ``/steps`` that the host knows."""
         self._filled.append(dict(row))
-
-    @cached_property
-    def arrays(self) -> OnHost:
-        """All slots as arrays, of a block on the CPU."""
-        return Measured(*(part.numpy() for part in self.parts))
 
     @property
     def filled(self) -> int:
@@ -103,20 +118,38 @@ class Block:
         if not self._filled:
             return
         rows, self._filled = self._filled, []  # first, so that no interruption can write them twice
-        if until is not None:  # it goes on changing; a copy does so only when the next block is written
-            self._until.copy_(until)
-        copies, wait = self._staging.copies([*(part[: len(rows)] for part in self.parts), self._until])
+        on_host, done = self._to_host(len(rows), until)
 
         def ready() -> tuple[Columns, dict[str, Columns]] | None:
-            wait()
+            arrays, end = on_host()
             if cut and self.broken_at is not None:
                 return None
-            arrays = Measured(*(part.numpy() for part in copies[:-1]))
-            keep = self._check(rows, arrays, int(copies[-1]), cut=cut)
+            keep = self._check(rows, arrays, end, cut=cut)
             kept = Measured(*(part[:keep] for part in arrays))
             return (_steps(rows[:keep], kept), named(kept)) if keep else None
 
-        record.append_later(ready)
+        record.append_later(ready, done)
+
+    def _to_host(
+        self, count: int, until: Tensor | None
+    ) -> tuple[Callable[[], tuple[OnHost, int]], Callable[[], object] | None]:
+        """Start to bring the first rows and `until` to the host.
+
+        Returns what waits until they are there, and what is to be called when nobody needs them any more.
+        """
+        if self._staging is None:
+            room, self.room = self.room, self._free.popleft() if self._free else self._new_room()
+            lent = Measured(*(part[:count] for part in room.arrays)), NEVER if until is None else int(until)
+            return lambda: lent, lambda: self._free.append(room)
+        if until is not None:  # it goes on changing; a copy does so only when the next block is written
+            self._until.copy_(until)
+        copies, wait = self._staging.copies([*(part[:count] for part in self.room.parts), self._until])
+
+        def copied() -> tuple[OnHost, int]:
+            wait()
+            return Measured(*(part.numpy() for part in copies[:-1])), int(copies[-1])
+
+        return copied, None
 
     def _check(self, rows: Sequence[Mapping[str, float]], arrays: OnHost, until: int, *, cut: bool) -> int:
         """How many rows to keep."""

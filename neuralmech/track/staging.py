@@ -1,4 +1,4 @@
-"""Copies of device buffers for a thread to read while the device goes on."""
+"""Copies of a GPU's buffers for a thread to read while the GPU goes on."""
 
 from __future__ import annotations
 
@@ -9,21 +9,19 @@ from torch import Tensor
 
 
 class Staging:
-    """Copies tensors to the host without making anyone wait who need not.
+    """Copies tensors from a GPU to the host without making anyone wait who need not.
 
-    From a GPU they go into pinned memory on a stream of their own, beside the next step's forward and backward
+    They go into pinned memory on a stream of their own, beside the next step's forward and backward
     pass; pinned memory is PyTorch's own, which uses it again once nobody holds it and the copy is done.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._stream = torch.cuda.Stream(device)
         self._copied: torch.cuda.Event | None = None
 
     def copies(self, parts: Sequence[Tensor]) -> tuple[list[Tensor], Callable[[], None]]:
         """Copies, and what waits until they are there; `parts` may change only after `release`."""
-        if self._stream is None:
-            return [part.clone() for part in parts], lambda: None
         copies = [torch.empty(part.shape, dtype=part.dtype, pin_memory=True) for part in parts]
         self._stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(self._stream):

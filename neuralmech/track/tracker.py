@@ -216,7 +216,7 @@ class Tracker:
         `theta` are the flat parameters without autograd's notice; everything else is as in `after`.
         """
         self.noise = halves or self.noise
-        into, arrays, row_number = self.block.slot(), self.block.arrays, self.block.filled
+        into, arrays, row_number = self.block.slot(), self.block.room.arrays, self.block.filled
         arrays.loss[row_number] = loss
         if len(places := self._places_here):
             arrays.single[row_number] = take.vectors[1][places]
@@ -291,7 +291,7 @@ class Tracker:
         tr(SΣ)(N−S)/(S(N−1)). Recorded are M = ḡᵀSḡ − tr(SΣ)/(N−1) and tr(SΣ)·N/(N−1), whose combination M + …/B is the
         expected drive at any batch size B, as it is of the halves'.
         """
-        ring = torch.zeros_like(self.block.parts.ring[0])
+        ring = torch.zeros_like(self.block.room.parts.ring[0])
         place = self.signals.index("drive_gradient")
         total, mean, count = torch.zeros_like(ring[place]), torch.zeros_like(theta, dtype=torch.float64), 0
         for gradient in gradients:

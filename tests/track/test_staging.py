@@ -1,17 +1,17 @@
-"""What was copied stays as it was, whatever becomes of the buffers."""
+"""What was handed over stays as it was, whatever becomes of the buffers."""
 
+import numpy as np
 import pytest
 import torch
 
+from neuralmech.track.block import Block
 from neuralmech.track.staging import Staging
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))]
 
-
-@pytest.mark.parametrize("device", DEVICES)
-def test_copies_do_not_change_with_the_buffers(device):
-    staging = Staging(torch.device(device))
-    buffers = [torch.zeros(256, 4, 1000, dtype=torch.float64, device=device), torch.zeros(256, device=device)]
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_copies_do_not_change_with_the_buffers():
+    staging = Staging(torch.device("cuda"))
+    buffers = [torch.zeros(256, 4, 1000, dtype=torch.float64, device="cuda"), torch.zeros(256, device="cuda")]
     taken = []
     for k in range(6):
         staging.release()
@@ -22,3 +22,36 @@ def test_copies_do_not_change_with_the_buffers(device):
         wait()
         assert [len(copy) for copy in copies] == [256 - k] * 2
         assert all((copy == k).all() and copy.device.type == "cpu" for copy in copies)
+
+
+class Later:
+    """A record that asks for rows when it likes."""
+
+    def __init__(self):
+        self.waiting = []
+
+    def append_later(self, rows, done):
+        self.waiting.append((rows, done))
+
+
+@pytest.mark.parametrize("behind", [0, 1, 2])
+def test_rows_do_not_change_while_the_next_ones_are_measured(behind):
+    """Nor is there more room than for the rows that wait, those being written and those being measured."""
+    block, record, rooms = Block(4, [(4, 3), (0,), (), (), (0,), (2,)], torch.device("cpu")), Later(), set()
+    for k in range(12):
+        for _ in range(4 - k % 2):
+            for part in block.slot():
+                part.fill_(k)
+            block.add({"step": 0})
+        rooms.add(id(block.room))
+        block.write(record, lambda measured: {"ring": {"": measured.ring}}, cut=True)
+        if k >= behind:
+            ready, done = record.waiting.pop(0)
+            steps, charges = ready()
+            rows = charges["ring"][""]
+            for part in block.slot():
+                part.fill_(-1)
+            assert np.array_equal(rows, np.full((4 - (k - behind) % 2, 4, 3), k - behind))
+            assert np.array_equal(steps["loss"], rows[:, 0, 0])
+            done()
+    assert len(rooms) == behind + 2
