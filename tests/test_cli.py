@@ -404,6 +404,7 @@ TOKENS = [
 @pytest.mark.parametrize(
     "more",
     [
+        ["data.task=markov"],
         ["data.task=modular", "model.tie=true"],
         ["data.task=markov", "model.norm=rms", "model.activation=swiglu", "model.positions=rotary", "model.kv_heads=1"],
     ],
@@ -420,6 +421,8 @@ def test_a_transformer_on_tokens(command, tmp_path, more):
     exact = table[table["law"] == "discrete_broken"]
     assert {"translation", "rescale"} <= set(exact["family"])
     assert exact["error"].max() < 1e-12
+    unbroken = table[(table["law"] == "discrete") & (table["family"] == "translation")]  # no norm's eps breaks these
+    assert unbroken["error"].max() < 1e-12
 
 
 def test_what_does_not_go_with_resume_is_one_line(command, tmp_path):

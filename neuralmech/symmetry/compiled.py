@@ -11,13 +11,13 @@ from torch import Tensor
 
 from neuralmech.jit import REORDERED, jit
 from neuralmech.symmetry.layout import Layout
+from neuralmech.symmetry.linear_plan import LinearPlan, WholeRows, whole_rows
 from neuralmech.symmetry.one_pass import OnePass
-from neuralmech.symmetry.plan import Ints, LinearPlan, QuadraticPlan, WholeRows, whole_rows
-from neuralmech.symmetry.step import LINEAR, QUADRATIC, Motion, Step
+from neuralmech.symmetry.plan import Ints, QuadraticPlan
+from neuralmech.symmetry.step import LINEAR, MAIN, QUADRATIC, Motion, Step
 from neuralmech.symmetry.sums import fold, sum_rows
 
 NO_ROWS = np.zeros((0, 5), dtype=np.int64)
-MAIN = ("value", "drive_update", "drive_gradient", "residual")
 
 
 @jit(REORDERED)
@@ -64,6 +64,33 @@ def _pair_sums(first, second, blocks, sums, columns):
 
 
 @jit(REORDERED)
+def _add_pieces(rate, before, after, gradient, pieces, coefficients, out):
+    """Add ⟨a, θ⟩, ⟨a, u⟩ and ⟨a, g⟩ of every piece to its charges."""
+    for k in range(pieces.shape[0]):
+        offset, outer, stride, inner, charge, outer_step, inner_step = pieces[k]
+        c = coefficients[k]
+        for a in range(outer):
+            start, place = offset + a * stride, charge + a * outer_step
+            x, y, z = before[start : start + inner], after[start : start + inner], gradient[start : start + inner]
+            if inner_step == 0:
+                q = d = r = 0.0
+                for j in range(inner):
+                    t = np.float64(x[j])
+                    q += t
+                    d += t - np.float64(y[j])
+                    r += np.float64(z[j])
+                out[0, place] += c * q
+                out[1, place] += c * d * rate
+                out[2, place] += c * r
+                continue
+            for j in range(inner):
+                t = np.float64(x[j])
+                out[0, place + j] += c * t
+                out[1, place + j] += c * (t - np.float64(y[j])) * rate
+                out[2, place + j] += c * np.float64(z[j])
+
+
+@jit(REORDERED)
 def _close(rate, combine, sums, weighed, before, after, gradient, pieces, coefficients, entries, out):
     """The sums of every diagonal charge, then ⟨a, θ⟩, ⟨a, u⟩ and ⟨a, g⟩ of every other: one call for all.
 
@@ -94,19 +121,7 @@ def _close(rate, combine, sums, weighed, before, after, gradient, pieces, coeffi
             factor = rate if s == 1 else 1.0
             for j in range(width):
                 out[s, diagonal + charge + j] += factor * sums[s, place + j]
-    for k in range(pieces.shape[0]):
-        offset, outer, stride, inner, charge = pieces[k]
-        c = coefficients[k]
-        charge += diagonal
-        for a in range(outer):
-            start = offset + a * stride
-            x, y, z = before[start : start + inner], after[start : start + inner], gradient[start : start + inner]
-            for j in range(inner):
-                t = np.float64(x[j])
-                out[0, charge + j] += c * t
-                out[1, charge + j] += c * (t - np.float64(y[j])) * rate
-                out[2, charge + j] += c * np.float64(z[j])
-            charge += inner
+    _add_pieces(rate, before, after, gradient, pieces, coefficients, out[:, diagonal:])
     out[3, diagonal:] = out[2, diagonal:]
 
 
@@ -119,12 +134,11 @@ def _pieces(vector, pieces, coefficients, entries, out):
             total += data[k] * np.float64(vector[indices[k]])
         out[charge] = total
     for k in range(pieces.shape[0]):
-        offset, outer, stride, inner, charge = pieces[k]
+        offset, outer, stride, inner, charge, outer_step, inner_step = pieces[k]
         for a in range(outer):
-            start = offset + a * stride
+            start, place = offset + a * stride, charge + a * outer_step
             for j in range(inner):
-                out[charge + j] += coefficients[k] * np.float64(vector[start + j])
-            charge += inner
+                out[place + j * inner_step] += coefficients[k] * np.float64(vector[start + j])
 
 
 class CompiledForms:

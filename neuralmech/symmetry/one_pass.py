@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from neuralmech.symmetry.layout import Layout
+from neuralmech.symmetry.linear_plan import WholeRows, linear_plan, whole_rows
 from neuralmech.symmetry.one_pass_kernels import COLUMNS, take_alone, take_beside
-from neuralmech.symmetry.plan import Ints, WholeRows, linear_plan, whole_rows
+from neuralmech.symmetry.plan import Ints
 from neuralmech.symmetry.step import Motion
 from neuralmech.symmetry.strips import Strips, strips
 

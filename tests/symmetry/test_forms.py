@@ -5,43 +5,11 @@ import pytest
 import torch
 from torch import nn
 
-from nets import Residual, ResidualConv, grouped
+from nets_tracked import NETS
 from neuralmech.symmetry.discover import find_symmetries
 from neuralmech.symmetry.forms import Forms
 from neuralmech.symmetry.layout import Layout
 from neuralmech.symmetry.step import LINEAR, QUADRATIC, Step
-
-
-def transposed():
-    return nn.Sequential(
-        nn.ConvTranspose2d(2, 4, 3, groups=2), nn.ReLU(), nn.Conv2d(4, 3, 2), nn.BatchNorm2d(3), nn.ReLU(),
-        nn.Flatten(), nn.Linear(75, 3),
-    )  # fmt: skip
-
-
-class Tied(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.embed, self.hidden = nn.Embedding(6, 4), nn.Linear(4, 4)
-
-    def forward(self, x):
-        return nn.functional.layer_norm(torch.relu(self.hidden(self.embed(x))), (4,)) @ self.embed.weight.T
-
-
-def frozen():
-    net = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 5), nn.ReLU(), nn.Linear(5, 3))
-    net[2].bias.requires_grad_(False)
-    return net
-
-
-NETS = {
-    "residual": (Residual, lambda: torch.randn(8, 4)),
-    "residual_conv": (ResidualConv, lambda: torch.randn(6, 2, 4, 4)),
-    "grouped": (grouped, lambda: torch.randn(6, 2, 4, 4)),
-    "transposed": (transposed, lambda: torch.randn(2, 2, 4, 4)),
-    "tied": (Tied, lambda: torch.randint(6, (2, 5))),
-    "frozen": (frozen, lambda: torch.randn(8, 4)),
-}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

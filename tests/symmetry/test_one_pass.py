@@ -12,8 +12,9 @@ from scipy import sparse
 
 from neuralmech.symmetry import one_pass_kernels as kernels
 from neuralmech.symmetry.layout import Layout
+from neuralmech.symmetry.linear_plan import LinearPlan, whole_rows
 from neuralmech.symmetry.one_pass import OnePass, moves_like_torch
-from neuralmech.symmetry.plan import NONE, LinearPlan, whole_rows
+from neuralmech.symmetry.plan import NONE
 from neuralmech.symmetry.step import Motion
 
 KINDS = st.sampled_from(["rows", "columns", "both", "entries", "none", "twice"])
@@ -61,10 +62,10 @@ def weighed_rows(layout, blocks, size, which):
     pieces, coefficients, charges = [], [], 0
     for name in which:
         rows, width = layout.shapes[name][0], math.prod(layout.shapes[name][1:])
-        pieces += [(layout.offsets[name] + row * width, 1, 0, width, charges) for row in range(1, rows)]
+        pieces += [(layout.offsets[name] + row * width, 1, 0, width, charges, 0, 1) for row in range(1, rows)]
         coefficients += [row - 2.5 for row in range(1, rows)]
         charges += width
-    table = np.array(pieces, dtype=np.int64).reshape(-1, 5)
+    table = np.array(pieces, dtype=np.int64).reshape(-1, 7)
     plan = LinearPlan(table, np.array(coefficients), sparse.csr_array((charges, layout.size)))
     return whole_rows(plan, blocks, size, layout)
 
