@@ -12,9 +12,10 @@ from torch import Tensor
 from neuralmech.symmetry.eager import EagerForms
 from neuralmech.symmetry.group import Family
 from neuralmech.symmetry.layout import Layout
+from neuralmech.symmetry.linear_plan import linear_plan
 from neuralmech.symmetry.matrix import MatrixFamily
 from neuralmech.symmetry.matrix_forms import FULL, MatrixForms
-from neuralmech.symmetry.plan import families_by_form, linear_plan, quadratic_plan
+from neuralmech.symmetry.plan import families_by_form, quadratic_plan
 from neuralmech.symmetry.step import Motion, Step
 
 if TYPE_CHECKING:  # numba takes half a second to import
@@ -69,7 +70,7 @@ class Forms:
 
             self._forms = CompiledForms(quadratic, plan, signals)
         else:
-            self._forms = EagerForms(quadratic, plan, signals, device)
+            self._forms = EagerForms(quadratic, plan, signals, layout, device)
         self.columns: dict[str, slice] = {}
         self.width = 0
         sizes = [(f.name, len(f)) for f in (*diagonal, *linear)]

@@ -19,6 +19,7 @@ QUADRATIC = {
     "gradient_mean": ("first_half", "second_half"),
     "gradient_noise": ("contrast", "contrast"),
 }
+MAIN = ("value", "drive_update", "drive_gradient", "residual")  # always evaluated, the first of all
 LINEAR = {
     "value": "theta",
     "drive_update": "update",

@@ -15,11 +15,11 @@ from torch import Tensor
 from neuralmech.record import BackgroundWriter, RecordWriter
 from neuralmech.record.rows import FamilyLayout
 from neuralmech.record.schema import NESTEROV_SIGNAL, NOISE_SIGNALS, SIGNALS, STEP_COLUMNS
-from neuralmech.symmetry.eager import SparseRows
 from neuralmech.symmetry.forms import Forms
 from neuralmech.symmetry.group import Family, Symmetries
 from neuralmech.symmetry.layout import Layout
 from neuralmech.symmetry.matrix_forms import FULL
+from neuralmech.symmetry.sparse_rows import SparseRows
 from neuralmech.symmetry.step import LINEAR, Motion, Step
 from neuralmech.track.block import Block, Columns, OnDevice, OnHost
 from neuralmech.track.selection import select

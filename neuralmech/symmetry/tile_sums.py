@@ -1,0 +1,93 @@
+"""Charges on a GPU: sums over tiles by one kernel for all weights, which reads θ_k, θ_{k+1} and g once."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from neuralmech.symmetry.layout import Layout
+from neuralmech.symmetry.linear_plan import LinearPlan, whole_rows
+from neuralmech.symmetry.plan import Ints, QuadraticPlan
+from neuralmech.symmetry.run_sums import RunSums
+from neuralmech.symmetry.sparse_rows import SparseRows, written_out
+from neuralmech.symmetry.step import MAIN, Step
+from neuralmech.symmetry.tiles import column_tiles, tiles
+
+
+class TileSums:
+    """The signals `MAIN` of diagonal charges."""
+
+    def __init__(self, plan: QuadraticPlan, size: int, device: torch.device) -> None:
+        cut = tiles(plan, size)
+        self._table = torch.as_tensor(cut.table, device=device)
+        self._sums = torch.zeros(len(MAIN), cut.sums, dtype=torch.float64, device=device)
+        self._combine = SparseRows(cut.combine, device)
+
+    def evaluate(self, step: Step, out: Tensor) -> None:
+        """Write the signals to `out` (4, charges)."""
+        from neuralmech.symmetry.tile_kernels import sum_tiles
+
+        sum_tiles(step.before, step.after, step.gradient, self._table, self._sums)
+        self._combine.combine(self._sums, out)
+        out[MAIN.index("drive_update")].mul_(step.rate).mul_(step.rate)
+
+
+class TranslationSums:
+    """The signals `MAIN` of translation charges: rows of weights are added up by a kernel, single entries gathered."""
+
+    def __init__(self, plan: LinearPlan, blocks: Ints, layout: Layout, device: torch.device) -> None:
+        rows = whole_rows(plan, blocks, 0, layout)
+        cut = column_tiles(rows, layout.size)
+        rest = written_out(rows.rest).tocoo()
+        places, columns = np.unique(rest.col, return_inverse=True)
+        gathered = sparse.csr_array((rest.data, (rest.row, columns)), shape=(plan.charges, len(places)))
+        self._combine = SparseRows(sparse.csr_array(sparse.hstack([cut.combine, gathered])), device)
+        self._table = torch.as_tensor(cut.table, device=device)
+        self._coefficients = torch.as_tensor(rows.coefficients, device=device)
+        self._places = torch.as_tensor(places.astype(np.int64), device=device)
+        self._parts = torch.zeros(3, cut.sums + len(places), dtype=torch.float64, device=device)
+        self._sums, self._gathered = self._parts[:, : cut.sums], self._parts[:, cut.sums :]
+
+    def evaluate(self, step: Step, out: Tensor) -> None:
+        """Write the signals to `out` (4, charges)."""
+        from neuralmech.symmetry.tile_kernels import add_rows
+
+        if len(self._table):
+            add_rows(step.before, step.after, step.gradient, self._coefficients, self._table, self._sums)
+        for row, vector in enumerate((step.before, step.after, step.gradient)):
+            self._gathered[row].copy_(vector.index_select(0, self._places))
+        torch.sub(self._gathered[0], self._gathered[1], out=self._gathered[1])
+        self._combine.combine(self._parts, out[:3])
+        out[1].mul_(step.rate)
+        out[3].copy_(out[2])
+
+
+@functools.cache
+def sums_tiles(device: torch.device) -> bool:
+    """Whether Triton's kernel can be compiled and gives the sums that operations of torch give, on this device.
+
+    It needs a C compiler, and a GPU that Triton knows.
+    """
+    rows, columns = 70, 300
+    plan = QuadraticPlan(
+        np.array([[5, 2, rows // 2, columns // 3, 3, 0, rows]]), rows + 200, sparse.eye_array(rows + 200, format="csr")
+    )
+    generator = torch.Generator().manual_seed(0)
+    vectors = (torch.randn(5 + rows * columns, generator=generator).to(device) for _ in range(3))
+    step = Step(*vectors, rate=10.0)
+    found, wanted = (torch.zeros(len(MAIN), plan.sums, dtype=torch.float64, device=device) for _ in range(2))
+    try:
+        TileSums(plan, len(step.before), device).evaluate(step, found)
+    except Exception as error:  # noqa: BLE001  (whatever a compiler or a driver may raise)
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        warnings.warn(
+            f"charges are summed by many kernels, because Triton's does not work here: {reason}", stacklevel=2
+        )
+        return False
+    RunSums(plan, MAIN, device).evaluate(step, wanted)
+    return torch.allclose(found, wanted, rtol=1e-12, atol=1e-12)
