@@ -6,9 +6,18 @@ for library in ("OMP", "OPENBLAS", "MKL"):  # the nets here are too small for mo
     os.environ[f"{library}_NUM_THREADS"] = "1"
 os.environ["COLUMNS"] = "120"  # tables as on a wide terminal
 
+import gc
 from pathlib import Path
 
 import pytest
+
+
+def pytest_collection_finish():
+    gc.freeze()  # torch's two million objects stay: a full collection takes 0.2 s, and tracing asks for many
+
+
+def pytest_unconfigure():
+    gc.unfreeze()
 
 
 def config(**parts):

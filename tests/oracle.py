@@ -83,8 +83,8 @@ def _gradient(model: nn.Module, theta: list, x: torch.Tensor, loss: str, seed: i
     """∇L, flattened; noise in the model and the random targets are those of `seed`."""
     named = dict(model.named_parameters())
     state = {n: t.clone().requires_grad_(p.requires_grad) for (n, p), t in zip(named.items(), theta, strict=True)}
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed formats a stack trace for each absent device
         out = functional_call(model, state, (x,))
         if loss == "cross_entropy":
             logits = out.flatten(0, 1) if out.dim() == 3 else out
@@ -124,12 +124,14 @@ def check(
         shape = inputs
         inputs = lambda g: torch.randn(shape, generator=g, dtype=torch.float64)  # noqa: E731
     # A copy: functional_call leaves tied parameters as plain tensors behind.
-    theta, grad = gradients(copy.deepcopy(model), inputs, times * (parameters + parameters // 4 + 40), loss, seed)
-    grad = grad / np.linalg.norm(grad, axis=1, keepdims=True)
+    twin = copy.deepcopy(model)
     found = find_symmetries(model, inputs(torch.Generator().manual_seed(seed)), loss=loss)
     claimed = {name: g.toarray() for name, g in found.generators().items()}
     translation = claimed.get("translation", np.zeros((0, parameters)))
     diagonal = np.concatenate([claimed.get(k, np.zeros((0, parameters))) for k in ("scale", "rescale")])
+    rest = parameters - min(len(translation), len(diagonal))  # as many samples can deny that there is more
+    theta, grad = gradients(twin, inputs, times * (rest + rest // 8 + 20) if complete else rest // 2 + 40, loss, seed)
+    grad = grad / np.linalg.norm(grad, axis=1, keepdims=True)
 
     moving = np.abs(grad).max(axis=0) > 1e-9 * np.abs(grad).max()  # the others belong to translation alone
     named = list(model.named_parameters())
