@@ -59,6 +59,23 @@ def record(folder, value, signals=None, given=None, **columns):
     return open_record(folder)
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Train with some options changed, once for all tests of a module that only read the run; returns its folder."""
+    from neuralmech.train.loop import train
+
+    folders = {}
+
+    def start(**parts) -> Path:
+        if repr(parts) not in folders:
+            folder = tmp_path_factory.mktemp("finished")
+            train(config(**parts), folder)
+            folders[repr(parts)] = folder
+        return folders[repr(parts)]
+
+    return start
+
+
 @pytest.fixture
 def run(tmp_path):
     """Train with some options changed; returns the run folder."""
