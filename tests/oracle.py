@@ -117,10 +117,16 @@ def rank(matrix: np.ndarray) -> int:
     return int(np.linalg.matrix_rank(matrix)) if matrix.size else 0
 
 
-def check(
+def check(model: nn.Module, inputs, loss: str = "cross_entropy", seed: int = 0, *, complete: bool = True):
+    """Assert that discovery claims nothing false and, if `complete`, all; returns the two dimensions."""
+    diagonal, translation, _ = check_sites(model, inputs, loss, seed, complete=complete)
+    return diagonal, translation
+
+
+def check_sites(
     model: nn.Module, inputs, loss: str = "cross_entropy", seed: int = 0, *, complete: bool = True, times: int = 1
 ):
-    """Assert that discovery claims nothing false and, if `complete`, all; returns the two dimensions.
+    """The same, and the charges of each family by site.
 
     Where the samples leave more than is claimed, `times` as many decide: a third of them may say nothing of most
     parameters (relu and LayerNorm behind a BatchNorm that one sample of the batch saturates).
@@ -148,13 +154,13 @@ def check(
     assert rank(translation) == len(translation)
     assert rank(diagonal) == len(diagonal)
     if not complete:
-        return len(diagonal), len(translation)
+        return len(diagonal), len(translation), found.sites
     true_shift = null_space(grad[:, ~frozen])
     true_diagonal = null_space((theta * grad)[:, moving])
     if times == 1 and (len(true_shift) > len(translation) or len(true_diagonal) > len(diagonal)):
-        return check(model, inputs, loss, seed, times=4)
+        return check_sites(model, inputs, loss, seed, times=4)
     assert not diagonal[:, ~moving].any()
     assert not translation[:, frozen].any()
     assert len(translation) == len(true_shift)
     assert len(diagonal) == len(true_diagonal)
-    return len(diagonal), len(translation)
+    return len(diagonal), len(translation), found.sites
