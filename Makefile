@@ -30,7 +30,7 @@ lint: install ## style and docstrings (ruff)
 types: install ## static types (pyright)
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-test: install lint types ## lint, types, tests and doctests (5 minutes)
+test: install lint types ## lint, types, tests and doctests (7 minutes on two cores)
 	$(BIN)/python -m pytest -m "not slow" -n auto --dist worksteal
 
 test-slow: install ## the tests that take minutes

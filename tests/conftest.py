@@ -6,9 +6,18 @@ for library in ("OMP", "OPENBLAS", "MKL"):  # the nets here are too small for mo
     os.environ[f"{library}_NUM_THREADS"] = "1"
 os.environ["COLUMNS"] = "120"  # tables as on a wide terminal
 
+import gc
 from pathlib import Path
 
 import pytest
+
+
+def pytest_collection_finish():
+    gc.freeze()  # torch's two million objects stay: a full collection takes 0.2 s, and tracing asks for many
+
+
+def pytest_unconfigure():
+    gc.unfreeze()
 
 
 def config(**parts):
@@ -48,6 +57,23 @@ def record(folder, value, signals=None, given=None, **columns):
     with RecordWriter(folder, {"config": "{}"}, layout) as writer:
         writer.append(steps, {"scale": dict.fromkeys(signals, 0 * value) | {"value": value, **(given or {})}})
     return open_record(folder)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Train with some options changed, once for all tests of a module that only read the run; returns its folder."""
+    from neuralmech.train.loop import train
+
+    folders = {}
+
+    def start(**parts) -> Path:
+        if repr(parts) not in folders:
+            folder = tmp_path_factory.mktemp("finished")
+            train(config(**parts), folder)
+            folders[repr(parts)] = folder
+        return folders[repr(parts)]
+
+    return start
 
 
 @pytest.fixture

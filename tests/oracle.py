@@ -5,11 +5,11 @@ It knows nothing of graphs, operations or layers.
 """
 
 import copy
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch import nn
-from torch.func import functional_call
 from torch.nn import functional as F
 
 from neuralmech.symmetry.discover import find_symmetries
@@ -38,21 +38,23 @@ def gradients(model: nn.Module, inputs, samples: int, loss: str, seed: int = 0):
     the eps and parameters that differ in the 13th digit may move the gradient by no more than 1e-9 of its length.
     """
     generator = torch.Generator().manual_seed(seed)
+    exact = copy.deepcopy(model)  # these move; the model stays
     rough, near = _with_more_epsilon(model, MORE_EPSILON).float(), _with_more_epsilon(model, 10)
     thetas, grads = [], []
     for attempt in range(20 * samples):
         if len(grads) == samples:
             break
-        theta = [torch.randn(p.shape, generator=generator, dtype=torch.float64) * 0.7 for p in model.parameters()]
+        parts = [torch.randn(p.numel(), generator=generator, dtype=torch.float64) for p in model.parameters()]
+        theta = 0.7 * torch.cat(parts)
         x = inputs(generator)
-        grad = _gradient(model, theta, x, loss, attempt)
+        grad = _gradient(exact, theta, x, loss, attempt)
         narrow = x.float() if x.is_floating_point() else x
         is_clear = all(
             (g - grad).norm() < LIMIT * grad.norm() for g in _nearby(rough, theta, narrow, loss, attempt, NUDGES)
         )
         nearly = _nearby(near, theta, x, loss, attempt, (NEARLY, -NEARLY))
         if is_clear and all((g - grad).norm() < FALSE * grad.norm() for g in nearly):
-            thetas.append(torch.cat([t.ravel() for t in theta]))
+            thetas.append(theta)
             grads.append(grad)
     if len(grads) < samples:
         raise UnclearError
@@ -67,33 +69,38 @@ def _with_more_epsilon(model: nn.Module, factor: float) -> nn.Module:
     return model
 
 
-def _nearby(model: nn.Module, theta: list, x: torch.Tensor, loss: str, seed: int, nudges: tuple[float, ...]):
+def _nearby(
+    model: nn.Module, theta: torch.Tensor, x: torch.Tensor, loss: str, seed: int, nudges: tuple[float, ...]
+) -> Iterator[torch.Tensor]:
     """∇L in the model's precision near θ; its buffers (spectral norm's vectors) move on by one step."""
-    dtype = next(model.parameters()).dtype
     before = [b.clone() for b in model.buffers()]
     generator = torch.Generator().manual_seed(seed)
     for by in nudges:
         for buffer, value in zip(model.buffers(), before, strict=True):
             buffer.copy_(value)
-        near = [t * (1 + by * torch.rand(t.shape, generator=generator)) for t in theta]
-        yield _gradient(model, [t.to(dtype) for t in near], x, loss, seed).double()
+        near = theta * (1 + by * torch.rand(theta.shape, generator=generator)) if by else theta
+        yield _gradient(model, near, x, loss, seed).double()
 
 
-def _gradient(model: nn.Module, theta: list, x: torch.Tensor, loss: str, seed: int) -> torch.Tensor:
-    """∇L, flattened; noise in the model and the random targets are those of `seed`."""
-    named = dict(model.named_parameters())
-    state = {n: t.clone().requires_grad_(p.requires_grad) for (n, p), t in zip(named.items(), theta, strict=True)}
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        out = functional_call(model, state, (x,))
+def _gradient(model: nn.Module, theta: torch.Tensor, x: torch.Tensor, loss: str, seed: int) -> torch.Tensor:
+    """Move the model to θ and return ∇L, flattened; noise in it and the random targets are those of `seed`."""
+    parameters = list(model.parameters())
+    with torch.no_grad():
+        for p, part in zip(parameters, theta.split([p.numel() for p in parameters]), strict=True):
+            p.copy_(part.view_as(p))
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed formats a stack trace for each absent device
+        out = model(x)
         if loss == "cross_entropy":
             logits = out.flatten(0, 1) if out.dim() == 3 else out
             value = F.cross_entropy(logits, torch.randint(logits.shape[1], (len(logits),)))
         else:
             value = F.mse_loss(out, torch.randn(out.shape, dtype=torch.float64).to(out))
-    moving = {n: t for n, t in state.items() if t.requires_grad}
-    found = dict(zip(moving, torch.autograd.grad(value, list(moving.values()), allow_unused=True), strict=True))
-    return torch.cat([torch.zeros(t.numel()) if (g := found.get(n)) is None else g.ravel() for n, t in state.items()])
+    found = iter(torch.autograd.grad(value, [p for p in parameters if p.requires_grad], allow_unused=True))
+    grads = [next(found) if p.requires_grad else None for p in parameters]
+    return torch.cat(
+        [torch.zeros(p.numel()) if g is None else g.ravel() for p, g in zip(parameters, grads, strict=True)]
+    )
 
 
 def null_space(rows: np.ndarray) -> np.ndarray:
@@ -110,10 +117,16 @@ def rank(matrix: np.ndarray) -> int:
     return int(np.linalg.matrix_rank(matrix)) if matrix.size else 0
 
 
-def check(
+def check(model: nn.Module, inputs, loss: str = "cross_entropy", seed: int = 0, *, complete: bool = True):
+    """Assert that discovery claims nothing false and, if `complete`, all; returns the two dimensions."""
+    diagonal, translation, _ = check_sites(model, inputs, loss, seed, complete=complete)
+    return diagonal, translation
+
+
+def check_sites(
     model: nn.Module, inputs, loss: str = "cross_entropy", seed: int = 0, *, complete: bool = True, times: int = 1
 ):
-    """Assert that discovery claims nothing false and, if `complete`, all; returns the two dimensions.
+    """The same, and the charges of each family by site.
 
     Where the samples leave more than is claimed, `times` as many decide: a third of them may say nothing of most
     parameters (relu and LayerNorm behind a BatchNorm that one sample of the batch saturates).
@@ -123,13 +136,14 @@ def check(
     if isinstance(inputs, tuple):
         shape = inputs
         inputs = lambda g: torch.randn(shape, generator=g, dtype=torch.float64)  # noqa: E731
-    # A copy: functional_call leaves tied parameters as plain tensors behind.
-    theta, grad = gradients(copy.deepcopy(model), inputs, times * (parameters + parameters // 4 + 40), loss, seed)
-    grad = grad / np.linalg.norm(grad, axis=1, keepdims=True)
     found = find_symmetries(model, inputs(torch.Generator().manual_seed(seed)), loss=loss)
     claimed = {name: g.toarray() for name, g in found.generators().items()}
     translation = claimed.get("translation", np.zeros((0, parameters)))
     diagonal = np.concatenate([claimed.get(k, np.zeros((0, parameters))) for k in ("scale", "rescale")])
+    rest = parameters - min(len(translation), len(diagonal))  # as many samples can deny that there is more
+    samples = times * (rest + rest // 8 + 20) if complete else rest // 2 + 40
+    theta, grad = gradients(model, inputs, samples, loss, seed)
+    grad = grad / np.linalg.norm(grad, axis=1, keepdims=True)
 
     moving = np.abs(grad).max(axis=0) > 1e-9 * np.abs(grad).max()  # the others belong to translation alone
     named = list(model.named_parameters())
@@ -140,13 +154,13 @@ def check(
     assert rank(translation) == len(translation)
     assert rank(diagonal) == len(diagonal)
     if not complete:
-        return len(diagonal), len(translation)
+        return len(diagonal), len(translation), found.sites
     true_shift = null_space(grad[:, ~frozen])
     true_diagonal = null_space((theta * grad)[:, moving])
     if times == 1 and (len(true_shift) > len(translation) or len(true_diagonal) > len(diagonal)):
-        return check(model, inputs, loss, seed, times=4)
+        return check_sites(model, inputs, loss, seed, times=4)
     assert not diagonal[:, ~moving].any()
     assert not translation[:, frozen].any()
     assert len(translation) == len(true_shift)
     assert len(diagonal) == len(true_diagonal)
-    return len(diagonal), len(translation)
+    return len(diagonal), len(translation), found.sites

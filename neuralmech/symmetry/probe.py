@@ -71,9 +71,14 @@ class Probe:
         state |= {name: buffer.clone() for name, buffer in self._model.named_buffers()}
         devices = [theta.device] if theta.is_cuda else []
         with torch.random.fork_rng(devices=devices), self._condition.forward():
-            torch.manual_seed(self._seed)
+            self._seed_noise(theta.is_cuda)
             out = _first_tensor(functional_call(self._model, state, self._condition.batch))
         return loss_of(out.to(theta.dtype), self._targets, self._loss)
+
+    def _seed_noise(self, cuda: bool) -> None:
+        torch.default_generator.manual_seed(self._seed)  # torch.manual_seed is slow: a stack trace per absent device
+        if cuda:
+            torch.cuda.manual_seed_all(self._seed)
 
     def _hessian(self, vector: Tensor) -> Tensor:
         if not self._slope.requires_grad:

@@ -56,6 +56,11 @@ class Run:
         return Measuring(charges=True, noise=self.is_due(self.config.track.noise), norms=norms)
 
     @cached_property
+    def written_config(self) -> str:
+        """The config as YAML, which takes longer to make than a small checkpoint to save."""
+        return to_yaml(self.config)
+
+    @cached_property
     def loss(self) -> Loss:
         """Loss of a batch, in the precision asked for."""
         return loss_function(self.config.train, self.setup.device)
@@ -107,7 +112,7 @@ def save(run: Run, record: BackgroundWriter, folder: Path) -> None:
     position = record.position()
     state = {
         "run": run.identity,
-        "config": to_yaml(run.config),
+        "config": run.written_config,
         "optimizer": run.optimizer.state_dict(),
         "scaler": run.update.state_dict(),
         "random": random_state(run.setup.device),

@@ -32,10 +32,10 @@ def browse(tmp_path, page, *flags):
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
 
 
-@pytest.fixture
-def folder(run):
+@pytest.fixture(scope="module")
+def folder(finished):
     """A run whose site names, configuration and attributes are HTML."""
-    folder = run(model={"name": "mlp", "width": 6, "norm": "batch"}, optim={"lr": 0.1, "momentum": 0.9})
+    folder = finished(model={"name": "mlp", "width": 6, "norm": "batch"}, optim={"lr": 0.1, "momentum": 0.9})
     with h5py.File(folder / "record.h5", "a") as file:
         for group in file["charges"].values():
             index = group["index"][:]

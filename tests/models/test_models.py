@@ -59,7 +59,7 @@ def test_torchvision_models_have_their_charges():
     assert {"vgg19_bn", "resnet50", "vit_b_16"} <= set(ARCHITECTURES)
 
 
-@pytest.mark.parametrize("arch", ["resnet18", "vgg11_bn", "vit_b_16"])
+@pytest.mark.parametrize("arch", ["resnet18", "vgg11_bn", pytest.param("vit_b_16", marks=pytest.mark.slow)])
 def test_symmetries_need_no_numbers(arch):
     pytest.importorskip("torchvision")
     from neuralmech.config import resolve

@@ -71,17 +71,17 @@ def kill_and_resume(tmp_path, options, kills, seed):
     return folder, reached
 
 
-@pytest.mark.parametrize(("kills", "steps"), [(5, 6000), pytest.param(30, 30_000, marks=pytest.mark.slow)])
-def test_killed_again_and_again_then_resumed(run, tmp_path, kills, steps):
+@pytest.mark.parametrize(("kills", "steps"), [(3, 4000), pytest.param(30, 30_000, marks=pytest.mark.slow)])
+def test_killed_again_and_again_then_resumed(finished, tmp_path, kills, steps):
     options = {**OPTIONS, "train": {**OPTIONS["train"], "steps": steps, "eval_every": 500}}
     folder, reached = kill_and_resume(tmp_path, options, kills, seed=kills)
     assert reached > 0
     resume(folder, {})
-    assert_twins(folder, run(**options), steps)
+    assert_twins(folder, finished(**options), steps)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_run_at_a_checkpoint(run, tmp_path, number):
+def test_a_signal_ends_the_run_at_a_checkpoint(finished, tmp_path, number):
     options = {**OPTIONS, "train": {**OPTIONS["train"], "steps": 1500}}
     folder = tmp_path / "stopped"
     folder.mkdir()
@@ -95,7 +95,7 @@ def test_a_signal_ends_the_run_at_a_checkpoint(run, tmp_path, number):
         assert r.status == f"interrupted at step {r.rows}"
         assert checkpoints(folder / "checkpoints")[-1] == r.rows
     resume(folder, {})
-    assert_twins(folder, run(**options), 1500)
+    assert_twins(folder, finished(**options), 1500)
 
 
 COMMAND = [
@@ -154,7 +154,7 @@ def test_the_command_line_stops_and_goes_on(tmp_path):
 
 
 @pytest.mark.parametrize("size", [340_000, 400_000])
-def test_a_record_that_meets_a_full_disk(run, tmp_path, size):
+def test_a_record_that_meets_a_full_disk(finished, tmp_path, size):
     """Files cannot grow past a size that the record reaches and checkpoints do not."""
     options = {**OPTIONS, "train": {**OPTIONS["train"], "steps": 1500}}
     folder = tmp_path / "full"
@@ -165,10 +165,10 @@ def test_a_record_that_meets_a_full_disk(run, tmp_path, size):
         with open_record(folder) as r:
             assert r.readable_rows() == r.rows > 0
     resume(folder, {})
-    assert_twins(folder, run(**options), 1500)
+    assert_twins(folder, finished(**options), 1500)
 
 
-def test_a_checkpoint_that_meets_a_full_disk(tmp_path, monkeypatch, run):
+def test_a_checkpoint_that_meets_a_full_disk(tmp_path, monkeypatch, finished):
     """A folder that takes no more: the temporary file is gone, the checkpoint before is there, and so on."""
     real, count = os.fsync, iter(range(10**6))
     folder = tmp_path / "full"
@@ -185,7 +185,7 @@ def test_a_checkpoint_that_meets_a_full_disk(tmp_path, monkeypatch, run):
             train(config(**OPTIONS), folder)
     assert not list(folder.rglob("*.tmp"))
     resume(folder, {})
-    assert_twins(folder, run(**OPTIONS), 400)
+    assert_twins(folder, finished(**OPTIONS), 400)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system")
@@ -212,7 +212,7 @@ def test_a_small_file_system(tmp_path, monkeypatch, size, steps):
         subprocess.run(["umount", tmp_path], check=True)
 
 
-@pytest.mark.parametrize("delay", [0.0, 0.4, 1.2])
+@pytest.mark.parametrize("delay", [0.0, pytest.param(0.4, marks=pytest.mark.slow), 1.2])
 def test_ctrl_c_while_the_workers_start(tmp_path, delay):
     """The whole process group gets it, as from a terminal; the workers' server needs seconds to import torch."""
     words = [*COMMAND, "data.residency=loader", "data.workers=1", "train.steps=1000000", "train.eval_every=0"]
@@ -308,14 +308,14 @@ def test_a_folder_is_held_by_one_process(tmp_path, run):
     resume(folder, {})
 
 
-def test_clock_jumps_do_not_matter(tmp_path, run, monkeypatch):
+def test_clock_jumps_do_not_matter(tmp_path, finished, monkeypatch):
     jumps = iter(range(10**9))
     folder = tmp_path / "jumping"
     folder.mkdir()
     with monkeypatch.context() as patch:
         patch.setattr(time, "time", lambda: 1e9 * (-1) ** next(jumps))
         train(config(**OPTIONS), folder)
-    assert_twins(folder, run(**OPTIONS), 400)
+    assert_twins(folder, finished(**OPTIONS), 400)
     os.utime(folder / "record.h5", (4e9, 4e9))
     from neuralmech.record.live import quiet_copy
 

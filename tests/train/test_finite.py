@@ -22,9 +22,9 @@ DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.i
 
 
 @pytest.fixture
-def first(run):
+def first(finished):
     """The first step whose loss is not finite, by a run that records them all and goes on."""
-    folder = run(**{**DIVERGING, "train": {**DIVERGING["train"], "on_nan": "continue"}})
+    folder = finished(**{**DIVERGING, "train": {**DIVERGING["train"], "on_nan": "continue"}})
     with open_record(folder) as record:
         finite = np.isfinite(record.steps()["loss"])
     assert 1 < finite.argmin() < 30

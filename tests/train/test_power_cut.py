@@ -23,9 +23,9 @@ OPTIONS = {
 }
 
 
-def test_a_record_torn_by_a_power_cut_goes_on_at_its_last_checkpoint(run, tmp_path, monkeypatch):
+def test_a_record_torn_by_a_power_cut_goes_on_at_its_last_checkpoint(finished, tmp_path, monkeypatch):
     """Pages of 4 KiB, each as it was synced at the checkpoint or as it was at the cut; the new end, or the old."""
-    synced, twin, real = tmp_path / "synced", run(**OPTIONS), loop.Saver.save
+    synced, twin, real = tmp_path / "synced", finished(**OPTIONS), loop.Saver.save
 
     def save(saver, of, record):
         real(saver, of, record)
@@ -53,8 +53,8 @@ def test_a_record_torn_by_a_power_cut_goes_on_at_its_last_checkpoint(run, tmp_pa
 
 
 @pytest.mark.parametrize("left", [-1, -5000, 0, 100])
-def test_a_record_that_was_cut_short_is_mended(run, capsys, left):
-    folder, twin = run(**OPTIONS), run(**OPTIONS)
+def test_a_record_that_was_cut_short_is_mended(run, finished, capsys, left):
+    folder, twin = run(**OPTIONS), finished(**OPTIONS)
     path = folder / "record.h5"
     path.write_bytes(path.read_bytes()[:left])
     resume(folder, {})
@@ -78,7 +78,7 @@ def test_what_no_checkpoint_can_mend_is_left_as_it_is(run):
     assert path.read_bytes() == before
 
 
-def test_whole_chunks_are_never_written_again(run, tmp_path, monkeypatch):
+def test_whole_chunks_are_never_written_again(tmp_path, monkeypatch):
     """The skeleton of a checkpoint, and chunks of the record as it is much later, are the record of then."""
     folder = stopped(tmp_path, monkeypatch, 115, OPTIONS)
     later = (folder / "record.h5").read_bytes()
@@ -88,7 +88,7 @@ def test_whole_chunks_are_never_written_again(run, tmp_path, monkeypatch):
     assert len((folder / "record.h5").read_bytes()) < len(later)
 
 
-def test_a_flipped_bit_outside_the_rows_changes_nothing_unnoticed(run, tmp_path):
+def test_a_flipped_bit_outside_the_rows_changes_nothing_unnoticed(finished, tmp_path):
     """Names, indices, attributes and counters have checksums, too."""
 
     def read():
@@ -97,7 +97,7 @@ def test_a_flipped_bit_outside_the_rows_changes_nothing_unnoticed(run, tmp_path)
             tables = [(c.index.to_csv(), c.parameter_index.to_csv(), c.norm_sites, c.signals) for c in charges]
             return r.rows, r.config, r.status, r.provenance, tables, len(r.evaluation())
 
-    whole = (run(**OPTIONS) / "record.h5").read_bytes()
+    whole = (finished(**OPTIONS) / "record.h5").read_bytes()
     (tmp_path / "record.h5").write_bytes(whole)
     right, rng, places = read(), random.Random(0), set(range(len(whole)))
     with h5py.File(tmp_path / "record.h5") as file:

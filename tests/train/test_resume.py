@@ -47,14 +47,14 @@ def net():
 
 @pytest.mark.parametrize("step", [3, 10, 25, 59])
 @pytest.mark.parametrize("every", [1, 3])
-def test_resumed_equals_uninterrupted(run, tmp_path, monkeypatch, step, every):
+def test_resumed_equals_uninterrupted(finished, tmp_path, monkeypatch, step, every):
     options = {**OPTIONS, "track": {"block": 7, "every": every}}
     folder = stopped(tmp_path, monkeypatch, step, options)
     resume(folder, {})
-    assert_twins(folder, run(**options), 60)
+    assert_twins(folder, finished(**options), 60)
 
 
-def test_dropout_goes_on_with_the_same_random_numbers(run, tmp_path, monkeypatch):
+def test_dropout_goes_on_with_the_same_random_numbers(finished, tmp_path, monkeypatch):
     (tmp_path / "dropout_net.py").write_text(DROPOUT)
     monkeypatch.syspath_prepend(str(tmp_path))
     model = {"name": "_target_", "target": "dropout_net.net", "arguments": {}}
@@ -65,7 +65,7 @@ def test_dropout_goes_on_with_the_same_random_numbers(run, tmp_path, monkeypatch
     with pytest.raises(UserError, match=r"give the same model._target_ \(the run has 'dropout_net.net'\)"):
         resume(folder, {"model._target_": "os.getcwd"})
     resume(folder, {"model": "custom", "model._target_": "dropout_net.net"})
-    assert_twins(folder, run(**options), 60)
+    assert_twins(folder, finished(**options), 60)
 
 
 def test_numpys_and_pythons_random_numbers_go_on_too(run, tmp_path, monkeypatch):
@@ -85,10 +85,10 @@ def test_numpys_and_pythons_random_numbers_go_on_too(run, tmp_path, monkeypatch)
         assert np.isfinite(quiet.steps()["loss"]).all()
 
 
-def test_ctrl_c_in_the_middle_of_a_step_can_be_resumed(run, tmp_path, monkeypatch):
+def test_ctrl_c_in_the_middle_of_a_step_can_be_resumed(finished, tmp_path, monkeypatch):
     folder = stopped(tmp_path, monkeypatch, 33, OPTIONS, KeyboardInterrupt)
     resume(folder, {})
-    assert_twins(folder, run(**OPTIONS), 60)
+    assert_twins(folder, finished(**OPTIONS), 60)
 
 
 def test_a_config_that_grew_is_recorded_whole(run):
@@ -101,13 +101,13 @@ def test_a_config_that_grew_is_recorded_whole(run):
             assert resolve(record.config) == config
 
 
-def test_a_longer_run_is_the_run_that_was_longer_from_the_start(run):
+def test_a_longer_run_is_the_run_that_was_longer_from_the_start(run, finished):
     """With a schedule that does not depend on the length."""
     short = {**OPTIONS, "optim": {"lr": 0.1, "momentum": 0.5}}
     long = {**short, "train": {**OPTIONS["train"], "steps": 100}}
     folder = run(**short)
     resume(folder, {"train.steps": 100})
-    assert_twins(folder, run(**long), 100)
+    assert_twins(folder, finished(**long), 100)
     with open_record(folder) as r:
         assert r.config["train"]["steps"] == 100
 
@@ -134,8 +134,8 @@ def test_resuming_a_finished_run_changes_nothing(run):
         ({"colour": "red"}, "colour is no option"),
     ],
 )
-def test_changes_that_matter_are_refused_by_name(run, changes, message):
-    folder = run(**OPTIONS)
+def test_changes_that_matter_are_refused_by_name(finished, changes, message):
+    folder = finished(**OPTIONS)
     before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     with pytest.raises(UserError, match=message):
         resume(folder, changes)
@@ -149,8 +149,8 @@ def test_what_does_not_matter_may_differ(run):
     assert {65, 70, 75, 80} <= set(checkpoints(folder / "checkpoints"))
 
 
-def test_checkpoints_are_kept_as_asked(run):
-    assert checkpoints(run(**OPTIONS) / "checkpoints") == [0, 50, 60]
+def test_checkpoints_are_kept_as_asked(run, finished):
+    assert checkpoints(finished(**OPTIONS) / "checkpoints") == [0, 50, 60]
     every = {**OPTIONS["train"], "checkpoint": {"every": 25, "minutes": 0, "keep": None}}
     assert checkpoints(run(**{**OPTIONS, "train": every}) / "checkpoints") == [0, 25, 50, 60]
     minutes = {**OPTIONS["train"], "checkpoint": {"minutes": 1e-9, "keep": 3}}
@@ -186,22 +186,22 @@ def shorten(path):
 
 
 @pytest.mark.parametrize("spoil", [damage, shorten, lambda path: path.write_bytes(b"")])
-def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(run, tmp_path, monkeypatch, capsys, spoil):
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(finished, tmp_path, monkeypatch, capsys, spoil):
     folder = stopped(tmp_path, monkeypatch, 33, OPTIONS)
     spoil(folder / "checkpoints/step-00000030.pt")
     resume(folder, {})
     said = capsys.readouterr().err
     assert re.search(r"step-00000030.pt cannot be loaded \(.*\); trying the checkpoint before it$", said.strip())
-    assert_twins(folder, run(**OPTIONS), 60)
+    assert_twins(folder, finished(**OPTIONS), 60)
 
 
-def test_without_any_checkpoint_a_run_starts_again(run, tmp_path, monkeypatch, capsys):
+def test_without_any_checkpoint_a_run_starts_again(finished, tmp_path, monkeypatch, capsys):
     folder = stopped(tmp_path, monkeypatch, 33, OPTIONS)
     for path in (folder / "checkpoints").glob("*.pt"):
         shorten(path)
     resume(folder, {})
     assert "starting again from step 0" in capsys.readouterr().err
-    assert_twins(folder, run(**OPTIONS), 60)
+    assert_twins(folder, finished(**OPTIONS), 60)
 
 
 def test_a_checkpoint_of_another_run_is_refused(run, tmp_path, monkeypatch):
@@ -213,7 +213,9 @@ def test_a_checkpoint_of_another_run_is_refused(run, tmp_path, monkeypatch):
         resume(folder, {})
 
 
-def test_a_damaged_record_is_named_and_the_checkpoint_before_the_damage_is_used(run, tmp_path, monkeypatch, capsys):
+def test_a_damaged_record_is_named_and_the_checkpoint_before_the_damage_is_used(
+    finished, tmp_path, monkeypatch, capsys
+):
     import h5py
 
     options = {**OPTIONS, "train": {**OPTIONS["train"], "checkpoint": {"every": 10, "minutes": 0, "keep": None}}}
@@ -227,7 +229,7 @@ def test_a_damaged_record_is_named_and_the_checkpoint_before_the_damage_is_used(
         r.charges("rescale").value[:]
     resume(folder, {})
     assert "record.h5 is damaged after row 28" in capsys.readouterr().err
-    assert_twins(folder, run(**options), 60)
+    assert_twins(folder, finished(**options), 60)
 
 
 def test_not_finite_may_go_on(run, tmp_path):
