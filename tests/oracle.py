@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from definitions import assert_tracked
 from neuralmech.symmetry.discover import find_symmetries
 
 LIMIT = 1e-2  # of a gradient in float32: what float64 rounds is 2⁻²⁹ of what float32 rounds
@@ -118,7 +119,10 @@ def rank(matrix: np.ndarray) -> int:
 
 
 def check(model: nn.Module, inputs, loss: str = "cross_entropy", seed: int = 0, *, complete: bool = True):
-    """Assert that discovery claims nothing false and, if `complete`, all; returns the two dimensions."""
+    """Assert that no claim is false, that they are all if `complete`, and that tracked charges are those claimed.
+
+    Returns the two dimensions.
+    """
     diagonal, translation, _ = check_sites(model, inputs, loss, seed, complete=complete)
     return diagonal, translation
 
@@ -137,6 +141,7 @@ def check_sites(
         shape = inputs
         inputs = lambda g: torch.randn(shape, generator=g, dtype=torch.float64)  # noqa: E731
     found = find_symmetries(model, inputs(torch.Generator().manual_seed(seed)), loss=loss)
+    assert_tracked(found, model)
     claimed = {name: g.toarray() for name, g in found.generators().items()}
     translation = claimed.get("translation", np.zeros((0, parameters)))
     diagonal = np.concatenate([claimed.get(k, np.zeros((0, parameters))) for k in ("scale", "rescale")])

@@ -1,0 +1,38 @@
+"""Charges as they are tracked against their definitions: generators written out, times the vectors of a step."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from neuralmech.symmetry.forms import Forms
+from neuralmech.symmetry.group import Symmetries
+from neuralmech.symmetry.layout import Layout
+from neuralmech.symmetry.step import LINEAR, QUADRATIC, Step
+
+
+def assert_tracked(found: Symmetries, model: nn.Module, dtype=torch.float64, signals=tuple(QUADRATIC)[:4]):
+    """Every signal of every charge, compiled and by operations of torch."""
+    trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    layout = Layout.by_shape({n: tuple(p.shape) for n, p in trained.items()})
+    vectors = torch.randn(6, layout.size, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    step = Step(*vectors[:3], 10.0, vectors[3], (vectors[4], vectors[5]), batch_size=32)
+    outs = []
+    for compiled in (True, False):
+        forms = Forms(found.families, layout, torch.device("cpu"), signals, compiled=compiled)
+        out = torch.full((len(signals), forms.width), torch.nan, dtype=torch.float64)
+        forms.evaluate(step, out)
+        outs.append({family: out[:, columns].numpy() for family, columns in forms.columns.items()})
+    in_order = np.concatenate([
+        np.arange(layout.offsets[n], layout.offsets[n] + p.numel()) if n in trained else np.full(p.numel(), -1)
+        for n, p in model.named_parameters()
+    ])  # fmt: skip
+    for family, generators in found.generators().items():
+        for i, signal in enumerate(signals):
+            dense = {n: np.append(step.vector(n).numpy(), 0.0)[in_order] for n in {*QUADRATIC[signal]}}
+            if family == "translation":
+                truth = generators @ dense[LINEAR[signal]] if signal in LINEAR else np.zeros(generators.shape[0])
+            else:
+                x, y = (dense[n] for n in QUADRATIC[signal])
+                truth = generators @ (x * y)
+            for out in outs:
+                np.testing.assert_allclose(out[family][i], truth, rtol=1e-12, atol=1e-10)
