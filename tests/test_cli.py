@@ -557,14 +557,57 @@ def test_a_sweep_that_was_stopped_goes_on_where_it_was(command, tmp_path, monkey
     assert (code, err) == (0, "")
     assert out.count("30 steps recorded") == 3
     assert {p.name for p in (tmp_path / "sweep").iterdir()} == {"0", "1", "2", "multirun.yaml"}
-    before = {k: v for k, v in there(tmp_path / "sweep").items() if k.name != "multirun.yaml"}
+    before = there(tmp_path / "sweep")
     code, _, err = command(*words[:-2], "seed=5,6", words[-1])
     assert code == 2
     assert "1 cannot be resumed with another seed (the run has 1); start a new run with another hydra.sweep.dir=" in err
-    assert {k: v for k, v in there(tmp_path / "sweep").items() if k.name != "multirun.yaml"} == before
+    assert there(tmp_path / "sweep") == before
     for seed in range(3):
         with open_record(tmp_path / f"sweep/{seed}") as record:
             assert (record.rows, record.status, record.config["seed"]) == (30, "complete", seed)
+
+
+def test_a_sweep_that_is_not_taken_up_leaves_what_was_there(command, tmp_path):
+    words, sweep = ["train", *SMALL, "-m", "hydra.sweep.dir=sweep"], tmp_path / "sweep"
+    refused(command(*words, "seed=0", "model=mpl,mlp"), "mpl")
+    assert not sweep.exists()
+    assert command(*words, "seed=0,1")[0] == 0
+    before = there(sweep)
+    for more in (["model=mpl,mlp"], ["optim.lr=-1,0.1"], ["seed=0,5"], ["seed=0,0", "data.batch_size=0"]):
+        assert command(*words, *more)[0] == 2
+        assert there(sweep) == before
+    with locked(sweep / "1"):
+        assert command(*words, "seed=0,1,2")[0] == 2
+    assert {p.name for p in sweep.iterdir()} == {"0", "1", "2", "multirun.yaml"}  # the new one is done
+    assert command(*words, "seed=0,1,2")[0] == 0
+    assert "seed=0,1,2" in (sweep / "multirun.yaml").read_text()
+    (sweep / ".multirun.yaml.before").mkdir()
+    (sweep / ".multirun.yaml.before/there").touch()
+    before = there(sweep)
+    refused(command(*words, "seed=0,1,2,3"), r"multirun.yaml.* cannot be used \(Is a directory\)")
+    assert there(sweep) == before
+
+
+def test_a_sweep_from_somewhere_else_writes_through_no_link(command, tmp_path):
+    precious, elsewhere = tmp_path / "precious", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for path in (precious, elsewhere / "failed.txt"):
+        path.write_text("precious")
+    sweep = tmp_path / "sweep"
+    for job in ("1/.hydra", "2"):
+        (sweep / job).mkdir(parents=True)
+    for link in ("multirun.yaml", "1/failed.txt", "1/failed.tmp", "1/.hydra/config.yaml", "1/.hydra/hydra.tmp"):
+        (sweep / link).symlink_to(precious)
+    for link in ("0", "2/.hydra"):
+        (sweep / link).symlink_to(elsewhere)
+    code, _, err = command("train", *SMALL, "-m", "optim.lr=-1,-2,-3", "hydra.sweep.dir=sweep")
+    assert code == 2
+    assert f"{sweep / '0'} is a link to another place; remove it" in err
+    assert f"{sweep / '2/.hydra'} is a link to another place; remove it" in err
+    assert (precious.read_text(), there(elsewhere)) == ("precious", {elsewhere / "failed.txt": b"precious"})
+    assert (sweep / "multirun.yaml").is_symlink()  # as it was
+    assert "optim.lr=-2" in (sweep / "1/failed.txt").read_text()
+    assert not (sweep / "1/failed.txt").is_symlink()
 
 
 def test_a_sweep_over_a_users_own_model_goes_on_too(command, tmp_path):
@@ -604,10 +647,10 @@ def test_a_second_signal_does_not_wait_and_says_how_to_go_on(command, monkeypatc
 def test_a_full_disk_names_the_file(command, monkeypatch):
     from omegaconf import OmegaConf
 
-    real = Path.write_text
+    real = Path.open
 
     def full(path, *arguments, **options):
-        if path.name == "config.yaml":
+        if path.name == "config.tmp":
             raise OSError(28, "No space left on device")
         return real(path, *arguments, **options)
 
@@ -615,7 +658,7 @@ def test_a_full_disk_names_the_file(command, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_text", full)
+        patch.setattr(Path, "open", full)
         code, out, err = command("train", *SMALL, "hydra.run.dir=run")
     assert (code, out, len(err.splitlines())) == (1, "", 1)
     assert "run/.hydra/config.yaml cannot be used (No space left on device)" in err

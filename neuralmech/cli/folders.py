@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,14 +12,22 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from neuralmech.errors import UserError
 from neuralmech.record import FAILURE_FILE, FILE_NAME
+from neuralmech.record.storage import write_whole
 from neuralmech.train.lock import locked
 
 COMPOSED = ".hydra"
+SWEEP_FILE = "multirun.yaml"  # Hydra's own, which it writes over before any job can refuse
+ASIDE = ".multirun.yaml.before"
+
+
+class BlockedError(BaseException):
+    """What Hydra would make a warning of if it were an `Exception`; the cause is what is wrong."""
 
 
 class Before(Callback):
-    """Notes what is there before Hydra makes the folder of a run or a sweep; ``hydra.callbacks`` names it.
+    """Keeps what is there before Hydra makes the folder of a run or a sweep; ``hydra.callbacks`` names it.
 
     Attributes
     ----------
@@ -28,29 +37,54 @@ class Before(Callback):
         Which of them.
     found
         Those of it and the folders above it that were there.
+    refused
+        Whether the sweep was not taken up, or a job of it: what described the sweep that is there is put back.
+    is_first, aside
+        Whether nothing described a sweep there before; where that is meanwhile.
     """
 
     folder: Path | None = None
     is_sweep: bool = False
     found: tuple[Path, ...] = ()
+    refused: bool = False
+    is_first: bool = False
+    aside: Path | None = None
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """A single run."""
         self._note(config.hydra.run.dir, is_sweep=False)
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """A sweep."""
+        """A sweep; its file is set aside, which also keeps Hydra from writing through a link."""
         self._note(config.hydra.sweep.dir, is_sweep=True)
+        folder = Path(config.hydra.sweep.dir).absolute()
+        path = folder / SWEEP_FILE
+        Before.is_first = not os.path.lexists(path)
+        if not Before.is_first and (path.is_symlink() or not path.is_dir()):
+            try:
+                Before.aside = path.replace(folder / ASIDE)
+            except OSError as error:
+                raise BlockedError from error
 
     @classmethod
     def tidy(cls) -> None:
-        """Remove the folders that were made since, as far as they are empty."""
-        if cls.folder is not None:
-            _remove([], *(p for p in (cls.folder, *cls.folder.parents) if p not in cls.found))
+        """Put the file of a sweep back that was not taken up; remove the folders that were made and are empty."""
+        if cls.folder is None:
+            return
+        if cls.refused and cls.aside:
+            with suppress(FileNotFoundError):  # another process had the same in hand
+                cls.aside.replace(cls.folder / SWEEP_FILE)
+        elif cls.aside:
+            _remove([cls.aside])
+        elif cls.refused and cls.is_first:
+            _remove([cls.folder / SWEEP_FILE])
+        _remove([], *(p for p in (cls.folder, *cls.folder.parents) if p not in cls.found))
+        Before.folder = None
 
     def _note(self, name: str, *, is_sweep: bool) -> None:
         folder = Path(name).absolute()
-        Before.folder, Before.is_sweep = folder, is_sweep
+        Before.folder, Before.is_sweep, Before.is_first = folder, is_sweep, False
+        Before.refused, Before.aside = False, None
         Before.found = tuple(p for p in (folder, *folder.parents) if p.exists())
 
 
@@ -63,8 +97,10 @@ def claimed(folder: Path, config: Any) -> Iterator[None]:
     Raises
     ------
     UserError
-        If another process holds it; what is there stays as it is.
+        If another process holds it, or a part of it is a link; what is there stays as it is.
     """
+    if (folder / COMPOSED).is_symlink():
+        raise UserError(f"{folder / COMPOSED} is a link to another place; remove it")
     was_there = {name: (folder / name).exists() for name in (COMPOSED, "checkpoints")}
     with locked(folder):
         try:
@@ -85,11 +121,7 @@ def _write_composed(folder: Path, config: Any) -> None:
     files = {"config": config, "hydra": hydra, "overrides": HydraConfig.get().overrides.task}
     folder.mkdir(exist_ok=True)
     for name, content in files.items():
-        path = folder / f"{name}.yaml"
-        try:
-            path.write_text(OmegaConf.to_yaml(content), encoding="utf-8")
-        except OSError as error:  # a full disk does not say of which file
-            raise OSError(error.errno, error.strerror, str(path)) from error
+        write_whole(folder / f"{name}.yaml", OmegaConf.to_yaml(content).encode())
 
 
 def _remove(files: Iterable[Path], *folders: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from neuralmech.cli.application import PROGRAM, launch
 from neuralmech.errors import RunError, UserError
 from neuralmech.record import FAILURE_FILE, FILE_NAME, RecordError
+from neuralmech.record.storage import write_whole
 from neuralmech.train.interrupt import Interrupted, until_terminated
 
 
@@ -25,14 +26,16 @@ def _launch(words: list[str]) -> None:
     """A run or a sweep as a Hydra application."""
     from hydra.types import RunMode
 
-    from neuralmech.cli.folders import Before
+    from neuralmech.cli.folders import Before, BlockedError
 
+    begun: list[Path] = []
     sweeps: list[str] = []
 
     def task(raw: Any) -> None:
         from hydra.core.hydra_config import HydraConfig
 
         folder = Path(HydraConfig.get().runtime.output_dir)
+        begun.append(folder)
         in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
         _show_result(_job(raw, folder, in_sweep=in_sweep), folder)
         if in_sweep:
@@ -48,40 +51,61 @@ def _launch(words: list[str]) -> None:
         if error.filename is not None or Before.folder is None:
             raise
         raise OSError(error.errno, error.strerror or str(error), _short(Before.folder)) from error  # Hydra's own file
+    except BlockedError as error:
+        raise error.__cause__ or error from None
     finally:
+        Before.refused |= not begun
         Before.tidy()
 
 
 def _job(raw: Any, folder: Path, *, in_sweep: bool) -> Any:
     """Train in a new folder; a job of a sweep that is there already is continued."""
-    from neuralmech.cli.folders import claimed
+    from neuralmech.cli.folders import Before, claimed
     from neuralmech.config import resolve
-    from neuralmech.train.loop import resume, train_in
+    from neuralmech.train.loop import resume
     from neuralmech.train.recorded import AnotherRunError, as_changes
 
-    if in_sweep and (folder / FILE_NAME).exists():
-        try:
+    is_ours = False
+    try:
+        if in_sweep and folder.is_symlink():  # the sweep may come from somewhere else
+            raise UserError(
+                f"{folder} is a link to another place; remove it, or continue with resume= what it points to"
+            )
+        if in_sweep and (folder / FILE_NAME).exists():
             return resume(folder, as_changes(resolve(raw)))
-        except AnotherRunError as error:
-            raise AnotherRunError(f"{error} with another hydra.sweep.dir=") from error
-    with claimed(folder, raw):
-        try:
-            if (folder / FILE_NAME).exists():
-                raise RecordError(
-                    f"{_short(folder)} holds a record already; "
-                    f"choose another run folder with hydra.run.dir=, or continue it with resume={_short(folder)}"
-                )
-            return train_in(folder, resolve(raw))
-        except Exception as error:
-            if in_sweep and not (folder / FILE_NAME).exists():
-                _leave_reason(folder, error)
-            raise
+        with claimed(folder, raw):
+            is_ours = True
+            return _train_new(raw, folder, in_sweep=in_sweep)
+    except AnotherRunError as error:
+        Before.refused = True
+        raise AnotherRunError(f"{error} with another hydra.sweep.dir=") from error
+    except UserError:
+        Before.refused |= not is_ours
+        raise
+
+
+def _train_new(raw: Any, folder: Path, *, in_sweep: bool) -> Any:
+    """Train in a folder that is this process's."""
+    from neuralmech.config import resolve
+    from neuralmech.train.loop import train_in
+
+    try:
+        if (folder / FILE_NAME).exists():
+            raise RecordError(
+                f"{_short(folder)} holds a record already; "
+                f"choose another run folder with hydra.run.dir=, or continue it with resume={_short(folder)}"
+            )
+        return train_in(folder, resolve(raw))
+    except Exception as error:
+        if in_sweep and not (folder / FILE_NAME).exists():
+            _leave_reason(folder, error)
+        raise
 
 
 def _leave_reason(folder: Path, error: Exception) -> None:
     """Say beside a sweep's other jobs why one has no record, so that `analyze` can."""
     kind = "" if isinstance(error, (UserError, RecordError, RunError)) else f"{type(error).__name__}: "
-    (folder / FAILURE_FILE).write_text(f"{kind}{error}\n", encoding="utf-8")
+    write_whole(folder / FAILURE_FILE, f"{kind}{error}\n".encode())
 
 
 def _with_remedy(error: KeyboardInterrupt, folder: Path | None, sweep: list[str] | None = None) -> Interrupted:

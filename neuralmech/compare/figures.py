@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def _figures(analysis: Analysis) -> Iterator[tuple[str, Figure]]:
         yield "batches", batch_figure(analysis.batches.curves)
     for key in swept_numbers(analysis.comparison, analysis.keys):
         # Only what distinguishes runs may stand beside the measures.
-        yield f"error_{key.replace('.', '_')}", sweep_figure(analysis.comparison, key)
+        yield f"error_{re.sub(r'[^A-Za-z0-9]', '_', key)}", sweep_figure(analysis.comparison, key)
 
 
 def _theories(curves: Curves | None) -> dict:

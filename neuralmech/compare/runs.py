@@ -166,12 +166,25 @@ def differences(jobs: Iterable[Job]) -> list[dict[str, Any]]:
         values |= {_same(config[key]) for config in flat if key in config}
         if len(values) > 1 and key not in _BOOKKEEPING:
             swept.append(key)
-    return [{printable(k): _scalar(config.get(k, "")) for k in swept} for config in flat]
+    return [{_column(k): _scalar(config.get(k, "")) for k in swept} for config in flat]
+
+
+def _column(key: str) -> str:
+    """Name of a key's column; none of a table's own has a dot, and what a record calls its keys must not be one.
+
+    Examples
+    --------
+    >>> [_column(key) for key in ("optim.lr", "seed", "site", "config.site")]
+    ['optim.lr', 'seed', 'config.site', 'config.config.site']
+    """
+    plain = key == "seed" or ("." in key and not key.startswith("config."))
+    return printable(key if plain else f"config.{key}")
 
 
 def _same(value: Any) -> str:
     """Equal for 1 and 1.0: an override may say either."""
-    return repr(float(value)) if isinstance(value, int) and not isinstance(value, bool) else repr(value)
+    exact = isinstance(value, int) and not isinstance(value, bool) and value == float(value)
+    return repr(float(value)) if exact else repr(value)
 
 
 def _scalar(value: Any) -> Any:

@@ -122,7 +122,9 @@ def _context() -> Any:
 def _start_server() -> None:
     """Start the clean process deaf to Ctrl-C and SIGTERM, as all that it forks: both need seconds to say so themselves.
 
-    A mask is inherited; `_stay` is for where workers are spawned.
+    A mask is inherited; `_stay` is for where workers are spawned. Python has one such server to a process, so what
+    others start from it later is deaf, too, and `Process.terminate` does nothing to it (`kill` does). A server that
+    runs already is left as it is: who needs both calls `multiprocessing.forkserver.ensure_running()` first.
     """
     resource_tracker.ensure_running()  # it takes signals off the mask when it starts
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))

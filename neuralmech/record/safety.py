@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -90,13 +91,23 @@ def printable(text: str) -> str:
 
 
 class PlainLoader(yaml.SafeLoader):
-    """Plain data without aliases, which can make a few lines stand for gigabytes."""
+    """Plain data without aliases, which can make a few lines stand for gigabytes, and numbers that no float reaches."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         """Compose a node; refuse aliases."""
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("aliases are not allowed")
         return super().compose_node(parent, index)
+
+    def construct_yaml_int(self, node: Any) -> int:
+        """Make an integer; refuse one that neither arithmetic nor text can take."""
+        value = super().construct_yaml_int(node)
+        if abs(value) > sys.float_info.max:
+            raise yaml.YAMLError("an integer is too large")
+        return value
+
+
+PlainLoader.add_constructor("tag:yaml.org,2002:int", PlainLoader.construct_yaml_int)
 
 
 def plain_yaml(text: str) -> Any:

@@ -17,10 +17,11 @@ INDEX_BYTES = 16  # for a chunk at most: where it is, how long, and which filter
 
 
 def largest_record(families: Mapping[str, FamilyLayout], rows: int, evaluations: int, block: int) -> tuple[int, int]:
-    """Bytes that an uncompressed record takes at most: in its chunks, and in all that holds them together.
+    """Bytes that a record takes at most: in its chunks, and in all that holds them together.
 
-    Chunks are counted as if full. What a resumed run cuts off, or a compressed chunk that is rewritten before it is
-    full leaves behind, is not counted.
+    Chunks are counted as if full and not compressed: HDF5 stores one that lzf does not shorten as it is. A compressed
+    chunk that is written again as it fills is of another size and leaves its old place behind; so does what a resumed
+    run cuts off. Neither is counted.
     """
     content = blank({}, families, block)
     chunks, rest = 0, len(content) + ATTRIBUTE_BYTES

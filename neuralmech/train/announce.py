@@ -6,8 +6,10 @@ import shutil
 from pathlib import Path
 
 from neuralmech.errors import UserError
+from neuralmech.record import FILE_NAME
 from neuralmech.record.size import largest_record
 from neuralmech.record.writer import SLACK_BYTES
+from neuralmech.train.checkpoint import checkpoints
 from neuralmech.train.run import Run
 
 LEAST_SHARE = 0.5  # of its size that a record may keep when it is compressed
@@ -31,13 +33,20 @@ def announce(run: Run, folder: Path) -> None:
     every, block = run.config.train.eval_every, run.tracker.block.rows
     evaluations = 1 + (-(-(run.steps - run.step) // every) if every else 0)
     charges, rest = largest_record(run.tracker.layouts(), rows + block, evaluations + block, block)
-    record = charges + rest
-    saved = checkpoints_size(run, rest)
-    free = shutil.disk_usage(folder).free + sum(p.stat().st_size for p in folder.glob("checkpoints/step-*"))
+    record, kept = charges + rest, run.config.train.checkpoint.keep
+    path = folder / FILE_NAME
+    there = path.stat().st_size if path.is_file() else 0
+    one = largest_checkpoint(run, rest) + max(0, there - _whole_chunks(run))  # with what was cut off
+    saved = one * _checkpoints(run, folder)
+    free = shutil.disk_usage(folder).free
+    if kept is not None:  # those that are there make way
+        free += sum(p.stat().st_size for p in folder.glob("checkpoints/step-*"))
     width = sum(len(layout.sites) for layout in run.tracker.layouts().values())
-    more = "more " if run.step else ""
     print(
-        f"Recording {width:,} charges at {rows:,} {more}steps: at most {size(record)}, and {size(saved)} of checkpoints"
+        f"Recording {width:,} charges at {rows:,} {'more ' if run.step else ''}steps: at most {size(record)}"
+        f"{f' besides the {size(there)} that are there' if there else ''}"
+        f"{', not counting compressed blocks that are written again each minute' if run.config.track.compress else ''}"
+        f"; and {size(saved)} of checkpoints{_by_time(run, one)}"
     )
     least = charges * (LEAST_SHARE if run.config.track.compress else 1) + rest + saved + SLACK_BYTES
     if least > free:
@@ -48,21 +57,42 @@ def announce(run: Run, folder: Path) -> None:
         )
 
 
-def checkpoints_size(run: Run, skeleton: int) -> int:
-    """Bytes that a run's checkpoints take at most; those of ``checkpoint.minutes`` only if not all are kept.
+def largest_checkpoint(run: Run, skeleton: int) -> int:
+    """Bytes that a checkpoint takes at most.
 
-    A checkpoint has the model, the optimiser's state, the last measured gradients, the rows that wait for their block
-    to fill, and beside it what holds the record together.
+    It has the model, the optimiser's state, the last measured gradients, the rows that wait for their block to fill,
+    and beside it what holds the record together, of so many bytes: all of the file but its chunks.
     """
     config, theta = run.config, run.flat.theta
     states = STATES.get(config.optim.name, int(config.optim.momentum > 0)) + 1 + (2 if config.track.noise else 0)
     entries = list(run.setup.model.state_dict().values())
     tensors = sum(t.numel() * t.element_size() for t in entries) + states * theta.numel() * theta.element_size()
     waiting = run.tracker.block.rows * run.tracker.bytes_per_row
-    one = tensors + waiting + 3 * skeleton + ENTRY_BYTES * (len(entries) + 64)
-    kept, every = config.train.checkpoint.keep, config.train.checkpoint.every
-    due = 2 + (run.steps // every if every else 0)
-    return one * (due if kept is None else min(due, kept + 2) if not config.train.checkpoint.minutes else kept + 2)
+    return tensors + waiting + 3 * skeleton + ENTRY_BYTES * (len(entries) + 64)
+
+
+def _whole_chunks(run: Run) -> int:
+    """Bytes of the record that is there which no checkpoint has a copy of; compressed ones may take none."""
+    block = run.tracker.block.rows
+    rows = run.schedule.count(run.step) // block * block
+    return 0 if run.config.track.compress else largest_record(run.tracker.layouts(), rows, 0, block)[0]
+
+
+def _checkpoints(run: Run, folder: Path) -> int:
+    """How many stand beside each other at most, or, if all are kept, are written from here on but by the minute."""
+    chosen = run.config.train.checkpoint
+    due = 2 + (run.steps // chosen.every - run.step // chosen.every if chosen.every else 0)
+    if chosen.keep is None:
+        return due
+    most = chosen.keep + 2  # the first, and one that is being written
+    return most if chosen.minutes else min(most, due + len(checkpoints(folder / "checkpoints")))
+
+
+def _by_time(run: Run, one: int) -> str:
+    """What nobody can count beforehand."""
+    chosen = run.config.train.checkpoint
+    every = f"{chosen.minutes:g} minutes" if chosen.minutes != 1 else "minute"
+    return f", besides {size(one)} each {every}" if chosen.keep is None and chosen.minutes else ""
 
 
 def size(count: float) -> str:

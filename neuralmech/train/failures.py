@@ -10,7 +10,7 @@ from pathlib import Path
 from neuralmech.errors import RunError
 from neuralmech.record import FAILURE_FILE, BackgroundWriter
 from neuralmech.record.safety import first_line
-from neuralmech.record.storage import FULL
+from neuralmech.record.storage import FULL, write_whole
 
 
 @contextmanager
@@ -54,6 +54,6 @@ def _save_traceback(error: Exception, folder: Path) -> list[str]:
     """Leave the traceback beside the record; returns where, if the disk takes it."""
     path = folder / FAILURE_FILE
     with suppress(OSError):
-        path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        write_whole(path, "".join(traceback.format_exception(error)).encode(errors="replace"))
         return [f"traceback in {path}"]
     return []

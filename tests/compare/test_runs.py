@@ -226,3 +226,43 @@ def test_swept_values_and_names_of_jobs_do_not_steer_the_terminal(tmp_path):
     assert list(found.runs["job"]) == ["0", "1?[2J"]
     assert list(found.runs["model.name"]) == ["?[2J0", "?[2J1"]
     assert not [note for note in found.notes if "\x1b" in note]
+
+
+TAKEN = ["site", "family", "law", "charges", "run", "job", "status", "error", "square", "x", "self", "discrete"]
+
+
+def test_keys_that_are_called_as_columns_are_do_not_take_their_place(tmp_path):
+    for name, value in (("0", 0.5), ("1", 1.5)):
+        own = "".join(f"{key}: {value}\n" for key in TAKEN)
+        nested = f"config: {{site: {value}}}\n../../evil: {value}\na/b.c: {10 ** (300 * int(value))}\n"
+        job(tmp_path / "sweep" / name, f"data: {{batch_size: {value}}}\n{own}{nested}")
+    found = analyze_folder(tmp_path / "sweep", Options(figures=False))
+    assert set(found.comparison["site"]) == {"a"}
+    assert set(found.comparison["family"]) == {"scale"}
+    assert list(found.runs["job"]) == ["0", "1"]
+    assert list(found.runs["status"]) == ["complete", "complete"]
+    for key in ("../../evil", *(f"config.{key}" for key in (*TAKEN, "config.site"))):
+        assert set(found.comparison[key]) == {0.5, 1.5}
+        assert list(found.runs[key]) == [0.5, 1.5]
+    assert {p.name for p in tmp_path.iterdir()} == {"sweep"}
+
+
+def test_figures_of_keys_that_are_paths_stay_in_their_folder(tmp_path):
+    for name in ("1", "2"):
+        job(tmp_path / "sweep" / name, f"../../evil: {name}\nx: {name}\nmodel.w_2: {name}\n")
+    found = analyze_folder(tmp_path / "sweep")
+    assert {"error_______evil.png", "error_config_x.png", "error_model_w_2.png"} <= {p.name for p in found.files}
+    assert {p.parent for p in found.files} == {tmp_path / "sweep/analysis"}
+
+
+def test_integers_that_no_float_tells_apart_are_two_values(tmp_path):
+    for name in ("0", "1"):
+        job(tmp_path / name, f"seed: {2**60 + int(name)}\n")
+    assert list(compare_runs(find_runs(tmp_path), Options()).runs["seed"]) == [2**60, 2**60 + 1]
+
+
+@pytest.mark.parametrize("value", ["1" + "0" * 400, "-0x1" + "0" * 5000])
+def test_an_integer_that_arithmetic_cannot_take_is_one_line(tmp_path, value):
+    job(tmp_path / "0", f"track: {{every: {value}}}\n")
+    with pytest.raises(RecordError, match=r"its config is no plain YAML \(an integer is too large\)"):
+        compare_runs(find_runs(tmp_path / "0"), Options())

@@ -3,6 +3,8 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -264,3 +266,29 @@ def test_bytes_stay_bytes():
     assert placed.example(torch.float32).dtype == torch.float32
     assert placed.shape == (3, 8, 8)
     assert not placed.has_tokens
+
+
+OTHERS = """
+import multiprocessing, sys, time
+from multiprocessing import forkserver
+from neuralmech.data.stream import _context
+if __name__ == "__main__":
+    if sys.argv[1] == "first":
+        forkserver.ensure_running()
+    _context()
+    process = multiprocessing.get_context("forkserver").Process(target=time.sleep, args=(100,))
+    process.start()
+    process.terminate()
+    process.join(20 if sys.argv[1] == "first" else 2)
+    print(process.exitcode)
+    process.kill()
+"""
+
+
+@pytest.mark.parametrize(("order", "exitcode"), [("first", "-15"), ("then", "None")])
+def test_a_server_of_somebody_elses_is_left_as_it_is(tmp_path, order, exitcode):
+    """And the one that workers are forked from is deaf for everybody, as docs/data.md says."""
+    (tmp_path / "others.py").write_text(OTHERS)
+    words = [sys.executable, str(tmp_path / "others.py"), order]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout == f"{exitcode}\n"

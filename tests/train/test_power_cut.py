@@ -134,6 +134,59 @@ def test_what_is_announced_is_enough_and_not_much_more(run, capsys, block, optim
     assert saved < 6 * found
 
 
+def written(folder):
+    """Bytes of record, and of checkpoints with what stands beside them."""
+    return (folder / "record.h5").stat().st_size, [
+        sum(p.stat().st_size for p in (folder / "checkpoints").glob(f"{path.stem}.*"))
+        for path in (folder / "checkpoints").glob("step-*.pt")
+    ]
+
+
+def test_a_resumed_run_says_what_it_adds_to_what_is_there(tmp_path, monkeypatch, capsys):
+    """Cut-off rows stay in the file, and in the copies of what holds it together."""
+    options = {**OPTIONS, "train": {"steps": 1000, "eval_every": 0, "checkpoint": {"every": 0, "minutes": 0}}}
+    folder = stopped(tmp_path, monkeypatch, 995, options)
+    capsys.readouterr()
+    before, _ = written(folder)
+    resume(folder, {})
+    text = capsys.readouterr().out
+    assert " besides the " in text
+    added, there, saved = announced(text)
+    assert there == pytest.approx(before, rel=0.005)
+    after, checkpoints = written(folder)
+    assert 0.5 * before < after - before <= 1.005 * added  # nothing that was cut off is used again
+    assert sum(checkpoints) <= 1.005 * saved < 4 * sum(checkpoints)
+
+
+def test_what_checkpoints_by_the_minute_take_is_said_apart(run, capsys):
+    chosen = {"every": 0, "minutes": 1e-9, "keep": None}
+    folder = run(**{**OPTIONS, "train": {**OPTIONS["train"], "checkpoint": chosen}})
+    text = capsys.readouterr().out
+    assert re.search(r"; and [\d.]+ kB of checkpoints, besides [\d.]+ kB each 1e-09 minutes\n", text)
+    _, saved, one = announced(text)
+    _, checkpoints = written(folder)
+    assert sum(checkpoints) > saved
+    assert max(checkpoints) <= 1.005 * one
+    run(**{**OPTIONS, "train": {**OPTIONS["train"], "checkpoint": {**chosen, "keep": 2}}})
+    assert " each " not in capsys.readouterr().out
+
+
+def test_what_compressed_blocks_leave_behind_is_left_out_and_said(run, capsys, monkeypatch):
+    said = "at most .* not counting compressed blocks that are written again each minute; and"
+    options = {**OPTIONS, "track": {"block": 64, "compress": True}}
+    folder = run(**options)
+    text = capsys.readouterr().out
+    assert re.search(said, text)
+    assert written(folder)[0] <= 1.005 * announced(text)[0]
+    monkeypatch.setattr(loop, "COMMIT_SECONDS", 0)
+    assert written(run(**options))[0] > 1.005 * announced(text)[0]
+    capsys.readouterr()
+    plain = run(**{**OPTIONS, "track": {"block": 64}})  # written again in its place
+    text = capsys.readouterr().out
+    assert "compressed" not in text
+    assert written(plain)[0] <= 1.005 * announced(text)[0]
+
+
 def test_a_run_that_does_not_fit_is_refused_before_it_starts(run, tmp_path, monkeypatch, capsys):
     folder = run(**OPTIONS)
     capsys.readouterr()
