@@ -13,7 +13,7 @@ import pandas as pd
 from neuralmech.compare.batches import BatchPredictions, predict_batches
 from neuralmech.compare.job import Compared, Panel, compare_job
 from neuralmech.compare.options import Options, options
-from neuralmech.compare.runs import Runs, differences, find_runs
+from neuralmech.compare.runs import Job, Runs, differences, find_runs
 from neuralmech.compare.tables import seed_table
 from neuralmech.errors import UserError
 from neuralmech.record import RecordError
@@ -95,10 +95,14 @@ def compare_runs(found: Runs, chosen: Options) -> Analysis:
     """Compare every run that was found with every law; one record is open at a time."""
     labels, drawn = _labels(found), _spread(found)
     compared: list[Compared] = []
+    jobs: list[Job] = []
     for job, label in zip(found.jobs, labels, strict=True):
-        one = compare_job(job, label, chosen)
+        one, read = _compared(job, label, chosen, alone=len(found.readable) == 1)
         compared.append(one if job.path in drawn else replace(one, panel=None))  # curves are large
+        jobs.append(read)
     readable = [one for one in compared if one.comparison]
+    if not readable and found.readable:
+        raise RecordError(f"{found.folder} holds no run to analyse ({next(job.reason for job in jobs if job.reason)})")
     if not readable:
         raise RecordError(f"{found.folder} holds no rows yet; wait, or give live=true")
     notes = [note for one in compared for note in one.notes]
@@ -107,7 +111,7 @@ def compare_runs(found: Runs, chosen: Options) -> Analysis:
             f"figures show {MAX_PANELS} of {len(found.readable)} runs, evenly spread; analyze a run folder for its own"
         )
     keys = tuple(labels[0])
-    swept = [(job.path, label) for job, label in zip(found.jobs, labels, strict=True) if not job.reason]
+    swept = [(job.path, label) for job, label in zip(jobs, labels, strict=True) if not job.reason]
     comparison = _joined(one.comparison for one in readable)
     return Analysis(
         folder=found.folder,
@@ -125,6 +129,17 @@ def compare_runs(found: Runs, chosen: Options) -> Analysis:
         notes=tuple(notes),
         is_running=found.is_running,
     )
+
+
+def _compared(job: Job, label: Mapping[str, Any], chosen: Options, *, alone: bool) -> tuple[Compared, Job]:
+    """A job compared with every law; one of several that turns out to be damaged is one that failed."""
+    try:
+        return compare_job(job, label, chosen), job
+    except RecordError as error:
+        if alone:
+            raise
+        failed = replace(job, status="failed", reason=str(error))
+        return compare_job(failed, label, chosen), failed
 
 
 def _joined(parts: Iterable[list[pd.DataFrame]]) -> pd.DataFrame:

@@ -113,7 +113,7 @@ def _ended_well(job: Job) -> Job:
 def _without_record(folder: Path) -> Job:
     """A job that failed before its first step left its reason; one without has not begun, or was killed."""
     failure = folder / FAILURE_FILE
-    if failure.is_file():
+    if failure.is_file() and not failure.is_symlink():  # a folder that somebody sent must show nothing of ours
         return _without_rows(folder, "failed", _beginning(failure).decode("utf-8", "replace"))
     if time.time() - folder.stat().st_mtime < PATIENCE_SECONDS:
         return _without_rows(folder, "waiting", "no record yet: it is being set up")
@@ -125,6 +125,8 @@ def _without_rows(folder: Path, status: str, reason: str) -> Job:
     file, config = folder / ".hydra/config.yaml", None
     reason = printable(" ".join(reason.split())) or "it left no reason"
     try:
+        if file.is_symlink():
+            raise ValueError("it is a link")
         if file.is_file():
             config = plain_yaml(_beginning(file).decode("utf-8"))
         elif file.exists():

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -91,6 +92,42 @@ def test_a_job_that_diverged_is_told_apart_in_every_document(sweep):
     for name in ("runs.csv", "comparison.md", "comparison.tex", "report.html"):
         assert "not finite at step 20" in (sweep / "analysis" / name).read_text()
     assert set(pd.read_csv(sweep / "analysis/comparison.csv")["seed"]) == {0, 2}
+
+
+def flip(record, dataset):
+    """Damage the first chunk of a dataset."""
+    with h5py.File(record) as file:
+        where = file[dataset].id.get_chunk_info(0).byte_offset
+    content = bytearray(record.read_bytes())
+    content[where + 8] ^= 1
+    record.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "dataset", ["charges/scale/value", "charges/scale/residual", "steps/lr", "evaluation/committed"]
+)
+def test_a_damaged_job_of_a_sweep_is_named_and_the_others_are_analysed(sweep, dataset):
+    flip(sweep / "5/record.h5", dataset)
+    found = compare_runs(find_runs(sweep), Options())
+    runs = found.runs.set_index("job")
+    assert runs.loc["5", "status"] == "failed"
+    assert "record.h5 is damaged" in runs.loc["5", "reason"]
+    assert any(note.startswith("job 5 failed: ") for note in found.notes)
+    assert set(found.comparison["seed"]) == {0}
+    flip(sweep / "0/record.h5", dataset)
+    with pytest.raises(RecordError, match="is damaged"):
+        compare_runs(find_runs(sweep), Options())
+
+
+def test_nothing_behind_a_link_is_shown(sweep, tmp_path_factory):
+    secret = tmp_path_factory.mktemp("home") / "secret"
+    secret.write_text("password: 1234\n")
+    for path in (sweep / "3" / FAILURE_FILE, sweep / "4/.hydra/config.yaml"):
+        path.unlink()
+        path.symlink_to(secret)
+    analyze_folder(sweep, Options(figures=False))
+    assert not any("1234" in p.read_text() for p in (sweep / "analysis").iterdir())
+    assert "its config.yaml cannot be read: it is a link" in (sweep / "analysis/runs.csv").read_text()
 
 
 def test_a_job_that_never_began_is_given_up(sweep, monkeypatch):
