@@ -13,12 +13,15 @@ from neuralmech.train.loop import train
 CELLS = [(0.1, 0.0, 0.0), (0.1, 1e-3, 0.0), (0.1, 1e-3, 0.9), (0.01, 5e-4, 0.99)]
 
 
-@pytest.fixture(scope="module", params=["fp32", "fp64"])
-def precision(request):
-    return request.param
+# All of float32's cells take a minute, and `test_grid.py` has them, too.
+CASES = [
+    pytest.param(precision, cell, id=f"{precision}-{cell}", marks=[pytest.mark.slow] if slow else [])
+    for cell in CELLS
+    for precision, slow in (("fp64", False), ("fp32", cell != CELLS[2]))
+]
 
 
-@pytest.mark.parametrize("cell", CELLS, ids=str)
+@pytest.mark.parametrize(("precision", "cell"), CASES)
 @pytest.mark.parametrize("norm", ["none", "batch"])
 def test_laws_predict_charges_on_digits(tmp_path, precision, norm, cell):
     lr, weight_decay, momentum = cell

@@ -109,7 +109,7 @@ def test_only_zeros_scale_freely(value):
     assert diagonal == (4 if value == 0 else 3)
 
 
-@pytest.mark.parametrize("kind", [SwinTransformerBlock, SwinTransformerBlockV2])
+@pytest.mark.parametrize("kind", [pytest.param(SwinTransformerBlock, marks=pytest.mark.slow), SwinTransformerBlockV2])
 def test_windows_that_stick_out_and_cosine_attention_hide_no_symmetry(kind):
     """Windows of 3 over 4×4 patches; version 2 zeroes its key bias in place and normalises queries and keys."""
     torch.manual_seed(0)
