@@ -65,10 +65,10 @@ CASES = {
         {"name": "transformer", "width": 384, "depth": 6, "heads": 6, "context": 64},
         {"name": "tokens", "task": "markov", "length": 64, "batch_size": 8, "size": 64},
         2,
-        7,
+        25,
     ),
-    "vgg32": Case("VGG-16, 32×32, batch 32", VGG, images(32, 32, 10), 1, 7),
-    "vgg64": Case("VGG-16, 64×64, batch 128", VGG, images(64, 128, 200), 1, 3),
+    "vgg32": Case("VGG-16, 32×32, batch 32", VGG, images(32, 32, 10), 1, 15),
+    "vgg64": Case("VGG-16, 64×64, batch 128", VGG, images(64, 128, 200), 1, 7),
 }
 
 
@@ -264,12 +264,13 @@ state dict. Memory: peak of (c) over peak of (b), each in a process of its own. 
 REMARKS = """
 On the CPU (b) and (c) take SGD's step in one compiled pass over the parameters, with the bits of PyTorch's fused SGD,
 and use gradients where autograd leaves them. That is why (b) is faster than (a), whose optimiser makes several passes
-over many small tensors. What (c) costs beyond (b), from a profile of the MLP on one thread: 60 to 80 µs for the sums of
-four products over rows and columns of 119,910 parameters in float64 (30 µs is the update alone), 15 µs from the sums to
-701 charges, about 40 µs for the Python around them when its code is cold, and the writer's thread, which competes with
-the training on two cores. Of a transformer's step 2 to 3 ms go into the sums, 1 ms into the charges, and every 16th
-step 6 ms into the Frobenius norms of 72 matrices. VGG-16's steps of seconds vary by 10 % from round to round, which is
-more than the sums of its 15 million parameters take.
+over many small tensors. The sums are made in the registers of that pass. What (c) costs beyond (b), from a profile of
+the MLP on one thread: 55 µs for the sums of four products over rows and columns of 119,910 parameters in float64, 25
+µs from the sums to 701 charges, 30 µs for the Python around them when its code is cold. The writer's thread takes
+another 75 µs of the second core per step, most of it for the first touch of memory for the disk's cache. Of a
+transformer's step 2 ms go into the sums, 1 ms into the charges, and every 16th step 6 ms into the Frobenius norms of
+72 matrices. Steps of seconds, such as VGG-16's, vary by 10 % from round to round, which is more than the sums of its
+15 million parameters take.
 
 The record is below 1/500 of a state dict only where a model has many more parameters than charges, as VGG-16 has: 701
 charges of the MLP, four float64 numbers each, are 22 kB, and 1/500 of its state dict is 1 kB. `track.charges=site`,
