@@ -29,6 +29,17 @@ def transformer():
     return Transformer(options, (9,), 5)
 
 
+class Biased(nn.Module):
+    """No translation but those of biases: nothing is known of what the outputs are for."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.norm, self.b = nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Linear(5, 3)
+
+    def forward(self, x):
+        return torch.tanh(self.b(torch.relu(self.norm(self.a(x)))))
+
+
 def frozen():
     net = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 5), nn.ReLU(), nn.Linear(5, 3))
     net[2].bias.requires_grad_(False)
@@ -42,5 +53,6 @@ NETS = {
     "transposed": (transposed, lambda: torch.randn(2, 2, 4, 4)),
     "tied": (Tied, lambda: torch.randint(6, (2, 5))),
     "transformer": (transformer, lambda: torch.randint(5, (2, 9))),
+    "biased": (Biased, lambda: torch.randn(8, 4)),
     "frozen": (frozen, lambda: torch.randn(8, 4)),
 }

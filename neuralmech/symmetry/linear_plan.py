@@ -119,17 +119,18 @@ def whole_rows(plan: LinearPlan, blocks: Ints, first: int, layout: Layout) -> Wh
     found, coefficients = [], []
     for n in np.unique(number):
         offset, shape = (list(of.values())[n] for of in (layout.offsets, layout.shapes))
-        mine, width = number == n, math.prod(shape[1:])
+        mine, width = np.flatnonzero(number == n), math.prod(shape[1:])
         start, outer, stride, inner, charge, outer_step, inner_step = plan.pieces[mine].T
         other = blocks[blocks[:, 0] == offset]
         is_cut = (other[:, 1] > 1) | (other[:, 2] != shape[0])
-        is_row = (inner == width) & (inner_step == 1) & ((outer == 1) | ((stride == width) & (outer_step == 0)))
-        if shape[0] == 1 or not is_row.all() or np.ptp(charge) or is_cut.any():
+        is_whole = (inner == width) & ((start - offset) % max(width, 1) == 0)
+        is_row = is_whole & (inner_step == 1) & ((outer == 1) | ((stride == width) & (outer_step == 0)))
+        if shape[0] == 1 or not is_row.any() or np.ptp(charge[is_row]) or is_cut.any():
             continue
-        row = np.zeros(shape[0])
-        for at, rows, coefficient in zip((start - offset) // width, outer, plan.coefficients[mine], strict=True):
-            row[at : at + rows] += coefficient
-        found.append((offset, width, sum(map(len, coefficients)), sums, charge[0]))
+        mine, row = mine[is_row], np.zeros(shape[0])
+        for at, rows, c in zip((start - offset)[is_row] // width, outer[is_row], plan.coefficients[mine], strict=True):
+            row[at : at + rows] += c
+        found.append((offset, width, sum(map(len, coefficients)), sums, charge[is_row][0]))
         coefficients.append(row)
         is_rest[mine] = False
         sums += width

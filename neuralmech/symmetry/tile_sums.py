@@ -15,8 +15,8 @@ from neuralmech.symmetry.linear_plan import LinearPlan, whole_rows
 from neuralmech.symmetry.plan import Ints, QuadraticPlan
 from neuralmech.symmetry.run_sums import RunSums
 from neuralmech.symmetry.sparse_rows import SparseRows, written_out
-from neuralmech.symmetry.step import MAIN, Step
-from neuralmech.symmetry.tiles import column_tiles, tiles
+from neuralmech.symmetry.step import LINEAR, MAIN, Step
+from neuralmech.symmetry.tiles import linear_tiles, tiles
 
 
 class TileSums:
@@ -38,17 +38,16 @@ class TileSums:
 
 
 class TranslationSums:
-    """The signals `MAIN` of translation charges: rows of weights are added up by a kernel, single entries gathered."""
+    """The signals `MAIN` of translation charges: rows and columns are added up by a kernel, single entries gathered."""
 
     def __init__(self, plan: LinearPlan, blocks: Ints, layout: Layout, device: torch.device) -> None:
-        rows = whole_rows(plan, blocks, 0, layout)
-        cut = column_tiles(rows, layout.size)
-        rest = written_out(rows.rest).tocoo()
+        linear = linear_tiles(whole_rows(plan, blocks, 0, layout), layout.size)
+        cut, rest = linear.tiles, written_out(linear.rest).tocoo()
         places, columns = np.unique(rest.col, return_inverse=True)
         gathered = sparse.csr_array((rest.data, (rest.row, columns)), shape=(plan.charges, len(places)))
         self._combine = SparseRows(sparse.csr_array(sparse.hstack([cut.combine, gathered])), device)
         self._table = torch.as_tensor(cut.table, device=device)
-        self._coefficients = torch.as_tensor(rows.coefficients, device=device)
+        self._coefficients = torch.as_tensor(linear.coefficients, device=device)
         self._places = torch.as_tensor(places.astype(np.int64), device=device)
         self._parts = torch.zeros(3, cut.sums + len(places), dtype=torch.float64, device=device)
         self._sums, self._gathered = self._parts[:, : cut.sums], self._parts[:, cut.sums :]
@@ -69,25 +68,46 @@ class TranslationSums:
 
 @functools.cache
 def sums_tiles(device: torch.device) -> bool:
-    """Whether Triton's kernel can be compiled and gives the sums that operations of torch give, on this device.
+    """Whether Triton's kernels can be compiled and give the sums that operations of torch give, on this device.
 
-    It needs a C compiler, and a GPU that Triton knows.
+    They need a C compiler, and a GPU that Triton knows.
     """
-    rows, columns = 70, 300
-    plan = QuadraticPlan(
-        np.array([[5, 2, rows // 2, columns // 3, 3, 0, rows]]), rows + 200, sparse.eye_array(rows + 200, format="csr")
-    )
-    generator = torch.Generator().manual_seed(0)
-    vectors = (torch.randn(5 + rows * columns, generator=generator).to(device) for _ in range(3))
-    step = Step(*vectors, rate=10.0)
-    found, wanted = (torch.zeros(len(MAIN), plan.sums, dtype=torch.float64, device=device) for _ in range(2))
     try:
-        TileSums(plan, len(step.before), device).evaluate(step, found)
+        found = _example(device, tiled=True)
     except Exception as error:  # noqa: BLE001  (whatever a compiler or a driver may raise)
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        warnings.warn(
-            f"charges are summed by many kernels, because Triton's does not work here: {reason}", stacklevel=2
-        )
-        return False
-    RunSums(plan, MAIN, device).evaluate(step, wanted)
-    return torch.allclose(found, wanted, rtol=1e-12, atol=1e-12)
+    else:
+        if torch.allclose(found, _example(device, tiled=False), rtol=1e-12, atol=1e-12):
+            return True
+        reason = "they compute something else"
+    warnings.warn(f"charges are summed by many kernels, because Triton's do not work here: {reason}", stacklevel=2)
+    return False
+
+
+def _example(device: torch.device, *, tiled: bool) -> Tensor:
+    """Rows, columns and taps of two groups, and of the same weight translations of all kinds, at random vectors."""
+    rows, channels = 70, 100
+    layout = Layout.by_shape({"weight": (rows, 3 * channels), "bias": (rows,)})
+    start, width = layout.offsets["weight"], 3 * channels
+    sums = rows + 2 * channels
+    plan = QuadraticPlan(
+        np.array([[start, 2, rows // 2, channels, 3, 0, rows]]), sums, sparse.eye_array(sums, format="csr")
+    )
+    pieces = [(start, rows, width, width, 0, 0, 1), (start, rows, width, width, width, 1, 0)]
+    bias = layout.offsets["bias"] + np.arange(rows)
+    single = (np.full(rows, 2.0), (width + np.arange(rows), bias))
+    linear = LinearPlan(
+        np.array(pieces), np.array([0.5, -1.0]), sparse.csr_array(single, shape=(width + rows, layout.size))
+    )
+    generator = torch.Generator().manual_seed(0)
+    vectors = (torch.randn(layout.size, generator=generator).to(device) for _ in range(3))
+    step, out = Step(*vectors, rate=10.0), torch.zeros(4, sums + linear.charges, dtype=torch.float64, device=device)
+    if tiled:
+        TileSums(plan, layout.size, device).evaluate(step, out[:, :sums])
+        TranslationSums(linear, plan.blocks, layout, device).evaluate(step, out[:, sums:])
+        return out
+    RunSums(plan, MAIN, device).evaluate(step, out[:, :sums])
+    every = SparseRows(written_out(linear), device)
+    for signal, charges in zip(MAIN, out[:, sums:], strict=True):
+        every.apply(step, LINEAR[signal], charges)
+    return out

@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from neuralmech.symmetry.linear_plan import WholeRows
-from neuralmech.symmetry.plan import NONE, Ints, QuadraticPlan
+from neuralmech.symmetry.linear_plan import LinearPlan, WholeRows
+from neuralmech.symmetry.plan import NONE, Ints, QuadraticPlan, joined
 
 COLUMNS = 128  # of a tile, at most
 MANY = 1 << 26  # parameters from which on tiles have more rows, so that their sums stay a small share of θ
 ROWS, ROWS_OF_MANY = 64, 512
-FIELDS = ("start", "rows", "columns", "width", "row_place", "column_place")
+FIELDS = ("start", "rows", "columns", "stride", "row_place", "column_place", "coefficient")
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Tiles:
     ----------
     table
         One row per tile, with the columns `FIELDS`: its first entry, rows and columns, entries from a row to the next,
-        and where its row sums and column sums go (`NONE`: nowhere).
+        where its row sums and column sums go (`NONE`: nowhere), and the coefficient of its first row in column sums.
     sums
         Number of these sums.
     combine
@@ -43,21 +43,49 @@ def tiles(plan: QuadraticPlan, size: int) -> Tiles:
     return _combined([_Cut(_most(size), *block) for block in plan.blocks.tolist()], plan.combine)
 
 
-def column_tiles(rows: WholeRows, size: int) -> Tiles:
-    """The same for weights whose rows are added up; `row_place` is here that of the first row's coefficient."""
-    cuts, charges, data = [], [], []
-    ends = np.append(rows.blocks[1:, 2], len(rows.coefficients))
-    for (offset, width, first, place, charge), end in zip(rows.blocks.tolist(), ends.tolist(), strict=True):
-        cuts.append(_Cut(_most(size), offset, 1, end - first, width, 1, NONE, place))
-        charges.append(charge + np.arange(width))
-        data.append(place + np.arange(width))
-    places = tuple(np.concatenate([np.zeros(0, dtype=np.int64), *part]) for part in (charges, data))
-    combine = sparse.csr_array((np.ones(len(places[0])), places), shape=(rows.rest.charges, rows.sums))
-    cut = _combined(cuts, combine)
-    of_tile = np.searchsorted(rows.blocks[:, 0], cut.table[:, 0], side="right") - 1
-    offset, width, first = rows.blocks[of_tile, :3].T
-    cut.table[:, FIELDS.index("row_place")] = first + (cut.table[:, 0] - offset) // width
-    return cut
+@dataclass(frozen=True)
+class LinearTiles:
+    """The same for translation charges; `rest` are pieces whose entries are charges one by one.
+
+    Column sums are of rows times their `coefficients`.
+    """
+
+    tiles: Tiles
+    coefficients: NDArray[np.float64]
+    rest: LinearPlan
+
+
+def linear_tiles(rows: WholeRows, size: int) -> LinearTiles:
+    """Cut weights whose rows are added up, and pieces whose rows or columns are."""
+    most, plan, ones = _most(size), rows.rest, len(rows.coefficients)
+    cuts: list[_Cut] = []
+    charges: list[NDArray[np.int64]] = []
+    weights: list[NDArray[np.float64]] = []
+    count = 0
+
+    def add(cut: _Cut, first: int, step: int, weight: float) -> None:
+        nonlocal count
+        sums = cut.rows if cut.column_place == NONE else cut.inner
+        cuts.append(cut)
+        charges.append(first + step * np.arange(sums))
+        weights.append(np.full(sums, weight))
+        count += sums
+
+    ends = np.append(rows.blocks[1:, 2], ones)[: len(rows.blocks)]
+    for (offset, width, first, _, charge), end in zip(rows.blocks.tolist(), ends.tolist(), strict=True):
+        add(_Cut(most, offset, 1, end - first, width, 1, NONE, count, width, first), charge, 1, 1.0)
+    outer, _, _, _, outer_step, inner_step = plan.pieces[:, 1:].T
+    is_summed = (inner_step == 0) | ((outer_step == 0) & (outer > 1))
+    for piece, weight in zip(plan.pieces[is_summed].tolist(), plan.coefficients[is_summed].tolist(), strict=True):
+        offset, n, stride, width, charge, step, is_by_column = piece
+        places = (NONE, count) if is_by_column else (count, NONE)
+        add(_Cut(most, offset, 1, n, width, 1, *places, stride, ones), charge, 1 if is_by_column else step, weight)
+    triple = (joined(weights), (joined(charges).astype(np.int64), np.arange(count)))
+    cut = _combined(cuts, sparse.csr_array(triple, shape=(plan.charges, count)))
+    coefficients = np.append(rows.coefficients, np.ones(outer[is_summed].max(initial=0)))
+    return LinearTiles(
+        cut, coefficients, LinearPlan(plan.pieces[~is_summed], plan.coefficients[~is_summed], plan.entries)
+    )
 
 
 def _most(size: int) -> int:
@@ -91,6 +119,8 @@ class _Cut:
     taps: int
     row_place: int
     column_place: int
+    stride: int = 0  # entries from a row to the next, if they are not a row's
+    coefficient: int = 0
 
     @property
     def width(self) -> int:
@@ -114,10 +144,11 @@ class _Cut:
         )
         out = np.full((group.size, len(FIELDS)), NONE, dtype=np.int64)
         above = group * self.rows + row
-        out[:, 0] = self.offset + above * self.width + column
+        stride = self.stride or self.width
+        out[:, 0] = self.offset + above * stride + column
         out[:, 1] = np.minimum(self.most, self.rows - row)
         out[:, 2] = np.minimum(COLUMNS, self.width - column)
-        out[:, 3] = self.width
+        out[:, 3], out[:, 6] = stride, self.coefficient + row
         if self.row_place != NONE:
             out[:, 4] = first + column // COLUMNS * (self.groups * self.rows) + above
         if self.column_place != NONE:

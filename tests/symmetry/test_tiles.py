@@ -59,7 +59,7 @@ def test_the_sums_of_tiles_make_up_the_plans(shapes, many):
         cut = tiles.tiles(plan, size)
     x = np.random.default_rng(0).standard_normal(size)
     sums, written = np.zeros(cut.sums), np.zeros(cut.sums, dtype=int)
-    for start, rows, columns, width, row_place, column_place in cut.table.tolist():
+    for start, rows, columns, width, row_place, column_place, _ in cut.table.tolist():
         assert 0 < columns <= tiles.COLUMNS
         tile = x[start + width * np.arange(rows)[:, None] + np.arange(columns)]
         for place, values in ((row_place, tile.sum(axis=1)), (column_place, tile.sum(axis=0))):
@@ -119,9 +119,10 @@ def assert_charges_are_the_same(device):
 INTERPRETED = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from symmetry.test_tiles import CPU, assert_charges_are_the_same, assert_tiles_are_runs
+from symmetry.test_tiles import CPU, assert_charges_are_the_same, assert_tiles_are_runs, sums_tiles
 assert_tiles_are_runs(CPU)
 assert_charges_are_the_same(CPU)
+assert sums_tiles(CPU)
 print("the same")
 """
 
@@ -137,18 +138,19 @@ def test_the_kernel_gives_the_sums_when_it_is_interpreted():
 
 
 @pytest.mark.parametrize("number", ["fp32", "fp64"])
-def test_the_kernel_compiles_for_a_gpu(number):
+@pytest.mark.parametrize("name", ["_sums", "_weighed"])
+def test_the_kernels_compile_for_a_gpu(name, number):
     compiler = pytest.importorskip("triton.compiler")
     from triton.backends.compiler import GPUTarget
 
     from neuralmech.symmetry import tile_kernels
 
-    names = dict.fromkeys(("before", "after", "gradient"), f"*{number}")
-    signature = {**names, "table": "*i64", "sums": "*fp64", "stride": "i32"}
-    sizes = {"FIELDS": len(tiles.FIELDS), "ROWS": tile_kernels.AT_ONCE, "COLUMNS": tiles.COLUMNS}
-    source = compiler.ASTSource(
-        fn=tile_kernels._sums, signature={**signature, **dict.fromkeys(sizes, "constexpr")}, constexprs=sizes
-    )
+    kernel = getattr(tile_kernels, name)
+    types = {"table": "*i64", "sums": "*fp64", "coefficients": "*fp64", "apart": "i32"}
+    types |= dict.fromkeys(("before", "after", "gradient"), f"*{number}")
+    types |= dict.fromkeys(tile_kernels.SIZES, "constexpr")
+    signature = {argument: types[argument] for argument in kernel.arg_names}
+    source = compiler.ASTSource(fn=kernel, signature=signature, constexprs=tile_kernels.SIZES)
     made = compiler.compile(source, target=GPUTarget("cuda", 90, 32), options={"enable_fp_fusion": True})
     assert made.asm["cubin"]
 
@@ -165,9 +167,11 @@ def test_where_the_kernel_does_not_work_there_is_another_way(monkeypatch):
     """Whatever goes wrong: it runs on no CPU, and it might compute something else."""
     kernel = pytest.importorskip("neuralmech.symmetry.tile_kernels")
     sums_tiles.cache_clear()
-    with pytest.warns(UserWarning, match=r"charges are summed by many kernels, because Triton's does not work here: ."):
+    with pytest.warns(UserWarning, match=r"charges are summed by many kernels, because Triton's do not work here: ."):
         assert not sums_tiles(CPU)
     sums_tiles.cache_clear()
-    monkeypatch.setattr(kernel, "sum_tiles", lambda *_: None)
-    assert not sums_tiles(CPU)
+    for name in ("sum_tiles", "add_rows"):
+        monkeypatch.setattr(kernel, name, lambda *_: None)
+    with pytest.warns(UserWarning, match="they compute something else"):
+        assert not sums_tiles(CPU)
     sums_tiles.cache_clear()
