@@ -36,7 +36,7 @@ def _plus(a, b, c):
 @jit(CONTRACTED)
 def _direction(t, b, g, momentum, decay):
     """What SGD moves along; operations and their order are those of PyTorch's fused SGD."""
-    v = t * decay + g
+    v = t * decay + g if decay != 0 else g  # an infinite t is not to make this NaN
     return v if momentum == 0 else _plus(b, momentum, v)
 
 
@@ -53,15 +53,15 @@ def _difference(t, y):
 
 @jit(CONTRACTED)
 def _only_move(x, z, m, lr, momentum, decay):
-    """The same, of which nothing is kept."""
+    """Update some entries, and sum nothing."""
     if momentum == 0:
         for j in range(x.size):
-            x[j] += (x[j] * decay + z[j]) * (-lr)
+            x[j] = _moved(x[j], _direction(x[j], x[j], z[j], momentum, decay), lr)
     else:
         for j in range(x.size):
-            b = _plus(m[j], momentum, x[j] * decay + z[j])
-            m[j] = b
-            x[j] += b * (-lr)
+            v = _direction(x[j], m[j], z[j], momentum, decay)
+            m[j] = v
+            x[j] = _moved(x[j], v, lr)
 
 
 @jit(REORDERED)

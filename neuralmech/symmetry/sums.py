@@ -79,7 +79,7 @@ def put(sums, place, a0, a1, a2, a3):
 
 @jit(REORDERED)
 def sum_rows(old, y, z, row_place, has_columns, sums, columns):
-    """The same for all rows of a matrix, whose row sums begin at `row_place` (−1: not wanted)."""
+    """Sums over the rows of a matrix, and its columns if wanted; row sums begin at `row_place` (−1: not wanted)."""
     pairs = y.shape[0] // 2 if has_columns else 0
     for pair in range(pairs):
         row = 2 * pair

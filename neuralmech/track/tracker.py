@@ -28,7 +28,7 @@ from neuralmech.track.single import single_parameters
 if TYPE_CHECKING:
     from neuralmech.symmetry.one_pass import OnePass
 
-BLOCK_BYTES = 1 << 25  # a block is copied whole, and up to three wait to be written
+BLOCK_BYTES = 1 << 25  # of which there are up to five: filled, being written, and what waits between
 
 
 class Tracker:

@@ -133,6 +133,26 @@ def test_the_update_is_pytorchs_to_the_last_bit(dtype, momentum, weight_decay, m
             assert torch.equal(buffer, optimizer.state[theirs]["momentum_buffer"])
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("weight_decay", [0.0, 5e-4])
+@pytest.mark.parametrize("measured", [False, True])
+def test_what_is_infinite_stays_pytorchs(momentum, weight_decay, measured):
+    """A run that diverged may go on; 0 · ∞ is not to be seen where nothing decays."""
+    layout, blocks, size, _ = planned([(32, 64), (2048,)], ["both", "entries"], 1)
+    theirs = torch.nn.Parameter(torch.linspace(-1, 1, layout.size))
+    ours, buffer = theirs.detach().clone(), torch.zeros(layout.size)
+    take = OnePass(blocks, weighed_rows(layout, blocks, size, ()), np.zeros((4, size)), layout, (), ours)
+    optimizer = torch.optim.SGD([theirs], lr=0.1, momentum=momentum, weight_decay=weight_decay, fused=True)
+    for step in range(4):
+        theirs.grad = torch.ones(layout.size) * (step != 2)
+        if step == 1:
+            theirs.grad[::7], theirs.grad[1::7], theirs.grad[2::7] = torch.inf, -torch.inf, torch.nan
+        optimizer.step()
+        gradients = parts_of(theirs.grad, layout)
+        take.move(Motion(gradients, buffer if momentum else None, 0.1, momentum, weight_decay), measured=measured)
+        torch.testing.assert_close(ours, theirs.detach(), rtol=0, atol=0, equal_nan=True)
+
+
 def test_threads_share_a_weight_that_is_most_of_the_model():
     layout, blocks, size, _ = planned([(100, 50), (10, 10)], ["both", "both"], groups=1)
     take = OnePass(
