@@ -27,7 +27,7 @@ def jit(math: frozenset[str], *, nogil: bool = False) -> Callable[[Callable[...,
             made = numba.njit(fastmath=set(math), cache=True, nogil=nogil)(function)
         except RuntimeError:  # no folder to keep compiled code in
             return numba.njit(fastmath=set(math), nogil=nogil)(function)
-        made._cache._cache_file._source_stamp = _stamp()
+        made._cache._cache_file._source_stamp = _stamp()  # pyright: ignore
         return made
 
     return compiled
