@@ -81,26 +81,11 @@ def _entries(x, z, m, rates, sums, place):
 
 
 @jit(REORDERED)
-def _row(x, z, m, rates, sums, place):
-    """Update a row, and sum its products."""
-    lr, momentum, decay = rates
-    a0 = a1 = a2 = a3 = 0.0
-    for j in range(x.size):
-        old, gradient = x[j], z[j]
-        m[j] = v = _direction(old, m[j], gradient, momentum, decay)
-        x[j] = new = _moved(old, v, lr)
-        t, g = np.float64(old), np.float64(gradient)
-        u = _difference(t, np.float64(new))
-        a0 += t * t
-        a1 += u * u
-        a2 += g * g
-        a3 += t * g
-    put(sums, place, a0, a1, a2, a3)
+def _row(x, z, m, rates, sums, place, columns, weighed, c):
+    """Update a row, sum its products, and add these to the `columns`, and θ, ηu and g times c to the `weighed` ones.
 
-
-@jit(REORDERED)
-def _row_and_columns(x, z, m, rates, sums, place, columns, c):
-    """The same, added to the columns, too, and θ, ηu and g times c to those behind them."""
+    Either may be None, of which no code is made.
+    """
     lr, momentum, decay = rates
     a0 = a1 = a2 = a3 = 0.0
     for j in range(x.size):
@@ -110,13 +95,15 @@ def _row_and_columns(x, z, m, rates, sums, place, columns, c):
         t, g = np.float64(old), np.float64(gradient)
         u = _difference(t, np.float64(new))
         p0, p1, p2, p3 = t * t, u * u, g * g, t * g
-        columns[0, j] += p0
-        columns[1, j] += p1
-        columns[2, j] += p2
-        columns[3, j] += p3
-        columns[4, j] += c * t
-        columns[5, j] += c * u
-        columns[6, j] += c * g
+        if columns is not None:
+            columns[0, j] += p0
+            columns[1, j] += p1
+            columns[2, j] += p2
+            columns[3, j] += p3
+        if weighed is not None:
+            weighed[0, j] += c * t
+            weighed[1, j] += c * u
+            weighed[2, j] += c * g
         a0 += p0
         a1 += p1
         a2 += p2
@@ -125,8 +112,8 @@ def _row_and_columns(x, z, m, rates, sums, place, columns, c):
 
 
 @jit(REORDERED)
-def _rows_and_columns(x, z, m, rates, sums, place, columns):
-    """Update two rows, sum the products of each, and add them to the columns, which cost most: once for both."""
+def _two_rows(x, z, m, rates, sums, place, columns, weighed, c, d):
+    """The same for two rows, with coefficients c and d: the columns, which cost most, are touched once for both."""
     lr, momentum, decay = rates
     a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = 0.0
     width = x.size // 2
@@ -141,13 +128,18 @@ def _rows_and_columns(x, z, m, rates, sums, place, columns):
         old, gradient = x2[j], z2[j]
         m2[j] = v = _direction(old, m2[j], gradient, momentum, decay)
         x2[j] = new = _moved(old, v, lr)
-        t, g = np.float64(old), np.float64(gradient)
-        u = _difference(t, np.float64(new))
-        q0, q1, q2, q3 = t * t, u * u, g * g, t * g
-        columns[0, j] += p0 + q0
-        columns[1, j] += p1 + q1
-        columns[2, j] += p2 + q2
-        columns[3, j] += p3 + q3
+        s, h = np.float64(old), np.float64(gradient)
+        w = _difference(s, np.float64(new))
+        q0, q1, q2, q3 = s * s, w * w, h * h, s * h
+        if columns is not None:
+            columns[0, j] += p0 + q0
+            columns[1, j] += p1 + q1
+            columns[2, j] += p2 + q2
+            columns[3, j] += p3 + q3
+        if weighed is not None:
+            weighed[0, j] += c * t + d * s
+            weighed[1, j] += c * u + d * w
+            weighed[2, j] += c * g + d * h
         a0 += p0
         a1 += p1
         a2 += p2
@@ -161,23 +153,27 @@ def _rows_and_columns(x, z, m, rates, sums, place, columns):
 
 
 @jit(CONTRACTED)
-def _rows(x, z, m, rates, width, row_place, has_columns, coefficients, sums, columns):
+def _rows(x, z, m, rates, width, row_place, columns, weighed, coefficients, sums):
     """Update all rows of a strip, and sum what is wanted of them while they are in registers."""
-    columns[:, :width] = 0.0
-    row, rows, has_buffer = 0, x.size // width, m.size == x.size
-    while row < rows:
-        pairs = has_columns and not coefficients.size and row + 1 < rows
-        i, j = row * width, (row + 2 if pairs else row + 1) * width
-        b = m[i:j] if has_buffer else m[: j - i]
+    rows, has_buffer = x.size // width, m.size == x.size
+    pairs = rows // 2 if columns is not None or weighed is not None else 0
+    for pair in range(pairs):
+        row = 2 * pair
+        i, j = row * width, (row + 2) * width
+        b = m[i:j] if has_buffer else m[: 2 * width]
         place = row_place + row if row_place >= 0 else -1
-        if pairs:
-            _rows_and_columns(x[i:j], z[i:j], b, rates, sums, place, columns)
-        elif has_columns or coefficients.size:
-            c = coefficients[row] if coefficients.size else 0.0
-            _row_and_columns(x[i:j], z[i:j], b, rates, sums, place, columns, c)
-        else:
-            _row(x[i:j], z[i:j], b, rates, sums, place)
-        row += 2 if pairs else 1
+        c = d = 0.0
+        if weighed is not None:
+            c, d = coefficients[row], coefficients[row + 1]
+        _two_rows(x[i:j], z[i:j], b, rates, sums, place, columns, weighed, c, d)
+    for row in range(2 * pairs, rows):
+        i, j = row * width, (row + 1) * width
+        b = m[i:j] if has_buffer else m[:width]
+        place = row_place + row if row_place >= 0 else -1
+        c = 0.0
+        if weighed is not None:
+            c = coefficients[row]
+        _row(x[i:j], z[i:j], b, rates, sums, place, columns, weighed, c)
 
 
 @jit(CONTRACTED)
@@ -211,8 +207,17 @@ def _take(
         if width == 1 and column_place < 0 and weighed < 0:
             _entries(x, z, m, rates, sums, row_place)
             continue
-        c = coefficients[coefficient : coefficient + rows] if weighed >= 0 else coefficients[:0]
-        _rows(x, z, m, rates, width, row_place, column_place >= 0, c, sums, columns)
+        columns[:, :width] = 0.0
+        products, vectors = columns[:4], columns[4:]
+        c = coefficients[coefficient : coefficient + rows]  # read only where rows are weighed
+        if column_place >= 0 and weighed >= 0:
+            _rows(x, z, m, rates, width, row_place, products, vectors, c, sums)
+        elif column_place >= 0:
+            _rows(x, z, m, rates, width, row_place, products, None, c, sums)
+        elif weighed >= 0:
+            _rows(x, z, m, rates, width, row_place, None, vectors, c, sums)
+        else:
+            _rows(x, z, m, rates, width, row_place, None, None, c, sums)
         if column_place >= 0:
             _put_columns(columns[:4], taps, width // taps, column_place, sums, shared)
         if weighed >= 0:
