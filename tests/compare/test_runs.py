@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 import neuralmech
+from conftest import flip
 from neuralmech.compare.analysis import compare_runs
 from neuralmech.compare.files import analyze_folder
 from neuralmech.compare.live import follow
@@ -92,15 +93,6 @@ def test_a_job_that_diverged_is_told_apart_in_every_document(sweep):
     for name in ("runs.csv", "comparison.md", "comparison.tex", "report.html"):
         assert "not finite at step 20" in (sweep / "analysis" / name).read_text()
     assert set(pd.read_csv(sweep / "analysis/comparison.csv")["seed"]) == {0, 2}
-
-
-def flip(record, dataset):
-    """Damage the first chunk of a dataset."""
-    with h5py.File(record) as file:
-        where = file[dataset].id.get_chunk_info(0).byte_offset
-    content = bytearray(record.read_bytes())
-    content[where + 8] ^= 1
-    record.write_bytes(content)
 
 
 @pytest.mark.parametrize(
