@@ -59,15 +59,19 @@ def record(folder, value, signals=None, given=None, **columns):
     return open_record(folder)
 
 
-def flip(record, dataset):
+@pytest.fixture
+def flip():
     """Damage the first chunk of a record's dataset."""
     import h5py
 
-    with h5py.File(record) as file:
-        where = file[dataset].id.get_chunk_info(0).byte_offset
-    content = bytearray(record.read_bytes())
-    content[where + 8] ^= 1
-    record.write_bytes(content)
+    def damage(record: Path, dataset: str) -> None:
+        with h5py.File(record) as file:
+            where = file[dataset].id.get_chunk_info(0).byte_offset
+        content = bytearray(record.read_bytes())
+        content[where + 8] ^= 1
+        record.write_bytes(content)
+
+    return damage
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """Predictions across batch sizes on real runs."""
 
-from conftest import flip
 from neuralmech.compare.analysis import compare_runs
 from neuralmech.compare.batches import batch_pairs, predict_batches
 from neuralmech.compare.options import Options
@@ -29,7 +28,7 @@ def test_one_batch_size_predicts_another_and_the_error_grows(run):
         assert curve.error[-1] > curve.error[1]
 
 
-def test_a_damaged_measurement_leaves_out_its_pairs_alone(run):
+def test_a_damaged_measurement_leaves_out_its_pairs_alone(run, flip):
     """Nobody but these predictions reads it, where no law is asked for that does."""
     sizes = (8, 16, 32)
     for size in sizes:
