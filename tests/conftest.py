@@ -59,6 +59,21 @@ def record(folder, value, signals=None, given=None, **columns):
     return open_record(folder)
 
 
+@pytest.fixture
+def flip():
+    """Damage the first chunk of a record's dataset."""
+    import h5py
+
+    def damage(record: Path, dataset: str) -> None:
+        with h5py.File(record) as file:
+            where = file[dataset].id.get_chunk_info(0).byte_offset
+        content = bytearray(record.read_bytes())
+        content[where + 8] ^= 1
+        record.write_bytes(content)
+
+    return damage
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """Train with some options changed, once for all tests of a module that only read the run; returns its folder."""

@@ -588,6 +588,37 @@ def test_a_sweep_that_is_not_taken_up_leaves_what_was_there(command, tmp_path):
     assert there(sweep) == before
 
 
+def test_a_sweep_whose_jobs_run_elsewhere_is_described_by_its_file(command, tmp_path, monkeypatch):
+    """Nothing of them is seen in the process that launched them, and that is no refusal."""
+    from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+
+    file = tmp_path / "sweep/multirun.yaml"
+    monkeypatch.setattr(BasicLauncher, "launch", lambda *_, **__: [])
+    for seeds in ("seed=0,1", "seed=0,1,2"):
+        assert command("train", *SMALL, "-m", seeds, "hydra.sweep.dir=sweep")[::2] == (0, "")
+        assert seeds in file.read_text()
+        assert [p.name for p in file.parent.iterdir()] == [file.name]
+
+
+def test_a_sweeps_file_that_was_left_aside_is_taken_back(command, tmp_path, monkeypatch):
+    """The process that set it aside was killed; it comes back if the next one is refused, or stopped at once."""
+    words, sweep = ["train", *SMALL, "-m", "hydra.sweep.dir=sweep"], tmp_path / "sweep"
+    assert command(*words, "seed=0,1")[0] == 0
+    before = there(sweep)
+    (sweep / "multirun.yaml").rename(sweep / ".multirun.yaml.before")
+    assert command(*words, "seed=0,5")[0] == 2
+    assert there(sweep) == before
+    (sweep / "multirun.yaml").rename(sweep / ".multirun.yaml.before")
+    with monkeypatch.context() as patch:
+        patch.setattr("omegaconf.OmegaConf.save", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        assert command(*words, "seed=0,1,2")[0] == 143
+    assert there(sweep) == before
+    (sweep / "multirun.yaml").rename(sweep / ".multirun.yaml.before")
+    assert command(*words, "seed=0,1,2")[0] == 0
+    assert {p.name for p in sweep.iterdir()} == {"0", "1", "2", "multirun.yaml"}
+    assert "seed=0,1,2" in (sweep / "multirun.yaml").read_text()
+
+
 def test_a_sweep_from_somewhere_else_writes_through_no_link(command, tmp_path):
     precious, elsewhere = tmp_path / "precious", tmp_path / "elsewhere"
     elsewhere.mkdir()

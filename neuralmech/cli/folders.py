@@ -58,11 +58,14 @@ class Before(Callback):
         """A sweep; its file is set aside, which also keeps Hydra from writing through a link."""
         self._note(config.hydra.sweep.dir, is_sweep=True)
         folder = Path(config.hydra.sweep.dir).absolute()
-        path = folder / SWEEP_FILE
-        Before.is_first = not os.path.lexists(path)
-        if not Before.is_first and (path.is_symlink() or not path.is_dir()):
+        path, aside = folder / SWEEP_FILE, folder / ASIDE
+        if not os.path.lexists(path):
+            if _is_file(aside):  # a process that had set it aside was killed
+                Before.aside = aside
+            Before.is_first = Before.aside is None
+        elif _is_file(path):
             try:
-                Before.aside = path.replace(folder / ASIDE)
+                Before.aside = path.replace(aside)
             except OSError as error:
                 raise BlockedError from error
 
@@ -71,13 +74,14 @@ class Before(Callback):
         """Put the file of a sweep back that was not taken up; remove the folders that were made and are empty."""
         if cls.folder is None:
             return
-        if cls.refused and cls.aside:
+        path = cls.folder / SWEEP_FILE
+        if cls.aside and (cls.refused or not os.path.lexists(path)):  # Hydra may have been stopped before it wrote one
             with suppress(FileNotFoundError):  # another process had the same in hand
-                cls.aside.replace(cls.folder / SWEEP_FILE)
+                cls.aside.replace(path)
         elif cls.aside:
             _remove([cls.aside])
         elif cls.refused and cls.is_first:
-            _remove([cls.folder / SWEEP_FILE])
+            _remove([path])
         _remove([], *(p for p in (cls.folder, *cls.folder.parents) if p not in cls.found))
         Before.folder = None
 
@@ -122,6 +126,11 @@ def _write_composed(folder: Path, config: Any) -> None:
     folder.mkdir(exist_ok=True)
     for name, content in files.items():
         write_whole(folder / f"{name}.yaml", OmegaConf.to_yaml(content).encode())
+
+
+def _is_file(path: Path) -> bool:
+    """Whether it is there and no folder; a link is one by itself, wherever it leads."""
+    return os.path.lexists(path) and (path.is_symlink() or not path.is_dir())
 
 
 def _remove(files: Iterable[Path], *folders: Path) -> None:

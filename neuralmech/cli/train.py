@@ -28,7 +28,7 @@ def _launch(words: list[str]) -> None:
 
     from neuralmech.cli.folders import Before, BlockedError
 
-    begun: list[Path] = []
+    begun: list[Path] = []  # stays empty under a launcher that runs the jobs in other processes
     sweeps: list[str] = []
 
     def task(raw: Any) -> None:
@@ -47,14 +47,17 @@ def _launch(words: list[str]) -> None:
         launch(task, "train", words, lambda: [print(f"Next: {PROGRAM} analyze {sweep}") for sweep in sweeps[-1:]])
     except KeyboardInterrupt as error:
         raise _with_remedy(error, Before.folder, words if Before.is_sweep else None) from None
+    except UserError:
+        Before.refused |= not begun
+        raise
     except OSError as error:
+        Before.refused |= not begun
         if error.filename is not None or Before.folder is None:
             raise
         raise OSError(error.errno, error.strerror or str(error), _short(Before.folder)) from error  # Hydra's own file
     except BlockedError as error:
         raise error.__cause__ or error from None
     finally:
-        Before.refused |= not begun
         Before.tidy()
 
 

@@ -113,6 +113,7 @@ def compare_runs(found: Runs, chosen: Options) -> Analysis:
     keys = tuple(labels[0])
     swept = [(job.path, label) for job, label in zip(jobs, labels, strict=True) if not job.reason]
     comparison = _joined(one.comparison for one in readable)
+    batches = predict_batches(swept, chosen.block)
     return Analysis(
         folder=found.folder,
         comparison=comparison,
@@ -120,13 +121,13 @@ def compare_runs(found: Runs, chosen: Options) -> Analysis:
         seeds=seed_table(comparison, keys),
         equilibrium=_joined(one.equilibrium for one in readable),
         loss=_joined(one.loss for one in readable),
-        batches=predict_batches(swept, chosen.block),
+        batches=batches,
         runs=pd.DataFrame([one.row for one in compared]),
         keys=keys,
         panels=tuple(one.panel for one in readable if one.panel),
         configs={one.name: one.config for one in readable if one.config is not None},
         provenance={one.name: one.provenance for one in readable if one.provenance is not None},
-        notes=tuple(notes),
+        notes=(*notes, *batches.notes),
         is_running=found.is_running,
     )
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from neuralmech.compare.inputs import Stretch, circumstances, hyperparameters, inside, sampled
 from neuralmech.laws import LAWS
 from neuralmech.laws.system import Integration
-from neuralmech.record import Record, open_record
+from neuralmech.record import Record, RecordError, open_record
 
 Array = NDArray[np.float64]
 KEY = "data.batch_size"
@@ -34,10 +34,11 @@ class BatchCurve:
 
 @dataclass(frozen=True)
 class BatchPredictions:
-    """One row per pair of batch sizes, family and site, and a curve per pair and family."""
+    """One row per pair of batch sizes, family and site, and a curve per pair and family; what was left out, and why."""
 
     table: pd.DataFrame
     curves: tuple[BatchCurve, ...]
+    notes: tuple[str, ...] = ()
 
 
 def batch_pairs(jobs: Sequence[tuple[Path, Mapping[str, Any]]]) -> list[tuple[Path, Path, dict[str, Any]]]:
@@ -58,20 +59,26 @@ def predict_batches(jobs: Sequence[tuple[Path, Mapping[str, Any]]], block: int =
 
     The law starts from the target's charges and takes the target's hyperparameters; its drive is the source's
     E[g_AᵀSg_B] + tr(SΣ)/B with the target's batch size B. It therefore holds as long as the two runs' mean
-    gradients and noise are alike.
+    gradients and noise are alike. A pair of which a record turns out to be damaged is left out, with a note.
     """
-    tables, curves = [], []
+    tables, curves, notes = [], [], {}
     for source, target, rest in batch_pairs(jobs):
-        with open_record(source) as a, open_record(target) as b:
-            for record in (a, b):
-                record.cut(record.finite_rows())
-            for family in a.families:
-                found = _predict(a, b, family, block)
-                if found is not None:
-                    table, curve = found
-                    tables.append(table.assign(**rest))
-                    curves.append(curve)
-    return BatchPredictions(pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(), tuple(curves))
+        try:
+            found = _pair(source, target, block)
+        except RecordError as error:
+            notes[f"a prediction at another batch size is left out: {error}"] = None
+            continue
+        tables += [table.assign(**rest) for table, _ in found]
+        curves += [curve for _, curve in found]
+    table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+    return BatchPredictions(table, tuple(curves), tuple(notes))
+
+
+def _pair(source: Path, target: Path, block: int) -> list[tuple[pd.DataFrame, BatchCurve]]:
+    with open_record(source) as a, open_record(target) as b:
+        for record in (a, b):
+            record.cut(record.finite_rows())
+        return [found for family in a.families if (found := _predict(a, b, family, block)) is not None]
 
 
 def _predict(source: Record, target: Record, family: str, block: int) -> tuple[pd.DataFrame, BatchCurve] | None:

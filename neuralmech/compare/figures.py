@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from neuralmech.compare.analysis import Analysis
+from neuralmech.compare.columns import distinct
 from neuralmech.compare.curves import Curves
 from neuralmech.compare.equilibrium import FAMILY as SCALE
 from neuralmech.compare.plots import family_figure
@@ -53,9 +54,10 @@ def _figures(analysis: Analysis) -> Iterator[tuple[str, Figure]]:
         yield "loss_balance", loss_figure(losses)
     if analysis.batches.curves:
         yield "batches", batch_figure(analysis.batches.curves)
-    for key in swept_numbers(analysis.comparison, analysis.keys):
-        # Only what distinguishes runs may stand beside the measures.
-        yield f"error_{re.sub(r'[^A-Za-z0-9]', '_', key)}", sweep_figure(analysis.comparison, key)
+    keys = swept_numbers(analysis.comparison, analysis.keys)  # only what distinguishes runs may stand beside measures
+    files = distinct(f"error_{re.sub(r'[^A-Za-z0-9]', '_', key)}" for key in keys)
+    for name, key in zip(files, keys, strict=True):
+        yield name, sweep_figure(analysis.comparison, key)
 
 
 def _theories(curves: Curves | None) -> dict:

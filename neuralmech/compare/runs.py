@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from neuralmech.compare.columns import distinct
 from neuralmech.record import FAILURE_FILE, FILE_NAME, Record, RecordError, open_record
 from neuralmech.record.live import is_being_written
 from neuralmech.record.safety import MAX_YAML, first_line, plain_yaml, printable
@@ -168,7 +169,8 @@ def differences(jobs: Iterable[Job]) -> list[dict[str, Any]]:
         values |= {_same(config[key]) for config in flat if key in config}
         if len(values) > 1 and key not in _BOOKKEEPING:
             swept.append(key)
-    return [{_column(k): _scalar(config.get(k, "")) for k in swept} for config in flat]
+    columns = distinct(map(_column, swept))
+    return [{c: _scalar(config.get(k, "")) for c, k in zip(columns, swept, strict=True)} for config in flat]
 
 
 def _column(key: str) -> str:

@@ -12,9 +12,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from neuralmech.record.writer import RecordWriter
+from neuralmech.record.writer import Later, RecordWriter
 
-Later = Callable[[], tuple[Any, Any] | None]
 AHEAD = 2  # blocks that may wait; then the loop waits: nothing is dropped
 
 
@@ -102,10 +101,7 @@ class BackgroundWriter:
             rows, done = waiting
             try:
                 if self.error is None:
-                    if (block := rows()) is not None:
-                        self._record.append(*block)
-                    if done:
-                        done()
+                    self._record.append_later(rows, done)
             except BaseException as error:  # noqa: BLE001  (raised where the loop can see it)
                 self.error = error
             finally:

@@ -20,6 +20,7 @@ from neuralmech.record.schema import EVALUATION_COLUMNS, FILE_NAME, STEP_COLUMNS
 from neuralmech.record.skeleton import Skeleton
 from neuralmech.record.storage import disk_error, reserve, write_whole
 
+Later = Callable[[], tuple[Mapping, Mapping] | None]  # makes rows when it is called, or none
 SLACK_BYTES = 1 << 18  # what a write may take besides its data
 
 
@@ -145,9 +146,7 @@ class RecordWriter:
         self._waiting = [Rows.joined([rows[whole:]])] if whole < len(rows) else []
         self.rows = self._whole + len(rows) - whole
 
-    def append_later(
-        self, rows: Callable[[], tuple[Mapping, Mapping] | None], done: Callable[[], object] | None = None
-    ) -> None:
+    def append_later(self, rows: Later, done: Callable[[], object] | None = None) -> None:
         """Append what `rows` returns, unless it is None; a `BackgroundWriter` calls it in its thread."""
         if block := rows():
             self.append(*block)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from neuralmech.errors import UserError
 from neuralmech.record import FILE_NAME
-from neuralmech.record.size import largest_record
+from neuralmech.record.size import largest_record, whole_chunks
 from neuralmech.record.writer import SLACK_BYTES
 from neuralmech.train.checkpoint import checkpoints
 from neuralmech.train.run import Run
@@ -36,7 +36,8 @@ def announce(run: Run, folder: Path) -> None:
     record, kept = charges + rest, run.config.train.checkpoint.keep
     path = folder / FILE_NAME
     there = path.stat().st_size if path.is_file() else 0
-    one = largest_checkpoint(run, rest) + max(0, there - _whole_chunks(run))  # with what was cut off
+    copied = there - whole_chunks(path, run.schedule.count(run.step)) if there else 0  # with what was cut off
+    one = largest_checkpoint(run, rest) + copied
     saved = one * _checkpoints(run, folder)
     free = shutil.disk_usage(folder).free
     if kept is not None:  # those that are there make way
@@ -69,13 +70,6 @@ def largest_checkpoint(run: Run, skeleton: int) -> int:
     tensors = sum(t.numel() * t.element_size() for t in entries) + states * theta.numel() * theta.element_size()
     waiting = run.tracker.block.rows * run.tracker.bytes_per_row
     return tensors + waiting + 3 * skeleton + ENTRY_BYTES * (len(entries) + 64)
-
-
-def _whole_chunks(run: Run) -> int:
-    """Bytes of the record that is there which no checkpoint has a copy of; compressed ones may take none."""
-    block = run.tracker.block.rows
-    rows = run.schedule.count(run.step) // block * block
-    return 0 if run.config.track.compress else largest_record(run.tracker.layouts(), rows, 0, block)[0]
 
 
 def _checkpoints(run: Run, folder: Path) -> int:

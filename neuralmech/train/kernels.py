@@ -15,7 +15,8 @@ def choose_kernels(*, deterministic: bool) -> None:
     """With `deterministic`, PyTorch raises where an operation has no kernel that always adds in the same order."""
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs for it
-    if torch.are_deterministic_algorithms_enabled() != deterministic:  # the call imports torch's compiler: 0.4 s
+    wanted = 2 if deterministic else 0  # 1, which somebody's code may have chosen, only warns
+    if torch.get_deterministic_debug_mode() != wanted:  # the call imports torch's compiler: 0.4 s
         torch.use_deterministic_algorithms(deterministic)
     setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010  (typed nowhere; we read none)
 

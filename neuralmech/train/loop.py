@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 from tqdm import tqdm
 
-from neuralmech.config import Config, to_yaml
+from neuralmech.config import Config
 from neuralmech.data import Batches, Dataset, training_batches
 from neuralmech.errors import RunError
 from neuralmech.losses import tally
@@ -156,7 +156,7 @@ def _continued(run: Run, folder: Path) -> RecordWriter:
     seed_all(run.config.seed)
     position = restore(run, folder)
     announce(run, folder)
-    return RecordWriter.resume(folder, position, {"config": to_yaml(run.config)})
+    return RecordWriter.resume(folder, position, {"config": run.written_config})
 
 
 def _advance(run: Run, record: BackgroundWriter, saver: Saver, stop: Stop) -> None:

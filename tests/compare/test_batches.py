@@ -1,6 +1,9 @@
 """Predictions across batch sizes on real runs."""
 
+from neuralmech.compare.analysis import compare_runs
 from neuralmech.compare.batches import batch_pairs, predict_batches
+from neuralmech.compare.options import Options
+from neuralmech.compare.runs import find_runs
 
 
 def test_one_batch_size_predicts_another_and_the_error_grows(run):
@@ -23,6 +26,23 @@ def test_one_batch_size_predicts_another_and_the_error_grows(run):
         assert curve.error[0] == 0
         assert curve.error[1:20].max() < 1e-2 < 1  # the drive is right; it is the trajectories that part
         assert curve.error[-1] > curve.error[1]
+
+
+def test_a_damaged_measurement_leaves_out_its_pairs_alone(run, flip):
+    """Nobody but these predictions reads it, where no law is asked for that does."""
+    sizes = (8, 16, 32)
+    for size in sizes:
+        folder = run(data={"batch_size": size}, track={"noise": 1, "block": 8})
+        (folder / ".hydra").mkdir()
+    flip(folder / "record.h5", "charges/rescale/gradient_mean")
+    found = compare_runs(find_runs(folder.parent), Options(laws=("discrete",), figures=False))
+    assert (found.runs["reason"] == "").all()
+    assert set(found.comparison["data.batch_size"]) == set(sizes)
+    pairs = set(zip(found.batches.table["from_batch"], found.batches.table["to_batch"], strict=True))
+    assert {(8, 16), (16, 8)} <= pairs
+    assert not any(source == 32 for source, _ in pairs)
+    (note,) = [note for note in found.notes if "another batch size" in note]
+    assert f"{folder / 'record.h5'} is damaged" in note
 
 
 def test_pairs_differ_by_batch_size_alone():

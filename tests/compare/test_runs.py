@@ -7,13 +7,13 @@ import sys
 import time
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pandas as pd
 import pytest
 
 import neuralmech
 from neuralmech.compare.analysis import compare_runs
+from neuralmech.compare.figures import save_figures
 from neuralmech.compare.files import analyze_folder
 from neuralmech.compare.live import follow
 from neuralmech.compare.options import Options
@@ -94,19 +94,10 @@ def test_a_job_that_diverged_is_told_apart_in_every_document(sweep):
     assert set(pd.read_csv(sweep / "analysis/comparison.csv")["seed"]) == {0, 2}
 
 
-def flip(record, dataset):
-    """Damage the first chunk of a dataset."""
-    with h5py.File(record) as file:
-        where = file[dataset].id.get_chunk_info(0).byte_offset
-    content = bytearray(record.read_bytes())
-    content[where + 8] ^= 1
-    record.write_bytes(content)
-
-
 @pytest.mark.parametrize(
     "dataset", ["charges/scale/value", "charges/scale/residual", "steps/lr", "evaluation/committed"]
 )
-def test_a_damaged_job_of_a_sweep_is_named_and_the_others_are_analysed(sweep, dataset):
+def test_a_damaged_job_of_a_sweep_is_named_and_the_others_are_analysed(sweep, dataset, flip):
     flip(sweep / "5/record.h5", dataset)
     found = compare_runs(find_runs(sweep), Options())
     runs = found.runs.set_index("job")
@@ -117,6 +108,18 @@ def test_a_damaged_job_of_a_sweep_is_named_and_the_others_are_analysed(sweep, da
     flip(sweep / "0/record.h5", dataset)
     with pytest.raises(RecordError, match="is damaged"):
         compare_runs(find_runs(sweep), Options())
+
+
+def test_keys_that_look_alike_have_a_column_and_a_figure_each(tmp_path):
+    r"""`\x01` and `\x02` cannot be printed, and a file's name has neither `-` nor `β`."""
+    swept = {r"a.\x01": (1, 2), r"a.\x02": (1, 3), "a.b-c": (1, 4), "a.b_c": (1, 5), "a.βγ": (1, 6)}
+    for k in (0, 1):
+        job(tmp_path / str(k), "".join(f'"{key}": {values[k]}\n' for key, values in swept.items()))
+    found = compare_runs(find_runs(tmp_path), Options())
+    assert found.keys == ("a.?", "a.?_2", "a.b-c", "a.b_c", "a.βγ")
+    assert found.runs.set_index("job").loc["1", list(found.keys)].tolist() == [2, 3, 4, 5, 6]
+    files = [path.name for path in save_figures(tmp_path, found) if path.match("error_*.png")]
+    assert files == [f"error_{name}.png" for name in ("a__", "a___2", "a_b_c", "a_b_c_2", "a___")]
 
 
 def test_nothing_behind_a_link_is_shown(sweep, tmp_path_factory):

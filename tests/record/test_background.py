@@ -35,9 +35,9 @@ def test_a_slow_disk_slows_the_loop_and_drops_nothing(tmp_path):
     class Slow:
         rows = 0
 
-        def append(self, steps, charges):
+        def append_later(self, rows, done):
             gate.wait()
-            self.rows += len(steps["step"])
+            self.rows += len(rows()[0]["step"])
 
     slow, handed = Slow(), []
     with BackgroundWriter(slow) as writer:
@@ -55,7 +55,7 @@ def test_an_error_of_the_thread_reaches_the_loop_at_once_and_nothing_is_written_
     class Broken:
         written = 0
 
-        def append(self, steps, charges):
+        def append_later(self, rows, done):
             if self.written == 2:
                 raise OSError("no space left")
             self.written += 1

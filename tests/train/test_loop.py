@@ -13,6 +13,7 @@ from neuralmech.data import TokensOptions, load_data
 from neuralmech.errors import RunError, UserError
 from neuralmech.record import RecordWriter, open_record
 from neuralmech.train import loop
+from neuralmech.train.kernels import choose_kernels
 from neuralmech.train.loop import Interrupted, train
 
 
@@ -91,6 +92,17 @@ def test_a_deterministic_run_refuses_kernels_that_are_not(run, monkeypatch):
     with pytest.raises(RunError, match=r"^put_ at .*test_loop.py:\d+ has no deterministic kernel; use train.determ"):
         run(train={"deterministic": True})
     torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("before", ["default", "warn", "error"])
+def test_a_run_has_the_kernels_it_asks_for_whatever_was_chosen_before(before):
+    try:
+        for deterministic, mode in ((True, 2), (False, 0)):
+            torch.set_deterministic_debug_mode(before)
+            choose_kernels(deterministic=deterministic)
+            assert torch.get_deterministic_debug_mode() == mode
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 def test_epochs_count_batches(run):

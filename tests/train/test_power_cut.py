@@ -11,6 +11,7 @@ from conftest import config
 from neuralmech.errors import UserError
 from neuralmech.record import RecordError, open_record
 from neuralmech.record.skeleton import Skeleton
+from neuralmech.record.writer import SLACK_BYTES
 from neuralmech.train import loop
 from neuralmech.train.checkpoint import skeleton_of
 from neuralmech.train.loop import resume, train
@@ -156,6 +157,22 @@ def test_a_resumed_run_says_what_it_adds_to_what_is_there(tmp_path, monkeypatch,
     after, checkpoints = written(folder)
     assert 0.5 * before < after - before <= 1.005 * added  # nothing that was cut off is used again
     assert sum(checkpoints) <= 1.005 * saved < 4 * sum(checkpoints)
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_checkpoints_of_a_resumed_run_have_no_copy_of_whole_chunks(run, capsys, monkeypatch, compress):
+    """Neither is it announced, nor a reason to refuse."""
+    options = {"steps": 2000, "eval_every": 0, "checkpoint": {"every": 0, "minutes": 0}}
+    folder = run(train=options, track={"block": 64, "compress": compress})
+    before, _ = written(folder)
+    room = 2 * (before + SLACK_BYTES)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9 - room, room))
+    capsys.readouterr()
+    resume(folder, {"train.steps": 2020})
+    _, there, saved = announced(capsys.readouterr().out)
+    _, checkpoints = written(folder)
+    assert there == pytest.approx(before, rel=0.005)
+    assert sum(checkpoints) <= 1.005 * saved < 2 * before
 
 
 def test_what_checkpoints_by_the_minute_take_is_said_apart(run, capsys):
