@@ -56,19 +56,19 @@ CASES = {
         {"name": "mlp", "width": 100, "depth": 6},
         {"name": "synthetic", "shape": [784], "classes": 10, "size": 2048, "batch_size": 128},
         100,
-        25,
+        41,
         tracking=1.10,
     ),
-    "digits": Case("conv net on digits, batch 64", {"name": "convnet"}, {"name": "digits"}, 60, 25),
+    "digits": Case("conv net on digits, batch 64", {"name": "convnet"}, {"name": "digits"}, 60, 41),
     "transformer": Case(
         "transformer, 10.7 million parameters, 8 × 64 tokens",
         {"name": "transformer", "width": 384, "depth": 6, "heads": 6, "context": 64},
         {"name": "tokens", "task": "markov", "length": 64, "batch_size": 8, "size": 64},
         2,
-        25,
+        31,
     ),
     "vgg32": Case("VGG-16, 32×32, batch 32", VGG, images(32, 32, 10), 1, 15),
-    "vgg64": Case("VGG-16, 64×64, batch 128", VGG, images(64, 128, 200), 1, 7),
+    "vgg64": Case("VGG-16, 64×64, batch 128", VGG, images(64, 128, 200), 1, 5),
 }
 
 

@@ -170,5 +170,9 @@ def _steps(rows: Sequence[Mapping[str, float]], arrays: OnHost) -> Columns:
 
 def _finite_rows(losses: NDArray, ring: NDArray) -> int:
     """Rows before the first that holds a number that is not finite."""
-    finite = np.isfinite(losses) & np.isfinite(ring).all(axis=(1, 2))
+    with np.errstate(over="ignore", invalid="ignore"):
+        sums = ring.reshape(len(ring), -1).sum(axis=1)  # costs less than to look at every number
+    finite = np.isfinite(losses) & np.isfinite(sums)
+    if not finite.all():  # or large numbers overflow in a sum
+        finite = np.isfinite(losses) & np.isfinite(ring).all(axis=(1, 2))
     return int(finite.size if finite.all() else np.argmin(finite))

@@ -55,3 +55,19 @@ def test_rows_do_not_change_while_the_next_ones_are_measured(behind):
             assert np.array_equal(steps["loss"], rows[:, 0, 0])
             done()
     assert len(rooms) == behind + 2
+
+
+@pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
+def test_rows_are_cut_at_the_first_number_that_is_not_finite(bad):
+    """But not at numbers whose sum is infinite only."""
+    block, record = Block(6, [(2, 3), (0,), (), (), (0,), (2,)], torch.device("cpu")), Later()
+    for k in range(6):
+        for part in block.slot():
+            part.fill_(1.7e308)
+        if k == 4:
+            block.room.slots[4].ring[1, 2], block.room.slots[4].ring[0, 0] = bad, -bad
+        block.add({"step": 10 + k})
+    block.write(record, lambda measured: {"ring": {"": measured.ring}}, cut=True)
+    ready, _ = record.waiting.pop()
+    assert len(ready()[0]["loss"]) == 4
+    assert block.broken_at == 14
