@@ -62,8 +62,7 @@ def test_rows_are_cut_at_the_first_number_that_is_not_finite(bad):
     """But not at numbers whose sum is infinite only."""
     block, record = Block(6, [(2, 3), (0,), (), (), (0,), (2,)], torch.device("cpu")), Later()
     for k in range(6):
-        for part in block.slot():
-            part.fill_(1.7e308)
+        block.slot().ring.fill_(1.7e308)
         if k == 4:
             block.room.slots[4].ring[1, 2], block.room.slots[4].ring[0, 0] = bad, -bad
         block.add({"step": 10 + k})
