@@ -268,9 +268,9 @@ over many small tensors. The sums are made in the registers of that pass. What (
 the MLP on one thread: 55 µs for the sums of four products over rows and columns of 119,910 parameters in float64, 25
 µs from the sums to 701 charges, 30 µs for the Python around them when its code is cold. The writer's thread takes
 another 75 µs of the second core per step, most of it for the first touch of memory for the disk's cache. Of a
-transformer's step 2 ms go into the sums, 1 ms into the charges, and every 16th step 6 ms into the Frobenius norms of
-72 matrices. Steps of seconds, such as VGG-16's, vary by 10 % from round to round, which is more than the sums of its
-15 million parameters take.
+transformer's step 5 ms go into the sums, 1 ms into the charges, every 16th step 6 ms into the Frobenius norms of 72
+matrices, and the writer's thread has 1 MB to write. Steps of seconds, such as VGG-16's, vary by 10 % from round to
+round, which is more than the sums of its 15 million parameters take.
 
 The record is below 1/500 of a state dict only where a model has many more parameters than charges, as VGG-16 has: 701
 charges of the MLP, four float64 numbers each, are 22 kB, and 1/500 of its state dict is 1 kB. `track.charges=site`,
