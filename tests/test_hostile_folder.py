@@ -45,7 +45,7 @@ def command(words, folder):
     [
         (["-c", SCRIPT], ["analyze", ".", "figures=false"]),
         (["-c", SCRIPT], ["train", "resume=.", "train.steps=40"]),
-        (["-m", "neuralmech"], ["verify", ".", "verify.sample=1"]),
+        pytest.param(["-m", "neuralmech"], ["verify", ".", "verify.sample=1"], marks=pytest.mark.slow),
     ],
     ids=lambda words: words[0],
 )

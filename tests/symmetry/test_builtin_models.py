@@ -44,7 +44,12 @@ TRANSFORMERS = {
 }
 
 
-@pytest.mark.parametrize("name", TRANSFORMERS)
+PAIRS = ("rms_rotary", "grouped_queries_rotary", "tied_rotary", "squared")  # of what others have one by one
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] if n in PAIRS else []) for n in TRANSFORMERS]
+)
 def test_transformers(name):
     tiny = TransformerOptions(**{"width": 4, "heads": 2, "hidden": 3, "depth": 1, **TRANSFORMERS[name]})
     check(build(tiny, (4,), tokens=True), tokens)

@@ -106,7 +106,7 @@ def test_no_false_claim_is_made(name):
     check(net, (12, 4), complete=False)
 
 
-@pytest.mark.parametrize("noise", [0.0, 0.5])
+@pytest.mark.parametrize("noise", [pytest.param(0.0, marks=pytest.mark.slow), 0.5])
 def test_windows_and_relative_positions_of_a_small_swin_are_all_found(noise):
     from torchvision.models.swin_transformer import SwinTransformer
 
