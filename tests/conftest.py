@@ -61,12 +61,13 @@ def record(folder, value, signals=None, given=None, **columns):
 
 @pytest.fixture
 def flip():
-    """Damage the first chunk of a record's dataset."""
+    """Damage the chunk of a record's dataset that has a row."""
     import h5py
 
-    def damage(record: Path, dataset: str) -> None:
+    def damage(record: Path, dataset: str, row: int = 0) -> None:
         with h5py.File(record) as file:
-            where = file[dataset].id.get_chunk_info(0).byte_offset
+            place = (row, *[0] * (file[dataset].ndim - 1))
+            where = file[dataset].id.get_chunk_info_by_coord(place).byte_offset
         content = bytearray(record.read_bytes())
         content[where + 8] ^= 1
         record.write_bytes(content)

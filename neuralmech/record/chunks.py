@@ -29,8 +29,7 @@ class ChunkWriter:
         if not _is_plain(dataset):
             dataset[start:] = values
             return
-        rows, *widths = dataset.chunks
-        sides = [range(0, n, c) for n, c in zip(values.shape, (rows, *widths), strict=True)]
+        sides = [range(0, n, c) for n, c in zip(values.shape, dataset.chunks, strict=True)]
         for corner in product(*sides):
             part = values[tuple(slice(a, a + n) for a, n in zip(corner, dataset.chunks, strict=True))]
             content = self._chunk(dataset, part)

@@ -37,9 +37,9 @@ class EagerForms:
         self._together = len(MAIN) if tiled else 0  # signals that come out of one kernel
         self._tiles = TileSums(quadratic, layout.size, device) if tiled and self._split else None
         self._added = TranslationSums(linear, quadratic.blocks, layout, device) if tiled and linear.charges else None
-        self._runs = RunSums(quadratic, signals[self._together :], device) if self._split else None
-        others = linear.charges and {*signals[self._together :]} & {*LINEAR}
-        self._rows = SparseRows(written_out(linear), device) if others else None
+        rest = signals[self._together :]
+        self._runs = RunSums(quadratic, rest, device) if self._split and rest else None
+        self._rows = SparseRows(written_out(linear), device) if linear.charges and {*rest} & {*LINEAR} else None
 
     def evaluate(self, step: Step, out: Tensor) -> None:
         """Write the forms to `out`, float64 (signals, charges)."""
@@ -48,7 +48,7 @@ class EagerForms:
             self._tiles.evaluate(step, first[:, : self._split])
         if self._added:
             self._added.evaluate(step, first[:, self._split :])
-        if self._runs and len(rest):
+        if self._runs:
             self._runs.evaluate(step, rest[:, : self._split])
         for signal, charges in zip(self._signals[self._together :], rest[:, self._split :], strict=True):
             if self._rows and signal in LINEAR:

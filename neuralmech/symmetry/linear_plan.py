@@ -35,6 +35,10 @@ class LinearPlan:
         """Number of charges."""
         return self.entries.shape[0]
 
+    def only(self, chosen: NDArray[np.bool_]) -> LinearPlan:
+        """Some of the pieces, and all single entries."""
+        return LinearPlan(self.pieces[chosen], self.coefficients[chosen], self.entries)
+
 
 @dataclass(frozen=True)
 class WholeRows:
@@ -134,5 +138,4 @@ def whole_rows(plan: LinearPlan, blocks: Ints, first: int, layout: Layout) -> Wh
         coefficients.append(row)
         is_rest[mine] = False
         sums += width
-    rest = LinearPlan(plan.pieces[is_rest], plan.coefficients[is_rest], plan.entries)
-    return WholeRows(table_of(found, 5), joined(coefficients), sums - first, rest)
+    return WholeRows(table_of(found, 5), joined(coefficients), sums - first, plan.only(is_rest))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,9 +83,7 @@ def linear_tiles(rows: WholeRows, size: int) -> LinearTiles:
     triple = (joined(weights), (joined(charges).astype(np.int64), np.arange(count)))
     cut = _combined(cuts, sparse.csr_array(triple, shape=(plan.charges, count)))
     coefficients = np.append(rows.coefficients, np.ones(outer[is_summed].max(initial=0)))
-    return LinearTiles(
-        cut, coefficients, LinearPlan(plan.pieces[~is_summed], plan.coefficients[~is_summed], plan.entries)
-    )
+    return LinearTiles(cut, coefficients, plan.only(~is_summed))
 
 
 def _most(size: int) -> int:
@@ -95,15 +93,13 @@ def _most(size: int) -> int:
 
 def _combined(cuts: Sequence[_Cut], combine: sparse.csr_array) -> Tiles:
     """All tiles, and the charges as combinations of their sums; `combine` is charges × the plan's sums."""
-    tables, members, count = [np.zeros((0, len(FIELDS)), dtype=np.int64)], [], 0
+    tables, places, count = [np.zeros((0, len(FIELDS)), dtype=np.int64)], [], 0
     for cut in cuts:
-        of_sum = list(cut.members(count))
         tables.append(cut.table(count))
-        members += of_sum
-        count += sum(sums.size for sums, _ in of_sum)
-    parts, whole = ([pair[k] for pair in members] for k in range(2))
-    places = tuple(np.concatenate([np.zeros(0, dtype=np.int64), *some]) for some in (whole, parts))
-    belongs = sparse.csr_array((np.ones(len(places[0])), places), shape=(combine.shape[1], count))
+        places += (mine := cut.places())
+        count += sum(map(len, mine))
+    triple = (np.ones(count), (joined(places).astype(np.int64), np.arange(count)))
+    belongs = sparse.csr_array(triple, shape=(combine.shape[1], count))
     return Tiles(np.concatenate(tables), count, sparse.csr_array(combine @ belongs))
 
 
@@ -156,12 +152,13 @@ class _Cut:
             out[:, 5] = behind + row // self.most * (self.groups * self.width) + group * self.width + column
         return out
 
-    def members(self, first: int) -> Iterator[tuple[NDArray, NDArray]]:
-        """The sums of tiles, and which of the plan's sums each belongs to."""
+    def places(self) -> list[NDArray[np.int64]]:
+        """Which of the plan's sums each sum of a tile belongs to: row sums first."""
+        found = []
         if self.row_place != NONE:
             rows = self.row_place + np.arange(self.groups * self.rows)
-            yield first + np.arange(self.row_sums), np.tile(rows, -(-self.width // COLUMNS))
+            found.append(np.tile(rows, -(-self.width // COLUMNS)))
         if self.column_place != NONE:
             columns = self.column_place + np.repeat(np.arange(self.groups * self.inner), self.taps)
-            sums = np.tile(columns, -(-self.rows // self.most))
-            yield first + self.row_sums + np.arange(sums.size), sums
+            found.append(np.tile(columns, -(-self.rows // self.most)))
+        return found

@@ -214,17 +214,11 @@ def test_a_checkpoint_of_another_run_is_refused(run, tmp_path, monkeypatch):
 
 
 def test_a_damaged_record_is_named_and_the_checkpoint_before_the_damage_is_used(
-    finished, tmp_path, monkeypatch, capsys
+    finished, tmp_path, monkeypatch, capsys, flip
 ):
-    import h5py
-
     options = {**OPTIONS, "train": {**OPTIONS["train"], "checkpoint": {"every": 10, "minutes": 0, "keep": None}}}
     folder = stopped(tmp_path, monkeypatch, 55, options)
-    with h5py.File(folder / "record.h5") as f:
-        where = f["charges/rescale/value"].id.get_chunk_info_by_coord((28, 0)).byte_offset
-    data = bytearray((folder / "record.h5").read_bytes())
-    data[where + 40] ^= 1
-    (folder / "record.h5").write_bytes(data)
+    flip(folder / "record.h5", "charges/rescale/value", 28)
     with open_record(folder) as r, pytest.raises(ValueError, match=r"record.h5 is damaged in .*rescale/value"):
         r.charges("rescale").value[:]
     resume(folder, {})
