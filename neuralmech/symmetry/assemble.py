@@ -108,7 +108,7 @@ def _moved_alone(parts: list[Term], shapes: Shapes, components: int) -> dict[str
     """Entries that a component moves alone; the component is removed from `parts`."""
     moved = np.zeros(components, dtype=np.int64)
     for part in parts:
-        per_element = math.prod(shapes[part.parameter]) // part.coefficients.shape[1]
+        per_element = math.prod(shapes[part.parameter]) // max(part.coefficients.shape[1], 1)
         moved += per_element * np.diff(part.coefficients.indptr)
     idle: dict[str, list[int]] = {}
     for part in parts:

@@ -8,9 +8,15 @@ from torch import Tensor, nn
 
 from neuralmech.errors import UserError
 from neuralmech.symmetry import (  # noqa: F401  (they fill the tables)
+    mixing,
     mixing_rules,
+    scale,
+    shift,
+    scale_choices,
+    scale_indices,
     scale_maps,
     scale_rules,
+    shift_choices,
     shift_maps,
     shift_rules,
 )
@@ -24,6 +30,7 @@ from neuralmech.symmetry.shift import ShiftAlgebra
 from neuralmech.symmetry.trace import Trace, trace
 
 Loss = Literal["cross_entropy", "mse"]
+RULED = frozenset(name for rules in (scale.rule, shift.rule, mixing.rule) for name in rules.rules)
 LOSSES: tuple[Loss, ...] = ("cross_entropy", "mse")
 
 
@@ -72,7 +79,7 @@ def find_symmetries(model: nn.Module, example_inputs: Tensor | tuple[Tensor, ...
     inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
     if not all(isinstance(x, Tensor) for x in inputs):
         raise UserError("example_inputs: give a tensor or a tuple of tensors, as the model's forward() takes them")
-    traced = trace(model, inputs)
+    traced = trace(model, inputs, RULED)
     if traced.output.meta["val"].dim() < 2:
         raise UserError(f"model: {type(model).__name__} returns one number per sample; return (batch, classes)")
     shifts = _shifts(traced, loss)
@@ -87,6 +94,7 @@ def find_symmetries(model: nn.Module, example_inputs: Tensor | tuple[Tensor, ...
         shapes={name: tuple(shape) for name, shape in traced.shapes.items()},
         uncovered=_uncovered(traced, families, scales),
         barriers=tuple(dict.fromkeys(scales.barriers)),
+        approximations=tuple(scales.approximations),
     )
 
 
@@ -122,7 +130,7 @@ def _uncovered(traced: Trace, families: dict[str, Family], scales: ScaleAlgebra)
             continue
         if name in traced.frozen:
             reasons[name] = "frozen (requires_grad=False)"
-        elif name not in scales.used:
+        elif name not in traced.read:
             reasons[name] = "no gradient: the loss does not read it"
         else:
             reasons[name] = "; ".join(scales.why_fixed(name)) or "its factors cancel"

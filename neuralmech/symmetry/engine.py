@@ -8,13 +8,16 @@ and the report names it.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, fx
+from torch.utils._pytree import tree_leaves
 
+from neuralmech.errors import UserError
+from neuralmech.symmetry.gradients import ancestors
 from neuralmech.symmetry.system import Ids, System
 from neuralmech.symmetry.trace import Trace, operation, place
 
@@ -26,6 +29,17 @@ FACTORIES = frozenset(
     ("new_empty", "new_zeros", "new_ones", "new_full", "empty_like", "zeros_like", "ones_like", "full_like",
      "rand_like", "randn_like")
 )  # fmt: skip
+SHAPES = frozenset(("sym_size", "sym_numel", "sym_stride", "sym_storage_offset"))
+UNINITIALISED = frozenset(("empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "empty_permuted"))
+LARGEST = 1 << 24  # elements of a constant that is computed
+STRICT = False  # tests: an exception in a rule is an error instead of a barrier
+
+# What barriers of our own are called.
+BARRIERS: dict[str, Callable[[fx.Node], str]] = {
+    "cut": lambda node: "no gradient (detach, no_grad)",
+    "opaque": lambda node: str(node.args[1]),
+    "hooked": lambda node: "register_hook",
+}
 
 
 @dataclass(frozen=True)
@@ -46,37 +60,64 @@ class Barrier:
 
     operation: str
     place: str
+    why: str = ""
 
     def __str__(self) -> str:
-        return f"{self.operation} ({self.place})"
+        return f"{self.operation} ({self.place}{'; ' if self.why else ''}{self.why})"
+
+
+@dataclass(frozen=True)
+class Rule(Generic[Value]):
+    """How one operation treats the values of an algebra, and which of its arguments that covers.
+
+    Attributes
+    ----------
+    apply
+        Called as ``apply(algebra, node, *args, **kwargs)`` with the arguments of the traced node, in which every
+        tensor is replaced by the algebra's value or by a `Parameter`; returns the output's value (a tuple of values
+        for an operation with several outputs).
+    takes
+        Names of the arguments, in the operation's schema, whose values it passes on or restrains.
+    given
+        Names of those that it understands as long as no parameter decides about them: dims, options, masks.
+    outputs
+        How many of several outputs it accounts for.
+    """
+
+    apply: Callable[..., Any]
+    takes: frozenset[str]
+    given: frozenset[str]
+    outputs: int
 
 
 class RuleTable(Generic[Value]):
-    """Operation name → rule. Adding an operation is one decorated function or one `alias` entry.
+    """Operation name → rule. Adding an operation is one decorated function.
 
-    A rule is called as ``rule(algebra, node, *args, **kwargs)`` with the arguments of the traced node, in
-    which every tensor is replaced by the algebra's value or by a `Parameter`, and returns the output's value
-    (a tuple of values for an operation with several outputs).
+    An operation is a barrier where it has no rule, and where it is given an argument that its rule does not name
+    (unless that is the argument's default) or a result of parameters where the rule takes something given.
     """
 
     def __init__(self) -> None:
-        self._rules: dict[str, Callable[..., Any]] = {}
+        self.rules: dict[str, Rule] = {}
 
-    def __call__(self, *names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        """Register the decorated function for the operations `names`."""
+    def __call__(
+        self, *names: str, takes: str, given: str = "", outputs: int = 1
+    ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        """Register the decorated function for the operations `names`; arguments are named with blanks between."""
 
         def register(function: Callable[..., Any]) -> Callable[..., Any]:
-            self._rules.update(dict.fromkeys(names, function))
+            new = Rule(function, frozenset(takes.split()), frozenset(given.split()), outputs)
+            self.rules.update(dict.fromkeys(names, new))
             return function
 
         return register
 
-    def get(self, name: str) -> Callable[..., Any] | None:
+    def get(self, name: str) -> Rule | None:
         """Return the rule for an operation, or None for a barrier."""
-        return self._rules.get(name)
+        return self.rules.get(name)
 
     def __contains__(self, name: str) -> bool:
-        return name in self._rules
+        return name in self.rules
 
 
 @dataclass
@@ -95,6 +136,10 @@ class Algebra(Generic[Value]):
     def constant(self, shape: torch.Size) -> Value:
         """Value of a tensor that the symmetry leaves as it is."""
         raise NotImplementedError
+
+    def zeros(self, shape: torch.Size) -> Value:
+        """Value of a tensor that is zero at every parameter."""
+        return self.constant(shape)
 
     def is_constant(self, value: Value) -> bool:
         """Whether `value` is known to be left as it is."""
@@ -116,19 +161,24 @@ class Algebra(Generic[Value]):
 
 def walk(trace: Trace, algebra: Algebra[Value]) -> Value:
     """Propagate `algebra` through the graph; returns the value of the tensor that the loss reads."""
-    live = _ancestors(trace.output)
+    live = ancestors([trace.output])
     env: dict[fx.Node, Any] = {}
+    last_use = {n: node for node in trace.graph.nodes if node in live for n in node.all_input_nodes}
     for node in trace.graph.nodes:
         if node not in live:
             continue
         if node.op == "placeholder":
             env[node] = _placeholder(node, trace, algebra)
-            if node.name in trace.constants and not trace.constants[node.name].is_meta:  # without numbers
-                algebra.concrete[node] = trace.constants[node.name]
         elif node.op == "call_function":
-            env[node] = _call(node, env, algebra)
+            env[node] = _call(node, env, algebra, live)
         else:  # a submodule of torch.cond and the like, which is a barrier
             env[node] = None
+        for n in node.all_input_nodes:
+            if last_use[n] is node:
+                env.pop(n, None)
+                algebra.concrete.pop(n, None)
+    for name in trace.hooked & trace.read:
+        algebra.forbid(Parameter(name, trace.shapes[name]), "a hook may change its gradient")
     return env[trace.output]
 
 
@@ -137,39 +187,105 @@ def _placeholder(node: fx.Node, trace: Trace, algebra: Algebra[Value]) -> Any:
         name = trace.parameters[node.name]
         algebra.used.add(name)
         return Parameter(name, trace.shapes[name])
+    known = trace.constants.get(node.name)
+    if known is not None and not known.is_meta:  # on the meta device it has no numbers
+        lifted = node.name not in trace.buffers
+        if lifted or not known.is_floating_point():  # what a float buffer holds may change while training
+            algebra.concrete[node] = known
     return _constants(node, algebra)
 
 
-def _call(node: fx.Node, env: dict[fx.Node, Any], algebra: Algebra[Value]) -> Any:
-    args: Any = fx.map_arg(node.args, lambda n: env[n])
-    kwargs: Any = fx.map_arg(node.kwargs, lambda n: env[n])
+def _call(node: fx.Node, env: dict[fx.Node, Any], algebra: Algebra[Value], live: Container[fx.Node]) -> Any:
+    def value(n: fx.Node) -> Any:
+        known = algebra.concrete.get(n)  # a scalar that is known is as good as a number
+        return env[n] if known is None or known.dim() or known.dtype is torch.bool else known.item()
+
+    args: Any = fx.map_arg(node.args, value)
+    kwargs: Any = fx.map_arg(node.kwargs, value)
     if node.target is operator.getitem:
         return args[0][args[1]]
     inputs = [env[n] for n in node.all_input_nodes]
-    if operation(node) in FACTORIES or not _is_float(node) or all(_is_fixed(value, algebra) for value in inputs):
-        _evaluate(node, algebra)
-        return _constants(node, algebra)
+    if operation(node) in (*FACTORIES, *SHAPES) or all(_is_fixed(value, algebra) for value in inputs):
+        return _evaluated(node, algebra)
     rule = algebra.rules.get(operation(node))
-    if rule is not None:
-        return rule(algebra, node, *args, **kwargs)
-    return barrier(algebra, node, *inputs)
+    if rule is None or unnamed(rule, node, env, algebra) or _reads_more(rule, node, live):
+        return barrier(algebra, node, *inputs)
+    try:
+        return rule.apply(algebra, node, *args, **kwargs)
+    except UserError:
+        raise
+    except Exception as error:  # a rule met something that it was not made for: claim nothing
+        if STRICT:
+            raise
+        return barrier(algebra, node, *inputs, why=f"{type(error).__name__} in its rule")
 
 
-def _evaluate(node: fx.Node, algebra: Algebra[Value]) -> None:
-    """Compute integer tensors that depend on no data: they say where an index points."""
-    val = node.meta.get("val")
-    known = all(n in algebra.concrete for n in node.all_input_nodes)
-    if known and isinstance(val, Tensor) and not val.is_floating_point():
-        args: Any = fx.map_arg(node.args, lambda n: algebra.concrete[n])
-        kwargs: Any = dict(fx.map_arg(node.kwargs, lambda n: algebra.concrete[n]))
-        if "device" in kwargs:  # the numbers are needed, even of a model on the meta device
-            kwargs["device"] = torch.device("cpu")
-        algebra.concrete[node] = node.target(*args, **kwargs)  # type: ignore[operator]
+def unnamed(rule: Rule, node: fx.Node, env: Mapping[fx.Node, Any], algebra: Algebra[Any]) -> list[str]:
+    """Names of the arguments that a node is given and its rule does not cover."""
+    found = []
+    for argument, value in given_arguments(node):
+        if argument.name in rule.takes:
+            continue
+        values = tree_leaves(value, is_leaf=lambda v: isinstance(v, fx.Node))
+        depends = any(isinstance(v, fx.Node) and not _is_fixed(env[v], algebra) for v in values)
+        if depends or (argument.name not in rule.given and not is_default(argument, value)):
+            found.append(argument.name)
+    return found
 
 
-def barrier(algebra: Algebra[Value], node: fx.Node, *inputs: Any) -> Any:
+def given_arguments(node: fx.Node) -> Iterator[tuple[Any, Any]]:
+    """Arguments of the operation's schema that a node gives, and what it gives."""
+    schema = node.target._schema  # type: ignore[union-attr]
+    by_name = {a.name: a for a in schema.arguments}
+    yield from zip(schema.arguments, node.args, strict=False)
+    yield from ((by_name[name], value) for name, value in node.kwargs.items())
+
+
+def is_default(argument: Any, value: Any) -> bool:
+    """Whether an argument has the value that it has anyway."""
+    return argument.has_default_value() and type(value) is type(argument.default_value) and (
+        value == argument.default_value
+    )
+
+
+def _reads_more(rule: Rule, node: fx.Node, live: Container[fx.Node]) -> bool:
+    """Whether something reads an output that the rule does not account for."""
+    if len(node.target._schema.returns) < 2:  # type: ignore[union-attr]  (a list counts as one)
+        return False
+    picks = [u for u in node.users if u.target is operator.getitem and u in live]
+    return any(u.args[1] >= rule.outputs for u in picks)  # type: ignore[operator]
+
+
+def _evaluated(node: fx.Node, algebra: Algebra[Value]) -> Any:
+    """Compute what depends on no parameter, data or chance: integers say where an index points, zeros bind nothing."""
+    value, val = _constants(node, algebra), node.meta.get("val")
+    by_chance = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+    if by_chance or operation(node) in UNINITIALISED or not isinstance(val, Tensor) or val.numel() > LARGEST:
+        return value
+    known = algebra.concrete
+    if operation(node) in FACTORIES:
+        known = {n: torch.zeros((), dtype=n.meta["val"].dtype).expand(n.meta["val"].shape) for n in node.all_input_nodes}
+    if not all(n in known for n in node.all_input_nodes):
+        return value
+    args: Any = fx.map_arg(node.args, lambda n: known[n])
+    kwargs: Any = dict(fx.map_arg(node.kwargs, lambda n: known[n]))
+    if "device" in kwargs:  # the numbers are needed, even of a model on the meta device
+        kwargs["device"] = torch.device("cpu")
+    algebra.concrete[node] = result = node.target(*args, **kwargs)  # type: ignore[operator]
+    return algebra.zeros(val.shape) if val.is_floating_point() and not bool(result.any()) else value
+
+
+def known_index(algebra: Algebra[Any], index: Any) -> Any:
+    """Numbers of an index, given as the traced node or as a list of them with gaps; None if they are not known."""
+    if isinstance(index, fx.Node):
+        return algebra.concrete.get(index)
+    known = [None if n is None else algebra.concrete.get(n) for n in index]
+    return None if any(k is None and n is not None for k, n in zip(known, index, strict=True)) else known
+
+
+def barrier(algebra: Algebra[Value], node: fx.Node, *inputs: Any, why: str = "") -> Any:
     """Fix the inputs and outputs of an operation that symmetries do not pass, and remember its name."""
-    found = Barrier(operation(node), place(node))
+    found = Barrier(BARRIERS.get(operation(node), lambda _: operation(node))(node), place(node), why)
     algebra.barriers.append(found)
     for value in inputs:
         for item in value if isinstance(value, tuple) else (value,):
@@ -196,20 +312,3 @@ def _is_fixed(value: Any, algebra: Algebra[Value]) -> bool:
 
 def _is_symbol(value: Any) -> bool:
     return isinstance(value, (Tensor, dict, Symbol))
-
-
-def _is_float(node: fx.Node) -> bool:
-    """Whether an operation has an output that gradients pass through."""
-    val = node.meta.get("val")
-    outputs = val if isinstance(val, (tuple, list)) else (val,)
-    return not outputs or any(isinstance(v, Tensor) and (v.is_floating_point() or v.is_complex()) for v in outputs)
-
-
-def _ancestors(node: fx.Node) -> set[fx.Node]:
-    seen, stack = {node}, [node]
-    while stack:
-        for parent in stack.pop().all_input_nodes:
-            if parent not in seen:
-                seen.add(parent)
-                stack.append(parent)
-    return seen

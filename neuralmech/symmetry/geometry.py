@@ -13,10 +13,18 @@ from torch import Tensor, fx
 MOVEMENT = (
     "_to_copy", "_unsafe_view", "alias", "broadcast_to", "cat", "chunk", "clone", "constant_pad_nd",
     "contiguous", "expand", "flatten", "flip", "lift_fresh_copy", "movedim", "narrow", "pad", "permute",
-    "pixel_shuffle", "pixel_unshuffle", "repeat", "reshape", "roll", "select", "slice", "split",
-    "split_with_sizes", "squeeze", "stack", "t", "to", "transpose", "type_as", "unbind", "unflatten", "unfold",
-    "unsqueeze", "view",
+    "detach", "diagonal", "numpy_T", "pixel_shuffle", "pixel_unshuffle", "repeat", "repeat_interleave", "reshape",
+    "roll", "select", "slice", "split", "split_with_sizes", "squeeze", "stack", "t", "to", "transpose", "type_as",
+    "unbind", "unflatten", "unfold", "unsqueeze", "view",
 )  # fmt: skip
+
+# Their arguments, by their names in the schemas: what is moved, and how.
+MOVED = "self tensors src"
+MOVES = (
+    "size dim dims dim0 dim1 dim2 start end length step chunks split_size split_sizes shifts sizes index repeats "
+    "dimension source destination start_dim end_dim shape upscale_factor downscale_factor pad mode value offset "
+    "implicit memory_format dtype layout device pin_memory non_blocking copy other output_size"
+)
 
 # An assignment in place (x[1:2] = y) in a functional graph: the second operand replaces the first or a part of it.
 ASSIGNMENTS = ("copy", "select_scatter", "slice_scatter")
@@ -25,9 +33,12 @@ ASSIGNMENTS = ("copy", "select_scatter", "slice_scatter")
 def move(node: fx.Node, args: tuple, kwargs: dict[str, Any]) -> Any:
     """Run a movement operation on tensors of variables."""
     name = node.target.overloadpacket.__name__  # type: ignore[union-attr]
+    count = 2 if name in ASSIGNMENTS else 1
+    if any(isinstance(a, Tensor) for a in (*args[count:], *kwargs.values())) and name not in ("to", "type_as"):
+        raise TypeError(f"{name} by numbers that are not known")
     if name in ("view", "_unsafe_view"):  # expanded variables have no compatible strides
         return args[0].reshape(args[1])
-    if name in ("_to_copy", "contiguous", "clone", "alias", "lift_fresh_copy", "type_as", "to"):
+    if name in ("_to_copy", "contiguous", "clone", "alias", "lift_fresh_copy", "type_as", "to", "detach"):
         return args[0]
     if name == "copy":
         return args[1].expand(args[0].shape)
@@ -35,6 +46,36 @@ def move(node: fx.Node, args: tuple, kwargs: dict[str, Any]) -> Any:
         return _pad(*args, **kwargs)
     result = node.target(*args, **kwargs)  # type: ignore[operator]
     return tuple(result) if isinstance(result, list) else result
+
+
+def indexed_dims(index: Sequence[fx.Node | None]) -> tuple[int, ...]:
+    """Dims of a tensor that a list of indices picks along; a mask takes as many as it has."""
+    dims, at = [], 0
+    for n in index:
+        wide = 1
+        if n is not None:
+            val = n.meta["val"]
+            wide = val.dim() if val.dtype in (torch.bool, torch.uint8) else 1
+            dims += range(at, at + wide)
+        at += wide
+    return tuple(dims)
+
+
+def picked(first: Tensor, dims: tuple[int, ...], shape: torch.Size) -> Tensor:
+    """What a list of indices picks of a tensor that is alike along `dims`, where it has length 1: expand to `shape`.
+
+    The picked dims come first, unless they stand together: then they come where the first of them was.
+    """
+    rest = [d for d in range(first.dim()) if d not in dims]
+    before = dims[0] if dims == tuple(range(dims[0], dims[-1] + 1)) else 0
+    kept = first.permute(*rest, *dims).flatten(len(rest)).squeeze(-1)
+    width = len(shape) - len(rest)
+    return kept.reshape(*kept.shape[:before], *[1] * width, *kept.shape[before:]).expand(shape)
+
+
+def within(x: Tensor, shape: torch.Size, but: int) -> Tensor:
+    """Keep of every dim `but` one what stands within `shape`."""
+    return x[tuple(slice(None) if d == but else slice(0, n) for d, n in enumerate(shape))]
 
 
 def narrow(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -118,18 +159,30 @@ NORMS: dict[str, Callable[..., Norm | None]] = {
     "rms_norm": rms_norm,
 }
 
+NORM_TAKES = "input weight bias"
+NORM_GIVEN = (
+    "normalized_shape num_groups eps cudnn_enable cudnn_enabled running_mean running_var training momentum "
+    "use_input_stats"
+)
+
 PADDING = -1
 
 
-def pool_windows(x: Tensor, out: torch.Size, kernel: Any, stride: Any, padding: Any = 0, dilation: Any = 1) -> Tensor:
+def pool_rank(node: fx.Node) -> int:
+    """Over how many of the last dims an operation such as ``max_pool2d`` pools; unbatched inputs have one dim less."""
+    return int(next(c for c in node.target.overloadpacket.__name__ if c.isdigit()))  # type: ignore[union-attr]
+
+
+def pool_windows(
+    x: Tensor, out: torch.Size, rank: int, kernel: Any, stride: Any, padding: Any = 0, dilation: Any = 1
+) -> Tensor:
     """Elements under each window of a pool: shape ``(*out, window)``, `PADDING` where a window sticks out.
 
     Examples
     --------
-    >>> pool_windows(torch.tensor([[5, 6, 7]]), torch.Size([1, 2]), 2, 2, 1).tolist()
+    >>> pool_windows(torch.tensor([[5, 6, 7]]), torch.Size([1, 2]), 1, 2, 2, 1).tolist()
     [[[-1, 5], [6, 7]]]
     """
-    rank = _rank(x, out, kernel)
     sizes = [spread(v, rank) for v in (kernel, stride or kernel, padding, dilation)]
     tables = []
     for d, (k, s, p, gap) in enumerate(zip(*sizes, strict=True)):
@@ -160,12 +213,6 @@ def _gather(x: Tensor, tables: list[Tensor]) -> Tensor:
         x = torch.cat([x, blank], dim).index_select(dim, tables[d].flatten())
         x = x.unflatten(dim, tuple(tables[d].shape)).movedim(dim + 1, -1)
     return x.flatten(start_dim=lead + rank)
-
-
-def _rank(x: Tensor, out: torch.Size, kernel: Any) -> int:
-    if isinstance(kernel, (list, tuple)) and len(kernel) > 1:
-        return len(kernel)
-    return 1 if x.dim() <= 3 and len(out) <= 3 else x.dim() - 2
 
 
 def convolution_options(given: Sequence[Any], named: dict[str, Any], *, transposed: bool = False) -> dict[str, Any]:

@@ -99,12 +99,15 @@ class Symmetries:
         Parameter → why no charge contains it.
     barriers
         Operations at which symmetries end because no rule covers them.
+    approximations
+        Where symmetries hold up to a small number only: an eps written by hand, a cast to low precision.
     """
 
     families: Mapping[str, Family]
     shapes: Mapping[str, tuple[int, ...]]
     uncovered: Mapping[str, str]
     barriers: tuple[Barrier, ...]
+    approximations: tuple[str, ...] = ()
 
     @property
     def sites(self) -> dict[str, dict[str, int]]:

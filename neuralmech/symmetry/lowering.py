@@ -1,8 +1,8 @@
-"""Write einsum and gated linear units in the operations that have rules."""
+"""Write operations that have no rules in those that have."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from functools import cache
 from typing import Any
 
@@ -11,11 +11,21 @@ from torch import Tensor
 
 EINSUM = torch.ops.aten.einsum.default
 GLU = torch.ops.aten.glu.default
+VAR_MEAN, VAR_MEAN_DIM = torch.ops.aten.var_mean.correction, torch.ops.aten.var_mean.dim
+ACTIVATIONS = frozenset(
+    ("celu", "elu", "gelu", "hardshrink", "hardsigmoid", "hardswish", "hardtanh", "log_sigmoid", "logit", "mish", "relu6",
+     "rrelu", "selu", "sigmoid", "silu", "sinc", "softplus", "softshrink", "tanh", "threshold")
+)  # fmt: skip
+BATCH_NORMS = frozenset(("batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training"))
 
 
-def decompositions() -> dict[Any, Callable[..., Any]]:
-    """Return what a traced graph is decomposed by: einsum and glu; every other operation stays whole."""
-    composite = _composite_einsum()
+def decompositions(keep: Container[str]) -> dict[Any, Callable[..., Any]]:
+    """Return what a traced graph is decomposed by: torch's own table, but for the operations named in `keep`.
+
+    An operation that has no rule may consist of some that have. What has neither stays whole, and so do nonlinear
+    activations, so that the report names them as people know them.
+    """
+    composite = _table()[EINSUM]
 
     def einsum(equation: str, operands: Sequence[Tensor], *, path: Any = None) -> Tensor:
         as_map = linear_map(equation, operands)
@@ -25,12 +35,27 @@ def decompositions() -> dict[Any, Callable[..., Any]]:
         values, gates = x.chunk(2, dim)
         return values * gates.sigmoid()
 
-    return {EINSUM: einsum, GLU: glu}
+    table = {op: how for op, how in _table().items() if not _is_kept(op, keep)}
+    return table | {EINSUM: einsum, GLU: glu, VAR_MEAN: _var_mean, VAR_MEAN_DIM: _var_mean_dim}
+
+
+def _is_kept(op: Any, keep: Container[str]) -> bool:
+    name = op.overloadpacket.__name__
+    return name in keep or name in ACTIVATIONS or name in BATCH_NORMS
+
+
+def _var_mean(x: Tensor, dim: Any = None, *, correction: Any = None, keepdim: bool = False) -> tuple[Tensor, Tensor]:
+    mean = x.mean() if dim is None and not keepdim else x.mean(dim, keepdim)
+    return x.var(dim, correction=correction, keepdim=keepdim), mean
+
+
+def _var_mean_dim(x: Tensor, dim: Any, unbiased: bool = True, keepdim: bool = False) -> tuple[Tensor, Tensor]:
+    return _var_mean(x, dim, correction=int(unbiased), keepdim=keepdim)
 
 
 @cache
-def _composite_einsum() -> Callable[..., Any]:
-    return torch.export.default_decompositions()[EINSUM]  # a table of all operations: 40 ms each time
+def _table() -> dict[Any, Callable[..., Any]]:
+    return dict(torch.export.default_decompositions().items())  # a table of all operations: 40 ms each time
 
 
 def linear_map(equation: str, operands: Sequence[Tensor]) -> Tensor | None:

@@ -52,26 +52,31 @@ def _map(
     return out
 
 
-@rule("linear")
+@rule("linear", takes="input weight bias")
 def _linear(algebra: MixingAlgebra, node: fx.Node, x: Any, weight: Any, bias: Any = None) -> Any:
+    if len(node.args[0].meta["val"].shape) < 2 or len(weight.shape) < 2:  # type: ignore[union-attr]
+        return barrier(algebra, node, x, weight, bias)
     out = _map(algebra, algebra.value(x), weight, bias)
     return out if out is not None else barrier(algebra, node, x, weight, bias)
 
 
-@rule("addmm")
+@rule("addmm", takes="self mat1 mat2")
 def _addmm(algebra: MixingAlgebra, node: fx.Node, bias: Any, x: Any, y: Any, **options: Any) -> Any:
     out = None if options else _map(algebra, algebra.value(x), y, bias, transposed=True)
     return out if out is not None else barrier(algebra, node, bias, x, y)
 
 
-@rule("conv1d", "conv2d", "conv3d")
+@rule("conv1d", "conv2d", "conv3d", takes="input weight bias", given="stride padding dilation groups")
 def _conv(
     algebra: MixingAlgebra, node: fx.Node, x: Any, weight: Any, bias: Any = None, *options: Any, **more: Any
 ) -> Any:
     return _convolution(algebra, node, x, weight, bias, geometry.convolution_options(options, more))
 
 
-@rule("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+@rule(
+    "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", takes="input weight bias",
+    given="stride padding dilation groups output_padding",
+)  # fmt: skip
 def _conv_transpose(
     algebra: MixingAlgebra, node: fx.Node, x: Any, weight: Any, bias: Any = None, *options: Any, **more: Any
 ) -> Any:
@@ -83,6 +88,8 @@ def _convolution(
     algebra: MixingAlgebra, node: fx.Node, x: Any, weight: Any, bias: Any, chosen: Any, *, transposed: bool = False
 ) -> Any:
     shape = node.meta["val"].shape
+    if len(shape) < len(getattr(weight, "shape", ())):  # unbatched
+        return barrier(algebra, node, x, weight, bias)
     positions = torch.Size([shape[0], *shape[2:]])
     groups = chosen.get("groups", 1)
     out = _map(
@@ -96,7 +103,7 @@ def _convolution(
     return Vectors(channels, lambda: made.history.movedim(-1, 1))
 
 
-@rule("embedding")
+@rule("embedding", takes="weight", given="indices padding_idx scale_grad_by_freq sparse")
 def _embedding(algebra: MixingAlgebra, node: fx.Node, weight: Any, indices: Any, *options: Any) -> Any:
     """Writes its columns; rows are tokens, which are told apart. A charge adds up all tokens' gradients."""
     if not isinstance(weight, Parameter):
@@ -108,7 +115,8 @@ def _embedding(algebra: MixingAlgebra, node: fx.Node, weight: Any, indices: Any,
     return algebra.write(columns, node.meta["val"].shape[:-1])
 
 
-@rule("matmul", "mm", "bmm")
+@rule("mm", "bmm", takes="self mat2")
+@rule("matmul", takes="self other")
 def _matmul(algebra: MixingAlgebra, node: fx.Node, x: Any, y: Any) -> Any:
     if isinstance(y, Parameter) and len(y.shape) == 2:
         return _map(algebra, algebra.value(x), y, None, transposed=True)
@@ -178,7 +186,7 @@ def _contract(algebra: MixingAlgebra, left: Vectors, right: Vectors) -> None:
         algebra.tell(raw[0], raw[1])
 
 
-@rule("scaled_dot_product_attention")
+@rule("scaled_dot_product_attention", takes="query key value", given="attn_mask dropout_p is_causal scale enable_gqa")
 def _attention(algebra: MixingAlgebra, node: fx.Node, q: Any, k: Any, v: Any, *rest: Any, **options: Any) -> Vectors:
     query, key, value = (algebra.fixed(t) for t in (q, k, v))
     if len(query.shape) > 3 and query.shape[-3] != key.shape[-3]:
@@ -196,7 +204,10 @@ def _repeat(x: Vectors, times: int) -> Vectors:
     return Vectors(x.channels.repeat_interleave(times, dim=-3), lambda: x.history.repeat_interleave(times, dim=-3))
 
 
-@rule(*(name for name in geometry.MOVEMENT if name not in ("pad", "constant_pad_nd")), *geometry.ASSIGNMENTS)
+MOVEMENT = tuple(name for name in geometry.MOVEMENT if name not in ("pad", "constant_pad_nd"))
+
+
+@rule(*MOVEMENT, *geometry.ASSIGNMENTS, takes=geometry.MOVED, given=geometry.MOVES)
 def _move(algebra: MixingAlgebra, node: fx.Node, *args: Any, **kwargs: Any) -> Any:
     operands = tuple(
         [algebra.value(a) for a in arg] if _holds_tensors(arg) else algebra.value(arg) if _is_tensor(arg) else arg
@@ -211,7 +222,7 @@ def _move(algebra: MixingAlgebra, node: fx.Node, *args: Any, **kwargs: Any) -> A
     return Vectors(moved, lambda: geometry.move(node, _take(operands, "history"), kwargs))
 
 
-@rule("zero")
+@rule("zero", takes="self")
 def _zero(algebra: MixingAlgebra, node: fx.Node, x: Any) -> Vectors:
     """``x.zero_()`` reads nothing of x."""
     return _output(algebra, node)
@@ -233,7 +244,7 @@ def _take(operands: tuple, which: str) -> tuple:
     )  # fmt: skip
 
 
-@rule("add", "sub", "rsub")
+@rule("add", "sub", "rsub", takes="self other", given="alpha")
 def _sum(algebra: MixingAlgebra, node: fx.Node, x: Any, y: Any, **_: Any) -> Any:
     if not _is_tensor(x) or not _is_tensor(y):  # a number added to a channel
         return barrier(algebra, node, x, y)
@@ -265,13 +276,13 @@ def _tell_places(algebra: MixingAlgebra, ids: Tensor, history: Tensor, side: int
     algebra.tell(raw[starts], np.array(tokens) + first)
 
 
-@rule("neg")
+@rule("neg", takes="self")
 def _negative(algebra: MixingAlgebra, node: fx.Node, x: Any) -> Vectors:
     vectors = algebra.value(x)
     return Vectors(vectors.channels, lambda: algebra.combined(vectors.history))
 
 
-@rule("mul", "div")
+@rule("mul", "div", takes="self other")
 def _scaled(algebra: MixingAlgebra, node: fx.Node, x: Any, y: Any, **_: Any) -> Any:
     """A factor that no mixing touches; where it differs between channels, so do their histories."""
     name = node.target.overloadpacket.__name__  # type: ignore[union-attr]
@@ -292,7 +303,7 @@ def _other(x: Any, y: Any) -> bool:
     return isinstance(x, Parameter) and isinstance(y, Vectors)
 
 
-@rule("mean", "sum")
+@rule("mean", "sum", takes="self", given="dim keepdim dtype")
 def _total(algebra: MixingAlgebra, node: fx.Node, x: Any, dims: Any = None, *_: Any, **__: Any) -> Any:
     vectors = algebra.value(x)
     rank = len(vectors.shape)
@@ -312,12 +323,15 @@ def _total(algebra: MixingAlgebra, node: fx.Node, x: Any, dims: Any = None, *_: 
     return Vectors(first.permute(*kept, *over).reshape(shape), history)
 
 
-@rule("avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d")
+@rule(
+    "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d",
+    takes="self", given="kernel_size stride padding ceil_mode count_include_pad divisor_override output_size",
+)  # fmt: skip
 def _average(algebra: MixingAlgebra, node: fx.Node, x: Any, *_: Any, **__: Any) -> Any:
     """Mixes the positions of each channel, of all channels alike."""
     vectors, shape = algebra.value(x), node.meta["val"].shape
     over = tuple(range(2, len(vectors.shape)))
-    if not constant_along(vectors.channels, over):
+    if len(over) != geometry.pool_rank(node) or not constant_along(vectors.channels, over):
         return barrier(algebra, node, vectors)
     place = torch.arange(shape[2:].numel()).reshape(1, 1, *shape[2:])
 

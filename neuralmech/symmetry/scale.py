@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, fx
 
 from neuralmech.symmetry import geometry
-from neuralmech.symmetry.engine import Algebra, Parameter, RuleTable
+from neuralmech.symmetry.engine import Algebra, Parameter, RuleTable, Symbol
 from neuralmech.symmetry.system import Ids
 from neuralmech.symmetry.trace import place
 
@@ -33,11 +33,19 @@ class Factors:
     groups: int = 1
 
 
+class Zeros(Symbol):
+    """A tensor that is zero at every parameter: 0·α^s = 0 for any s, so it scales as whatever reads it likes."""
+
+    def __init__(self, shape: torch.Size) -> None:
+        self.shape = shape
+
+
 @dataclass
 class ScaleAlgebra(Algebra[Tensor]):
     """Value of a tensor: the id of the log-scale of every element, in the tensor's own shape."""
 
     factors: dict[str, Factors] = field(default_factory=dict)
+    approximations: dict[str, None] = field(default_factory=dict)  # what holds up to a small number only, in order
     _derived: dict[int, tuple[tuple[int, Number], ...]] = field(default_factory=dict)
     _combinations: dict[tuple[tuple[int, Number], ...], int] = field(default_factory=dict)
 
@@ -48,9 +56,13 @@ class ScaleAlgebra(Algebra[Tensor]):
         """Ids of a tensor whose elements do not scale."""
         return torch.zeros((), dtype=torch.int64).expand(shape)
 
-    def is_constant(self, value: Tensor) -> bool:
+    def zeros(self, shape: torch.Size) -> Zeros:  # type: ignore[override]
+        """Zeros, which bind nothing."""
+        return Zeros(shape)
+
+    def is_constant(self, value: Tensor | Zeros) -> bool:
         """Whether no element scales."""
-        return not self.system.find(geometry.narrow(value)[0].numpy()).any()
+        return isinstance(value, Zeros) or not self.system.find(geometry.narrow(value)[0].numpy()).any()
 
     def forbid(self, value: Tensor | Parameter, why: str) -> None:
         """Demand that no element scale."""
@@ -60,10 +72,12 @@ class ScaleAlgebra(Algebra[Tensor]):
         elif isinstance(value, (Parameter, Tensor)):
             self.system.zero(np.unique(geometry.narrow(self.ids(value))[0].numpy()), why)
 
-    def ids(self, value: Tensor | Parameter | float) -> Tensor:
+    def ids(self, value: Tensor | Parameter | Zeros | float) -> Tensor:
         """Ids of any operand; a parameter gets one id per entry."""
         if isinstance(value, Tensor):
             return value
+        if isinstance(value, Zeros):
+            return torch.from_numpy(self.system.new(value.shape.numel())).reshape(value.shape)
         if not isinstance(value, Parameter):
             return torch.zeros((), dtype=torch.int64)
         entries = self.entries(value)
@@ -140,6 +154,33 @@ class ScaleAlgebra(Algebra[Tensor]):
             else:
                 outputs[j] = self._next_use(channels, self.factors[weight.name])
         return outputs
+
+    def transposed_map(self, inputs: Ids, weight: Parameter, groups: int = 1) -> Ids:
+        """Exponents after a linear map by a weight (in, out/groups, …), for distinct rows of input exponents.
+
+        Entry (i, o) scales as rows[i] − columns[g, o], so o gives k_g − columns[g, o] where inputs[i] + rows[i] = k_g.
+        """
+        if weight.name not in self.factors:
+            rows, outputs = self._negative(inputs[0]), self.system.new(weight.shape[1] * groups)
+            self.introduce(weight, Factors(rows, self._negative(outputs), groups))
+        factors = self.factors[weight.name]
+        if factors.groups != groups:
+            raise ValueError("a weight used with different numbers of groups")
+        return np.stack([self._transposed_use(channels, factors) for channels in inputs])
+
+    def _negative(self, ids: Ids) -> Ids:
+        return self.combine([torch.from_numpy(ids)], [-1]).numpy()
+
+    def _transposed_use(self, channels: Ids, weight: Factors) -> Ids:
+        if np.array_equal(self.system.find(weight.rows), self.system.find(self._negative(channels))):
+            return self._negative(weight.columns)
+        constants = self.system.new(weight.groups)
+        each_in = np.repeat(constants, channels.size // weight.groups)
+        self.system.add_rows(np.column_stack([channels, weight.rows, each_in]), [1, 1, -1])
+        each_out = np.repeat(constants, weight.columns.size // weight.groups)
+        out = self.system.new(weight.columns.size)
+        self.system.add_rows(np.column_stack([out, weight.columns, each_out]), [1, 1, -1])
+        return out
 
     def introduce(self, weight: Parameter, factors: Factors) -> None:
         """Give a weight its factors, consistent with what is known of its entries."""

@@ -10,7 +10,7 @@ from torch import Tensor, fx
 
 from neuralmech.symmetry import geometry
 from neuralmech.symmetry.engine import Parameter, barrier
-from neuralmech.symmetry.ignored import constant_is_ignored
+from neuralmech.symmetry.ignored import constant_is_ignored, factor_is_ignored
 from neuralmech.symmetry.scale import Factors, ScaleAlgebra, rule
 from neuralmech.symmetry.system import Ids
 from neuralmech.symmetry.trace import place
@@ -52,17 +52,31 @@ def _contract_with(  # a weight that is computed: each out channel mixes product
     return outputs[inverse].expand(*positions, out).movedim(-1, channel)
 
 
-@rule("linear")
+@rule("linear", takes="input weight bias")
 def _linear(algebra: ScaleAlgebra, node: fx.Node, x: Any, weight: Any, bias: Any = None) -> Tensor:
-    return _apply_linear(algebra, node, algebra.ids(x), weight, bias)
+    ids = algebra.ids(x)
+    if len(weight.shape) == 1:  # one output, which has no dim of its own
+        products = algebra.combine([ids, algebra.ids(weight)], [1, 1])
+        out = algebra.unify(products, (products.dim() - 1,), node)[..., 0]
+        if bias is not None:
+            algebra.equate(algebra.ids(bias), out, node)
+        return out
+    if ids.dim() == 1:
+        return _apply_linear(algebra, node, ids[None], weight, bias)[0]
+    return _apply_linear(algebra, node, ids, weight, bias)
 
 
-@rule("conv1d", "conv2d", "conv3d")
+CONVOLUTION = "stride padding dilation groups output_padding"
+
+
+@rule("conv1d", "conv2d", "conv3d", takes="input weight bias", given=CONVOLUTION)
 def _conv(
     algebra: ScaleAlgebra, node: fx.Node, x: Any, weight: Any, bias: Any = None, *options: Any, **more: Any
 ) -> Tensor:
     chosen = geometry.convolution_options(options, more)
     ids, groups, shape = algebra.ids(x), chosen.get("groups", 1), node.meta["val"].shape
+    if ids.dim() < len(weight.shape):
+        return barrier(algebra, node, x, weight, bias)  # unbatched
     if weight.shape[2:].numel() == 1:
         strides = geometry.spread(chosen.get("stride", 1), ids.dim() - 2)
         for d, step in enumerate(strides):
@@ -73,14 +87,16 @@ def _conv(
     return _apply_linear(algebra, node, ids, weight, bias, 1, groups).expand(shape)
 
 
-@rule("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+@rule(
+    "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", takes="input weight bias", given=CONVOLUTION
+)
 def _conv_transpose(
     algebra: ScaleAlgebra, node: fx.Node, x: Any, weight: Any, bias: Any = None, *options: Any, **more: Any
 ) -> Any:
     chosen = geometry.convolution_options(options, more, transposed=True)
-    if not isinstance(weight, Parameter) or weight.name in algebra.factors:
-        return barrier(algebra, node, x, weight, bias)
     ids = algebra.ids(x)
+    if not isinstance(weight, Parameter) or ids.dim() < len(weight.shape):
+        return barrier(algebra, node, x, weight, bias)
     ids = algebra.unify(ids, tuple(range(2, ids.dim())), node)
     return _apply_transposed(algebra, node, ids, weight, bias, 1, chosen.get("groups", 1)).expand(
         node.meta["val"].shape
@@ -91,70 +107,89 @@ def _apply_transposed(
     algebra: ScaleAlgebra, node: fx.Node, x: Tensor, weight: Parameter, bias: Any, channel: int = -1, groups: int = 1
 ) -> Tensor:
     """Exponents after a linear map by a weight (in, out/groups, …): entry (i, o) scales as s_o − s_i."""
-    rows, _, positions = _distinct_rows(x, channel)
-    first = algebra.unify(torch.from_numpy(rows), (0,), node)[0]
-    outputs = torch.from_numpy(algebra.system.new(weight.shape[1] * groups))
-    factors = Factors(algebra.combine([first], [-1]).numpy(), algebra.combine([outputs], [-1]).numpy(), groups)
-    algebra.introduce(weight, factors)
+    rows, inverse, positions = _distinct_rows(x, channel)
+    outputs = torch.from_numpy(algebra.transposed_map(rows, weight, groups))
     if bias is not None:
         algebra.equate(algebra.ids(bias), outputs, node)
-    return outputs.expand(*positions, outputs.numel()).movedim(-1, channel)
+    return outputs[inverse].expand(*positions, outputs.shape[1]).movedim(-1, channel)
 
 
-@rule("mm", "matmul", "bmm")
+@rule("mm", "bmm", takes="self mat2")
+@rule("matmul", takes="self other")
 def _matmul(algebra: ScaleAlgebra, node: fx.Node, x: Any, y: Any) -> Any:
-    if isinstance(y, Parameter) and len(y.shape) == 2 and y.name not in algebra.factors:
-        return _apply_transposed(algebra, node, algebra.ids(x), y, None)
-    left, right = algebra.ids(x), algebra.ids(y)
-    vector_left, vector_right = left.dim() == 1, right.dim() == 1
+    return _product(algebra, node, x, y)
+
+
+def _product(algebra: ScaleAlgebra, node: fx.Node, x: Any, y: Any) -> Tensor:
+    left = algebra.ids(x)
+    vector_left = left.dim() == 1
     left = left[None] if vector_left else left
-    right = right[:, None] if vector_right else right
+    if isinstance(y, Parameter) and len(y.shape) == 2:
+        return _apply_transposed(algebra, node, left, y, None).reshape(node.meta["val"].shape)
+    right = algebra.ids(y)
+    right = right[:, None] if right.dim() == 1 else right
     products = algebra.combine([left[..., :, :, None], right[..., None, :, :]], [1, 1])
     out = algebra.unify(products, (products.dim() - 2,), node)[..., 0, :]
     return out.reshape(node.meta["val"].shape)
 
 
-@rule("mv")
+@rule("mv", takes="self vec")
 def _mv(algebra: ScaleAlgebra, node: fx.Node, x: Any, y: Any) -> Any:
     products = algebra.combine([algebra.ids(x), algebra.ids(y)], [1, 1])
     return algebra.unify(products, (1,), node)[:, 0]
 
 
-@rule("dot", "vdot")
+@rule("dot", takes="self tensor")
+@rule("vdot", takes="self other")
 def _dot(algebra: ScaleAlgebra, node: fx.Node, x: Any, y: Any) -> Any:
     products = algebra.combine([algebra.ids(x), algebra.ids(y)], [1, 1])
     return algebra.unify(products, (0,), node)[0]
 
 
-@rule("addmm")
-def _addmm(algebra: ScaleAlgebra, node: fx.Node, bias: Any, x: Any, y: Any, **_: Any) -> Any:
-    if isinstance(y, Parameter) and y.name not in algebra.factors:
-        return _apply_transposed(algebra, node, algebra.ids(x), y, bias)
-    return barrier(algebra, node, bias, x, y)
+@rule("addmm", takes="self mat1 mat2", given="beta alpha")
+def _addmm(algebra: ScaleAlgebra, node: fx.Node, bias: Any, x: Any, y: Any, **share: Any) -> Any:
+    if not all(share.values()):  # β = 0 or α = 0
+        return barrier(algebra, node, bias, x, y)
+    out = _product(algebra, node, x, y)
+    algebra.equate(algebra.ids(bias), out, node)
+    return out
 
 
-@rule("embedding")
+@rule("embedding", takes="weight", given="indices padding_idx scale_grad_by_freq sparse")
 def _embedding(algebra: ScaleAlgebra, node: fx.Node, weight: Any, indices: Any, *options: Any) -> Any:
     """Any token may stand anywhere, so all rows scale alike: one exponent per channel.
 
-    A charge adds up all tokens, so it needs the loss's gradient of each.
+    Each token has a scale of its own where norms take it out of every position. A charge adds up all tokens, so it
+    needs the loss's gradient of each.
     """
     if not isinstance(weight, Parameter):
         return barrier(algebra, node, weight)
+    alone = factor_is_ignored(node, 1)
     if weight.name not in algebra.factors:
         columns = algebra.system.new(weight.shape[1])
-        algebra.introduce(weight, Factors(np.zeros(weight.shape[0], dtype=np.int64), columns))
+        tokens = algebra.system.new(weight.shape[0])
+        algebra.introduce(weight, Factors(tokens, columns))
+        algebra.system.zero(columns[:1] if alone else tokens)  # rows and columns are known up to a constant
     factors = algebra.factors[weight.name]
-    algebra.system.equate(factors.rows, factors.rows[:1])
+    if not alone:
+        algebra.system.equate(factors.rows, factors.rows[:1])
     if geometry.whose_gradient(*options) != geometry.WHOLE:
         algebra.forbid(weight, f"its gradient leaves out a padding token or weighs by frequency at {place(node)}")
-    row = torch.from_numpy(factors.rows[:1])
+    row = torch.from_numpy(np.zeros(1, dtype=np.int64) if alone else factors.rows[:1])
     return algebra.combine([row, torch.from_numpy(factors.columns)], [1, -1]).expand(node.meta["val"].shape)
 
 
-@rule("scaled_dot_product_attention")
-def _attention(algebra: ScaleAlgebra, node: fx.Node, q: Any, k: Any, v: Any, *_: Any, **__: Any) -> Tensor:
-    """Logits q·k do not scale, channel by channel; every output position mixes all value positions."""
+ATTENTION = "dropout_p is_causal scale enable_gqa"
+
+
+@rule("scaled_dot_product_attention", takes="query key value attn_mask", given=ATTENTION)
+def _attention(
+    algebra: ScaleAlgebra, node: fx.Node, q: Any, k: Any, v: Any, mask: Any = None, *_: Any, **named: Any
+) -> Tensor:
+    """Logits q·k + mask do not scale, channel by channel; every output position mixes all value positions."""
+    mask = named.get("attn_mask", mask)
+    if mask is not None:
+        algebra.forbid(mask, f"added to the logits of the attention at {place(node)}")
     query, key = (algebra.unify(algebra.ids(t), (t.dim() - 2,), node)[..., 0, :] for t in (q, k))
     value = algebra.unify(algebra.ids(v), (v.dim() - 2,), node)
     repeat = query.shape[-2] // key.shape[-2]  # grouped-query attention

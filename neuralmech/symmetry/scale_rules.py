@@ -11,23 +11,36 @@ import torch
 from torch import Tensor, fx
 
 from neuralmech.symmetry import geometry
-from neuralmech.symmetry.engine import Parameter, barrier
+from neuralmech.symmetry.engine import Parameter, barrier, given_arguments
 from neuralmech.symmetry.ignored import constant_is_ignored, factor_is_ignored
-from neuralmech.symmetry.scale import ScaleAlgebra, rule
+from neuralmech.symmetry.scale import ScaleAlgebra, Zeros, rule
 from neuralmech.symmetry.trace import operation, place
 
+REDUCES = "dim keepdim dtype"
 
-@rule(*geometry.MOVEMENT, *geometry.ASSIGNMENTS)
+
+@rule(*geometry.MOVEMENT, *geometry.ASSIGNMENTS, takes=geometry.MOVED, given=geometry.MOVES)
 def _move(algebra: ScaleAlgebra, node: fx.Node, *args: Any, **kwargs: Any) -> Any:
     def ids(value: Any) -> Any:
-        if isinstance(value, (list, tuple)) and any(isinstance(v, (Tensor, Parameter)) for v in value):
+        if isinstance(value, (list, tuple)) and any(isinstance(v, (Tensor, Parameter, Zeros)) for v in value):
             return [algebra.ids(v) for v in value]
-        return algebra.ids(value) if isinstance(value, Parameter) else value
+        return algebra.ids(value) if isinstance(value, (Parameter, Zeros)) else value
 
+    _note_precision(algebra, node)
     return geometry.move(node, tuple(ids(a) for a in args), kwargs)
 
 
-@rule("constant_pad_nd", "pad")
+def _note_precision(algebra: ScaleAlgebra, node: fx.Node) -> None:
+    """Say where numbers are cast to a precision that a symmetry does not survive."""
+    val = node.meta["val"]
+    if operation(node) in ("to", "_to_copy") and isinstance(val, Tensor) and val.is_floating_point():
+        before = node.args[0].meta["val"].dtype  # type: ignore[union-attr]
+        if torch.finfo(val.dtype).eps > max(torch.finfo(before).eps, 1e-4):
+            kind = str(val.dtype).removeprefix("torch.")
+            algebra.approximations[f"{kind} at {place(node)}: up to {torch.finfo(val.dtype).eps:.0e}"] = None
+
+
+@rule("constant_pad_nd", "pad", takes="self", given="pad mode value")
 def _pad(algebra: ScaleAlgebra, node: fx.Node, x: Any, widths: Sequence[int], *how: Any, **named: Any) -> Tensor:
     """Zeros around x: 0·α^s = 0 for any s, so they scale as their neighbours or, where these differ, freely.
 
@@ -40,25 +53,39 @@ def _pad(algebra: ScaleAlgebra, node: fx.Node, x: Any, widths: Sequence[int], *h
     alike = [ids.shape[d] > 1 == kept.shape[d] for d in range(ids.dim())][::-1]  # along what is alike, so are zeros
     apart = [0 if alike[i // 2] else width for i, width in enumerate(widths)]
     padded = torch.nn.functional.pad(kept, apart, value=geometry.PADDING)
-    zeros = padded == geometry.PADDING
-    padded[zeros] = torch.from_numpy(algebra.system.new(int(zeros.sum())))
-    return padded.expand(node.meta["val"].shape)
+    return _free(algebra, padded, padded == geometry.PADDING).expand(node.meta["val"].shape)
 
 
-@rule("zero")
-def _zero(algebra: ScaleAlgebra, node: fx.Node, x: Any) -> Tensor:
-    """Zeros in the place of x (``x.zero_()``) may scale as they like: 0·α^s = 0 for any s."""
-    kept = geometry.narrow(algebra.ids(x))[0]
-    return torch.from_numpy(algebra.system.new(kept.numel())).reshape(kept.shape).expand(node.meta["val"].shape)
+def _free(algebra: ScaleAlgebra, ids: Tensor, zeros: Tensor) -> Tensor:
+    """Give elements that are zero, where `zeros` is true, exponents of their own."""
+    if not bool(zeros.any()):
+        return ids
+    out = ids.clone()
+    out[zeros] = torch.from_numpy(algebra.system.new(int(zeros.sum())))
+    return out
 
 
-@rule("relu", "leaky_relu", "neg", "abs", "dropout", "feature_dropout")
+@rule("zero", takes="self")
+def _zero(algebra: ScaleAlgebra, node: fx.Node, x: Any) -> Zeros:
+    """Zeros in the place of x (``x.zero_()``)."""
+    return algebra.zeros(node.meta["val"].shape)
+
+
+@rule("tril", "triu", takes="self", given="diagonal")
+def _triangle(algebra: ScaleAlgebra, node: fx.Node, x: Any, diagonal: int = 0) -> Tensor:
+    ids = algebra.ids(x)
+    kept = node.target(torch.ones(ids.shape[-2:]), diagonal)  # type: ignore[operator]
+    return _free(algebra, ids, (kept == 0).expand(ids.shape))
+
+
+@rule("relu", "leaky_relu", "neg", "abs", takes="self", given="negative_slope")
+@rule("dropout", "feature_dropout", takes="input", given="p train")
 def _homogeneous(algebra: ScaleAlgebra, node: fx.Node, x: Any, *_: Any, **__: Any) -> Tensor:
     """Positively homogeneous of degree 1, elementwise."""
     return algebra.ids(x)
 
 
-@rule("native_dropout")
+@rule("native_dropout", takes="input", given="p train", outputs=2)
 def _native_dropout(algebra: ScaleAlgebra, node: fx.Node, x: Any, *_: Any) -> tuple:
     ids = algebra.ids(x)
     return ids, algebra.constant(ids.shape)
@@ -67,10 +94,12 @@ def _native_dropout(algebra: ScaleAlgebra, node: fx.Node, x: Any, *_: Any) -> tu
 TINY = 1e-3  # an epsilon under a root or below a norm: the built-in norms' own is no larger
 
 
-@rule("add", "sub", "rsub")
-def _add(algebra: ScaleAlgebra, node: fx.Node, x: Any, y: Any, *, alpha: float = 1) -> Tensor:
+@rule("add", "sub", "rsub", takes="self other", given="alpha")
+def _add(algebra: ScaleAlgebra, node: fx.Node, x: Any, y: Any, *_: Any, **__: Any) -> Tensor:
     x_ids, y_ids = algebra.ids(x), algebra.ids(y)
     if isinstance(y, (int, float)) and (y == 0 or _is_epsilon(node, y)):
+        if y:
+            algebra.approximations[f"{y:g} is added at {place(node)}: up to {y:g} of what it is added to"] = None
         return x_ids
     shape = node.meta["val"].shape
     for mine, other in ((x_ids, y_ids), (y_ids, x_ids)):
@@ -88,12 +117,19 @@ def _varies(x: Tensor, shape: torch.Size) -> frozenset[int]:
 def _is_epsilon(node: fx.Node, value: float) -> bool:
     """A small constant that only keeps a root or quotient finite breaks the symmetry by as little as a norm's eps."""
     adds = operation(node) == "add" and 0 < value <= TINY
-    return adds and bool(node.users) and all(_needs_more_than_zero(user, node) for user in node.users)
+    return adds and _keeps_from_zero(node)
+
+
+def _keeps_from_zero(node: fx.Node) -> bool:
+    """Whether all that reads a node needs it to be more than zero."""
+    return bool(node.users) and all(_needs_more_than_zero(user, node) for user in node.users)
 
 
 def _needs_more_than_zero(user: fx.Node, node: fx.Node) -> bool:
     """Whether `user` takes a root, a negative power or the reciprocal of `node`, and nothing else."""
     name = operation(user)
+    if name in geometry.MOVEMENT:
+        return user.args[0] is node and _keeps_from_zero(user)
     if name == "div":
         return user.args[1] is node and user.args[0] is not node
     if name == "pow":
@@ -102,64 +138,82 @@ def _needs_more_than_zero(user: fx.Node, node: fx.Node) -> bool:
     return name in ("rsqrt", "sqrt", "reciprocal")
 
 
-@rule("clamp_min", "clamp")
-def _clamp_min(algebra: ScaleAlgebra, node: fx.Node, x: Any, least: Any = None, most: Any = None) -> Any:
-    if most is None and isinstance(least, (int, float)) and 0 <= least <= TINY:
+@rule("clamp_min", "clamp", takes="self", given="min max")
+def _clamp_min(algebra: ScaleAlgebra, node: fx.Node, x: Any, least: Any = None, most: Any = None, **named: Any) -> Any:
+    least, most = named.get("min", least), named.get("max", most)
+    if most is None and isinstance(least, (int, float)) and 0 <= least <= TINY and (not least or _keeps_from_zero(node)):
+        if least:
+            algebra.approximations[f"{least:g} is the least value at {place(node)}: above it only"] = None
         return algebra.ids(x)  # relu, or a floor below a norm
+    if least is None and most == 0:
+        return algebra.ids(x)
     return barrier(algebra, node, x, least, most)
 
 
-@rule("where")
-def _where(algebra: ScaleAlgebra, node: fx.Node, condition: Any, x: Any, y: Any) -> Tensor:
+def _binds_nothing(value: Any) -> bool:
+    """Whether filling in a value leaves symmetries as they are: zero, or infinity."""
+    return isinstance(value, Zeros) or (isinstance(value, (int, float)) and (value == 0 or math.isinf(value)))
+
+
+@rule("where", takes="self other", given="condition")
+def _where(algebra: ScaleAlgebra, node: fx.Node, condition: Any, x: Any, y: Any) -> Any:
+    shape = node.meta["val"].shape
+    if _binds_nothing(x):
+        return algebra.ids(y).expand(shape)
+    if _binds_nothing(y):
+        return algebra.ids(x).expand(shape)
     x_ids, y_ids = algebra.ids(x), algebra.ids(y)
     algebra.equate(x_ids, y_ids, node)
-    return x_ids.expand(node.meta["val"].shape)
+    return x_ids.expand(shape)
 
 
-@rule("masked_fill")
+@rule("masked_fill", takes="self value", given="mask")
 def _masked_fill(algebra: ScaleAlgebra, node: fx.Node, x: Any, mask: Any, value: Any) -> Tensor:
     ids = algebra.ids(x)
-    if not (isinstance(value, (int, float)) and (value == 0 or math.isinf(value))):
-        algebra.forbid(ids, f"fixed where it is filled with a constant at {place(node)}")
+    if not _binds_nothing(value):
+        algebra.equate(ids, algebra.ids(value), node)
     return ids.expand(node.meta["val"].shape)
 
 
-@rule("softmax", "_softmax", "log_softmax", "_log_softmax")
+@rule("softmax", "_softmax", "log_softmax", "_log_softmax", takes="self", given="dim dtype half_to_float")
 def _softmax(algebra: ScaleAlgebra, node: fx.Node, x: Any, *_: Any, **__: Any) -> Tensor:
     algebra.forbid(x, f"logits of the softmax at {place(node)}")
     return algebra.constant(node.meta["val"].shape)
 
 
-@rule("prelu", "_prelu_kernel")
+@rule("prelu", "_prelu_kernel", takes="self weight")
 def _prelu(algebra: ScaleAlgebra, node: fx.Node, x: Any, slope: Any) -> Tensor:
     algebra.forbid(slope, f"slope of the PReLU at {place(node)}")
     return algebra.ids(x)
 
 
-@rule("index")
-def _index(algebra: ScaleAlgebra, node: fx.Node, x: Any, indices: Any) -> Any:
-    where = [None if n is None else algebra.concrete.get(n) for n in node.args[1]]  # type: ignore[union-attr]
-    if any(w is None and n is not None for w, n in zip(where, node.args[1], strict=True)):  # type: ignore[arg-type]
-        return barrier(algebra, node, x)
-    return node.target(algebra.ids(x), where)  # type: ignore[operator]
-
-
-@rule("var", "var_mean", "std", "norm", "linalg_vector_norm")
-def _moment(algebra: ScaleAlgebra, node: fx.Node, x: Any, *args: Any, **options: Any) -> Any:
-    name = operation(node)
-    dims = args[1] if name in ("norm", "linalg_vector_norm") and len(args) > 1 else (args[0] if args else None)
-    if name in ("norm", "linalg_vector_norm") and len(args) < 2:
-        dims = options.get("dim")
-    ids = algebra.ids(x)
-    every = range(ids.dim()) if dims is None else ([dims] if isinstance(dims, int) else dims)
-    first = algebra.unify(ids, tuple(d % ids.dim() for d in every), node)
+@rule("var", "std", takes="self", given="dim unbiased correction keepdim")
+@rule("var_mean", takes="self", given="dim unbiased correction keepdim", outputs=2)
+def _moment(algebra: ScaleAlgebra, node: fx.Node, x: Any, dims: Any = None, *_: Any, **named: Any) -> Any:
+    dims = named.get("dim", None if isinstance(dims, bool) else dims)  # var(x, False): all of them
+    first = _alike(algebra, node, x, dims)
     val = node.meta["val"]
-    if name == "var_mean":
+    if operation(node) == "var_mean":
         return algebra.combine([first], [2]).reshape(val[0].shape), first.reshape(val[1].shape)
-    return algebra.combine([first], [2 if name == "var" else 1]).reshape(val.shape)
+    return algebra.combine([first], [2 if operation(node) == "var" else 1]).reshape(val.shape)
 
 
-@rule("_weight_norm", "_weight_norm_interface")
+@rule("norm", "linalg_vector_norm", takes="self", given="p ord dim keepdim dtype")
+def _length(algebra: ScaleAlgebra, node: fx.Node, x: Any, order: Any = 2, dims: Any = None, *_: Any, **named: Any) -> Any:
+    """Homogeneous of degree 1, whatever its order but 0, which counts."""
+    order = named.get("ord", named.get("p", order))
+    first = _alike(algebra, node, x, named.get("dim", dims)).reshape(node.meta["val"].shape)
+    return algebra.constant(first.shape) if order == 0 else first
+
+
+def _alike(algebra: ScaleAlgebra, node: fx.Node, x: Any, dims: Any) -> Tensor:
+    """Demand that x scales alike along some dims, all if there are none named; returns them narrowed to 1."""
+    ids = algebra.ids(x)
+    every = range(ids.dim()) if dims is None or dims == [] else ([dims] if isinstance(dims, int) else dims)
+    return algebra.unify(ids, tuple(d % ids.dim() for d in every), node)
+
+
+@rule("_weight_norm", "_weight_norm_interface", takes="v g", given="dim")
 def _weight_norm(algebra: ScaleAlgebra, node: fx.Node, v: Any, g: Any, dim: int = 0) -> Any:
     """g·v/‖v‖: the scale of each slice of v along `dim`, of all of v for dim −1, is ignored; the result scales as g."""
     direction = algebra.ids(v)
@@ -169,60 +223,72 @@ def _weight_norm(algebra: ScaleAlgebra, node: fx.Node, v: Any, g: Any, dim: int 
     return _with_statistics(algebra, node, out)
 
 
-@rule("mul")
+@rule("mul", takes="self other")
 def _mul(algebra: ScaleAlgebra, node: fx.Node, x: Any, y: Any) -> Tensor:
-    return algebra.combine([algebra.ids(x), algebra.ids(y)], [1, 1])
+    out = algebra.combine([algebra.ids(x), algebra.ids(y)], [1, 1])
+    for n in node.all_input_nodes:
+        known = algebra.concrete.get(n)
+        if known is not None and not bool(known.all()):  # a mask
+            out = _free(algebra, out, (known == 0).broadcast_to(out.shape))
+    return out
 
 
-@rule("div")
+@rule("div", takes="self other", given="rounding_mode")
 def _div(algebra: ScaleAlgebra, node: fx.Node, x: Any, y: Any, **options: Any) -> Any:
     if options.get("rounding_mode"):
         return barrier(algebra, node, x, y)
     return algebra.combine([algebra.ids(x), algebra.ids(y)], [1, -1])
 
 
-@rule("pow")
+@rule("pow", takes="self", given="exponent")
 def _pow(algebra: ScaleAlgebra, node: fx.Node, x: Any, exponent: Any) -> Any:
-    if not isinstance(exponent, (int, float)):
+    if not isinstance(exponent, (int, float)) or not math.isfinite(exponent):
         return barrier(algebra, node, x, exponent)
-    return algebra.combine([algebra.ids(x)], [Fraction(exponent).limit_denominator(1000)])
+    simple = Fraction(exponent).limit_denominator(1000)  # of 1/3, which no binary number is
+    return algebra.combine([algebra.ids(x)], [simple if float(simple) == exponent else Fraction(exponent)])
 
 
-@rule("square", "sqrt", "rsqrt", "reciprocal")
+@rule("square", "sqrt", "rsqrt", "reciprocal", takes="self")
 def _power(algebra: ScaleAlgebra, node: fx.Node, x: Any) -> Tensor:
     degree = {"square": Fraction(2), "sqrt": Fraction(1, 2), "rsqrt": Fraction(-1, 2), "reciprocal": Fraction(-1)}
     return algebra.combine([algebra.ids(x)], [degree[operation(node)]])
 
 
-@rule("mean", "sum", "amax", "amin")
-def _mean(algebra: ScaleAlgebra, node: fx.Node, x: Any, dims: Any = None, keepdim: bool = False, **_: Any) -> Tensor:
-    ids = algebra.ids(x)
-    every = range(ids.dim()) if not dims else ([dims] if isinstance(dims, int) else dims)
-    over = tuple(d % ids.dim() for d in every)
-    first = algebra.unify(ids, over, node)
-    return first.reshape(node.meta["val"].shape)
+@rule("mean", "sum", "amax", "amin", takes="self", given=REDUCES)
+def _mean(algebra: ScaleAlgebra, node: fx.Node, x: Any, dims: Any = None, *_: Any, **named: Any) -> Tensor:
+    return _alike(algebra, node, x, named.get("dim", dims)).reshape(node.meta["val"].shape)
 
 
-@rule("avg_pool1d", "avg_pool2d", "avg_pool3d", "max_pool1d", "max_pool2d", "max_pool3d")
+@rule("cumsum", takes="self", given="dim dtype")
+def _cumulative(algebra: ScaleAlgebra, node: fx.Node, x: Any, dim: int, **_: Any) -> Tensor:
+    return _alike(algebra, node, x, dim).expand(node.meta["val"].shape)
+
+
+POOL = "kernel_size stride padding dilation ceil_mode count_include_pad divisor_override"
+
+
+@rule("avg_pool1d", "avg_pool2d", "avg_pool3d", "max_pool1d", "max_pool2d", "max_pool3d", takes="self", given=POOL)
 def _pool(
     algebra: ScaleAlgebra, node: fx.Node, x: Any, kernel: Any, stride: Any = None, *rest: Any, **_: Any
 ) -> Tensor:
-    from_max = "max" in str(node.target)
+    from_max, rank = "max" in str(node.target), geometry.pool_rank(node)
     padding = rest[0] if rest else 0
     dilation = rest[1] if from_max and len(rest) > 1 else 1
-    windows = geometry.pool_windows(algebra.ids(x), node.meta["val"].shape, kernel, stride, padding, dilation)
+    windows = geometry.pool_windows(algebra.ids(x), node.meta["val"].shape, rank, kernel, stride, padding, dilation)
     return _one_per_window(algebra, windows, node)
 
 
-@rule("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d")
+@rule("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", takes="self", given="output_size")
 def _adaptive_pool(algebra: ScaleAlgebra, node: fx.Node, x: Any, size: Any) -> Tensor:
-    windows = geometry.adaptive_windows(algebra.ids(x), node.meta["val"].shape, len(size))
+    windows = geometry.adaptive_windows(algebra.ids(x), node.meta["val"].shape, geometry.pool_rank(node))
     return _one_per_window(algebra, windows, node)
 
 
-@rule("adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d")
+@rule(
+    "adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d", takes="self", given="output_size", outputs=2
+)
 def _adaptive_max_pool(algebra: ScaleAlgebra, node: fx.Node, x: Any, size: Any) -> tuple:
-    windows = geometry.adaptive_windows(algebra.ids(x), node.meta["val"][0].shape, len(size))
+    windows = geometry.adaptive_windows(algebra.ids(x), node.meta["val"][0].shape, geometry.pool_rank(node))
     ids = _one_per_window(algebra, windows, node)
     return ids, algebra.constant(ids.shape)
 
@@ -234,12 +300,13 @@ def _one_per_window(algebra: ScaleAlgebra, windows: Tensor, node: fx.Node) -> Te
     return chosen.squeeze(-1)
 
 
-@rule(*geometry.NORMS)
+@rule(*geometry.NORMS, takes=geometry.NORM_TAKES, given=geometry.NORM_GIVEN)
 def _norm(algebra: ScaleAlgebra, node: fx.Node, x: Any, *args: Any) -> Any:
     ids = algebra.ids(x)
-    norm = geometry.NORMS[node.target.overloadpacket.__name__](ids.shape, *args)  # type: ignore[union-attr]
+    norm = geometry.NORMS[operation(node)](ids.shape, *args)
     if norm is None:
-        return barrier(algebra, node, x, *args[:2])
+        return _affine(algebra, node, x, *args[:2])  # running statistics
+    _note_epsilon(algebra, node)
     out = algebra.constant(torch.Size(norm.affine))
     if norm.weight is not None:
         out = algebra.ids(norm.weight).reshape(norm.affine)
@@ -249,6 +316,25 @@ def _norm(algebra: ScaleAlgebra, node: fx.Node, x: Any, *args: Any) -> Any:
     if norm.bias is not None:
         algebra.equate(algebra.ids(norm.bias).reshape(norm.affine), out, node)
     return _with_statistics(algebra, node, out.expand(ids.shape))
+
+
+def _note_epsilon(algebra: ScaleAlgebra, node: fx.Node) -> None:
+    """Name an eps that is larger than that of any built-in norm."""
+    for argument, value in given_arguments(node):
+        if argument.name == "eps" and isinstance(value, float) and value > 1e-4:
+            algebra.approximations[f"eps of {value:g} at {place(node)}: up to that much of the variance"] = None
+
+
+@rule("_native_batch_norm_legit_no_training", takes=geometry.NORM_TAKES, given=geometry.NORM_GIVEN)
+def _affine(algebra: ScaleAlgebra, node: fx.Node, x: Any, weight: Any, bias: Any, *_: Any) -> Any:
+    """γ(x − μ)/σ + β with fixed μ and σ: γ and β scale together, x does not."""
+    algebra.forbid(x, f"the statistics are fixed at {place(node)}")
+    shape = node.args[0].meta["val"].shape  # type: ignore[union-attr]
+    along = [-1 if d == 1 else 1 for d in range(len(shape))]
+    out = algebra.constant(torch.Size([1] * len(shape))) if weight is None else algebra.ids(weight).reshape(along)
+    if bias is not None:
+        algebra.equate(algebra.ids(bias).reshape(along), out, node)
+    return _with_statistics(algebra, node, out.expand(shape))
 
 
 def _with_statistics(algebra: ScaleAlgebra, node: fx.Node, out: Tensor) -> Any:

@@ -13,7 +13,7 @@ from neuralmech.symmetry.centring import sums_to_zero
 from neuralmech.symmetry.engine import Parameter
 from neuralmech.symmetry.group import Axis
 from neuralmech.symmetry.shift import CONSTANT, Key, Sector, Shift, ShiftAlgebra, rule
-from neuralmech.symmetry.shift_values import combined, let_none_pass, source_of
+from neuralmech.symmetry.shift_values import combined, let_none_pass, multiplied, source_of
 from neuralmech.symmetry.trace import operation, place
 
 
@@ -71,7 +71,7 @@ def _through(algebra: ShiftAlgebra, node: fx.Node, x: Shift, channel: int) -> Sh
     return out
 
 
-@rule("linear")
+@rule("linear", takes="input weight bias")
 def _linear(algebra: ShiftAlgebra, node: fx.Node, x: Any, weight: Any, bias: Any = None) -> Shift:
     shape = node.meta["val"].shape
     out = combined(_through(algebra, node, algebra.shift(x), -1), _biased(algebra, bias, shape, -1), node)
@@ -94,17 +94,26 @@ def _reads_what_sums_to_zero(weight: Any) -> bool:
     )
 
 
-@rule("addmm")
-def _addmm(algebra: ShiftAlgebra, node: fx.Node, bias: Any, x: Any, weight: Any, **_: Any) -> Shift:
+@rule("addmm", takes="self mat1 mat2", given="beta alpha")
+def _addmm(
+    algebra: ShiftAlgebra, node: fx.Node, bias: Any, x: Any, weight: Any, *, beta: float = 1, alpha: float = 1
+) -> Shift:
     shape = node.meta["val"].shape
-    out = combined(_through(algebra, node, algebra.shift(x), -1), _biased(algebra, bias, shape, -1), node)
+    added = multiplied({k: s.map(lambda t: t.expand(shape)) for k, s in algebra.shift(bias).items()}, beta)
+    if not isinstance(weight, Parameter):
+        let_none_pass(algebra, node, algebra.shift(x), algebra.shift(weight))
+        return added
+    out = combined(_through(algebra, node, algebra.shift(x), -1), added, node)
     positions = torch.arange(shape[0])[:, None]
     source = node.all_input_nodes[1].name
-    return combined(out, _weighted(algebra, weight, ("linear", source), positions, shape, -1, "columns"), node)
+    mapped = _weighted(algebra, weight, ("linear", source), positions, shape, -1, "columns")
+    return combined(out, multiplied(mapped, alpha), node)
 
 
-@rule("matmul", "mm", "bmm")
+@rule("mm", "bmm", takes="self mat2")
+@rule("matmul", takes="self other")
 def _matmul(algebra: ShiftAlgebra, node: fx.Node, x: Any, y: Any) -> Shift:
+    """Products of activations, or of one and a weight (in, out) at its right."""
     let_none_pass(algebra, node, algebra.shift(x))
     shape = node.meta["val"].shape
     if isinstance(y, Parameter) and len(y.shape) == 2:
@@ -126,9 +135,16 @@ def _keys(algebra: ShiftAlgebra, node: fx.Node, keys: Shift, shape: torch.Size) 
     return out
 
 
-@rule("scaled_dot_product_attention")
-def _attention(algebra: ShiftAlgebra, node: fx.Node, q: Any, k: Any, v: Any, *_: Any, **__: Any) -> Shift:
-    """Keys may move together; values that move together move the output, whose weights sum to one."""
+@rule("scaled_dot_product_attention", takes="query key value attn_mask", given="dropout_p is_causal scale enable_gqa")
+def _attention(
+    algebra: ShiftAlgebra, node: fx.Node, q: Any, k: Any, v: Any, mask: Any = None, *_: Any, **named: Any
+) -> Shift:
+    """Keys may move together, and so may what is added to the logits of all keys."""
+    mask = named.get("attn_mask", mask)
+    if mask is not None:
+        raw: Any = node.kwargs.get("attn_mask", node.args[3] if len(node.args) > 3 else None)
+        size = raw.meta["val"].shape
+        algebra.ignore(algebra.shift(mask), size, (len(size) - 1,), f"not the same for all keys at {place(node)}")
     let_none_pass(algebra, node, algebra.shift(q))
     keys = node.args[1].meta["val"].shape  # type: ignore[union-attr]
     algebra.ignore(algebra.shift(k), keys, (len(keys) - 2,), f"not the same for all keys at {place(node)}")
@@ -136,7 +152,7 @@ def _attention(algebra: ShiftAlgebra, node: fx.Node, q: Any, k: Any, v: Any, *_:
     return {}
 
 
-@rule("softmax", "_softmax", "log_softmax", "_log_softmax")
+@rule("softmax", "_softmax", "log_softmax", "_log_softmax", takes="self", given="dim dtype half_to_float")
 def _softmax(algebra: ShiftAlgebra, node: fx.Node, x: Any, dim: int, *_: Any, **__: Any) -> Shift:
     shape = node.args[0].meta["val"].shape  # type: ignore[union-attr]
     algebra.ignore(
@@ -145,17 +161,7 @@ def _softmax(algebra: ShiftAlgebra, node: fx.Node, x: Any, dim: int, *_: Any, **
     return {}
 
 
-@rule("index")
-def _index(algebra: ShiftAlgebra, node: fx.Node, x: Any, indices: Any) -> Shift:
-    """Entries picked by known integers (a table of relative positions) are displaced as they are in the table."""
-    where = [None if n is None else algebra.concrete.get(n) for n in node.args[1]]  # type: ignore[union-attr]
-    if any(w is None and n is not None for w, n in zip(where, node.args[1], strict=True)):  # type: ignore[arg-type]
-        let_none_pass(algebra, node, x)
-        return {}
-    return {k: s.map(lambda t: node.target(t, where)) for k, s in algebra.shift(x).items()}  # type: ignore[operator]
-
-
-@rule("embedding")
+@rule("embedding", takes="weight", given="indices padding_idx scale_grad_by_freq sparse")
 def _embedding(algebra: ShiftAlgebra, node: fx.Node, weight: Any, indices: Any, *options: Any) -> Any:
     """A linear map of one-hot tokens: each token has one unknown per channel, and so have all of them together.
 
@@ -175,11 +181,14 @@ def _embedding(algebra: ShiftAlgebra, node: fx.Node, weight: Any, indices: Any, 
     return out
 
 
-@rule("conv1d", "conv2d", "conv3d")
+@rule("conv1d", "conv2d", "conv3d", takes="input weight bias", given="stride padding dilation groups")
 def _conv(
     algebra: ShiftAlgebra, node: fx.Node, x: Any, weight: Any, bias: Any = None, *options: Any, **more: Any
 ) -> Shift:
     shape, kernel = node.meta["val"].shape, node.args[1].meta["val"].shape  # type: ignore[union-attr]
+    if len(shape) < len(kernel):  # unbatched
+        let_none_pass(algebra, node, algebra.shift(x), weight, bias)
+        return {}
     width = kernel[2:]
     chosen = geometry.convolution_options(options, more)
     padding, groups = chosen.get("padding", 0), chosen.get("groups", 1)

@@ -16,7 +16,7 @@ from neuralmech.symmetry.shift_values import combined, expanded, let_none_pass, 
 from neuralmech.symmetry.trace import operation, place
 
 
-@rule(*geometry.MOVEMENT, *geometry.ASSIGNMENTS)
+@rule(*geometry.MOVEMENT, *geometry.ASSIGNMENTS, takes=geometry.MOVED, given=geometry.MOVES)
 def _move(algebra: ShiftAlgebra, node: fx.Node, *args: Any, **kwargs: Any) -> Any:
     many = isinstance(args[0], (list, tuple))
     count = 2 if operation(node) in geometry.ASSIGNMENTS else 1
@@ -55,13 +55,13 @@ def _aligned(sectors: list[Sector | None], shapes: list[torch.Size]) -> list[Sec
     return out
 
 
-@rule("zero")
+@rule("zero", takes="self")
 def _zero(algebra: ShiftAlgebra, node: fx.Node, x: Any) -> Shift:
     """``x.zero_()`` reads nothing of x, and nothing displaces it."""
     return {}
 
 
-@rule("add", "sub")
+@rule("add", "sub", takes="self other", given="alpha")
 def _add(algebra: ShiftAlgebra, node: fx.Node, x: Any, y: Any, *, alpha: float = 1) -> Shift:
     over = centred_dims(node.args[1], node.args[0]) if operation(node) == "sub" and alpha == 1 else ()
     if over and is_taken_out(node.args[1]):  # type: ignore[arg-type]
@@ -73,21 +73,24 @@ def _add(algebra: ShiftAlgebra, node: fx.Node, x: Any, y: Any, *, alpha: float =
     return combined(expanded(algebra.shift(x), shape), multiplied(expanded(algebra.shift(y), shape), sign), node)
 
 
-@rule("neg")
+@rule("neg", takes="self")
 def _neg(algebra: ShiftAlgebra, node: fx.Node, x: Any) -> Shift:
     return multiplied(algebra.shift(x), -1)
 
 
-@rule("mul", "div")
+@rule("mul", "div", takes="self other", given="rounding_mode")
 def _mul(algebra: ShiftAlgebra, node: fx.Node, x: Any, y: Any, **options: Any) -> Shift:
+    if options.get("rounding_mode"):
+        let_none_pass(algebra, node, x, y)
+        return {}
     factor = y if isinstance(y, (int, float)) else None
-    if factor and not options:
+    if factor:
         return multiplied(algebra.shift(x), factor if "mul" in str(node.target) else 1 / factor)
     if factor is None and algebra.shift(y) == {}:
         return _modulated(algebra.shift(x), node, 1)
     if algebra.shift(x) == {} and "mul" in str(node.target):
         return _modulated(algebra.shift(y), node, 0)
-    if isinstance(y, Parameter) and not options:  # a temperature, which must stay as it is
+    if isinstance(y, Parameter):  # a temperature, which must stay as it is
         let_none_pass(algebra, node, y)
         return _modulated(algebra.shift(x), node, 1)
     if isinstance(x, Parameter) and "mul" in str(node.target):
@@ -113,7 +116,7 @@ def _modulated(x: Shift, node: fx.Node, operand: int) -> Shift:
     return out
 
 
-@rule("mean", "sum")
+@rule("mean", "sum", takes="self", given="dim keepdim dtype")
 def _mean(algebra: ShiftAlgebra, node: fx.Node, x: Any, dims: Any = None, keepdim: bool = False, **_: Any) -> Shift:
     if is_taken_out(node):
         return {}  # see `_add`
@@ -129,13 +132,16 @@ def _mean(algebra: ShiftAlgebra, node: fx.Node, x: Any, dims: Any = None, keepdi
     return multiplied(_pooled(algebra, node, algebra.shift(x), windows, average=True), factor)
 
 
-@rule("avg_pool1d", "avg_pool2d", "avg_pool3d", "max_pool1d", "max_pool2d", "max_pool3d")
+POOL = "kernel_size stride padding dilation ceil_mode count_include_pad"
+
+
+@rule("avg_pool1d", "avg_pool2d", "avg_pool3d", "max_pool1d", "max_pool2d", "max_pool3d", takes="self", given=POOL)
 def _pool(algebra: ShiftAlgebra, node: fx.Node, x: Any, kernel: Any, stride: Any = None, *rest: Any, **_: Any) -> Shift:
-    from_max = "max" in str(node.target)
+    from_max, rank = "max" in str(node.target), geometry.pool_rank(node)
     padding, dilation = rest[0] if rest else 0, rest[1] if from_max and len(rest) > 1 else 1
 
     def windows(tensor: Tensor) -> Tensor:
-        return geometry.pool_windows(tensor, node.meta["val"].shape, kernel, stride, padding, dilation)
+        return geometry.pool_windows(tensor, node.meta["val"].shape, rank, kernel, stride, padding, dilation)
 
     if not from_max and len(rest) > 2 and rest[2] is False:  # count_include_pad: what sticks out does not count
         return _pooled(algebra, node, algebra.shift(x), windows, average=True, blind=True)
@@ -145,26 +151,27 @@ def _pool(algebra: ShiftAlgebra, node: fx.Node, x: Any, kernel: Any, stride: Any
     return _pooled(algebra, node, algebra.shift(x), windows, average=not from_max, blind=from_max)
 
 
-@rule("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d")
+@rule("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", takes="self", given="output_size")
 def _adaptive_pool(algebra: ShiftAlgebra, node: fx.Node, x: Any, size: Any) -> Shift:
     def windows(tensor: Tensor) -> Tensor:
-        return geometry.adaptive_windows(tensor, node.meta["val"].shape, len(size))
+        return geometry.adaptive_windows(tensor, node.meta["val"].shape, geometry.pool_rank(node))
 
     return _pooled(algebra, node, algebra.shift(x), windows, average=True, blind=True)
 
 
-@rule("adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d")
+@rule("adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d", takes="self", given="output_size")
 def _adaptive_max_pool(algebra: ShiftAlgebra, node: fx.Node, x: Any, size: Any) -> tuple:
     def windows(tensor: Tensor) -> Tensor:
-        return geometry.adaptive_windows(tensor, node.meta["val"][0].shape, len(size))
+        return geometry.adaptive_windows(tensor, node.meta["val"][0].shape, geometry.pool_rank(node))
 
     return _pooled(algebra, node, algebra.shift(x), windows, average=False, blind=True), {}
 
 
-@rule("var", "std")
-def _spread(algebra: ShiftAlgebra, node: fx.Node, x: Any, dims: Any = None, *_: Any, **__: Any) -> Shift:
+@rule("var", "std", takes="self", given="dim unbiased correction keepdim")
+def _spread(algebra: ShiftAlgebra, node: fx.Node, x: Any, dims: Any = None, *_: Any, **named: Any) -> Shift:
     shape = node.args[0].meta["val"].shape  # type: ignore[union-attr]
-    every = range(len(shape)) if not isinstance(dims, (int, list)) else ([dims] if isinstance(dims, int) else dims)
+    dims = named.get("dim", None if isinstance(dims, bool) else dims)  # var(x, False): all of them
+    every = range(len(shape)) if dims is None else ([dims] if isinstance(dims, int) else dims)
     over = tuple(sorted({d % len(shape) for d in every}))
     algebra.ignore(algebra.shift(x), shape, over, f"not constant over {node.name} at {place(node)}")
     return {}
@@ -208,14 +215,13 @@ def _mixed(amplitude: Tensor) -> Tensor:
     return torch.from_numpy(inverse.reshape(amplitude.shape[:-1]))
 
 
-@rule(*geometry.NORMS)
+@rule(*geometry.NORMS, takes=geometry.NORM_TAKES, given=geometry.NORM_GIVEN)
 def _norm(algebra: ShiftAlgebra, node: fx.Node, x: Any, *args: Any) -> Any:
     shape = node.args[0].meta["val"].shape  # type: ignore[union-attr]
     norm = geometry.NORMS[node.target.overloadpacket.__name__](shape, *args)  # type: ignore[union-attr]
-    val = node.meta["val"]
     if norm is None:
-        let_none_pass(algebra, node, x, *args[:2])
-        return tuple({} for _ in val) if isinstance(val, (tuple, list)) else {}
+        return _affine(algebra, node, x, *args[:2])
+    val = node.meta["val"]
     if norm.centred:
         algebra.ignore(algebra.shift(x), norm.view, norm.dims, f"not constant over {node.name} at {place(node)}")
     else:
@@ -223,4 +229,14 @@ def _norm(algebra: ShiftAlgebra, node: fx.Node, x: Any, *args: Any) -> Any:
     let_none_pass(algebra, node, norm.weight)
     affine = norm.affine
     out = {k: s.map(lambda t: t.reshape(affine).expand(shape)) for k, s in algebra.shift(norm.bias).items()}
+    return (out, *({} for _ in val[1:])) if isinstance(val, (tuple, list)) else out
+
+
+@rule("_native_batch_norm_legit_no_training", takes=geometry.NORM_TAKES, given=geometry.NORM_GIVEN)
+def _affine(algebra: ShiftAlgebra, node: fx.Node, x: Any, weight: Any, bias: Any, *_: Any) -> Any:
+    """γ(x − μ)/σ + β with fixed μ and σ: β displaces its channel."""
+    let_none_pass(algebra, node, algebra.shift(x), weight)
+    shape, val = node.args[0].meta["val"].shape, node.meta["val"]  # type: ignore[union-attr]
+    along = [-1 if d == 1 else 1 for d in range(len(shape))]
+    out = {k: s.map(lambda t: t.reshape(along).expand(shape)) for k, s in algebra.shift(bias).items()}
     return (out, *({} for _ in val[1:])) if isinstance(val, (tuple, list)) else out

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import copy
 import re
+from collections.abc import Container
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
 import torch
 from torch import Tensor, fx, nn
 
 from neuralmech.errors import UserError, short
-from neuralmech.symmetry.custom_gradients import as_barriers
+from neuralmech.symmetry.draws import refuse_unseen_draws
+from neuralmech.symmetry.gradients import gradient_reaches, hooked_parameters, marked_gradients
 from neuralmech.symmetry.lowering import decompositions
+from neuralmech.symmetry.sizes import settle_sizes
 from neuralmech.symmetry.untraceable import explain, quiet
 
 
@@ -29,22 +34,36 @@ class Trace:
         Placeholder name → name in ``model.named_parameters()``; tied parameters share one placeholder.
     constants
         Placeholder name → tensor, for buffers and lifted constants.
+    buffers
+        Names of the placeholders among these that are buffers.
     shapes
         Parameter name → shape, in the order of ``model.named_parameters()``.
     frozen
         Names of the parameters with ``requires_grad=False``: they never move.
+    hooked
+        Names of the parameters whose gradient a hook may change.
     """
 
     graph: fx.Graph
     output: fx.Node
     parameters: dict[str, str]
     constants: dict[str, Tensor]
+    buffers: frozenset[str]
     shapes: dict[str, torch.Size]
     frozen: frozenset[str]
+    hooked: frozenset[str]
+
+    @cached_property
+    def read(self) -> frozenset[str]:
+        """Names of the parameters that get a gradient."""
+        reached = gradient_reaches(self.output)
+        return frozenset(self.parameters[n.name] for n in reached if n.op == "placeholder" and n.name in self.parameters)
 
 
-def trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> Trace:
+def trace(model: nn.Module, inputs: tuple[Tensor, ...], keep: Container[str] = ()) -> Trace:
     """Trace a deep copy of `model` in training mode with ``torch.export``.
+
+    Operations named in `keep` stay whole; others are written in simpler ones where torch knows how.
 
     A model on the meta device has shapes and no numbers, which is all that is needed; only an integer buffer made
     there is unknown, and what it indexes is a barrier.
@@ -58,8 +77,13 @@ def trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> Trace:
     if any(p.is_meta for p in twin.parameters()):
         inputs = tuple(x.to("meta") for x in inputs)
     try:
-        with quiet(), as_barriers():
-            program = torch.export.export(twin, inputs, strict=False).run_decompositions(decompositions())
+        with quiet(), refuse_unseen_draws(twin):
+            with marked_gradients(twin):
+                program = torch.export.export(twin, inputs, strict=False)
+            program = program.run_decompositions(decompositions(keep))
+            settle_sizes(program.graph)
+    except UserError:
+        raise
     except Exception as error:  # torch.export raises many unrelated types for what a user's model does
         raise explain(error, model, inputs) from error
     signature = program.graph_signature
@@ -72,8 +96,10 @@ def trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> Trace:
         output=_output(program.graph, tuple(signature.user_outputs), model),
         parameters={place: first_name[id(named[name])] for place, name in signature.inputs_to_parameters.items()},
         constants={place: values[source] for place, source in sources.items() if source in values},
+        buffers=frozenset(signature.inputs_to_buffers),
         shapes={name: p.shape for name, p in model.named_parameters()},
         frozen=frozenset(name for name, p in model.named_parameters() if not p.requires_grad),
+        hooked=hooked_parameters(model),
     )
 
 
@@ -109,5 +135,9 @@ def place(node: fx.Node) -> str:
     stack = node.meta.get("nn_module_stack") or {}
     module = next((path for path, _ in reversed(list(stack.values())) if path), "")
     frames = re.findall(r'File "([^"]+)", line (\d+)', node.meta.get("stack_trace") or "")
-    own = [f"{short(file)}:{line}" for file, line in frames if "/torch/" not in file.replace("\\", "/")]
+    own = [f"{short(file)}:{line}" for file, line in frames if not _is_no_users(file.replace("\\", "/"))]
     return " at ".join(part for part in (module, own[-1] if own else "") if part) or "forward()"
+
+
+def _is_no_users(file: str) -> bool:
+    return "/torch/" in file or file.startswith(str(Path(__file__).parent))

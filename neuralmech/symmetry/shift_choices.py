@@ -1,0 +1,107 @@
+"""How shifts pass what picks elements: by an index, or the largest along a dim.
+
+Where an index is known, each element is displaced as it was. Any other choice passes what displaces all that there is
+to choose from alike.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from neuralmech.symmetry import geometry
+from neuralmech.symmetry.engine import known_index
+from neuralmech.symmetry.scale_choices import chosen_dim
+from neuralmech.symmetry.shift import Sector, Shift, ShiftAlgebra, first_along, rule
+from neuralmech.symmetry.shift_values import let_none_pass
+from neuralmech.symmetry.trace import operation, place
+
+
+def _one_of(
+    algebra: ShiftAlgebra, node: fx.Node, x: Shift, dims: tuple[int, ...], spread: Callable[[Tensor], Tensor]
+) -> Shift:
+    """One element along `dims`, whichever: what displaces all alike passes; `spread` takes it to the output's shape."""
+    out: Shift = {}
+    for key, sector in x.items():
+        whole = bool((sector.amplitude == first_along(sector.amplitude, dims)).all())
+        alike = all(algebra.same(rows, first_along(rows, dims).expand_as(rows)) for _, rows in sector.terms)
+        if whole and alike:
+            out[key] = Sector(
+                spread(first_along(sector.amplitude, dims)),
+                tuple((c, spread(first_along(rows, dims))) for c, rows in sector.terms),
+                sector.origins,
+            )
+        else:
+            let_none_pass(algebra, node, {key: sector})
+    return out
+
+
+def _mapped(x: Shift, function: Callable[[Tensor], Tensor]) -> Shift:
+    return {key: sector.map(function) for key, sector in x.items()}
+
+
+@rule("index", "_unsafe_index", takes="self", given="indices")
+def _index(algebra: ShiftAlgebra, node: fx.Node, x: Any, indices: Any) -> Shift:
+    raw: Any = node.args[1]
+    where, shape = known_index(algebra, raw), node.meta["val"].shape
+    if where is not None:
+        return _mapped(algebra.shift(x), lambda t: torch.ops.aten.index(t, where))
+    dims = geometry.indexed_dims(raw)
+    return _one_of(algebra, node, algebra.shift(x), dims, lambda t: geometry.picked(t, dims, shape))
+
+
+@rule("index_select", takes="self", given="dim index")
+def _index_select(algebra: ShiftAlgebra, node: fx.Node, x: Any, dim: int, index: Any) -> Shift:
+    where, shape = known_index(algebra, node.args[2]), node.meta["val"].shape
+    if where is not None:
+        return _mapped(algebra.shift(x), lambda t: t.index_select(dim, where))
+    return _one_of(algebra, node, algebra.shift(x), (dim % len(shape),), lambda t: t.expand(shape))
+
+
+@rule("gather", takes="self", given="dim index sparse_grad")
+def _gather(algebra: ShiftAlgebra, node: fx.Node, x: Any, dim: int, index: Any, **_: Any) -> Shift:
+    where, shape = known_index(algebra, node.args[2]), node.meta["val"].shape
+    if where is not None:
+        return _mapped(algebra.shift(x), lambda t: t.gather(dim, where))
+    at = dim % len(shape)
+    return _one_of(algebra, node, algebra.shift(x), (at,), lambda t: geometry.within(t, shape, at).expand(shape))
+
+
+@rule("max", "min", "sort", "topk", takes="self", given="dim k keepdim descending largest sorted stable", outputs=2)
+@rule("amax", "amin", "logsumexp", takes="self", given="dim keepdim")
+def _extreme(algebra: ShiftAlgebra, node: fx.Node, x: Any, *args: Any, **named: Any) -> Any:
+    """max(x + c) = max(x) + c, and log Σ exp(x + c) likewise; where they stand stays."""
+    before: Any = node.args[0].meta["val"].shape  # type: ignore[union-attr]
+    dims = named.get("dim", args[0] if args else None) if operation(node)[0] in "al" else chosen_dim(node, args, named)
+    every = range(len(before)) if dims is None or dims == [] else ([dims] if isinstance(dims, int) else dims)
+    over = tuple(sorted(d % len(before) for d in every))
+    val = node.meta["val"]
+    shape = val[0].shape if isinstance(val, (tuple, list)) else val.shape
+
+    def spread(t: Tensor) -> Tensor:
+        return t.expand(shape) if len(shape) == len(before) else t.reshape(shape)
+
+    out = _one_of(algebra, node, algebra.shift(x), over, spread)
+    return (out, {}) if isinstance(val, (tuple, list)) else out
+
+
+@rule("argmax", "argmin", "argsort", takes="self", given="dim keepdim descending stable")
+def _place(algebra: ShiftAlgebra, node: fx.Node, x: Any, *args: Any, **named: Any) -> Shift:
+    shape: Any = node.args[0].meta["val"].shape  # type: ignore[union-attr]
+    dim = chosen_dim(node, args, named)
+    over = tuple(range(len(shape))) if dim is None else (dim % len(shape),)
+    algebra.ignore(algebra.shift(x), shape, over, f"not the same for all that {node.name} compares at {place(node)}")
+    return {}
+
+
+@rule("masked_fill", takes="self", given="mask value")
+def _masked_fill(algebra: ShiftAlgebra, node: fx.Node, x: Any, mask: Any, value: Any) -> Shift:
+    """Logits that a mask takes out: −∞ stays −∞."""
+    if not isinstance(value, float) or not math.isinf(value):
+        let_none_pass(algebra, node, algebra.shift(x))
+        return {}
+    return _mapped(algebra.shift(x), lambda t: t.expand(node.meta["val"].shape))
