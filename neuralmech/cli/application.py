@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
+from neuralmech.cli.outcome import TOLD, Outcome
+from neuralmech.cli.output import never_fail
 from neuralmech.errors import RunError, UserError
-from neuralmech.record import RecordError
 
 PROGRAM = "neuralmech"
+LAUNCHERS = ("joblib", "submitit", "concurrent")
 
 
 def config_folder() -> Path:
@@ -22,12 +25,15 @@ def config_folder() -> Path:
 
 
 def launch(
-    task: Callable[[Any], None], config_name: str, words: list[str], last: Callable[[], object] | None = None
+    task: Callable[[Any], None],
+    config_name: str,
+    words: list[str],
+    last: Callable[[list[Outcome]], object] | None = None,
 ) -> None:
     """Run `task` as a Hydra application on `words`; configuration errors become a `UserError`.
 
     A job's own errors are kept from Hydra, which would print a preamble and end a sweep at the first: the
-    other jobs of a sweep go on, and the first error is raised at the end.
+    other jobs of a sweep go on, `last` is called with what became of all, and the first error is raised at the end.
     """
     import hydra
     from hydra.errors import HydraException
@@ -36,30 +42,73 @@ def launch(
 
     from neuralmech.cli.hydra_errors import explain
 
-    failures: list[Exception] = []
+    outcomes: list[Outcome] = []
+    Outcome.arrived.clear()
+    here = os.getpid()
 
-    def job(raw: Any) -> None:
-        try:
-            task(raw)
-        except (UserError, RecordError, RunError, MemoryError, OSError) as error:
-            failures.append(error)
+    def job(raw: Any) -> Outcome:
+        outcome = _carry_out(task, raw, is_here=os.getpid() == here)
+        outcomes.append(outcome)  # of a copy, in another process
+        return outcome
 
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # raise instead of printing and exiting
     overrides = overrides_in(words, config_name)
     # Hydra wants all overrides side by side; people put flags between them.
     sys.argv = [PROGRAM, *(w for w in words if w not in overrides), *overrides]
     try:
-        hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=config_name)(job)()
+        with _launchers_errors():
+            hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=config_name)(job)()
     except YAMLError as error:
         raise UserError(f"a config file is no valid YAML: {error}") from error
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(explain(error, f"{PROGRAM} {config_name}")) from error
+    outcomes += [Outcome.arrived[number] for number in sorted(Outcome.arrived)]
     if last:
-        last()
+        last(outcomes)
+    failures = [outcome.error for outcome in outcomes if outcome.error is not None]
     for failure in failures[1:]:
         print(f"{PROGRAM}: {one_line(failure)}", file=sys.stderr)
     if failures:
         raise failures[0]
+
+
+def _carry_out(task: Callable[[Any], None], raw: Any, *, is_here: bool) -> Outcome:
+    """Do a job, if need be in a process that a launcher started."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    hydra = HydraConfig.get()
+    number = hydra.job.num if hydra.mode == RunMode.MULTIRUN else 0
+    if is_here:
+        try:
+            task(raw)
+        except TOLD as error:
+            return Outcome(number, error)
+        return Outcome(number)
+    from neuralmech.cli.folders import Before
+
+    never_fail()
+    Before.refused = False
+    try:
+        task(raw)
+    except TOLD as error:
+        return Outcome(number, error, refused=Before.refused)
+    return Outcome(number)
+
+
+@contextmanager
+def _launchers_errors() -> Iterator[None]:
+    """What a launcher says of a job whose process is gone becomes a `RunError`."""
+    try:
+        yield
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in LAUNCHERS:
+            raise
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise RunError(
+            f"hydra/launcher: a job's process ended without a word ({reason}); "
+            "the same command with the same hydra.sweep.dir= goes on"
+        ) from error
 
 
 def one_line(error: object) -> str:

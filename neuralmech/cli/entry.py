@@ -11,8 +11,10 @@ from typing import NoReturn
 from neuralmech.cli import analyze, symmetries, train, verify
 from neuralmech.cli.application import PROGRAM, one_line
 from neuralmech.cli.completion import complete
+from neuralmech.cli.output import never_fail, unprinted
 from neuralmech.errors import RunError, UserError
 from neuralmech.record import RecordError
+from neuralmech.train.interrupt import until_terminated
 
 COMMANDS = {
     "train": "train a network and record its charges at every step",
@@ -21,6 +23,8 @@ COMMANDS = {
     "verify": "check every claimed symmetry on a real batch",
 }
 TASKS = {"train": train.run, "analyze": analyze.run, "symmetries": symmetries.run, "verify": verify.run}
+WRITING = ("train", "analyze")  # into folders
+SAID = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 HELP = """neuralmech: predict how symmetric combinations of a network's parameters move, and measure how well.
 
 Usage: neuralmech COMMAND [arguments]
@@ -38,17 +42,17 @@ Start with: neuralmech train experiment=first_light"""
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit."""
     words = sys.argv[1:] if arguments is None else list(arguments)
+    never_fail()
     os.environ.setdefault("PYTHONSAFEPATH", "1")  # processes that libraries start keep the working directory out, too
     try:
-        _dispatch(words)
+        with until_terminated():
+            _dispatch(words)
+        _tell_what_was_lost(words)
     except (UserError, RecordError) as error:
         _fail(error, 2)
     except RunError as error:
         _fail(error, 1)
     except OSError as error:
-        if isinstance(error, BrokenPipeError):  # the reader of our output has gone (`neuralmech … | head`)
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(0)
         where = error.filename or "a file"
         code = 1 if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT) else 2
         _fail(f"{where} cannot be used ({error.strerror or error}); choose another path or make room", code)
@@ -57,10 +61,19 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(f"memory is short{what}; free some, or take a smaller model, batch, record or block=", 1)
     except KeyboardInterrupt as error:
         rows, number = getattr(error, "rows", None), getattr(error, "signal", signal.SIGINT)
-        words = ["terminated" if number == signal.SIGTERM else "interrupted"]
+        words = [SAID.get(number) or f"stopped by {signal.Signals(number).name}"]
         words += [f"the record holds {rows} steps"] if rows is not None else []
         words += [remedy] if (remedy := getattr(error, "remedy", "")) else []
         _fail("; ".join(words), 128 + number)
+
+
+def _tell_what_was_lost(words: list[str]) -> None:
+    """A full disk takes no output. What a command writes into a folder is there; if text is all it gives, it failed."""
+    if error := unprinted():
+        text = f"what was printed is lost: standard output cannot be written ({error.strerror or error})"
+        if not words or words[0] not in WRITING:
+            _fail(text, 1)
+        print(f"{PROGRAM}: {text}", file=sys.stderr)
 
 
 def _fail(message: object, code: int) -> NoReturn:

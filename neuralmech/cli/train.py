@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from neuralmech.cli.application import PROGRAM, launch
+from neuralmech.cli.outcome import Outcome
 from neuralmech.errors import RunError, UserError
 from neuralmech.record import FAILURE_FILE, FILE_NAME, RecordError
 from neuralmech.record.storage import write_whole
-from neuralmech.train.interrupt import Interrupted, until_terminated
+from neuralmech.train.interrupt import Interrupted
 
 
 def run(words: list[str]) -> None:
     """Train as the words say."""
-    with until_terminated():
-        if any(w.lstrip("+").startswith("resume=") for w in words):
-            _resume(words)
-        else:
-            _launch(words)
+    if any(w.lstrip("+").startswith("resume=") for w in words):
+        _resume(words)
+    else:
+        _launch(words)
 
 
 def _launch(words: list[str]) -> None:
@@ -28,8 +28,7 @@ def _launch(words: list[str]) -> None:
 
     from neuralmech.cli.folders import Before, BlockedError
 
-    begun: list[Path] = []  # stays empty under a launcher that runs the jobs in other processes
-    sweeps: list[str] = []
+    begun: list[object] = []  # under a launcher that runs the jobs in other processes it is filled at the end
 
     def task(raw: Any) -> None:
         from hydra.core.hydra_config import HydraConfig
@@ -38,13 +37,17 @@ def _launch(words: list[str]) -> None:
         begun.append(folder)
         in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
         _show_result(_job(raw, folder, in_sweep=in_sweep), folder)
-        if in_sweep:
-            sweeps.append(HydraConfig.get().sweep.dir)
-        else:
+        if not in_sweep:
             print(f"Next: {PROGRAM} analyze {_short(folder)}")
 
+    def last(outcomes: list[Outcome]) -> None:
+        begun.extend(outcomes)
+        Before.refused |= any(outcome.refused for outcome in outcomes)
+        if Before.is_sweep and Before.folder and any(outcome.error is None for outcome in outcomes):
+            print(f"Next: {PROGRAM} analyze {_short(Before.folder)}")
+
     try:
-        launch(task, "train", words, lambda: [print(f"Next: {PROGRAM} analyze {sweep}") for sweep in sweeps[-1:]])
+        launch(task, "train", words, last)
     except KeyboardInterrupt as error:
         raise _with_remedy(error, Before.folder, words if Before.is_sweep else None) from None
     except UserError:

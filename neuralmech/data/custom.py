@@ -20,6 +20,7 @@ from neuralmech.losses import IGNORED
 from neuralmech.targets import call, locate
 
 MEASURED = 1000  # images read, evenly spaced, for the mean and standard deviation of their grey levels
+PARTS = ("training set", "held-out set")
 
 
 @dataclass
@@ -54,7 +55,9 @@ def load_custom(options: CustomOptions) -> Dataset:
     given = call("data", options.target, options.arguments)
     if not isinstance(given, Sequence) or len(given) not in (2, 4):
         raise UserError(f"{key} must give (train_x, train_y, test_x, test_y) or two torch data sets")
-    train, test = _samples(key, given) if len(given) == 4 else (_items(key, items) for items in given)
+    train, test = (
+        _samples(key, given) if len(given) == 4 else (_items(key, *it) for it in zip(given, PARTS, strict=True))
+    )
     classes = options.classes or _classes(given[0], train, test)
     if classes is None:
         raise UserError(f"{key} does not say how many classes there are; set data.classes")
@@ -75,10 +78,12 @@ def _samples(key: str, given: Sequence[Any]) -> list[Samples]:
     return parts
 
 
-def _items(key: str, given: Any) -> Items:
-    items = Items(given)
+def _items(key: str, given: Any, name: str) -> Items:
+    items = Items(given, name)
     try:
         twice = [items[np.array([0, len(items) - 1])] for _ in range(2)]
+    except UserError as error:
+        raise UserError(f"{key}: {str(error).removeprefix('data: ')}") from error
     except (AttributeError, TypeError, ValueError, IndexError, RuntimeError) as error:
         raise UserError(f"{key}: its items are no pairs of a tensor and a label ({error})") from error
     if not all(torch.equal(a, b) for a, b in zip(*twice, strict=True)):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -69,16 +70,17 @@ class Dataset:
         ]
         return replace(self, train=parts[0], test=parts[1], place=place)
 
-    def held_out(self, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def held_out(self, batch: int) -> Generator[tuple[Tensor, Tensor], None, None]:
         """Batches of the held-out part as the model takes them, in order, on the device."""
         place, inputs = self.place, self.inputs
         if isinstance(self.test, Samples) and not place.streamed:
-            stored = zip(self.test.x.split(batch), self.test.y.split(batch), strict=True)
-        else:
-            workers = place.workers if isinstance(self.test, Items) else 0  # those in memory lie side by side
-            stored = read(self.test, _chunks(len(self.test), batch), place.device, workers)
-        for x, y in stored:
-            yield inputs(x), y
+            for x, y in zip(self.test.x.split(batch), self.test.y.split(batch), strict=True):
+                yield inputs(x), y
+            return
+        workers = place.workers if isinstance(self.test, Items) else 0  # those in memory lie side by side
+        with closing(read(self.test, _chunks(len(self.test), batch), place.device, workers)) as stored:
+            for x, y in stored:
+                yield inputs(x), y
 
     def check_batch(self, batch_size: int) -> None:
         """Raise a `UserError` if the training part holds fewer samples than a batch."""
@@ -97,10 +99,11 @@ def in_memory(part: Part, workers: int = 0) -> Samples:
     if isinstance(part, Samples):
         return part
     start, kept = 0, None
-    for x, y in read(part, _chunks(len(part), 256), CPU, workers):
-        kept = kept or Samples(x.new_empty(len(part), *x.shape[1:]), y.new_empty(len(part), *y.shape[1:]))
-        kept.x[start : start + len(x)], kept.y[start : start + len(x)] = x, y
-        start += len(x)
+    with closing(read(part, _chunks(len(part), 256), CPU, workers)) as batches:
+        for x, y in batches:
+            kept = kept or Samples(x.new_empty(len(part), *x.shape[1:]), y.new_empty(len(part), *y.shape[1:]))
+            kept.x[start : start + len(x)], kept.y[start : start + len(x)] = x, y
+            start += len(x)
     assert kept is not None
     return kept
 

@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.utils.data import Dataset as Indexed
 from torch.utils.data import default_collate
 
+from neuralmech.errors import UserError, users_line
+
 
 @dataclass(frozen=True)
 class Samples(Indexed):
@@ -41,16 +43,51 @@ class Samples(Indexed):
 
 @dataclass(frozen=True)
 class Items(Indexed):
-    """A torch data set of pairs (input, target) that is read item by item, when a batch is wanted."""
+    """A torch data set of pairs (input, target) that is read item by item, when a batch is wanted.
+
+    `name` is what errors call it.
+    """
 
     items: Any
+    name: str = "data set"
 
     def __len__(self) -> int:
         return len(self.items)
 
     def __getitem__(self, indices: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """Inputs and targets of some samples."""
-        x, y = default_collate([tuple(self.items[int(i)]) for i in indices])
+        """Inputs and targets of some samples.
+
+        Raises
+        ------
+        UserError
+            If an item cannot be read, is no pair, or does not go into a batch with the others; it names the item.
+        """
+        pairs = [self._pair(int(i)) for i in indices]
+        try:
+            x, y = default_collate(pairs)
+        except (TypeError, ValueError, RuntimeError, AttributeError, KeyError) as error:
+            other = next((i for i, pair in zip(indices, pairs, strict=True) if not _go_together(pairs[0], pair)), None)
+            which = f"item {indices[0]}" if other is None else f"items {indices[0]} and {other}"
+            raise UserError(
+                f"data: {which} of the {self.name} cannot be put into a batch ({error}); mend the data set"
+            ) from error
+        return x, y
+
+    def _pair(self, i: int) -> tuple[Any, Any]:
+        try:
+            item = self.items[i]
+        except (UserError, MemoryError):
+            raise
+        except Exception as error:  # whatever a user's code raises
+            where = f" at {place}" if (place := users_line(error)) else ""
+            what = f"{type(error).__name__}: {error}{where}"
+            raise UserError(f"data: item {i} of the {self.name} raises {what}; mend it or leave it out") from error
+        try:
+            x, y = item
+        except (TypeError, ValueError) as error:
+            raise UserError(
+                f"data: item {i} of the {self.name} is no pair of an input and a label ({error})"
+            ) from error
         return x, y
 
     @property
@@ -58,6 +95,14 @@ class Items(Indexed):
         """Bytes in memory, if it were all there."""
         x, y = self[np.zeros(1, dtype=np.int64)]
         return len(self) * (x.nbytes + y.nbytes)
+
+
+def _go_together(*pairs: tuple[Any, Any]) -> bool:
+    try:
+        default_collate(pairs)
+    except (TypeError, ValueError, RuntimeError, AttributeError, KeyError):
+        return False
+    return True
 
 
 Part = Samples | Items

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
-import signal
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import count
-from multiprocessing import forkserver, resource_tracker
 from pickle import PicklingError
 from typing import Any
 
@@ -16,8 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as Indexed
 
 from neuralmech.data.parts import Part
+from neuralmech.data.readers import Readers, attend, later
 from neuralmech.errors import RunError, UserError
 
 AHEAD = 4  # batches that each worker reads ahead
@@ -61,20 +61,33 @@ def read(
 ) -> Generator[tuple[Tensor, Tensor], None, None]:
     """Yield batches as stored, on the device, read by so many processes (0: by this one).
 
+    Whoever does not take all of them closes it, which ends the workers. Where processes may not have children, this
+    one reads.
+
     Raises
     ------
     UserError
-        If the data cannot be sent to the workers.
+        If the data cannot be sent to the workers, or an item cannot be read.
     RunError
         If a worker is killed.
     """
+    if multiprocessing.current_process().daemon:
+        workers = 0
     options: dict[str, Any] = {"num_workers": workers, "pin_memory": device.type == "cuda"}
-    if workers:
-        options |= {"multiprocessing_context": _context(), "prefetch_factor": AHEAD, "worker_init_fn": _stay}
+    readers = Readers() if workers else None
+    if readers:
+        options |= {"multiprocessing_context": readers, "prefetch_factor": AHEAD, "worker_init_fn": attend}
     # An own generator: the loader would draw from the one that dropout draws from.
-    loader = DataLoader(part, batch_size=None, sampler=_Wanted(wanted), generator=torch.Generator(), **options)
+    source = _Answering(part) if readers else part
+    loader = DataLoader(source, batch_size=None, sampler=_Wanted(wanted), generator=torch.Generator(), **options)
+    batches = None
     try:
-        for x, y in _started(loader, workers):
+        with later():  # a loader that is half made leaves its workers alone
+            batches = _started(loader, workers)
+        for batch in batches:
+            if isinstance(batch, _Refusal):
+                raise batch.error
+            x, y = batch
             yield x.to(device, non_blocking=True), y.to(device, non_blocking=True)
     except RuntimeError as error:
         text = str(error).splitlines()[0]
@@ -83,9 +96,14 @@ def read(
         if "exited unexpectedly" in text or "killed by signal" in text:
             raise RunError(f"{text}; the record can be resumed, with data.workers=0 if memory was short") from error
         raise
+    finally:
+        if readers:
+            readers.give_notice()
+        if readers and batches is not None:
+            batches._shutdown_workers()  # when it is collected is too late: an error's traceback holds it
 
 
-def _started(loader: DataLoader, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _started(loader: DataLoader, workers: int) -> Any:
     """The loader at its start, when its workers get the data."""
     try:
         with warnings.catch_warnings():
@@ -99,6 +117,27 @@ def _started(loader: DataLoader, workers: int) -> Iterator[tuple[Tensor, Tensor]
         ) from error
 
 
+class _Refusal:
+    """Instead of a batch: why there is none. A loader makes a traceback of an error that a worker raises."""
+
+    def __init__(self, error: UserError | MemoryError) -> None:
+        self.error = error
+
+
+class _Answering(Indexed):
+    """A part as workers read it."""
+
+    def __init__(self, part: Part) -> None:
+        self._part = part
+
+    def __getitem__(self, indices: NDArray[np.int64]) -> tuple[Tensor, Tensor] | _Refusal:
+        """A batch, or why there is none."""
+        try:
+            return self._part[indices]
+        except (UserError, MemoryError) as error:
+            return _Refusal(error)
+
+
 class _Wanted:
     """An iterable of index arrays for a loader, which wants no more of a sampler."""
 
@@ -107,34 +146,3 @@ class _Wanted:
 
     def __iter__(self) -> Iterator[NDArray[np.int64]]:
         return iter(self._wanted)
-
-
-def _context() -> Any:
-    """Start workers from a clean process: a fork of this one may inherit a lock that the record's writer holds."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch"])
-    _start_server()
-    return context
-
-
-def _start_server() -> None:
-    """Start the clean process deaf to Ctrl-C and SIGTERM, as all that it forks: both need seconds to say so themselves.
-
-    A mask is inherited; `_stay` is for where workers are spawned. Python has one such server to a process, so what
-    others start from it later is deaf, too, and `Process.terminate` does nothing to it (`kill` does). A server that
-    runs already is left as it is: who needs both calls `multiprocessing.forkserver.ensure_running()` first.
-    """
-    resource_tracker.ensure_running()  # it takes signals off the mask when it starts
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
-    try:
-        forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _stay(_: int) -> None:
-    """Leave Ctrl-C and SIGTERM to the parent, which finishes its step and then ends the workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -64,7 +63,7 @@ class Block:
     broken_at
         Step of the first row that is not finite, as far as rows were written; None if there is none.
     last_loss
-        Loss of the last row written.
+        Loss of the last row written; None before the first.
     """
 
     def __init__(self, rows: int, shapes: Sequence[tuple[int, ...]], device: torch.device) -> None:
@@ -76,7 +75,7 @@ class Block:
         self._staging = None if device.type == "cpu" else Staging(device)
         self._until = torch.full((), NEVER, dtype=torch.int64, device=device)
         self.broken_at: int | None = None
-        self.last_loss = math.nan
+        self.last_loss: float | None = None
 
     def new_row(self) -> OnDevice:
         """Room for one more row, elsewhere."""

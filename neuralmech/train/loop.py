@@ -8,11 +8,11 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 from uuid import uuid4
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 from tqdm import tqdm
 
@@ -39,6 +39,7 @@ from neuralmech.train.state import seed_all
 
 SLOW_SECONDS = 10.0  # of waiting for the disk, after which the run says so
 COMMIT_SECONDS = 60.0  # a slow run commits incomplete blocks this often
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def train(config: Config, folder: Path) -> Result:
     RunError
         If the loss stops being finite, or disk or GPU are full; the rows before that are in the record.
     Interrupted
-        On Ctrl-C or SIGTERM; the rows up to there are in the record, and there is a checkpoint.
+        On Ctrl-C, SIGTERM and the like; the rows up to there are in the record, and there is a checkpoint.
     """
     run = begin(config)
     announce(run, folder)
@@ -170,8 +171,8 @@ def _advance(run: Run, record: BackgroundWriter, saver: Saver, stop: Stop) -> No
                 _save(run, record, saver)
             if every and run.step % every == 0:
                 _settle(run, record, progress)
-                record.append_evaluation(run.step, *_evaluate(run))
-            _step(run)
+                record.append_evaluation(run.step, *_until(stop, lambda: _evaluate(run)))
+            _step(run, *_until(stop, lambda: run.batches(run.step)))
             progress.update()
             record.check()
             if run.tracker.is_full:
@@ -184,6 +185,9 @@ def _advance(run: Run, record: BackgroundWriter, saver: Saver, stop: Stop) -> No
         _write(run, record, progress)
         if run.step == run.steps:
             return
+        _save(run, record, saver)
+    except Interrupted:  # while it waited, between two steps
+        _write(run, record, progress)
         _save(run, record, saver)
     except KeyboardInterrupt:  # a second signal, in the middle of a step: no state to save
         _write(run, record, progress)
@@ -208,12 +212,20 @@ def _finish(run: Run, record: BackgroundWriter, saver: Saver) -> Result:
     return Result(record.rows, *held_out)
 
 
-def _step(run: Run) -> None:
+def _until(stop: Stop, wait: Callable[[], _T]) -> _T:
+    """What may take long and changes nothing of the run: a signal does not wait for it."""
+    stop.waits = True
+    try:
+        return wait()
+    finally:
+        stop.waits = False
+
+
+def _step(run: Run, x: Tensor, y: Tensor) -> None:
     """One step of the optimiser, measured if the schedule wants it."""
     what = run.measured
     row = hyperparameters(run.config.optim, run.step, run.steps, run.time, run.config.data.batch_size)
     row["lr"] = run.execution.rate(row["lr"])
-    x, y = run.batches(run.step)
     run.execution.take(row, x, y, what)
     run.step += 1
     run.time += row["lr"]
@@ -244,7 +256,8 @@ def _settle(run: Run, record: BackgroundWriter, progress: tqdm) -> None:
 
 def _check_finite(run: Run, record: BackgroundWriter, progress: tqdm, unseen: int | None = None) -> None:
     """A row or an `unseen` step that is not finite ends the run, unless it may go on."""
-    progress.set_postfix(loss=f"{run.tracker.block.last_loss:.4f}", refresh=False)
+    if run.tracker.block.last_loss is not None:
+        progress.set_postfix(loss=f"{run.tracker.block.last_loss:.4f}", refresh=False)
     broken = [step for step in (run.tracker.block.broken_at, unseen) if step is not None]
     if run.config.train.on_nan == "stop" and broken:
         _end_broken(run, record, min(broken), "the loss or a charge")
@@ -268,8 +281,9 @@ def evaluate(model: nn.Module, data: Dataset, batch: int = 1024) -> tuple[float,
     """Mean loss and accuracy over the held-out targets that count, in evaluation mode."""
     model.eval()
     loss, right, counted = 0.0, 0, 0
-    for x, y in data.held_out(batch):
-        total, hits, count = tally(model(x), y)
-        loss, right, counted = loss + total, right + hits, counted + count
+    with closing(data.held_out(batch)) as batches:
+        for x, y in batches:
+            total, hits, count = tally(model(x), y)
+            loss, right, counted = loss + total, right + hits, counted + count
     model.train()
     return loss / counted, right / counted

@@ -123,7 +123,7 @@ def test_torch_data_sets():
         ("wrong", {"what": "words"}, "gives no tensors"),
         ("wrong", {"what": "bytes_of_no_image"}, r"gives bytes of shape \(5,\); images are"),
         ("wrong", {"what": "random_items", "classes": 3}, "its items differ each time they are read"),
-        ("wrong", {"what": "no_pairs", "classes": 3}, "its items are no pairs of a tensor and a label"),
+        ("wrong", {"what": "no_pairs", "classes": 3}, "item 0 of the training set is no pair of an input and a label"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(name, more, message):

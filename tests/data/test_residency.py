@@ -271,11 +271,11 @@ def test_bytes_stay_bytes():
 OTHERS = """
 import multiprocessing, sys, time
 from multiprocessing import forkserver
-from neuralmech.data.stream import _context
+from neuralmech.data.readers import Readers
 if __name__ == "__main__":
     if sys.argv[1] == "first":
         forkserver.ensure_running()
-    _context()
+    Readers()
     process = multiprocessing.get_context("forkserver").Process(target=time.sleep, args=(100,))
     process.start()
     process.terminate()
