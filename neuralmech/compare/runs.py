@@ -10,7 +10,7 @@ from typing import Any
 
 from neuralmech.compare.columns import distinct
 from neuralmech.record import FAILURE_FILE, FILE_NAME, Record, RecordError, open_record
-from neuralmech.record.live import is_being_written
+from neuralmech.record.live import is_in_use
 from neuralmech.record.safety import MAX_YAML, first_line, plain_yaml, printable
 
 # Differences between jobs that are not hyperparameters of the run.
@@ -100,8 +100,9 @@ def look(folder: Path) -> Job:
             status = status_of(record)
             if record.rows:
                 return Job(folder, record.config, status)
-            begun = "no rows are committed yet" if status == "running" else status
-            return Job(folder, record.config, "waiting" if status == "running" else "failed", begun)
+            begins = status in ("running", "complete")  # one that is complete now has rows at the next look
+            begun = "no rows are committed yet" if begins else status
+            return Job(folder, record.config, "waiting" if begins else "failed", begun)
     except RecordError as error:
         return _without_rows(folder, "failed", str(error))
 
@@ -116,7 +117,7 @@ def _without_record(folder: Path) -> Job:
     failure = folder / FAILURE_FILE
     if failure.is_file() and not failure.is_symlink():  # a folder that somebody sent must show nothing of ours
         return _without_rows(folder, "failed", _beginning(failure).decode("utf-8", "replace"))
-    if time.time() - folder.stat().st_mtime < PATIENCE_SECONDS:
+    if is_in_use(folder) or time.time() - folder.stat().st_mtime < PATIENCE_SECONDS:
         return _without_rows(folder, "waiting", "no record yet: it is being set up")
     return _without_rows(folder, "failed", "no record: it was killed, or crashed, before the first step")
 
@@ -144,10 +145,15 @@ def _beginning(file: Path) -> bytes:
 
 
 def status_of(record: Record) -> str:
-    """The record's status; of one that says "running" while nobody writes it, that it was cut off."""
-    if record.status == "running" and not is_being_written(record.path):
-        return CUT_OFF
-    return record.status
+    """The record's status; of one that says "running" while nobody trains there, that it was cut off.
+
+    A run says how it ended before it lets go of its folder: what is read after nobody held it is true.
+    """
+    if record.status != "running" or is_in_use(record.path.parent):
+        return record.status
+    with open_record(record.path) as again:
+        ended = again.status
+    return CUT_OFF if ended == "running" and not is_in_use(record.path.parent) else ended
 
 
 def _by_number(path: Path) -> tuple[int, str]:

@@ -99,7 +99,7 @@ class Items(Indexed):
 
 def _go_together(*pairs: tuple[Any, Any]) -> bool:
     try:
-        default_collate(pairs)
+        default_collate(list(pairs))
     except (TypeError, ValueError, RuntimeError, AttributeError, KeyError):
         return False
     return True

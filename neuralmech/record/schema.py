@@ -26,6 +26,7 @@ from typing import Any
 FORMAT = "neuralmech record"
 SCHEMA_VERSION = 1
 FILE_NAME = "record.h5"
+LOCK_FILE = "checkpoints/.lock"  # beside it; who trains in the folder holds it from before there is a record
 FAILURE_FILE = "failed.txt"  # beside where the record would be: why a job of a sweep has none
 
 # Hyperparameters are those of the step from θ_k; time is Σ_{j<k} η_j; loss is that of the batch at θ_k; skipped

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic
 from types import FrameType
+from typing import Any
 
 from neuralmech.signals import SIGNALS
 
@@ -96,14 +97,14 @@ class _Raising:
             raise Interrupted(None, number)
 
 
-def _handled_by(handler: Handler, but: tuple[int, ...] = ()) -> dict[int, object]:
+def _handled_by(handler: Handler, but: tuple[int, ...] = ()) -> dict[int, Any]:
     """Let a handler have the signals; returns who had them.
 
     One that is ignored stays so: `nohup` and a shell that puts us in the background ask for that. Where somebody else,
     such as a scheduler's library, waits for a signal that only a scheduler sends, it goes on waiting.
     """
     before = {number: signal.getsignal(number) for number in SIGNALS if number not in but}
-    taken = {
+    taken: dict[int, Any] = {
         number: found
         for number, found in before.items()
         if found not in (None, signal.SIG_IGN)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from neuralmech.errors import UserError
 from neuralmech.record import FILE_NAME
+from neuralmech.record.live import patiently
+from neuralmech.record.schema import LOCK_FILE
 
 
 @contextmanager
@@ -32,10 +34,10 @@ def locked(folder: Path) -> Iterator[None]:
         yield
         return
     (folder / "checkpoints").mkdir(exist_ok=True)
-    handle = _open(folder / "checkpoints/.lock")
+    handle = _open(folder / LOCK_FILE)
     with open(handle, "rb"):  # noqa: PTH123  (closes it)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            patiently(lambda: fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB))
         except BlockingIOError:
             raise UserError(f"{folder} is in use by another process that trains there; wait for it to end") from None
         yield
