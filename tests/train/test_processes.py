@@ -90,7 +90,7 @@ def test_an_item_that_raises_in_a_worker_is_one_line_and_the_end(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_signal_while_workers_read_for_minutes_ends_all_at_once(tmp_path, number):
     with started(tmp_path, *own_data(tmp_path, "+data.slow=1")) as child:
         wait_for(lambda: len(of_session(child.pid)) > 4)  # tracker, server and two workers beside it
