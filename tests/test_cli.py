@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import h5py
@@ -17,6 +18,7 @@ import pytest
 from neuralmech.cli import main
 from neuralmech.record import open_record
 from neuralmech.train import loop
+from neuralmech.train.interrupt import SAME_SECONDS
 from neuralmech.train.lock import locked
 
 SMALL = ["model=mlp", "model.width=6", "data.batch_size=16", "train.steps=30", "device=cpu"]
@@ -664,6 +666,7 @@ def test_a_second_signal_does_not_wait_and_says_how_to_go_on(command, monkeypatc
     def press(optim, step, *rest):
         if step == 20:
             os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1.2 * SAME_SECONDS)
             os.kill(os.getpid(), signal.SIGINT)
         return real(optim, step, *rest)
 
