@@ -10,13 +10,20 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 
+from conftest import record
 from neuralmech.cli.outcome import Outcome
+from neuralmech.compare.runs import CUT_OFF, find_runs, status_of
 from neuralmech.errors import UserError
 from neuralmech.record import open_record
+from neuralmech.record.layout import set_status
+from neuralmech.record.reader import snapshot
 from neuralmech.train.checkpoint import checkpoints
 from neuralmech.train.interrupt import SAME_SECONDS, Interrupted, Stop, on_signals, until_terminated
+from neuralmech.train.lock import locked
 
 NEURALMECH = [sys.executable, "-m", "neuralmech"]
 TRAIN = [
@@ -126,8 +133,8 @@ def test_the_terminals_end_and_a_schedulers_warning_leave_a_checkpoint(tmp_path,
 
 
 def rows(folder):
-    with open_record(folder) as record:
-        return record.rows
+    with open_record(folder) as r:
+        return r.rows
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
@@ -200,8 +207,8 @@ def test_printing_does_not_decide_over_a_run(tmp_path, line, err):
     code, out, said = shell(tmp_path, line)
     assert (code, out) == (0, "")
     assert re.fullmatch(f"({err}.*\n)?", said), said
-    with open_record(tmp_path / "run") as record:
-        assert (record.rows, record.status) == (20, "complete")
+    with open_record(tmp_path / "run") as r:
+        assert (r.rows, r.status) == (20, "complete")
 
 
 def test_a_sweep_goes_on_when_its_reader_is_gone(tmp_path):
@@ -266,3 +273,17 @@ if __name__ == "__main__":
     with multiprocessing.get_context("fork").Pool(1) as pool:
         print(pool.map(first, [0])[0])
 """
+
+
+def test_a_run_is_alive_from_when_it_holds_its_folder_until_it_said_how_it_ended(tmp_path):
+    """Before it opens its record, and between its last word and the closing of the folder."""
+    record(tmp_path, np.ones((4, 3))).close()
+    with h5py.File(tmp_path / "record.h5", "r+") as file:
+        set_status(file, "running")
+    assert find_runs(tmp_path, live=True).jobs[0].status == CUT_OFF
+    with locked(tmp_path):
+        assert find_runs(tmp_path, live=True).jobs[0].status == "running"
+    with snapshot(tmp_path / "record.h5") as seen:
+        with h5py.File(tmp_path / "record.h5", "r+") as file:
+            set_status(file, "complete")
+        assert (seen.status, status_of(seen)) == ("running", "complete")
