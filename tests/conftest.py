@@ -7,9 +7,14 @@ for library in ("OMP", "OPENBLAS", "MKL"):  # the nets here are too small for mo
 os.environ["COLUMNS"] = "120"  # tables as on a wide terminal
 
 import gc
+import signal
 from pathlib import Path
 
 import pytest
+
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell runs us in the background; what we start must hear it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish():
