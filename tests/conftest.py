@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell runs us in the background; what we start must hear it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
