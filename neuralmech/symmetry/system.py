@@ -6,7 +6,7 @@ forest takes those at once. What is left (sums and multiples of a few unknowns) 
 
 from __future__ import annotations
 
-from collections import defaultdict
+import math
 from collections.abc import Sequence
 from fractions import Fraction
 
@@ -15,6 +15,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
+
+from neuralmech.symmetry.elimination import Entries, Stage, back_substitute, eliminate
 
 Ids = NDArray[np.int64]
 ZERO = 0
@@ -103,20 +105,25 @@ class System:
 
     def solve(self) -> Solution:
         """Eliminate the rows exactly and return the null space."""
-        return Solution(self, _eliminate(self._reduced_rows()), self._size)
+        labels, rows = self._reduced_rows()
+        return Solution(self, labels, eliminate(rows, labels.size), self._size)
 
-    def _reduced_rows(self) -> list[dict[int, Fraction]]:
-        """Rows over representatives, without zeros and repeats."""
-        rows: dict[tuple, dict[int, Fraction]] = {}
+    def _reduced_rows(self) -> tuple[Ids, Entries]:
+        """Unknowns that occur in rows, in order, and the rows over them."""
+        parts, first = [], 0
         for ids, weights in self._rows:
-            for roots in distinct(self.find(ids)).tolist():
-                row: dict[int, Fraction] = {}
-                for root, weight in zip(roots, weights, strict=True):
-                    row[root] = row[root] + weight if root in row else weight
-                row = {v: c for v, c in row.items() if c and v != ZERO}
-                if row:
-                    rows.setdefault(tuple(sorted(row.items())), row)
-        return list(rows.values())
+            roots = self.find(ids)
+            common = math.lcm(*(w.denominator for w in weights))
+            whole = [int(w * common) for w in weights]
+            kind = np.int64 if max(map(abs, whole)) < 2**31 else object
+            values = np.broadcast_to(np.array(whole, dtype=kind), roots.shape)
+            numbers = np.broadcast_to(first + np.arange(len(roots))[:, None], roots.shape)
+            parts.append((numbers[roots != ZERO], roots[roots != ZERO], values[roots != ZERO]))
+            first += len(roots)
+        none = np.zeros(0, dtype=np.int64)
+        numbers, roots, values = (np.concatenate([none, *(p[k] for p in parts)]) for k in range(3))
+        labels, columns = np.unique(roots, return_inverse=True)
+        return labels, Entries.of(numbers, columns, values)
 
 
 def distinct(rows: Ids) -> Ids:
@@ -143,83 +150,19 @@ def distinct_pairs(a: Ids, b: Ids) -> Ids:
 class Solution:
     """The null space: every unknown as a combination of free ones."""
 
-    def __init__(self, system: System, pivots: dict[int, dict[int, Fraction]], size: int) -> None:
+    def __init__(self, system: System, labels: Ids, stages: list[Stage], size: int) -> None:
         self._system = system
-        roots = system.find(np.arange(size))
-        free = np.setdiff1d(np.unique(roots), [ZERO, *pivots])
-        column = {int(v): j for j, v in enumerate(free)}
-        entries = [(v, j, 1.0) for v, j in column.items()]
-        entries += [(v, column[f], float(c)) for v, row in pivots.items() for f, c in row.items()]
-        rows, columns, data = zip(*entries, strict=True) if entries else ((), (), ())
-        self._matrix = sparse.csr_array((data, (rows, columns)), shape=(size, free.size), dtype=np.float64)
+        pivots = np.concatenate([np.zeros(0, dtype=np.int64), *(stage.pivots for stage in stages)])
+        free = np.setdiff1d(system.find(np.arange(size)), np.append(labels[pivots], ZERO))
         self.dimension = int(free.size)
+        among = np.flatnonzero(np.isin(labels, free))
+        found = back_substitute(stages, among, labels.size)
+        alone = np.flatnonzero(np.isin(free, labels, invert=True))
+        rows = np.concatenate([free[alone], labels[found.unknowns]])
+        columns = np.concatenate([alone, np.searchsorted(free, labels[found.free])])
+        data = np.concatenate([np.ones(alone.size), (found.numerators / found.denominators).astype(np.float64)])
+        self._matrix = sparse.csr_array((data, (rows, columns)), shape=(size, free.size), dtype=np.float64)
 
     def values(self, ids: Ids) -> sparse.csr_array:
         """Values of `ids` in each basis vector: sparse, shape (len(ids), dimension)."""
         return self._matrix[self._system.find(np.ravel(ids))]
-
-
-def _eliminate(rows: list[dict[int, Fraction]]) -> dict[int, dict[int, Fraction]]:
-    """Solve each row for one unknown; returns unknown → combination of free unknowns.
-
-    An unknown that occurs in a single row is solved for at no cost ("peeling"); only a core in which every
-    unknown occurs twice or more needs substitution. The newest candidate is solved for: it is the derived
-    one (a product's output), so the basis stays with the parameters.
-    """
-    uses: dict[int, set[int]] = defaultdict(set)
-    for i, row in enumerate(rows):
-        for v in row:
-            uses[v].add(i)
-    order: list[tuple[int, dict[int, Fraction]]] = []
-    remaining = {i for i, row in enumerate(rows) if row}
-    singles = [v for v, where in uses.items() if len(where) == 1]
-
-    def retire(i: int, pivot: int) -> None:
-        order.append((pivot, rows[i]))
-        remaining.discard(i)
-        for v in rows[i]:
-            uses[v].discard(i)
-            if len(uses[v]) == 1:
-                singles.append(v)
-
-    while remaining:
-        while singles:
-            v = singles.pop()
-            if len(uses[v]) == 1:
-                i = next(iter(uses[v]))
-                retire(i, max(w for w in rows[i] if len(uses[w]) == 1))
-        if remaining:
-            i = min(remaining, key=lambda k: (len(rows[k]), k))
-            pivot = min(rows[i], key=lambda w: (len(uses[w]), -w))
-            for other in list(uses[pivot] - {i}):
-                _substitute(rows, uses, other, i, pivot)
-                if not rows[other]:
-                    remaining.discard(other)
-            singles.extend(v for v in rows[i] if len(uses[v]) == 1)
-            retire(i, pivot)
-    return _back_substitute(order)
-
-
-def _substitute(rows: list[dict[int, Fraction]], uses: dict[int, set[int]], target: int, source: int, pivot: int):
-    """Remove `pivot` from row `target` by adding a multiple of row `source`."""
-    factor = rows[target][pivot] / rows[source][pivot]
-    for v, c in rows[source].items():
-        value = rows[target].get(v, Fraction(0)) - factor * c
-        if value:
-            rows[target][v] = value
-            uses[v].add(target)
-        else:
-            rows[target].pop(v, None)
-            uses[v].discard(target)
-
-
-def _back_substitute(order: list[tuple[int, dict[int, Fraction]]]) -> dict[int, dict[int, Fraction]]:
-    solved: dict[int, dict[int, Fraction]] = {}
-    for pivot, row in reversed(order):
-        combination: dict[int, Fraction] = defaultdict(Fraction)
-        for v, c in row.items():
-            if v != pivot:
-                for free, share in solved.get(v, {v: Fraction(1)}).items():
-                    combination[free] -= c / row[pivot] * share
-        solved[pivot] = {f: c for f, c in combination.items() if c}
-    return solved
