@@ -21,6 +21,7 @@ from neuralmech.symmetry import (  # noqa: F401  (they fill the tables)
     shift_rules,
 )
 from neuralmech.symmetry.assemble import diagonal_families, translation_family
+from neuralmech.symmetry.canonical import simplified
 from neuralmech.symmetry.engine import walk
 from neuralmech.symmetry.group import FAMILIES, Family, Symmetries
 from neuralmech.symmetry.matrix import linear_family
@@ -79,7 +80,7 @@ def find_symmetries(model: nn.Module, example_inputs: Tensor | tuple[Tensor, ...
     inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
     if not all(isinstance(x, Tensor) for x in inputs):
         raise UserError("example_inputs: give a tensor or a tuple of tensors, as the model's forward() takes them")
-    traced = trace(model, inputs, RULED)
+    traced = simplified(trace(model, inputs, RULED))
     if traced.output.meta["val"].dim() < 2:
         raise UserError(f"model: {type(model).__name__} returns one number per sample; return (batch, classes)")
     shifts = _shifts(traced, loss)

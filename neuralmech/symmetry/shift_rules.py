@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -45,13 +47,22 @@ def _move(algebra: ShiftAlgebra, node: fx.Node, *args: Any, **kwargs: Any) -> An
 
 
 def _aligned(sectors: list[Sector | None], shapes: list[torch.Size]) -> list[Sector]:
-    """Give operands of one movement the same terms: absent ones are displaced by nothing."""
-    layout = [(i, j, c) for i, s in enumerate(sectors) if s for j, (c, _) in enumerate(s.terms)]
+    """Give operands of one movement the same terms: absent ones are displaced by nothing.
+
+    Terms with the same coefficient share a place. With places of their own, two parts of one tensor that are put
+    together again (a class token and the patches, in each block) would double the number of terms each time.
+    """
+    counts: Counter[Fraction] = Counter()
+    for sector in sectors:
+        counts |= Counter(c for c, _ in sector.terms) if sector else Counter()
     out = []
-    for i, (sector, shape) in enumerate(zip(sectors, shapes, strict=True)):
+    for sector, shape in zip(sectors, shapes, strict=True):
         nothing = torch.zeros((), dtype=torch.int64).expand(shape)
-        terms = tuple((c, sector.terms[j][1] if sector and owner == i else nothing) for owner, j, c in layout)
-        out.append(Sector(sector.amplitude if sector else nothing, terms))
+        terms: list[tuple[Fraction, Tensor]] = []
+        for c, count in counts.items():
+            mine = [rows for own, rows in sector.terms if own == c] if sector else []
+            terms += [(c, rows) for rows in (*mine, *[nothing] * (count - len(mine)))]
+        out.append(Sector(sector.amplitude if sector else nothing, tuple(terms)))
     return out
 
 

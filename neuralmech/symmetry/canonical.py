@@ -1,0 +1,170 @@
+"""Write products with a weight as linear maps of the weight itself, by exact identities on a traced graph.
+
+A weight that is transposed, multiplied by a number, copied or joined to another one before a linear map would be read
+entry by entry, with no shifts and no mixing. The same map is written here so that the weight stands in it as it is:
+
+| as written | rewritten |
+| --- | --- |
+| ``x @ W.T``, ``addmm(b, x, W.T)`` | ``linear(x, W, b)`` |
+| ``linear(x, W.T, b)`` | ``x @ W + b`` |
+| ``linear(x, W · c, b)``, convolutions, ``x @ (W · c)`` | ``linear(x · c, W, b)`` |
+| ``linear(x, cat([W₁, W₂]))`` | ``cat([linear(x, W₁), linear(x, W₂)])`` |
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from torch import fx, ops
+
+from neuralmech.symmetry.trace import Trace, operation
+
+ATEN = ops.aten
+CONVOLUTIONS = ("conv1d", "conv2d", "conv3d")
+PRODUCTS = ("mm", "matmul")
+COPIES = ("alias", "clone", "contiguous", "lift_fresh_copy")
+
+
+def simplified(traced: Trace) -> Trace:
+    """Rewrite a trace's graph in place."""
+    graph, output = traced.graph, traced.output
+    work = _Rewriting(graph, frozenset(traced.parameters))
+    more = True
+    while more:  # what a rewriting makes may be rewritten, too
+        more = False
+        for node in list(graph.nodes):
+            better = work.rewritten(node) if node.op == "call_function" else None
+            if better is not None:
+                node.replace_all_uses_with(better)
+                graph.erase_node(node)
+                output = better if output is node else output
+                more = True
+    graph.eliminate_dead_code(is_impure_node=lambda n: n.op in ("placeholder", "output"))
+    return replace(traced, output=output)
+
+
+class _Rewriting:
+    def __init__(self, graph: fx.Graph, parameters: frozenset[str]) -> None:
+        self.graph, self.parameters = graph, parameters
+        self._multiples: dict[tuple[fx.Node, float], fx.Node] = {}
+        self._of_weights: dict[fx.Node, bool] = {}
+
+    def rewritten(self, node: fx.Node) -> fx.Node | None:
+        """Return a node that is to take the place of `node`, None if no identity applies."""
+        name = operation(node)
+        if name in ("linear", *CONVOLUTIONS, *PRODUCTS):
+            weight: Any = node.args[1]
+            if not isinstance(weight, fx.Node) or not self._is_of_weights(weight):
+                return None
+            return self._copied(node, weight) or self._multiplied(node, weight) or self._by_name(name, node, weight)
+        if name == "addmm" and not node.kwargs and self._transposed(node.args[2]):
+            bias, x, weight = node.args
+            if bias.meta["val"].dim() == 1:  # type: ignore[union-attr]
+                return self._make(node, ATEN.linear.default, x, self._transposed(weight), bias)
+        return None
+
+    def _by_name(self, name: str, node: fx.Node, weight: fx.Node) -> fx.Node | None:
+        turned = self._transposed(weight)
+        if name in PRODUCTS and turned is not None:
+            x: Any = node.args[0]
+            return self._make(node, ATEN.linear.default, x, turned) if x.meta["val"].dim() > 1 else None
+        if name == "linear" and turned is not None:
+            made = self._make(node, ATEN.matmul.default, node.args[0], turned)
+            bias = node.args[2] if len(node.args) > 2 else None
+            return made if bias is None else self._make(node, ATEN.add.Tensor, made, bias)
+        return self._joined(node, weight) if name == "linear" else None
+
+    def _is_of_weights(self, value: Any) -> bool:
+        """Whether a node is computed from parameters and numbers alone."""
+        if not isinstance(value, fx.Node) or value.op != "call_function":
+            return isinstance(value, fx.Node) and value.name in self.parameters
+        if value not in self._of_weights:
+            inputs = value.all_input_nodes
+            self._of_weights[value] = bool(inputs) and all(self._is_of_weights(n) for n in inputs)
+        return self._of_weights[value]
+
+    def _copied(self, node: fx.Node, weight: fx.Node) -> fx.Node | None:
+        if operation(weight) in COPIES and weight.op == "call_function":
+            return self._make(node, node.target, node.args[0], weight.args[0], *node.args[2:], **node.kwargs)
+        return None
+
+    def _multiplied(self, node: fx.Node, weight: fx.Node) -> fx.Node | None:
+        """A number times the weight is taken to the input: (c·W)x = W(c·x)."""
+        factor = _factor(weight)
+        if factor is None:
+            return None
+        x: Any = node.args[0]
+        inner: Any = weight.args[0] if isinstance(weight.args[0], fx.Node) else weight.args[1]
+        if (x, factor) not in self._multiples:  # one node, so that parallel weights still read one tensor
+            with self.graph.inserting_after(x):
+                made = self.graph.call_function(ATEN.mul.Tensor, (x, factor))
+            made.meta = {**node.meta, "val": x.meta["val"]}
+            self._multiples[x, factor] = made
+        return self._make(node, node.target, self._multiples[x, factor], inner, *node.args[2:], **node.kwargs)
+
+    def _joined(self, node: fx.Node, weight: fx.Node) -> fx.Node | None:
+        bias: Any = node.args[2] if len(node.args) > 2 else None
+        weights = _parts(weight)
+        biases = _parts(bias) if isinstance(bias, fx.Node) else ([None] * len(weights) if weights else None)
+        if not weights or not biases or _lengths(biases) not in ([], _lengths(weights)):
+            return None
+        val: Any = node.meta["val"]
+        x = node.args[0]
+        ends = list(_cumulated(_lengths(weights)))
+        maps = []
+        for w, b, end in zip(weights, biases, ends, strict=True):
+            made = self._make(node, ATEN.linear.default, x, w, *([] if b is None else [b]))
+            made.meta["val"] = val[..., end - w.meta["val"].shape[0] : end]
+            maps.append(made)
+        return self._make(node, ATEN.cat.default, maps, -1)
+
+    def _transposed(self, value: Any) -> fx.Node | None:
+        """What a matrix computed from weights is the transpose of."""
+        if not self._is_of_weights(value) or value.op != "call_function" or value.meta["val"].dim() != 2:
+            return None
+        name, arguments = operation(value), list(value.args)
+        inner: Any = arguments[0]
+        dims: Any = arguments[1:]
+        swaps = name == "t" or (name == "transpose" and {d % 2 for d in dims} == {0, 1})
+        swaps = swaps or name == "numpy_T" or (name == "permute" and [d % 2 for d in dims[0]] == [1, 0])
+        return inner if swaps else None
+
+    def _make(self, node: fx.Node, target: Callable[..., Any] | Any, *args: Any, **kwargs: Any) -> fx.Node:
+        with self.graph.inserting_before(node):
+            made = self.graph.call_function(target, args, kwargs)
+        made.meta = dict(node.meta)
+        return made
+
+
+def _factor(weight: fx.Node) -> float | None:
+    """The number c of c·W, W/(1/c) or −W; None for anything else."""
+    if weight.op != "call_function" or weight.kwargs:
+        return None
+    name, args = operation(weight), weight.args
+    if name == "neg":
+        return -1.0
+    numbers = [a for a in args if isinstance(a, (int, float))]
+    if name not in ("mul", "div") or len(numbers) != 1 or not numbers[0] or not math.isfinite(numbers[0]):
+        return None
+    if name == "div":
+        return 1 / numbers[0] if isinstance(args[0], fx.Node) else None
+    return float(numbers[0])
+
+
+def _parts(value: fx.Node) -> list[fx.Node] | None:
+    """Operands of a concatenation along the first dim."""
+    if value.op != "call_function" or operation(value) != "cat":
+        return None
+    dim: Any = value.args[1] if len(value.args) > 1 else value.kwargs.get("dim", 0)
+    return list(value.args[0]) if dim % value.meta["val"].dim() == 0 else None  # type: ignore[arg-type]
+
+
+def _lengths(nodes: list[Any]) -> list[int]:
+    return [n.meta["val"].shape[0] for n in nodes if n is not None]
+
+
+def _cumulated(lengths: list[int]) -> list[int]:
+    return [sum(lengths[: i + 1]) for i in range(len(lengths))]
