@@ -106,13 +106,12 @@ class _Rewriting:
         return self._make(node, node.target, self._multiples[x, factor], inner, *node.args[2:], **node.kwargs)
 
     def _joined(self, node: fx.Node, weight: fx.Node) -> fx.Node | None:
-        bias: Any = node.args[2] if len(node.args) > 2 else None
+        x, _, bias = (*node.args, None)[:3]
         weights = _parts(weight)
         biases = _parts(bias) if isinstance(bias, fx.Node) else ([None] * len(weights) if weights else None)
         if not weights or not biases or _lengths(biases) not in ([], _lengths(weights)):
             return None
         val: Any = node.meta["val"]
-        x = node.args[0]
         ends = list(_cumulated(_lengths(weights)))
         maps = []
         for w, b, end in zip(weights, biases, ends, strict=True):

@@ -17,6 +17,8 @@ from neuralmech.symmetry.shift import CONSTANT, Key, Sector, Shift, ShiftAlgebra
 from neuralmech.symmetry.shift_values import combined, expanded, let_none_pass, multiplied
 from neuralmech.symmetry.trace import operation, place
 
+LARGE = 4096  # elements: below, a copy costs less than to look at it
+
 
 @rule(*geometry.MOVEMENT, *geometry.ASSIGNMENTS, takes=geometry.MOVED, given=geometry.MOVES)
 def _move(algebra: ShiftAlgebra, node: fx.Node, *args: Any, **kwargs: Any) -> Any:
@@ -29,7 +31,8 @@ def _move(algebra: ShiftAlgebra, node: fx.Node, *args: Any, **kwargs: Any) -> An
         sectors = _aligned([shift.get(key) for shift in operands], shapes)
 
         def moved(tensors: list[Tensor]) -> Any:
-            return geometry.move(node, (tensors, *args[1:]) if many else (*tensors, *args[count:]), kwargs)
+            result = geometry.move(node, (tensors, *args[1:]) if many else (*tensors, *args[count:]), kwargs)
+            return result if isinstance(result, tuple) else _compact(result, tensors)
 
         origins = next((shift[key].origins for shift in operands if key in shift), ())
         amplitude = moved([s.amplitude for s in sectors])
@@ -44,6 +47,14 @@ def _move(algebra: ShiftAlgebra, node: fx.Node, *args: Any, **kwargs: Any) -> An
             for i in range(len(val))
         )
     return {key: Sector(amplitude, terms, origins) for key, amplitude, terms, origins in parts}
+
+
+def _compact(moved: Tensor, tensors: list[Tensor]) -> Tensor:
+    """Where an operation copied, keep one of what is the same along a dim, such as a bias at all positions."""
+    if any(moved.data_ptr() == t.data_ptr() for t in tensors) or moved.numel() < LARGE:
+        return moved
+    kept = geometry.narrow(moved)[0]
+    return kept.clone().expand(moved.shape) if kept.numel() < moved.numel() else moved
 
 
 def _aligned(sectors: list[Sector | None], shapes: list[torch.Size]) -> list[Sector]:
