@@ -15,6 +15,7 @@ from scipy import sparse
 from neuralmech.symmetry.assemble import layer_names
 from neuralmech.symmetry.group import Axis, Family, Term, axis_entries, offsets
 from neuralmech.symmetry.mixing import MixingAlgebra
+from neuralmech.symmetry.system import distinct_pairs
 
 Shapes = Mapping[str, Sequence[int]]
 Vector = NDArray[np.float64]
@@ -189,11 +190,15 @@ def _classes(algebra: MixingAlgebra, order: Sequence[str]) -> Iterable[list[Occu
 
 def _tokens(algebra: MixingAlgebra) -> dict[int, tuple[int, ...]]:
     """Raw channel id → everything it met, sorted."""
-    met: dict[int, set[int]] = defaultdict(set)
-    for reading in algebra.readings:
-        for channel, token in zip(reading.channels.tolist(), reading.tokens.tolist(), strict=True):
-            met[channel].add(token)
-    return {channel: tuple(sorted(tokens)) for channel, tokens in met.items()}
+    none = [np.zeros(0, dtype=np.int64)]
+    channels = np.concatenate([*none, *(r.channels for r in algebra.readings)])
+    channels, tokens = distinct_pairs(channels, np.concatenate([*none, *(r.tokens for r in algebra.readings)]))
+    starts = np.flatnonzero(np.diff(channels, prepend=-1))
+    ends, met = np.append(starts, tokens.size)[1:].tolist(), tokens.tolist()
+    return {
+        channel: tuple(met[start:end])
+        for channel, start, end in zip(channels[starts].tolist(), starts.tolist(), ends, strict=True)
+    }
 
 
 def _blocks(channels: list[list[Occurrence]], order: Sequence[str]) -> tuple[Block, ...]:

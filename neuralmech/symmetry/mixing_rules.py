@@ -267,11 +267,16 @@ def _add(algebra: MixingAlgebra, x: Vectors, y: Vectors) -> Vectors:
 
 def _tell_places(algebra: MixingAlgebra, ids: Tensor, history: Tensor, side: int) -> None:
     """Token of a raw id on one side of a sum: the set of histories it stands at."""
-    places = torch.broadcast_tensors(*geometry.narrow(ids, history))
-    raw, at = distinct_pairs(*(t.reshape(-1).numpy() for t in places))
+    pairs = torch.broadcast_tensors(*geometry.narrow(ids, history))
+    raw, at = distinct_pairs(*(t.reshape(-1).numpy() for t in pairs))
     starts = np.flatnonzero(np.diff(raw, prepend=-1))
     seen: dict[bytes, int] = {}
-    tokens = [seen.setdefault(part.tobytes(), len(seen)) for part in np.split(at, starts[1:])]
+    places, width = at.tobytes(), at.itemsize  # np.split takes longer than all the rest
+    ends = np.append(starts, at.size)[1:]
+    tokens = [
+        seen.setdefault(places[width * start : width * end], len(seen))
+        for start, end in zip(starts.tolist(), ends.tolist(), strict=True)
+    ]
     first = algebra.labels(torch.zeros(len(seen) + 1, 1, dtype=torch.int64))[0]
     algebra.tell(raw[starts], np.array(tokens) + first)
 
