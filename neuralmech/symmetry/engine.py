@@ -243,8 +243,10 @@ def given_arguments(node: fx.Node) -> Iterator[tuple[Any, Any]]:
 
 def is_default(argument: Any, value: Any) -> bool:
     """Whether an argument has the value that it has anyway."""
-    return argument.has_default_value() and type(value) is type(argument.default_value) and (
-        value == argument.default_value
+    return (
+        argument.has_default_value()
+        and type(value) is type(argument.default_value)
+        and (value == argument.default_value)
     )
 
 
@@ -264,7 +266,9 @@ def _evaluated(node: fx.Node, algebra: Algebra[Value]) -> Any:
         return value
     known = algebra.concrete
     if operation(node) in FACTORIES:
-        known = {n: torch.zeros((), dtype=n.meta["val"].dtype).expand(n.meta["val"].shape) for n in node.all_input_nodes}
+        known = {
+            n: torch.zeros((), dtype=n.meta["val"].dtype).expand(n.meta["val"].shape) for n in node.all_input_nodes
+        }
     if not all(n in known for n in node.all_input_nodes):
         return value
     args: Any = fx.map_arg(node.args, lambda n: known[n])

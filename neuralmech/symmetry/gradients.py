@@ -20,7 +20,6 @@ from torch.autograd import Function
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-
 DATA = Tensor.data.__get__  # type: ignore[attr-defined]
 
 

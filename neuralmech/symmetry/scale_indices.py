@@ -16,6 +16,7 @@ from neuralmech.symmetry.engine import barrier, known_index
 from neuralmech.symmetry.scale import ScaleAlgebra, Zeros, rule
 from neuralmech.symmetry.trace import operation
 
+
 @rule("index", "_unsafe_index", takes="self", given="indices")
 def _index(algebra: ScaleAlgebra, node: fx.Node, x: Any, indices: Any) -> Any:
     raw: Any = node.args[1]
@@ -48,12 +49,16 @@ def _gather(algebra: ScaleAlgebra, node: fx.Node, x: Any, dim: int, index: Any, 
 @rule("scatter_add", takes="self src", given="dim index")
 @rule("scatter", takes="self src", given="dim index value")
 @rule("scatter_reduce", takes="self src", given="dim index reduce include_self")
-def _put(algebra: ScaleAlgebra, node: fx.Node, x: Any, dim: int, index: Any, source: Any, *how: Any, **named: Any) -> Any:
+def _put(
+    algebra: ScaleAlgebra, node: fx.Node, x: Any, dim: int, index: Any, source: Any, *how: Any, **named: Any
+) -> Any:
     """Elements of `source` added to, or put in the place of, elements of x: all that meet scale alike."""
     name, reads_source = operation(node), "source" not in named and "value" not in str(node.target)
     if not reads_source or named.get("reduce", how[0] if how else "sum") in ("prod", "multiply"):
-        return _fill(algebra, node, x, named.get("value", source)) if not reads_source else barrier(
-            algebra, node, x, source
+        return (
+            _fill(algebra, node, x, named.get("value", source))
+            if not reads_source
+            else barrier(algebra, node, x, source)
         )
     where, ids, given = known_index(algebra, node.args[2]), algebra.ids(x), algebra.ids(source)
     dim = dim % max(ids.dim(), 1)
@@ -83,7 +88,9 @@ def _index_fill(algebra: ScaleAlgebra, node: fx.Node, x: Any, dim: int, index: A
 
 
 @rule("index_put", "_unsafe_index_put", takes="self values", given="indices accumulate")
-def _index_put(algebra: ScaleAlgebra, node: fx.Node, x: Any, indices: Any, values: Any, accumulate: bool = False) -> Any:
+def _index_put(
+    algebra: ScaleAlgebra, node: fx.Node, x: Any, indices: Any, values: Any, accumulate: bool = False
+) -> Any:
     raw: Any = node.args[1]
     where, ids, given = known_index(algebra, raw), algebra.ids(x), algebra.ids(values)
     if where is None:
@@ -93,7 +100,9 @@ def _index_put(algebra: ScaleAlgebra, node: fx.Node, x: Any, indices: Any, value
         if isinstance(values, Zeros):
             return first.expand(ids.shape)
         every = algebra.unify(given, tuple(range(given.dim())), node)
-        algebra.equate(algebra.unify(first, tuple(range(first.dim())), node).reshape(-1)[:1], every.reshape(-1)[:1], node)
+        algebra.equate(
+            algebra.unify(first, tuple(range(first.dim())), node).reshape(-1)[:1], every.reshape(-1)[:1], node
+        )
         return first.expand(ids.shape)
     at = torch.ops.aten.index(torch.arange(ids.numel()).reshape(ids.shape), where)
     return _put_at(algebra, node, (ids, isinstance(x, Zeros)), (at, given.expand(at.shape)), replaces=not accumulate)

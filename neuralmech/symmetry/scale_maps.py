@@ -87,9 +87,7 @@ def _conv(
     return _apply_linear(algebra, node, ids, weight, bias, 1, groups).expand(shape)
 
 
-@rule(
-    "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", takes="input weight bias", given=CONVOLUTION
-)
+@rule("conv_transpose1d", "conv_transpose2d", "conv_transpose3d", takes="input weight bias", given=CONVOLUTION)
 def _conv_transpose(
     algebra: ScaleAlgebra, node: fx.Node, x: Any, weight: Any, bias: Any = None, *options: Any, **more: Any
 ) -> Any:

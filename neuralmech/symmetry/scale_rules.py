@@ -141,7 +141,12 @@ def _needs_more_than_zero(user: fx.Node, node: fx.Node) -> bool:
 @rule("clamp_min", "clamp", takes="self", given="min max")
 def _clamp_min(algebra: ScaleAlgebra, node: fx.Node, x: Any, least: Any = None, most: Any = None, **named: Any) -> Any:
     least, most = named.get("min", least), named.get("max", most)
-    if most is None and isinstance(least, (int, float)) and 0 <= least <= TINY and (not least or _keeps_from_zero(node)):
+    if (
+        most is None
+        and isinstance(least, (int, float))
+        and 0 <= least <= TINY
+        and (not least or _keeps_from_zero(node))
+    ):
         if least:
             algebra.approximations[f"{least:g} is the least value at {place(node)}: above it only"] = None
         return algebra.ids(x)  # relu, or a floor below a norm
@@ -199,7 +204,9 @@ def _moment(algebra: ScaleAlgebra, node: fx.Node, x: Any, dims: Any = None, *_: 
 
 
 @rule("norm", "linalg_vector_norm", takes="self", given="p ord dim keepdim dtype")
-def _length(algebra: ScaleAlgebra, node: fx.Node, x: Any, order: Any = 2, dims: Any = None, *_: Any, **named: Any) -> Any:
+def _length(
+    algebra: ScaleAlgebra, node: fx.Node, x: Any, order: Any = 2, dims: Any = None, *_: Any, **named: Any
+) -> Any:
     """Homogeneous of degree 1, whatever its order but 0, which counts."""
     order = named.get("ord", named.get("p", order))
     first = _alike(algebra, node, x, named.get("dim", dims)).reshape(node.meta["val"].shape)
@@ -284,9 +291,7 @@ def _adaptive_pool(algebra: ScaleAlgebra, node: fx.Node, x: Any, size: Any) -> T
     return _one_per_window(algebra, windows, node)
 
 
-@rule(
-    "adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d", takes="self", given="output_size", outputs=2
-)
+@rule("adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d", takes="self", given="output_size", outputs=2)
 def _adaptive_max_pool(algebra: ScaleAlgebra, node: fx.Node, x: Any, size: Any) -> tuple:
     windows = geometry.adaptive_windows(algebra.ids(x), node.meta["val"][0].shape, geometry.pool_rank(node))
     ids = _one_per_window(algebra, windows, node)

@@ -57,7 +57,9 @@ class Trace:
     def read(self) -> frozenset[str]:
         """Names of the parameters that get a gradient."""
         reached = gradient_reaches(self.output)
-        return frozenset(self.parameters[n.name] for n in reached if n.op == "placeholder" and n.name in self.parameters)
+        return frozenset(
+            self.parameters[n.name] for n in reached if n.op == "placeholder" and n.name in self.parameters
+        )
 
 
 def trace(model: nn.Module, inputs: tuple[Tensor, ...], keep: Container[str] = ()) -> Trace:
