@@ -31,6 +31,8 @@ FACTORIES = frozenset(
 )  # fmt: skip
 SHAPES = frozenset(("sym_size", "sym_numel", "sym_stride", "sym_storage_offset"))
 UNINITIALISED = frozenset(("empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "empty_permuted"))
+NUMBERS = frozenset(("item", "_local_scalar_dense"))
+CASTS = frozenset(("to", "_to_copy", "type_as"))
 LARGEST = 1 << 24  # elements of a constant that is computed
 STRICT = False  # tests: an exception in a rule is an error instead of a barrier
 
@@ -48,6 +50,10 @@ class Parameter:
 
     name: str
     shape: torch.Size
+
+
+class Unknown:
+    """A number that data, chance or parameters decide, such as what ``item()`` gives."""
 
 
 class Symbol:
@@ -127,7 +133,6 @@ class Algebra(Generic[Value]):
     frozen: frozenset[str] = frozenset()
     system: System = field(default_factory=System)
     barriers: list[Barrier] = field(default_factory=list)
-    used: set[str] = field(default_factory=set)
     concrete: dict[fx.Node, Tensor] = field(default_factory=dict)
     entry_ids: dict[str, Ids] = field(default_factory=dict)
 
@@ -185,8 +190,7 @@ def walk(trace: Trace, algebra: Algebra[Value]) -> Value:
 def _placeholder(node: fx.Node, trace: Trace, algebra: Algebra[Value]) -> Any:
     if node.name in trace.parameters:
         name = trace.parameters[node.name]
-        algebra.used.add(name)
-        return Parameter(name, trace.shapes[name])
+        return Parameter(name, trace.shapes[name]) if name in trace.read else _constants(node, algebra)
     known = trace.constants.get(node.name)
     if known is not None and not known.is_meta:  # on the meta device it has no numbers
         lifted = node.name not in trace.buffers
@@ -205,10 +209,12 @@ def _call(node: fx.Node, env: dict[fx.Node, Any], algebra: Algebra[Value], live:
     if node.target is operator.getitem:
         return args[0][args[1]]
     inputs = [env[n] for n in node.all_input_nodes]
+    if operation(node) in NUMBERS or any(isinstance(v, Unknown) for v in inputs):
+        return _decided(node, inputs, algebra)
     if operation(node) in (*FACTORIES, *SHAPES) or all(_is_fixed(value, algebra) for value in inputs):
         return _evaluated(node, algebra)
     rule = algebra.rules.get(operation(node))
-    if rule is None or unnamed(rule, node, env, algebra) or _reads_more(rule, node, live):
+    if rule is None or _rounds(node) or unnamed(rule, node, env, algebra) or _reads_more(rule, node, live):
         return barrier(algebra, node, *inputs)
     try:
         return rule.apply(algebra, node, *args, **kwargs)
@@ -218,6 +224,21 @@ def _call(node: fx.Node, env: dict[fx.Node, Any], algebra: Algebra[Value], live:
         if STRICT:
             raise
         return barrier(algebra, node, *inputs, why=f"{type(error).__name__} in its rule")
+
+
+def _decided(node: fx.Node, inputs: list[Any], algebra: Algebra[Value]) -> Any:
+    """Something that a number decides, or that number itself."""
+    fixed = all(_is_fixed(value, algebra) for value in inputs)
+    out = _constants(node, algebra) if fixed else barrier(algebra, node, *inputs)
+    return out if isinstance(node.meta.get("val"), (Tensor, tuple, list)) else Unknown()
+
+
+def _rounds(node: fx.Node) -> bool:
+    """Whether a cast makes whole numbers of others."""
+    val = node.meta["val"]
+    if operation(node) not in CASTS or val.is_floating_point() or val.is_complex():
+        return False
+    return bool(node.args[0].meta["val"].is_floating_point())  # type: ignore[union-attr]
 
 
 def unnamed(rule: Rule, node: fx.Node, env: Mapping[fx.Node, Any], algebra: Algebra[Any]) -> list[str]:

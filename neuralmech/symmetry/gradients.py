@@ -128,9 +128,9 @@ def marked_gradients(twin: nn.Module) -> Iterator[None]:
 
     twin.forward = functools.wraps(forward)(marked)
     every = {"_global_backward_hooks": {}, "_global_backward_pre_hooks": {}}  # replaced, if there are any, by seals
-    with patch.object(Function, "apply", classmethod(apply)), patch.multiple(nn.modules.module, **every):
-        with torch.enable_grad():
-            yield
+    instead = patch.object(Function, "apply", classmethod(apply))
+    with instead, patch.multiple(nn.modules.module, **every), torch.enable_grad():
+        yield
 
 
 def _seal_hooked_modules(twin: nn.Module) -> None:
@@ -157,8 +157,14 @@ def hooked_parameters(model: nn.Module) -> frozenset[str]:
 
 
 def gradient_reaches(output: fx.Node) -> set[fx.Node]:
-    """Nodes that the gradient of the output passes on its way back."""
-    return ancestors([output], lambda node: node.target is not torch.ops.neuralmech.cut.default)
+    """Nodes that the gradient of the output passes on its way back: no whole numbers, nothing that is cut."""
+
+    def passes(node: fx.Node) -> bool:
+        values = [v for v in tree_leaves(node.meta.get("val")) if isinstance(v, Tensor)]
+        is_whole = bool(values) and not any(v.is_floating_point() or v.is_complex() for v in values)
+        return not is_whole and node.target is not torch.ops.neuralmech.cut.default
+
+    return ancestors([output], passes)
 
 
 def ancestors(nodes: Iterable[fx.Node], passes: Any = lambda node: True) -> set[fx.Node]:

@@ -13,8 +13,8 @@ EINSUM = torch.ops.aten.einsum.default
 GLU = torch.ops.aten.glu.default
 VAR_MEAN, VAR_MEAN_DIM = torch.ops.aten.var_mean.correction, torch.ops.aten.var_mean.dim
 ACTIVATIONS = frozenset(
-    ("celu", "elu", "gelu", "hardshrink", "hardsigmoid", "hardswish", "hardtanh", "log_sigmoid", "logit", "mish", "relu6",
-     "rrelu", "selu", "sigmoid", "silu", "sinc", "softplus", "softshrink", "tanh", "threshold")
+    ("celu", "elu", "gelu", "hardshrink", "hardsigmoid", "hardswish", "hardtanh", "log_sigmoid", "logit", "mish",
+     "relu6", "rrelu", "selu", "sigmoid", "silu", "sinc", "softplus", "softshrink", "tanh", "threshold")
 )  # fmt: skip
 BATCH_NORMS = frozenset(("batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training"))
 

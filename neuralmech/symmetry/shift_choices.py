@@ -98,6 +98,16 @@ def _place(algebra: ShiftAlgebra, node: fx.Node, x: Any, *args: Any, **named: An
     return {}
 
 
+@rule("where", takes="self other", given="condition")
+def _where(algebra: ShiftAlgebra, node: fx.Node, condition: Any, x: Any, y: Any) -> Shift:
+    """The same for −∞ in the place of some."""
+    for kept, filled in ((x, y), (y, x)):
+        if isinstance(filled, float) and math.isinf(filled):
+            return _mapped(algebra.shift(kept), lambda t: t.expand(node.meta["val"].shape))
+    let_none_pass(algebra, node, algebra.shift(x), algebra.shift(y))
+    return {}
+
+
 @rule("masked_fill", takes="self", given="mask value")
 def _masked_fill(algebra: ShiftAlgebra, node: fx.Node, x: Any, mask: Any, value: Any) -> Shift:
     """Logits that a mask takes out: −∞ stays −∞."""
