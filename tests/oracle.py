@@ -5,6 +5,7 @@ It knows nothing of graphs, operations or layers.
 """
 
 import copy
+import random
 from collections.abc import Iterator
 
 import numpy as np
@@ -85,23 +86,30 @@ def _nearby(
 
 def _gradient(model: nn.Module, theta: torch.Tensor, x: torch.Tensor, loss: str, seed: int) -> torch.Tensor:
     """Move the model to θ and return ∇L, flattened; noise in it and the random targets are those of `seed`."""
+    value = loss_at(model, theta, x, loss, seed)
     parameters = list(model.parameters())
-    with torch.no_grad():
-        for p, part in zip(parameters, theta.split([p.numel() for p in parameters]), strict=True):
-            p.copy_(part.view_as(p))
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed formats a stack trace for each absent device
-        out = model(x)
-        if loss == "cross_entropy":
-            logits = out.flatten(0, 1) if out.dim() == 3 else out
-            value = F.cross_entropy(logits, torch.randint(logits.shape[1], (len(logits),)))
-        else:
-            value = F.mse_loss(out, torch.randn(out.shape, dtype=torch.float64).to(out))
     found = iter(torch.autograd.grad(value, [p for p in parameters if p.requires_grad], allow_unused=True))
     grads = [next(found) if p.requires_grad else None for p in parameters]
     return torch.cat(
         [torch.zeros(p.numel()) if g is None else g.ravel() for p, g in zip(parameters, grads, strict=True)]
     )
+
+
+def loss_at(model: nn.Module, theta: torch.Tensor, x: torch.Tensor, loss: str, seed: int) -> torch.Tensor:
+    """Move the model to θ and return the loss; noise in it and the random targets are those of `seed`."""
+    parameters = list(model.parameters())
+    with torch.no_grad():
+        for p, part in zip(parameters, theta.split([p.numel() for p in parameters]), strict=True):
+            p.copy_(part.view_as(p))
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002  (what a forward() may draw from)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed formats a stack trace for each absent device
+        out = model(x)
+        if loss == "mse":
+            return F.mse_loss(out, torch.randn(out.shape, dtype=torch.float64).to(out))
+        logits = out.flatten(0, 1) if out.dim() == 3 else out
+        return F.cross_entropy(logits, torch.randint(logits.shape[1], (len(logits), *logits.shape[2:])))
 
 
 def null_space(rows: np.ndarray) -> np.ndarray:
@@ -118,17 +126,26 @@ def rank(matrix: np.ndarray) -> int:
     return int(np.linalg.matrix_rank(matrix)) if matrix.size else 0
 
 
-def check(model: nn.Module, inputs, loss: str = "cross_entropy", seed: int = 0, *, complete: bool = True):
+def check(
+    model: nn.Module, inputs, loss: str = "cross_entropy", seed: int = 0, *, complete: bool = True, found=None
+):
     """Assert that no claim is false, that they are all if `complete`, and that tracked charges are those claimed.
 
-    Returns the two dimensions.
+    The claims are those `found`, by default what discovery finds. Returns the two dimensions.
     """
-    diagonal, translation, _ = check_sites(model, inputs, loss, seed, complete=complete)
+    diagonal, translation, _ = check_sites(model, inputs, loss, seed, complete=complete, found=found)
     return diagonal, translation
 
 
 def check_sites(
-    model: nn.Module, inputs, loss: str = "cross_entropy", seed: int = 0, *, complete: bool = True, times: int = 1
+    model: nn.Module,
+    inputs,
+    loss: str = "cross_entropy",
+    seed: int = 0,
+    *,
+    complete: bool = True,
+    times: int = 1,
+    found=None,
 ):
     """The same, and the charges of each family by site.
 
@@ -140,7 +157,7 @@ def check_sites(
     if isinstance(inputs, tuple):
         shape = inputs
         inputs = lambda g: torch.randn(shape, generator=g, dtype=torch.float64)  # noqa: E731
-    found = find_symmetries(model, inputs(torch.Generator().manual_seed(seed)), loss=loss)
+    found = found or find_symmetries(model, inputs(torch.Generator().manual_seed(seed)), loss=loss)
     assert_tracked(found, model)
     claimed = {name: g.toarray() for name, g in found.generators().items()}
     translation = claimed.get("translation", np.zeros((0, parameters)))
@@ -163,7 +180,7 @@ def check_sites(
     true_shift = null_space(grad[:, ~frozen])
     true_diagonal = null_space((theta * grad)[:, moving])
     if times == 1 and (len(true_shift) > len(translation) or len(true_diagonal) > len(diagonal)):
-        return check_sites(model, inputs, loss, seed, times=4)
+        return check_sites(model, inputs, loss, seed, times=4, found=found)
     assert not diagonal[:, ~moving].any()
     assert not translation[:, frozen].any()
     assert len(translation) == len(true_shift)

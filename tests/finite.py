@@ -1,0 +1,64 @@
+"""Claims against finite transformations: ψ(θ, α) leaves the loss as it is, at any θ, on any batch.
+
+The gradient constraint alone does not see what a comparison or an index reads: h · (h > c) has the gradient of a gate.
+"""
+
+import copy
+
+import numpy as np
+import torch
+from torch import nn
+
+from neuralmech.symmetry.group import Symmetries
+from oracle import LIMIT, loss_at
+
+AMOUNT = 0.3  # α, where the largest entry of a generator is 1
+CHANGED = 1e-8  # of a loss of about 1; a comparison that turns round changes it by some 1e-2
+EACH = 16  # charges of a family that are tried one by one; more are tried as random sums
+
+
+def largest_change(found: Symmetries, model: nn.Module, inputs, loss: str = "cross_entropy", places: int = 6) -> float:
+    """The most that a claimed transformation changes the loss of a model in float64, over random θ and batches."""
+    names = {name: rows.toarray() for name, rows in found.generators().items() if rows.shape[0]}
+    generator = torch.Generator().manual_seed(1)
+    buffers = [b.clone() for b in model.buffers()]
+    exact, rough = copy.deepcopy(model), copy.deepcopy(model).float()
+    narrow_buffers = [b.clone() for b in rough.buffers()]
+
+    def at(theta: torch.Tensor, x: torch.Tensor, place: int) -> float:
+        return _loss(exact, buffers, theta, x, loss, place)
+
+    worst, done = 0.0, 0
+    for place in range(10 * places):
+        theta = 0.7 * torch.randn(sum(p.numel() for p in model.parameters()), generator=generator, dtype=torch.float64)
+        x = inputs(generator)
+        before = at(theta, x, place)
+        narrow = x.float() if x.is_floating_point() else x
+        if not abs(_loss(rough, narrow_buffers, theta, narrow, loss, place) - before) < LIMIT * (1 + abs(before)):
+            continue  # rounding decides what is computed here
+        for name, rows in names.items():
+            for direction in _directions(rows, place):
+                step = torch.from_numpy(direction / np.abs(direction).max())
+                for alpha in (AMOUNT, -AMOUNT):
+                    moved = theta + alpha * step if name == "translation" else theta * torch.exp(alpha * step)
+                    worst = max(worst, abs(at(moved, x, place) - before) / (1 + abs(before)))
+        done += 1
+        if done == places:
+            break
+    assert done >= places // 2, "hardly any batch gives a loss that is no noise"
+    return worst
+
+
+def _directions(rows: np.ndarray, seed: int) -> np.ndarray:
+    """Each charge by itself and two random sums, or only as many sums if there are many charges."""
+    rng = np.random.default_rng(seed)
+    each = rows if len(rows) <= EACH else rows[:0]
+    sums = rng.standard_normal((2 if len(each) else EACH, len(rows))) @ rows
+    return np.concatenate([each, sums])
+
+
+def _loss(model: nn.Module, buffers: list[torch.Tensor], theta: torch.Tensor, x: torch.Tensor, loss: str, seed: int):
+    for buffer, value in zip(model.buffers(), buffers, strict=True):
+        buffer.copy_(value)
+    with torch.no_grad():
+        return loss_at(model, theta, x, loss, seed).item()
