@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from nets import TINY
 from nets_more import floats, tokens
-from nets_parts import ABC, AB, CONV, I, QKV, L, M, Nets, P, S, X
+from nets_parts import AB, ABC, CONV, QKV, I, L, M, Nets, P, S, X
 
 sdpa = F.scaled_dot_product_attention
 BETWEEN = torch.arange(3)[:, None] - torch.arange(3) + 2  # relative positions of three tokens, from 0
@@ -53,8 +53,10 @@ MASKS = {
     "one number for each query": (lambda s, x, q: s.t[:, None].expand(3, 3), {"t": P(3)}),
     "a scaled table": (lambda s, x, q: s.u * s.t[BETWEEN], {"t": P(5), "u": P(1)}),
     "a table with some pairs left out": (lambda s, x, q: s.t[BETWEEN].masked_fill(~EARLIER, -math.inf), {"t": P(5)}),
-    "an MLP of distances": (lambda s, x, q: s.d(torch.relu(s.c(FAR[..., None].to(x))))[..., 0],
-                            {"c": L(1, 2), "d": L(2, 1)}),
+    "an MLP of distances": (
+        lambda s, x, q: s.d(torch.relu(s.c(FAR[..., None].to(x))))[..., 0],
+        {"c": L(1, 2), "d": L(2, 1)},
+    ),
     "learned slopes": (lambda s, x, q: -s.t * FAR.to(x), {"t": P(1)}),
     "the queries": (lambda s, x, q: q @ s.t.mT, {"t": P(3, 2)}),
     "a product of tables": (lambda s, x, q: s.t @ s.u.mT, {"t": P(3, 2), "u": P(3, 2)}),
@@ -63,7 +65,7 @@ MASKS = {
     "booleans from data": (lambda s, x, q: (x[..., :1].mT > 0) | torch.eye(3, dtype=torch.bool), {}),
     "numbers": (lambda s, x, q: -FAR.to(x), {}),
     "minus infinity": (lambda s, x, q: OUTSIDE.to(x), {}),
-}  # fmt: skip
+}
 for name, (mask, parts) in MASKS.items():
     ARGUMENTS.complete(f"attn_mask of {name}", attend(mask), S, **QKV, **parts)
 for name, mask in {
@@ -76,7 +78,9 @@ for name, options in {"is_causal": {"is_causal": True}, "scale": {"scale": 0.3}}
     ARGUMENTS.complete(name, attend(**options), S, **QKV)
 ARGUMENTS.complete("attention dropout", attend(dropout_p=0.4), S, **QKV)
 GROUPED = {"q": L(2, 4), "k": L(2, 2), "v": L(2, 2), "b": L(4, 3)}
-ARGUMENTS.complete("grouped queries, a table for each head", grouped(lambda s: s.t[:, BETWEEN]), S, t=P(2, 5), **GROUPED)
+ARGUMENTS.complete(
+    "grouped queries, a table for each head", grouped(lambda s: s.t[:, BETWEEN]), S, t=P(2, 5), **GROUPED
+)
 ARGUMENTS.complete("grouped queries, one table", grouped(lambda s: s.t), S, slow=True, t=P(3, 3), **GROUPED)
 SCORES = {
     "a table": (lambda s, a, x: a + s.t[BETWEEN], {"t": P(5)}),
@@ -85,9 +89,13 @@ SCORES = {
     "causal by masked_fill": (lambda s, a, x: a.masked_fill(~EARLIER, -math.inf), {}),
     "causal by where": (lambda s, a, x: torch.where(EARLIER, a, -math.inf), {}),
     "a large negative number added": (lambda s, a, x: a + (~EARLIER) * -1e9, {}),
-    "baddbmm": (lambda s, a, x: torch.baddbmm(s.t[BETWEEN].expand(4, 3, 3), a, torch.eye(3).to(x).expand(4, 3, 3),
-                                              beta=0.5, alpha=2.0), {"t": P(5)}),
-}  # fmt: skip
+    "baddbmm": (
+        lambda s, a, x: torch.baddbmm(
+            s.t[BETWEEN].expand(4, 3, 3), a, torch.eye(3).to(x).expand(4, 3, 3), beta=0.5, alpha=2.0
+        ),
+        {"t": P(5)},
+    ),
+}
 for name, (scores, parts) in SCORES.items():
     ARGUMENTS.complete(f"scores with {name}", by_hand(scores), S, **QKV, **parts)
 for name, scores in {
@@ -110,32 +118,49 @@ FILLS = {
     "zero": lambda s, h, x: h.masked_fill(x[:, :1] > 0, 0.0) * s.t,
 }
 for name, fill in FILLS.items():
-    ARGUMENTS.complete(f"masked_fill with {name}", lambda s, x, f=fill: s.b(torch.relu(f(s, s.a(x), x))), X,
-                       **AB, t=P(), u=P())  # fmt: skip
+    ARGUMENTS.complete(
+        f"masked_fill with {name}", lambda s, x, f=fill: s.b(torch.relu(f(s, s.a(x), x))), X, **AB, t=P(), u=P()
+    )
 OUT = {"w": P(3, 3), "c": P(3), "d": P(3)}
 PRODUCTS = {
     "addmm, beta": (lambda s, x: torch.addmm(s.c, x, s.w, beta=0.5) + s.d, OUT),
     "addmm, beta 0": (lambda s, x: torch.addmm(s.c, x, s.w, beta=0) + s.d, OUT),
-    "addmm, alpha": (lambda s, x: torch.addmm(s.c, torch.relu(s.a(x)), s.w, alpha=2), {"w": P(4, 3), "c": P(3), "a": L(3, 4)}),
+    "addmm, alpha": (
+        lambda s, x: torch.addmm(s.c, torch.relu(s.a(x)), s.w, alpha=2),
+        {"w": P(4, 3), "c": P(3), "a": L(3, 4)},
+    ),
     "addmm of two layers": (lambda s, x: s.b(torch.relu(torch.addmm(s.a(x), x, s.w, beta=-2))), {**AB, "w": P(3, 4)}),
-    "addmv": (lambda s, x: F.linear(torch.relu(s.a(x)), s.w, torch.addmv(s.c, s.v, s.t, beta=2, alpha=-1)),
-              {"a": L(3, 4), "w": P(3, 4), "c": P(3), "v": P(3, 2), "t": P(2)}),
-    "addr": (lambda s, x: s.b(torch.relu(F.linear(x, torch.addr(s.w, s.u, s.v, alpha=0.5)))),
-             {"w": P(4, 3), "u": P(4), "v": P(3), "b": L(4, 3)}),
-    "baddbmm, beta and alpha": (lambda s, x: s.b(torch.baddbmm(s.c, x, s.w.expand(4, 2, 3), beta=3, alpha=-1).relu()).mean(1),
-                                {"w": P(1, 2, 3), "c": P(1, 1, 3), "b": L(3, 3)}),
+    "addmv": (
+        lambda s, x: F.linear(torch.relu(s.a(x)), s.w, torch.addmv(s.c, s.v, s.t, beta=2, alpha=-1)),
+        {"a": L(3, 4), "w": P(3, 4), "c": P(3), "v": P(3, 2), "t": P(2)},
+    ),
+    "addr": (
+        lambda s, x: s.b(torch.relu(F.linear(x, torch.addr(s.w, s.u, s.v, alpha=0.5)))),
+        {"w": P(4, 3), "u": P(4), "v": P(3), "b": L(4, 3)},
+    ),
+    "baddbmm, beta and alpha": (
+        lambda s, x: s.b(torch.baddbmm(s.c, x, s.w.expand(4, 2, 3), beta=3, alpha=-1).relu()).mean(1),
+        {"w": P(1, 2, 3), "c": P(1, 1, 3), "b": L(3, 3)},
+    ),
     "addbmm": (lambda s, x: torch.addbmm(s.c, x.mT, s.a(x)[..., :3], beta=0.3), {"a": L(2, 3), "c": P(2, 3)}),
     "add, alpha": (lambda s, x: s.b(torch.add(torch.relu(s.a(x)), torch.relu(s.c(x)), alpha=3)), ABC),
     "sub, alpha": (lambda s, x: s.b(torch.sub(s.a(x), s.c(x), alpha=-0.5).relu()), ABC),
     "rsub, alpha": (lambda s, x: s.b(torch.rsub(s.a(x), s.c(x), alpha=0.5).relu()), ABC),
     "half a mean taken out": (lambda s, x: torch.sub(s.a(x), s.a(x).mean(1, keepdim=True), alpha=0.5), {"a": L(3, 3)}),
-    "a half mean taken out, then a norm": (lambda s, x: s.b(F.rms_norm(torch.sub(s.a(x), s.a(x).mean(1, keepdim=True), alpha=0.5), (4,), None, TINY)), AB),
-}  # fmt: skip
+    "a half mean taken out, then a norm": (
+        lambda s, x: s.b(F.rms_norm(torch.sub(s.a(x), s.a(x).mean(1, keepdim=True), alpha=0.5), (4,), None, TINY)),
+        AB,
+    ),
+}
 for name, (forward, parts) in PRODUCTS.items():
     ARGUMENTS.complete(name, forward, S if "bmm" in name else X, **parts)
 
-WIDTHS = {"avg_pool1d of rows, stride": 2, "lp_pool1d of rows": 2, "adaptive_max_pool1d of rows": 2,
-          "adaptive_avg_pool1d of rows, windows that overlap": 3}  # fmt: skip
+WIDTHS = {
+    "avg_pool1d of rows, stride": 2,
+    "lp_pool1d of rows": 2,
+    "adaptive_max_pool1d of rows": 2,
+    "adaptive_avg_pool1d of rows, windows that overlap": 3,
+}
 POOLS = {
     "avg_pool1d of rows": lambda s, x: s.b(F.avg_pool1d(s.a(x), 3, 1, 1)),
     "avg_pool1d of rows, stride": lambda s, x: s.b(F.avg_pool1d(torch.relu(s.a(x)), 2, 2)),
@@ -145,7 +170,7 @@ POOLS = {
     "adaptive_avg_pool1d of rows": lambda s, x: s.b(F.adaptive_avg_pool1d(torch.relu(s.a(x)), 4)),
     "adaptive_avg_pool1d of rows, windows that overlap": lambda s, x: s.b(F.adaptive_avg_pool1d(s.a(x), 3)),
     "adaptive_max_pool1d of rows": lambda s, x: s.b(F.adaptive_max_pool1d(s.a(x), 2)),
-}  # fmt: skip
+}
 for name, forward in POOLS.items():
     ARGUMENTS.complete(name, forward, X, a=L(3, 4), b=L(WIDTHS.get(name, 4), 3))
 
@@ -171,8 +196,13 @@ for name, pool in {
     "without a batch": lambda s, h: F.avg_pool2d(h, 2, 1),
     "without a batch, max": lambda s, h: F.max_pool2d(h, 2, 1),
 }.items():
-    ARGUMENTS.complete(f"pool: {name}", lambda s, x, p=pool: s.b(p(s, torch.relu(s.a(x)))).mean(1), floats(6, 3, 2),
-                       a=L(2, 4), b=L(3, 3))  # fmt: skip
+    ARGUMENTS.complete(
+        f"pool: {name}",
+        lambda s, x, p=pool: s.b(p(s, torch.relu(s.a(x)))).mean(1),
+        floats(6, 3, 2),
+        a=L(2, 4),
+        b=L(3, 3),
+    )
 
 NORMS = {
     **{f"norm, p={p}": lambda h, p=p: h.norm(p=p, dim=-1, keepdim=True) for p in (1, 2, 3, math.inf, 0.5, 1.5)},
@@ -189,7 +219,9 @@ for name, norm in NORMS.items():
     ARGUMENTS.complete(f"over {name}", lambda s, x, n=norm: s.b(s.a(x) / n(s.a(x))), X, slow="ord" in name, **AB)
     ARGUMENTS.complete(f"times {name}", lambda s, x, n=norm: s.b(s.a(x) * n(s.a(x))), X, slow="p=2" not in name, **AB)
 ARGUMENTS.sound("times norm, p=0", lambda s, x: s.b(s.a(x) * s.a(x).norm(p=0, dim=1, keepdim=True)), X, **AB)
-ARGUMENTS.sound("times vector_norm, ord=0", lambda s, x: s.b(s.a(x) * torch.linalg.vector_norm(s.a(x), 0, 1, True)), X, **AB)
+ARGUMENTS.sound(
+    "times vector_norm, ord=0", lambda s, x: s.b(s.a(x) * torch.linalg.vector_norm(s.a(x), 0, 1, True)), X, **AB
+)
 
 for power in (0.5, 1 / 3, 1.5, -1, -0.25, 4, 1, 0.123456789):
     ARGUMENTS.complete(f"to the power of {power:.2g}", lambda s, x, p=power: s.b(s.a(x).abs() ** p), X, **AB)
@@ -204,7 +236,9 @@ for name, power in {  # real numbers may solve the constraints; what is claimed 
 }.items():
     ARGUMENTS.sound(f"to the power of {name}", lambda s, x, p=power: s.b(p(s, s.a(x))), X, **AB, t=P())
 ARGUMENTS.sound("a number to the power", lambda s, x: s.b(1.5 ** s.a(x)), X, **AB)
-ARGUMENTS.sound("two roots that nearly cancel", lambda s, x: s.b(s.a(x).abs() ** math.pi / s.a(x).abs() ** (355 / 113)), X, **AB)
+ARGUMENTS.sound(
+    "two roots that nearly cancel", lambda s, x: s.b(s.a(x).abs() ** math.pi / s.a(x).abs() ** (355 / 113)), X, **AB
+)
 
 SLOPES = {
     **{f"leaky_relu, slope {k}": lambda s, h, k=k: F.leaky_relu(h, k) for k in (-0.3, 1.5, 0.0)},
@@ -275,7 +309,12 @@ def normed(norm):
     return lambda s, x: s.b(torch.relu(norm(s, s.a(x))))
 
 
-BN = {"m": lambda: nn.Buffer(torch.full((4,), 0.3)), "r": lambda: nn.Buffer(torch.full((4,), 2.0)), "w": P(4), "c": P(4)}
+BN = {
+    "m": lambda: nn.Buffer(torch.full((4,), 0.3)),
+    "r": lambda: nn.Buffer(torch.full((4,), 2.0)),
+    "w": P(4),
+    "c": P(4),
+}
 for name, norm in {
     "layer_norm, weight only": lambda s, h: F.layer_norm(h, (4,), s.w, None, TINY),
     "layer_norm, bias only": lambda s, h: F.layer_norm(h, (4,), None, s.c, TINY),
@@ -283,25 +322,56 @@ for name, norm in {
     "batch_norm, statistics moved": lambda s, h: F.batch_norm(h, s.m, s.r, s.w, s.c, True, 0.3, TINY),
     "batch_norm, fixed statistics": lambda s, h: F.batch_norm(h, s.m, s.r, s.w, s.c, False, 0.1, TINY),
     "batch_norm, fixed statistics alone": lambda s, h: F.batch_norm(h, s.m, s.r, None, None, False, 0.1, TINY),
-    "instance_norm, fixed statistics": lambda s, h: F.instance_norm(h[:, :, None].expand(8, 4, 2), s.m, s.r, s.w, s.c, False, 0.1, TINY).mean(2),
+    "instance_norm, fixed statistics": lambda s, h: F.instance_norm(
+        h[:, :, None].expand(8, 4, 2), s.m, s.r, s.w, s.c, False, 0.1, TINY
+    ).mean(2),
     "group_norm": lambda s, h: F.group_norm(h[:, :, None], 1, s.w, s.c, TINY)[..., 0],
     "rms_norm, no weight": lambda s, h: F.rms_norm(h, (4,), None, TINY),
-}.items():  # fmt: skip
+}.items():
     ARGUMENTS.complete(name, normed(norm), X, **AB, **BN)
-ARGUMENTS.complete("BatchNorm with a plain average", normed(lambda s, h: s.n(h)), X, **AB, n=M(nn.BatchNorm1d, 4, TINY, None))
-ARGUMENTS.complete("BatchNorm without statistics", normed(lambda s, h: s.n(h)), X, **AB,
-                   n=M(nn.BatchNorm1d, 4, TINY, track_running_stats=False))  # fmt: skip
-ARGUMENTS.complete("LayerNorm over two dims", lambda s, x: s.b(torch.relu(s.n(s.a(x)))).mean(1), S, a=L(2, 3), b=L(3, 3),
-                   n=M(nn.LayerNorm, (3, 3), TINY))  # fmt: skip
-ARGUMENTS.complete("LayerNorm without bias", normed(lambda s, h: s.n(h)), X, **AB, n=M(nn.LayerNorm, 4, TINY, bias=False))
+ARGUMENTS.complete(
+    "BatchNorm with a plain average", normed(lambda s, h: s.n(h)), X, **AB, n=M(nn.BatchNorm1d, 4, TINY, None)
+)
+ARGUMENTS.complete(
+    "BatchNorm without statistics",
+    normed(lambda s, h: s.n(h)),
+    X,
+    **AB,
+    n=M(nn.BatchNorm1d, 4, TINY, track_running_stats=False),
+)
+ARGUMENTS.complete(
+    "LayerNorm over two dims",
+    lambda s, x: s.b(torch.relu(s.n(s.a(x)))).mean(1),
+    S,
+    a=L(2, 3),
+    b=L(3, 3),
+    n=M(nn.LayerNorm, (3, 3), TINY),
+)
+ARGUMENTS.complete(
+    "LayerNorm without bias", normed(lambda s, h: s.n(h)), X, **AB, n=M(nn.LayerNorm, 4, TINY, bias=False)
+)
 
 ARGUMENTS.complete("outputs for each token", lambda s, x: s.b(torch.relu(s.a(x))), S, a=L(2, 4), b=L(4, 3))
-ARGUMENTS.complete("outputs for each pixel", lambda s, x: s.b(torch.relu(s.a(x))), I, a=M(nn.Conv2d, 2, 3, 2), b=M(nn.Conv2d, 3, 3, 1))
-ARGUMENTS.complete("outputs for each pixel, a norm", lambda s, x: s.b(F.group_norm(s.a(x), 1, None, None, TINY)), I,
-                   a=M(nn.Conv2d, 2, 3, 2), b=M(nn.ConvTranspose2d, 3, 3, 1))  # fmt: skip
+ARGUMENTS.complete(
+    "outputs for each pixel", lambda s, x: s.b(torch.relu(s.a(x))), I, a=M(nn.Conv2d, 2, 3, 2), b=M(nn.Conv2d, 3, 3, 1)
+)
+ARGUMENTS.complete(
+    "outputs for each pixel, a norm",
+    lambda s, x: s.b(F.group_norm(s.a(x), 1, None, None, TINY)),
+    I,
+    a=M(nn.Conv2d, 2, 3, 2),
+    b=M(nn.ConvTranspose2d, 3, 3, 1),
+)
 ARGUMENTS.complete("log_softmax last", lambda s, x: s.b(torch.relu(s.a(x))).log_softmax(-1), X, **AB)
 ARGUMENTS.sound("softmax last", lambda s, x: s.b(torch.relu(s.a(x))).softmax(-1), X, **AB)
-ARGUMENTS.complete("squares of pixels", lambda s, x: s.b(torch.relu(s.a(x))), I, loss="mse", a=M(nn.Conv2d, 2, 3, 2), b=M(nn.Conv2d, 3, 1, 1))
+ARGUMENTS.complete(
+    "squares of pixels",
+    lambda s, x: s.b(torch.relu(s.a(x))),
+    I,
+    loss="mse",
+    a=M(nn.Conv2d, 2, 3, 2),
+    b=M(nn.Conv2d, 3, 1, 1),
+)
 
 for name, options in {
     "padding_idx": {"padding_idx": 0},
@@ -309,8 +379,13 @@ for name, options in {
     "max_norm": {"max_norm": 0.5},
     "max_norm, p=1": {"max_norm": 1.0, "norm_type": 1.0},
 }.items():
-    ARGUMENTS.sound(f"Embedding, {name}", lambda s, x: s.b(torch.relu(s.e(x))).mean(1), tokens(6, 3),
-                    e=M(nn.Embedding, 5, 3, **options), b=L(3, 3))  # fmt: skip
+    ARGUMENTS.sound(
+        f"Embedding, {name}",
+        lambda s, x: s.b(torch.relu(s.e(x))).mean(1),
+        tokens(6, 3),
+        e=M(nn.Embedding, 5, 3, **options),
+        b=L(3, 3),
+    )
 CONVOLUTIONS = {
     "padding by name": M(nn.Conv2d, 2, 3, 2, padding="same"),
     "no padding by name": M(nn.Conv2d, 2, 3, 2, padding="valid"),
@@ -325,18 +400,41 @@ CONVOLUTIONS = {
 for name, conv in CONVOLUTIONS.items():
     width = 4 if "groups" in name else 3
     for after, act in {"relu": torch.relu, "square": torch.square}.items():
-        ARGUMENTS.complete(f"convolution, {name}, {after}", lambda s, x, f=act: s.b(f(s.a(x)).mean((2, 3))), I, slow=after == "square",
-                           a=conv, b=L(width, 3))  # fmt: skip
-    ARGUMENTS.complete(f"convolution, {name}, BatchNorm", lambda s, x: s.b(torch.relu(s.n(s.a(x))).mean((2, 3))), I, slow="in" in name,
-                       a=conv, n=M(nn.BatchNorm2d, width, TINY), b=L(width, 3))  # fmt: skip
+        ARGUMENTS.complete(
+            f"convolution, {name}, {after}",
+            lambda s, x, f=act: s.b(f(s.a(x)).mean((2, 3))),
+            I,
+            slow=after == "square",
+            a=conv,
+            b=L(width, 3),
+        )
+    ARGUMENTS.complete(
+        f"convolution, {name}, BatchNorm",
+        lambda s, x: s.b(torch.relu(s.n(s.a(x))).mean((2, 3))),
+        I,
+        slow="in" in name,
+        a=conv,
+        n=M(nn.BatchNorm2d, width, TINY),
+        b=L(width, 3),
+    )
 for mode, options in {
-    "nearest": {}, "nearest-exact": {}, "bilinear": {}, "bilinear, corners": {"align_corners": True}, "bicubic": {},
+    "nearest": {},
+    "nearest-exact": {},
+    "bilinear": {},
+    "bilinear, corners": {"align_corners": True},
+    "bicubic": {},
     "area": {},
-}.items():  # fmt: skip
+}.items():
+
     def resized(s, x, mode=mode, options=options):
         return s.b(F.interpolate(torch.relu(s.a(x)), (4, 4), mode=mode.split(",")[0], **options)[:, :, 1:].flatten(1))
 
     add = ARGUMENTS.sound if mode.startswith("bi") else ARGUMENTS.complete
     add(f"interpolate, {mode}", resized, I, slow=mode != "nearest", a=M(nn.Conv2d, 2, 1, 3), b=L(12, 3))
-ARGUMENTS.complete("interpolate, down", lambda s, x: s.b(F.interpolate(torch.relu(s.a(x))[:, None], scale_factor=0.5)[:, 0]), X,
-                   a=L(3, 4), b=L(2, 3))  # fmt: skip
+ARGUMENTS.complete(
+    "interpolate, down",
+    lambda s, x: s.b(F.interpolate(torch.relu(s.a(x))[:, None], scale_factor=0.5)[:, 0]),
+    X,
+    a=L(3, 4),
+    b=L(2, 3),
+)

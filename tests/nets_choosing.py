@@ -4,12 +4,10 @@ import random
 
 import numpy as np
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from nets import TINY
-from nets_more import floats
-from nets_parts import ABC, AB, CONV, I, L, M, Nets, P, S, X
+from nets_parts import AB, ABC, CONV, I, L, Nets, P, S, X
 
 CHOOSING = Nets()
 
@@ -47,7 +45,7 @@ RANDOM = {
     "normal": lambda s, h, x: torch.normal(h.detach().float(), 1.0) * h,
     "uniform_": lambda s, h, x: h + torch.empty(8, 4).uniform_(),
     "cutmix": lambda s, h, x: torch.where(torch.rand(8, 1) < 0.5, h, h.flip(0)) + torch.rand(8, 1),
-}  # fmt: skip
+}
 for name, function in RANDOM.items():
     CHOOSING.sound(f"random: {name}", between(function), X, **AB, t=P(4), n=L(4, 4))
 for name, function in {
@@ -62,7 +60,12 @@ for name, function in {
 }.items():
     CHOOSING.complete(f"random: {name}", between(function), X, **AB)
 CHOOSING.complete("random: dropout2d", lambda s, x: s.b(F.dropout2d(torch.relu(s.a(x)), 0.4).mean((2, 3))), I, **CONV)
-CHOOSING.sound("random: fractional_max_pool2d", lambda s, x: s.b(F.fractional_max_pool2d(s.a(x), 2, 2, _random_samples=torch.rand(4, 3, 2).to(x)).mean((2, 3))), I, **CONV)
+CHOOSING.sound(
+    "random: fractional_max_pool2d",
+    lambda s, x: s.b(F.fractional_max_pool2d(s.a(x), 2, 2, _random_samples=torch.rand(4, 3, 2).to(x)).mean((2, 3))),
+    I,
+    **CONV,
+)
 
 CHOICES = {  # of what h's values say: the gradient passes as if the choice were fixed
     "one_hot of argmax": lambda s, h, x: h * F.one_hot(h.argmax(1), 4),
@@ -85,7 +88,9 @@ CHOICES = {  # of what h's values say: the gradient passes as if the choice were
     "index by argmax": lambda s, h, x: h + s.t[h.argmax(1)][:, None],
     "embedding of argmax": lambda s, h, x: h + F.embedding(h.argmax(1), s.u),
     "nearest of a codebook": lambda s, h, x: h + s.u[torch.cdist(h, s.u).argmin(1)],
-    "gate of one expert": lambda s, h, x: F.softmax(h, 1).amax(1, keepdim=True) * torch.stack([h, s.n(h), -h, 2 * h])[h.argmax(1), torch.arange(8)],
+    "gate of one expert": lambda s, h, x: (
+        F.softmax(h, 1).amax(1, keepdim=True) * torch.stack([h, s.n(h), -h, 2 * h])[h.argmax(1), torch.arange(8)]
+    ),
     "order of a parameter": lambda s, h, x: torch.relu(h)[:, s.t.argsort()],
     "argmax of a parameter": lambda s, h, x: torch.relu(h) * h[:, s.t.argmax()][:, None],
     "mask of a parameter": lambda s, h, x: torch.relu(h) * (s.t > 0.2),
@@ -99,7 +104,7 @@ CHOICES = {  # of what h's values say: the gradient passes as if the choice were
     "long()": lambda s, h, x: h + s.t[h.long().clamp(0, 3)],
     "max over channels, index used": lambda s, h, x: h + s.t[h.max(1)[1]][:, None],
     "unfold of sorted": lambda s, h, x: h.sort(1, descending=True)[0].unfold(1, 2, 1).mean(2).repeat(1, 2)[:, :4],
-}  # fmt: skip
+}
 STEPS = {
     "h > 0.3": lambda s, h, x: h * (h > 0.3),
     "h > 0.3, cast": lambda s, h, x: h * (h > 0.3).to(h.dtype),
@@ -153,7 +158,7 @@ LAST = {
     "logits and steps of differences": lambda s, l: l + (l > l.mean(1, keepdim=True)).to(l),
     "logits less those detached": lambda s, l: l - l.detach().amax(1, keepdim=True),
     "logits over a norm, step": lambda s, l: F.layer_norm(l, (3,), None, None, TINY) + (l[:, :1] > 0).to(l),
-}  # fmt: skip
+}
 for name, function in LAST.items():
     CHOOSING.sound(name, lambda s, x, f=function: f(s, s.b(torch.tanh(s.a(x)))), X, **AB, t=P(3, 3))
 for name, function in {  # that positive factors leave as they are; a rule may know it
@@ -171,14 +176,38 @@ for name, function in {  # that positive factors leave as they are; a rule may k
     CHOOSING.complete(name, between(function), X, **ABC, u=P(5, 4))
 ROUTES = {
     "top-1 of two experts": lambda s, x, p: torch.where(p[:, :1] > p[:, 1:2], s.a(x).relu(), s.c(x).relu()),
-    "top-1, weighted": lambda s, x, p: p.amax(1, keepdim=True) * torch.where(p[:, :1] > p[:, 1:2], s.a(x).relu(), s.c(x).relu()),
-    "top-2": lambda s, x, p: sum(p.topk(2)[0][:, i : i + 1] * torch.stack([s.a(x), s.c(x), s.d(x)]).relu()[p.topk(2)[1][:, i], torch.arange(8)] for i in range(2)),
+    "top-1, weighted": lambda s, x, p: (
+        p.amax(1, keepdim=True) * torch.where(p[:, :1] > p[:, 1:2], s.a(x).relu(), s.c(x).relu())
+    ),
+    "top-2": lambda s, x, p: sum(
+        p.topk(2)[0][:, i : i + 1] * torch.stack([s.a(x), s.c(x), s.d(x)]).relu()[p.topk(2)[1][:, i], torch.arange(8)]
+        for i in range(2)
+    ),
     "dense": lambda s, x, p: p[:, :1] * s.a(x).relu() + p[:, 1:2] * s.c(x).relu() + p[:, 2:] * s.d(x).relu(),
-}  # fmt: skip
+}
 for name, route in ROUTES.items():
-    CHOOSING.sound(f"route: {name}", lambda s, x, r=route: s.b(r(s, x, s.g(x).softmax(1))), X, slow=name == "dense",
-                   **ABC, d=L(3, 4), g=L(3, 3))  # fmt: skip
-CHOOSING.sound("route by scores without softmax", lambda s, x: s.b((s.a(x).relu() * (s.g(x) > 0.2))), X, **AB, g=L(3, 4))
-CHOOSING.sound("tokens dropped by their norm", lambda s, x: s.b((s.a(x) * (s.a(x).norm(dim=-1, keepdim=True) > 1)).mean(1)), S, a=L(2, 3), b=L(3, 3))
-CHOOSING.sound("tokens merged by order", lambda s, x: s.b(s.a(x).gather(1, s.a(x)[..., :1].argsort(1).expand(4, 3, 3)).flatten(1)), S, a=L(2, 3), b=L(9, 3))
+    CHOOSING.sound(
+        f"route: {name}",
+        lambda s, x, r=route: s.b(r(s, x, s.g(x).softmax(1))),
+        X,
+        slow=name == "dense",
+        **ABC,
+        d=L(3, 4),
+        g=L(3, 3),
+    )
+CHOOSING.sound("route by scores without softmax", lambda s, x: s.b(s.a(x).relu() * (s.g(x) > 0.2)), X, **AB, g=L(3, 4))
+CHOOSING.sound(
+    "tokens dropped by their norm",
+    lambda s, x: s.b((s.a(x) * (s.a(x).norm(dim=-1, keepdim=True) > 1)).mean(1)),
+    S,
+    a=L(2, 3),
+    b=L(3, 3),
+)
+CHOOSING.sound(
+    "tokens merged by order",
+    lambda s, x: s.b(s.a(x).gather(1, s.a(x)[..., :1].argsort(1).expand(4, 3, 3)).flatten(1)),
+    S,
+    a=L(2, 3),
+    b=L(9, 3),
+)
 CHOOSING.complete("masked_select of a sample by data", lambda s, x: s.b(torch.relu(s.a(x))[x[:, 0] > -100]), X, **AB)

@@ -126,9 +126,7 @@ def rank(matrix: np.ndarray) -> int:
     return int(np.linalg.matrix_rank(matrix)) if matrix.size else 0
 
 
-def check(
-    model: nn.Module, inputs, loss: str = "cross_entropy", seed: int = 0, *, complete: bool = True, found=None
-):
+def check(model: nn.Module, inputs, loss: str = "cross_entropy", seed: int = 0, *, complete: bool = True, found=None):
     """Assert that no claim is false, that they are all if `complete`, and that tracked charges are those claimed.
 
     The claims are those `found`, by default what discovery finds. Returns the two dimensions.
