@@ -28,10 +28,10 @@ RANDOM = {
     "a channel drawn": lambda s, h, x: h * F.one_hot(torch.randint(4, (8,)), 4),
     "noise added": lambda s, h, x: torch.relu(h) + torch.randn(8, 4).to(h),
     "learned noise": lambda s, h, x: torch.relu(h) + s.t * torch.randn(8, 4).to(h),
-    "numpy's order": lambda s, h, x: torch.relu(h)[:, torch.from_numpy(np.random.permutation(4))],
-    "numpy's order of samples": lambda s, h, x: h + h[torch.from_numpy(np.random.permutation(8))],
-    "numpy's number": lambda s, h, x: torch.relu(h) + float(np.random.rand()),
-    "numpy's choice": lambda s, h, x: h * (np.random.rand(4) > 0.5).tolist()[0],
+    "numpy's order": lambda s, h, x: torch.relu(h)[:, torch.from_numpy(np.random.permutation(4))],  # noqa: NPY002
+    "numpy's order of samples": lambda s, h, x: h + h[torch.from_numpy(np.random.permutation(8))],  # noqa: NPY002
+    "numpy's number": lambda s, h, x: torch.relu(h) + float(np.random.rand()),  # noqa: NPY002
+    "numpy's choice": lambda s, h, x: h * (np.random.rand(4) > 0.5).tolist()[0],  # noqa: NPY002
     "python's order": lambda s, h, x: torch.relu(h)[:, random.sample(range(4), 4)],
     "python's branch": lambda s, h, x: torch.relu(h) if random.random() < 0.5 else torch.tanh(h),
     "python's branch, a layer left out": lambda s, h, x: torch.relu(s.n(h) if random.random() < 0.5 else h),

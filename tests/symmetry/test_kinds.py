@@ -1,4 +1,4 @@
-"""Kinds of nets on which discovery may claim what is false, or nothing, or fail: gradients and finite transformations."""
+"""Kinds of nets on which discovery may be wrong, against gradients and finite transformations."""
 
 import pytest
 import torch
