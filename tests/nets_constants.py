@@ -12,24 +12,20 @@ from nets_parts import AB, L, M, Nets, P, S, X
 CONSTANTS = Nets()
 
 
-def zeros(*shape):
-    return torch.zeros(*shape, dtype=torch.float64)
-
-
 def put(h, at, base):
     base[at] = h[at] if isinstance(at, tuple) and len(at) == 2 else h
     return base
 
 
-def filled(s, h):
+def filled(s, h, x):
     out = torch.empty_like(h)
     out[:, :2] = h[:, 2:]
     out[:, 2:] = 0
     return out
 
 
-def grown(s, h):
-    out = zeros(8, 4)
+def grown(s, h, x):
+    out = h.new_zeros(8, 4)
     for i in range(4):
         out[:, i] += h[:, i]
     return out
@@ -39,16 +35,16 @@ HIDDEN = {
     "zeros added": lambda s, h, x: h + torch.zeros(8, 4),
     "zeros_like added": lambda s, h, x: torch.zeros_like(h) + h,
     "new_zeros subtracted": lambda s, h, x: h - h.new_zeros(4),
-    "zeros that h is taken from": lambda s, h, x: -(zeros(4) - h),
+    "zeros that h is taken from": lambda s, h, x: -(h.new_zeros(4) - h),
     "a zero buffer": lambda s, h, x: h + s.zero,
     "zero as a 0-d tensor": lambda s, h, x: h + torch.tensor(0.0),
     "full of zero": lambda s, h, x: h + torch.full((8, 4), 0.0),
     "sum from zero": lambda s, h, x: sum([h, torch.relu(s.c(x))]),
-    "sum from zeros": lambda s, h, x: sum([h, torch.relu(s.c(x))], zeros(8, 4)),
-    "maximum with zeros": lambda s, h, x: torch.maximum(h - 0.5 * h.mean(), zeros(8, 4)),
-    "zeros concatenated": lambda s, h, x: torch.cat([h[:, :2], zeros(8, 2)], 1) + torch.relu(s.c(x)),
-    "zeros assigned in": lambda s, h, x: put(h, (slice(None), slice(1, 3)), zeros(8, 4)) + torch.relu(s.c(x)),
-    "zeros, samples assigned": lambda s, h, x: put(h, (slice(2, 6), slice(None)), zeros(8, 4)),
+    "sum from zeros": lambda s, h, x: sum([h, torch.relu(s.c(x))], h.new_zeros(8, 4)),
+    "maximum with zeros": lambda s, h, x: torch.maximum(h - 0.5 * h.mean(), h.new_zeros(8, 4)),
+    "zeros concatenated": lambda s, h, x: torch.cat([h[:, :2], h.new_zeros(8, 2)], 1) + torch.relu(s.c(x)),
+    "zeros assigned in": lambda s, h, x: put(h, (slice(None), slice(1, 3)), h.new_zeros(8, 4)) + torch.relu(s.c(x)),
+    "zeros, samples assigned": lambda s, h, x: put(h, (slice(2, 6), slice(None)), h.new_zeros(8, 4)),
     "zeros filled one by one": grown,
     "half filled": filled,
     "zeros times": lambda s, h, x: h + 0 * s.c(x),
@@ -197,7 +193,7 @@ for name, function in {  # what is small and positive may be felt: it is no norm
     "where, one": lambda s, h: torch.where(torch.arange(4) > 1, torch.relu(h), 1.0),
     "maximum with a number": lambda s, h: torch.maximum(h, torch.tensor(0.3)),
     "lerp to one": lambda s, h: torch.lerp(torch.relu(h), torch.ones_like(h), 0.3),
-    "zeros plus one": lambda s, h: (zeros(4) + 1) * torch.relu(h) + torch.zeros(4).exp(),
+    "zeros plus one": lambda s, h: (h.new_zeros(4) + 1) * torch.relu(h) + torch.zeros(4).exp(),
     "cosine of zeros": lambda s, h: torch.relu(h) + torch.zeros(4).cos(),
     "an eps felt by a norm": lambda s, h: F.layer_norm(h, (4,), None, None, 0.3),
     "squares of zero": lambda s, h: torch.relu(h) + 0 * h.exp(),
