@@ -160,10 +160,8 @@ NORMS: dict[str, Callable[..., Norm | None]] = {
 }
 
 NORM_TAKES = "input weight bias"
-NORM_GIVEN = (
-    "normalized_shape num_groups eps cudnn_enable cudnn_enabled running_mean running_var training momentum "
-    "use_input_stats"
-)
+STATISTICS = "running_mean running_var momentum eps"
+NORM_GIVEN = f"normalized_shape num_groups cudnn_enable cudnn_enabled training use_input_stats {STATISTICS}"
 
 PADDING = -1
 

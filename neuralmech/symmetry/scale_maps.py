@@ -66,7 +66,7 @@ def _linear(algebra: ScaleAlgebra, node: fx.Node, x: Any, weight: Any, bias: Any
     return _apply_linear(algebra, node, ids, weight, bias)
 
 
-CONVOLUTION = "stride padding dilation groups output_padding"
+CONVOLUTION = "stride padding dilation groups"
 
 
 @rule("conv1d", "conv2d", "conv3d", takes="input weight bias", given=CONVOLUTION)
@@ -87,7 +87,13 @@ def _conv(
     return _apply_linear(algebra, node, ids, weight, bias, 1, groups).expand(shape)
 
 
-@rule("conv_transpose1d", "conv_transpose2d", "conv_transpose3d", takes="input weight bias", given=CONVOLUTION)
+@rule(
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
+    takes="input weight bias",
+    given=f"{CONVOLUTION} output_padding",
+)
 def _conv_transpose(
     algebra: ScaleAlgebra, node: fx.Node, x: Any, weight: Any, bias: Any = None, *options: Any, **more: Any
 ) -> Any:

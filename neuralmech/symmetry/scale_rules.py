@@ -330,7 +330,7 @@ def _note_epsilon(algebra: ScaleAlgebra, node: fx.Node) -> None:
             algebra.approximations[f"eps of {value:g} at {place(node)}: up to that much of the variance"] = None
 
 
-@rule("_native_batch_norm_legit_no_training", takes=geometry.NORM_TAKES, given=geometry.NORM_GIVEN)
+@rule("_native_batch_norm_legit_no_training", takes=geometry.NORM_TAKES, given=geometry.STATISTICS)
 def _affine(algebra: ScaleAlgebra, node: fx.Node, x: Any, weight: Any, bias: Any, *_: Any) -> Any:
     """γ(x − μ)/σ + β with fixed μ and σ: γ and β scale together, x does not."""
     algebra.forbid(x, f"the statistics are fixed at {place(node)}")

@@ -83,15 +83,17 @@ def _zero(algebra: ShiftAlgebra, node: fx.Node, x: Any) -> Shift:
     return {}
 
 
-@rule("add", "sub", takes="self other", given="alpha")
+@rule("add", "sub", "rsub", takes="self other", given="alpha")
 def _add(algebra: ShiftAlgebra, node: fx.Node, x: Any, y: Any, *, alpha: float = 1) -> Shift:
     over = centred_dims(node.args[1], node.args[0]) if operation(node) == "sub" and alpha == 1 else ()
     if over and is_taken_out(node.args[1]):  # type: ignore[arg-type]
         why = f"not constant over the mean taken out at {place(node)}"
         algebra.ignore(algebra.shift(x), node.meta["val"].shape, over, why)
         return {}
-    sign = alpha if "add" in str(node.target) else -alpha
     shape = node.meta["val"].shape
+    if operation(node) == "rsub":  # y − αx
+        x, y = y, x
+    sign = alpha if operation(node) == "add" else -alpha
     return combined(expanded(algebra.shift(x), shape), multiplied(expanded(algebra.shift(y), shape), sign), node)
 
 
@@ -254,7 +256,7 @@ def _norm(algebra: ShiftAlgebra, node: fx.Node, x: Any, *args: Any) -> Any:
     return (out, *({} for _ in val[1:])) if isinstance(val, (tuple, list)) else out
 
 
-@rule("_native_batch_norm_legit_no_training", takes=geometry.NORM_TAKES, given=geometry.NORM_GIVEN)
+@rule("_native_batch_norm_legit_no_training", takes=geometry.NORM_TAKES, given=geometry.STATISTICS)
 def _affine(algebra: ShiftAlgebra, node: fx.Node, x: Any, weight: Any, bias: Any, *_: Any) -> Any:
     """γ(x − μ)/σ + β with fixed μ and σ: β displaces its channel."""
     let_none_pass(algebra, node, algebra.shift(x), weight)
