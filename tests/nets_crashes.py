@@ -144,7 +144,6 @@ SHAPES = {
         floats(4, 1, 3, 3, 3),
         {"a": M(nn.Conv3d, 1, 3, 2), "b": L(3, 3)},
     ),
-    "no parameters in use": (lambda s, x: x, X, AB),
     "a parameter as logits": (lambda s, x: s.t.expand(8, 3) + 0 * x, X, {"t": P(3)}),
     "dicts inside": (lambda s, x: s.b({"h": torch.relu(s.a(x))}["h"]), X, AB),
     "a list of layers": (

@@ -1,5 +1,7 @@
 """Nets by kind of what discovery has to get right in them: name → `Kind`."""
 
+from dataclasses import replace
+
 from nets_arguments import ARGUMENTS
 from nets_choosing import CHOOSING
 from nets_constants import CONSTANTS
@@ -15,4 +17,31 @@ _PARTS = {
     "cut": CUT,
     "layers": LAYERS,
 }
+
+# Symmetries that exist and are not claimed, by their cause: what is claimed of these must only be true.
+NOT_SEEN = {
+    "an input that is redundant, by a constant matrix of lower rank or because some of it is constant": (
+        "arguments: adaptive_avg_pool1d of rows, windows that overlap", "arguments: half a mean taken out",
+        "arguments: outputs for each pixel, a norm", "choosing: data's argmax into a table", "constants: cosine of two",
+        "constants: divide", "constants: half filled", "constants: layer_norm by hand", "constants: less its largest",
+        "constants: linspace as factor", "constants: zeros assigned in", "constants: zeros concatenated",
+        "constants: zeros times", "constants: logsumexp", "arguments: interpolate, nearest",
+        "arguments: interpolate, nearest-exact", "arguments: interpolate, area", "constants: weight: a mean taken from columns", "arguments: interpolate, down",
+    ),
+    "a weight that meets only zeros, as a first state": (
+        "layers: GRU both ways", "layers: GRUCell", "layers: LSTM both ways", "layers: LSTMCell",
+        "layers: RNN, relu, both ways", "layers: RNNCell, relu",
+    ),
+    "an operation without a rule": (
+        "arguments: addbmm", "arguments: addmv", "arguments: hardtanh without bounds", "constants: eps in a maximum",
+        "constants: index_reduce", "constants: masked_scatter of zeros", "constants: zeros filled one by one",
+    ),
+    "entries of a table that a mask leaves out": (
+        "arguments: attn_mask of a table with some pairs left out", "arguments: scores with baddbmm",
+    ),
+    "a buffer, which may change": ("constants: a zero buffer",),
+    "cannot be traced": ("arguments: BatchNorm with a plain average",),
+}  # fmt: skip
+_GAPS = {name for names in NOT_SEEN.values() for name in names}
 KINDS = {f"{kind}: {name}": net for kind, nets in _PARTS.items() for name, net in nets.items()}
+KINDS |= {name: replace(KINDS[name], complete=False) for name in _GAPS}

@@ -32,6 +32,7 @@ FACTORIES = frozenset(
 SHAPES = frozenset(("sym_size", "sym_numel", "sym_stride", "sym_storage_offset"))
 UNINITIALISED = frozenset(("empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "empty_permuted"))
 NUMBERS = frozenset(("item", "_local_scalar_dense"))
+PRODUCTS = frozenset(("mul", "mm", "bmm", "matmul", "mv"))
 CASTS = frozenset(("to", "_to_copy", "type_as"))
 LARGEST = 1 << 24  # elements of a constant that is computed
 STRICT = False  # tests: an exception in a rule is an error instead of a barrier
@@ -133,7 +134,7 @@ class Algebra(Generic[Value]):
     frozen: frozenset[str] = frozenset()
     system: System = field(default_factory=System)
     barriers: list[Barrier] = field(default_factory=list)
-    concrete: dict[fx.Node, Tensor] = field(default_factory=dict)
+    concrete: dict[fx.Node, Any] = field(default_factory=dict)
     entry_ids: dict[str, Ids] = field(default_factory=dict)
 
     rules: RuleTable[Value] = field(init=False)
@@ -202,11 +203,14 @@ def _placeholder(node: fx.Node, trace: Trace, algebra: Algebra[Value]) -> Any:
 def _call(node: fx.Node, env: dict[fx.Node, Any], algebra: Algebra[Value], live: Container[fx.Node]) -> Any:
     def value(n: fx.Node) -> Any:
         known = algebra.concrete.get(n)  # a scalar that is known is as good as a number
-        return env[n] if known is None or known.dim() or known.dtype is torch.bool else known.item()
+        is_number = isinstance(known, Tensor) and not known.dim() and known.dtype is not torch.bool
+        return known.item() if is_number else env[n]  # type: ignore[union-attr]
 
     args: Any = fx.map_arg(node.args, value)
     kwargs: Any = fx.map_arg(node.kwargs, value)
     if node.target is operator.getitem:
+        if (parts := algebra.concrete.get(node.all_input_nodes[0])) is not None:
+            algebra.concrete[node] = parts[args[1]]
         return args[0][args[1]]
     inputs = [env[n] for n in node.all_input_nodes]
     if operation(node) in NUMBERS or any(isinstance(v, Unknown) for v in inputs):
@@ -282,22 +286,36 @@ def _reads_more(rule: Rule, node: fx.Node, live: Container[fx.Node]) -> bool:
 def _evaluated(node: fx.Node, algebra: Algebra[Value]) -> Any:
     """Compute what depends on no parameter, data or chance: integers say where an index points, zeros bind nothing."""
     value, val = _constants(node, algebra), node.meta.get("val")
+    outputs = val if isinstance(val, (tuple, list)) else (val,)
+    small = all(isinstance(v, Tensor) and v.numel() <= LARGEST for v in outputs)
     by_chance = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
-    if by_chance or operation(node) in UNINITIALISED or not isinstance(val, Tensor) or val.numel() > LARGEST:
+    if by_chance or operation(node) in UNINITIALISED or not small:
         return value
     known = algebra.concrete
     if operation(node) in FACTORIES:
-        known = {
-            n: torch.zeros((), dtype=n.meta["val"].dtype).expand(n.meta["val"].shape) for n in node.all_input_nodes
-        }
+        like = {n: n.meta["val"] for n in node.all_input_nodes}
+        known = {n: torch.zeros((), dtype=v.dtype).expand(v.shape) for n, v in like.items()}
     if not all(n in known for n in node.all_input_nodes):
-        return value
+        if not (operation(node) in PRODUCTS and any(_is_zero(known.get(n)) for n in node.all_input_nodes)):
+            return value
+        algebra.concrete[node] = torch.zeros((), dtype=val.dtype).expand(val.shape)  # type: ignore[union-attr]
+        return algebra.zeros(val.shape)  # type: ignore[union-attr]
     args: Any = fx.map_arg(node.args, lambda n: known[n])
     kwargs: Any = dict(fx.map_arg(node.kwargs, lambda n: known[n]))
     if "device" in kwargs:  # the numbers are needed, even of a model on the meta device
         kwargs["device"] = torch.device("cpu")
     algebra.concrete[node] = result = node.target(*args, **kwargs)  # type: ignore[operator]
-    return algebra.zeros(val.shape) if val.is_floating_point() and not bool(result.any()) else value
+    if isinstance(result, Tensor):
+        return _known(result, algebra)
+    return tuple(_known(part, algebra) for part in result)
+
+
+def _known(result: Tensor, algebra: Algebra[Value]) -> Value:
+    return algebra.zeros(result.shape) if _is_zero(result) else algebra.constant(result.shape)
+
+
+def _is_zero(known: Any) -> bool:
+    return isinstance(known, Tensor) and known.is_floating_point() and not bool(known.any())
 
 
 def known_index(algebra: Algebra[Any], index: Any) -> Any:

@@ -160,6 +160,11 @@ def _binds_nothing(value: Any) -> bool:
     return isinstance(value, Zeros) or (isinstance(value, (int, float)) and (value == 0 or math.isinf(value)))
 
 
+@rule("threshold", takes="self", given="threshold value")
+def _threshold(algebra: ScaleAlgebra, node: fx.Node, x: Any, least: float, value: float) -> Any:
+    return algebra.ids(x) if least == 0 and value == 0 else barrier(algebra, node, x)
+
+
 @rule("where", takes="self other", given="condition")
 def _where(algebra: ScaleAlgebra, node: fx.Node, condition: Any, x: Any, y: Any) -> Any:
     shape = node.meta["val"].shape
@@ -283,6 +288,16 @@ def _pool(
     dilation = rest[1] if from_max and len(rest) > 1 else 1
     windows = geometry.pool_windows(algebra.ids(x), node.meta["val"].shape, rank, kernel, stride, padding, dilation)
     return _one_per_window(algebra, windows, node)
+
+
+@rule(
+    "max_pool1d_with_indices", "max_pool2d_with_indices", "max_pool3d_with_indices", takes="self", given=POOL, outputs=2
+)
+def _pool_and_places(algebra: ScaleAlgebra, node: fx.Node, x: Any, *how: Any) -> tuple:
+    kernel, stride, padding, dilation = (*how, *(None, None, 0, 1)[len(how) :])[:4]
+    shape = node.meta["val"][0].shape
+    windows = geometry.pool_windows(algebra.ids(x), shape, geometry.pool_rank(node), kernel, stride, padding, dilation)
+    return _one_per_window(algebra, windows, node), algebra.constant(shape)
 
 
 @rule("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", takes="self", given="output_size")

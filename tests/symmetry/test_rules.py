@@ -51,8 +51,7 @@ def _other(argument):
     """A value that is not the default."""
     if isinstance(argument.default_value, bool) or "bool" in str(argument.type).lower():
         return not argument.default_value
-    value = 7 if argument.default_value != 7 else 8
-    return value
+    return 7 if argument.default_value != 7 else 8
 
 
 @pytest.mark.parametrize("table", TABLES)
