@@ -26,7 +26,8 @@ NOT_SEEN = {
         "constants: divide", "constants: half filled", "constants: layer_norm by hand", "constants: less its largest",
         "constants: linspace as factor", "constants: zeros assigned in", "constants: zeros concatenated",
         "constants: zeros times", "constants: logsumexp", "arguments: interpolate, nearest",
-        "arguments: interpolate, nearest-exact", "arguments: interpolate, area", "constants: weight: a mean taken from columns", "arguments: interpolate, down",
+        "arguments: interpolate, nearest-exact", "arguments: interpolate, area",
+        "constants: weight: a mean taken from columns", "arguments: interpolate, down",
     ),
     "a weight that meets only zeros, as a first state": (
         "layers: GRU both ways", "layers: GRUCell", "layers: LSTM both ways", "layers: LSTMCell",

@@ -125,9 +125,10 @@ def show_symmetries(
     uncovered: Mapping[str, str],
     barriers: list[str],
     share: float,
+    approximations: list[str] | None = None,
     console: Console | None = None,
 ) -> None:
-    """Print the charges by family and site, totals, barriers, and parameters without a symmetry."""
+    """Print the charges by family and site, totals, barriers, what holds nearly, and parameters without a symmetry."""
     console = console or Console()
     table = Table(title="Charges", title_justify="left")
     for column, justify in (("family", "left"), ("site", "left"), ("charges", "right")):
@@ -142,6 +143,8 @@ def show_symmetries(
     _say(console, f"{share:.1%} of the parameters are in at least one charge.")
     for barrier in barriers:
         _say(console, f"Barrier (symmetries end here): {barrier}")
+    for approximation in approximations or []:
+        _say(console, f"Symmetries hold up to a small number here: {approximation}")
     if uncovered:
         console.print(_uncovered(uncovered))
 

@@ -19,11 +19,11 @@ MOVEMENT = (
 )  # fmt: skip
 
 # Their arguments, by their names in the schemas: what is moved, and how.
-MOVED = "self tensors src"
+MOVED = "self tensors src other"  # of `other`, type_as reads the type alone
 MOVES = (
     "size dim dims dim0 dim1 dim2 start end length step chunks split_size split_sizes shifts sizes index repeats "
     "dimension source destination start_dim end_dim shape upscale_factor downscale_factor pad mode value offset "
-    "implicit memory_format dtype layout device pin_memory non_blocking copy other output_size"
+    "implicit memory_format dtype layout device pin_memory non_blocking copy output_size"
 )
 
 # An assignment in place (x[1:2] = y) in a functional graph: the second operand replaces the first or a part of it.

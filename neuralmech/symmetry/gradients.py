@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
@@ -127,9 +127,11 @@ def marked_gradients(twin: nn.Module) -> Iterator[None]:
         return _sealed(run(*_sealed(args, name), **_sealed(kwargs, name)), name)
 
     twin.forward = functools.wraps(forward)(marked)
-    every = {"_global_backward_hooks": {}, "_global_backward_pre_hooks": {}}  # replaced, if there are any, by seals
     instead = patch.object(Function, "apply", classmethod(apply))
-    with instead, patch.multiple(nn.modules.module, **every), torch.enable_grad():
+    names = ("_global_backward_hooks", "_global_backward_pre_hooks")  # replaced, if there are any, by seals
+    with instead, ExitStack() as stack, torch.enable_grad():
+        for name in names:
+            stack.enter_context(patch.object(nn.modules.module, name, {}))
         yield
 
 

@@ -48,7 +48,7 @@ def _choose(algebra: ScaleAlgebra, node: fx.Node, x: Any, *args: Any, **named: A
     val = node.meta["val"]
     if not isinstance(val, (tuple, list)):
         return algebra.constant(val.shape) if operation(node).startswith("arg") else first.reshape(val.shape)
-    values = first.expand([*val[0].shape]) if first.dim() == val[0].dim() else first.squeeze(dim)
+    values = first.expand(val[0].shape) if first.dim() == val[0].dim() else first.reshape(val[0].shape)
     return values, algebra.constant(val[1].shape)
 
 

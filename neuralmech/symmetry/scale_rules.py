@@ -291,7 +291,10 @@ def _pool(
 
 
 @rule(
-    "max_pool1d_with_indices", "max_pool2d_with_indices", "max_pool3d_with_indices", takes="self", given=POOL, outputs=2
+    *("max_pool1d_with_indices", "max_pool2d_with_indices", "max_pool3d_with_indices"),
+    takes="self",
+    given="kernel_size stride padding dilation ceil_mode",
+    outputs=2,
 )
 def _pool_and_places(algebra: ScaleAlgebra, node: fx.Node, x: Any, *how: Any) -> tuple:
     kernel, stride, padding, dilation = (*how, *(None, None, 0, 1)[len(how) :])[:4]

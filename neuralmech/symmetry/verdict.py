@@ -48,7 +48,8 @@ def row(entry: Choice, columns: Mapping[str, Column], with_eps: Found) -> dict[s
         out |= {f"{label}_{test}": violations.get(label, nothing)[test] for test in TESTS}
     holds = _within(violations["exact"])
     causes = _causes(columns, violations, with_eps[name, site]["gradient"])
-    causes = causes if holds else dict.fromkeys(columns, "the claim is false")
+    wrong = "the claim is false" if violations["exact"]["gradient"] >= 0 else "the gradient is not finite on this batch"
+    causes = causes if holds else dict.fromkeys(columns, wrong)
     for label, column in columns.items():
         out[f"{label}_cause"] = causes.get(label, "" if label in violations else column.cause)
     out["cause"] = "; ".join(f"{label}: {cause}" for label, cause in causes.items()) if holds else causes["exact"]
@@ -57,7 +58,9 @@ def row(entry: Choice, columns: Mapping[str, Column], with_eps: Found) -> dict[s
 
 
 def _within(found: Violations) -> bool:
-    return not any(found[test] > limit for test, limit in TOLERANCE.items())  # NaN: not sampled
+    """Whether nothing is violated; NaN is "not sampled", but the gradient always is: there it is no number at all."""
+    sampled = not any(found[test] > limit for test, limit in TOLERANCE.items())
+    return sampled and found["gradient"] <= TOLERANCE["gradient"]
 
 
 def _causes(columns: Mapping[str, Column], violations: Mapping[str, Violations], with_eps: float) -> dict[str, str]:

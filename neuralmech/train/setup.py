@@ -80,6 +80,7 @@ def summary(setup: Setup) -> dict[str, Any]:
         "sites": found.sites,
         "uncovered": dict(found.uncovered),
         "barriers": [str(b) for b in found.barriers],
+        "approximations": list(found.approximations),
         "share": found.covered_parameters() / total,
     }
 

@@ -14,6 +14,11 @@ from neuralmech.symmetry.discover import find_symmetries
 from neuralmech.symmetry.epsilon import WithoutEpsilon
 from oracle import check
 
+REFUSED = {
+    *(n for n in KINDS if n.startswith(("choosing: random: numpy", "choosing: random: python"))),
+    "arguments: BatchNorm with a plain average",
+    "crashes: cond",
+}
 QUICK = 8  # every so many nets are in the quick suite, the others in the slow one
 
 
@@ -25,12 +30,13 @@ def _marks(at, kind):
 def test_claims_hold_and_nothing_that_is_expected_is_missing(name):
     kind = KINDS[name]
     model = kind.build().train()
-    try:
-        found = find_symmetries(model, kind.inputs(torch.Generator().manual_seed(0)), loss=kind.loss)
-    except UserError as error:  # refused in one line: nothing is claimed
-        assert not kind.complete
-        assert "\n" not in str(error)
+    batch = kind.inputs(torch.Generator().manual_seed(0))
+    if name in REFUSED:
+        with pytest.raises(UserError) as caught:
+            find_symmetries(model, batch, loss=kind.loss)
+        assert "\n" not in str(caught.value)
         return
+    found = find_symmetries(model, batch, loss=kind.loss)
     with WithoutEpsilon() if found.approximations else nullcontext():  # what is named there is no eps of a norm
         check(model, kind.inputs, kind.loss, complete=kind.complete, found=found)
         assert largest_change(found, model, kind.inputs, kind.loss) < CHANGED

@@ -141,3 +141,18 @@ def test_claims_about_another_model_are_refused():
     found = find_symmetries(nn.Sequential(nn.Linear(4, 3)), torch.randn(2, 4))
     with pytest.raises(UserError, match="other parameters"):
         verify(net(), torch.randn(4, 4), torch.randint(3, (4,)), found)
+
+
+def test_a_batch_without_a_gradient_verifies_nothing():
+    class Broken(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(3, 3)
+
+        def forward(self, x):
+            return self.layer(torch.full_like(x, torch.nan))
+
+    table = verify(Broken(), torch.randn(2, 3), torch.tensor([0, 1])).table
+    assert len(table)
+    assert not table["holds"].any()
+    assert set(table["exact_cause"]) == {"the gradient is not finite on this batch"}
