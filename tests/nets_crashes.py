@@ -111,7 +111,6 @@ SHAPES = {
         {**AB, "c": L(3, 0), "d": L(0, 3, bias=False)},
     ),
     "an empty parameter that is not read": (lambda s, x: s.b(torch.relu(s.a(x))), X, {**AB, "r": P(0, 3)}),
-    "logits of one class": (lambda s, x: s.b(torch.relu(s.a(x))), X, {"a": L(3, 4), "b": L(4, 1)}),
     "one sample's logits": (lambda s, x: s.b(torch.relu(s.a(x))).sum(0, keepdim=True), X, AB),
     "conv without a batch": (
         lambda s, x: s.b(torch.relu(s.a(x)).mean((1, 2))[None]),

@@ -25,7 +25,8 @@ NOT_SEEN = {
         "arguments: outputs for each pixel, a norm", "choosing: data's argmax into a table", "constants: cosine of two",
         "constants: divide", "constants: half filled", "constants: layer_norm by hand", "constants: less its largest",
         "constants: linspace as factor", "constants: zeros assigned in", "constants: zeros concatenated",
-        "constants: zeros times", "constants: logsumexp", "arguments: interpolate, nearest",
+        "constants: zeros times", 
+        "crashes: shape: adaptive pool to more", "constants: logsumexp", "arguments: interpolate, nearest",
         "arguments: interpolate, nearest-exact", "arguments: interpolate, area",
         "constants: weight: a mean taken from columns", "arguments: interpolate, down",
     ),
@@ -33,7 +34,9 @@ NOT_SEEN = {
         "layers: GRU both ways", "layers: GRUCell", "layers: LSTM both ways", "layers: LSTMCell",
         "layers: RNN, relu, both ways", "layers: RNNCell, relu",
     ),
-    "an operation without a rule": (
+    "an operation without a rule, or a convolution without a batch": (
+        "crashes: shape: conv without a batch", "crashes: shape: conv without a batch, BatchNorm of channels",
+        "crashes: shape: transposed conv without a batch",
         "arguments: addbmm", "arguments: addmv", "arguments: hardtanh without bounds", "constants: eps in a maximum",
         "constants: index_reduce", "constants: masked_scatter of zeros", "constants: zeros filled one by one",
     ),
