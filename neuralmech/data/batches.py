@@ -58,6 +58,10 @@ class Batches:
             x = self._augment(x, step)
         return self._inputs(x), self._resampled(y, step) if self._label_noise else y
 
+    def samples(self, step: int) -> Tensor:
+        """Numbers of the step's samples in the training part."""
+        return self._order(step)
+
     @property
     def are_whole(self) -> bool:
         """Whether every batch is the whole set, as it is; reads all items of such a set, if it is streamed."""

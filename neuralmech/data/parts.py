@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from pickle import PicklingError
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -125,7 +126,10 @@ class Items(Indexed):
         return own_generators(self.items)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"items": self.items, "name": self.name}  # a worker's copy has generators of its own
+        """For a worker, whose copy finds generators of its own."""
+        if any(isinstance(generator, torch.Generator) for generator in self._own):
+            raise PicklingError("it keeps a torch.Generator, which PyTorch can pickle for no other process")
+        return {"items": self.items, "name": self.name}
 
     @property
     def size(self) -> int:

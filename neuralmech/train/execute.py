@@ -95,10 +95,11 @@ class Plain:
             return
         theta = run.flat.theta
         run.tracker.before(theta)
-        halves = run.measure_noise(x, y) if what.noise else None
+        if what.noise:
+            run.measure_noise(x, y, run.flat.grad)
         run.update.step()
         buffer, skipped = momentum_buffer(run.optimizer, theta), run.update.skipped
-        run.tracker.after(theta, run.flat.grad, buffer, loss, row, halves, skipped, norms=what.norms)
+        run.tracker.after(theta, run.flat.grad, buffer, loss, row, skipped, norms=what.norms)
 
 
 def gradient(run: Run, x: Tensor, y: Tensor) -> Tensor:

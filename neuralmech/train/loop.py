@@ -23,6 +23,8 @@ from neuralmech.losses import tally
 from neuralmech.record import BackgroundWriter, RecordWriter
 from neuralmech.track import Schedule, Tracker
 from neuralmech.train.announce import announce
+from neuralmech.train.broken_data import check_data, remedy
+from neuralmech.train.claims import check_claims
 from neuralmech.train.execute import check_execution
 from neuralmech.train.failures import told
 from neuralmech.train.flat import FlatParameters
@@ -66,6 +68,7 @@ def train(config: Config, folder: Path) -> Result:
         On Ctrl-C, SIGTERM and the like; the rows up to there are in the record, and there is a checkpoint.
     """
     run = begin(config)
+    check_claims(run)
     announce(run, folder)
     with locked(folder):
         return _carry_out(run, folder, _new)
@@ -74,6 +77,7 @@ def train(config: Config, folder: Path) -> Result:
 def train_in(folder: Path, config: Config) -> Result:
     """`train` in a folder that this process has locked."""
     run = begin(config)
+    check_claims(run)
     announce(run, folder)
     return _carry_out(run, folder, _new)
 
@@ -125,7 +129,7 @@ def begin(config: Config) -> Run:
         setup.device,
         families=config.track.families,
         nesterov=config.optim.nesterov,
-        noise=config.track.noise_from if config.track.noise else None,
+        noise=config.track.noise > 0,
         block=max(1, min(config.track.block, schedule.count(steps))),
         kept=config.track.signals,
         full=config.track.full,
@@ -136,7 +140,10 @@ def begin(config: Config) -> Run:
         work=_sees_one_loss(setup, batches) and config.track.every == 1 and config.track.steps is None,
     )
     tracker.start(flat.theta)
-    return Run(config, setup, flat, build_optimizer(flat.theta, config.optim), batches, tracker, schedule, steps)
+    run = Run(config, setup, flat, build_optimizer(flat.theta, config.optim), batches, tracker, schedule, steps)
+    check_data(run)
+    run.check_noise()
+    return run
 
 
 def _sees_one_loss(setup: Setup, batches: Batches) -> bool:
@@ -267,7 +274,8 @@ def _end_broken(run: Run, record: BackgroundWriter, step: int, what: str) -> NoR
     _hand_over(run, record)  # of the rows that wait, those before that step
     record.close(f"not finite at step {step}")
     raise RunError(
-        f"{what} is not finite at step {step}; {record.path} holds the {record.rows} rows before it; lower optim.lr"
+        f"{what} is not finite at step {step}; {record.path} holds the {record.rows} rows before it; "
+        f"{remedy(run, step)}"
     )
 
 

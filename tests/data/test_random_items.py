@@ -1,4 +1,4 @@
-"""Data sets whose items draw random numbers: the same items wherever and whenever they are read, new ones each epoch."""
+"""Data sets whose items draw random numbers: the same items wherever and whenever they are read, new in each epoch."""
 
 import random
 import sys
@@ -95,7 +95,24 @@ def test_items_are_a_function_of_seed_epoch_and_number(kind):
         assert drawn.tolist() == ([i == 23 for i in range(N)] if kind is Rare else [True] * N)
 
 
-@pytest.mark.parametrize("kind", [Numpys, Own])
+class Sent(Own):
+    """Without PyTorch's, which cannot be sent to other processes."""
+
+    def __init__(self):
+        super().__init__()
+        self.torchs = None
+
+    def __getitem__(self, i):
+        numpys, pythons, old = self.inside
+        return torch.tensor([i, numpys["numpys"].random(), pythons.random(), old.rand()]).float(), i % 2
+
+
+def test_a_generator_that_cannot_be_sent_is_said_in_one_line():
+    with pytest.raises(UserError, match=r"cannot be sent to other processes .it keeps a torch.Generator.*workers=0"):
+        batches(Own, workers=1)(0)
+
+
+@pytest.mark.parametrize("kind", [Numpys, Sent])
 def test_workers_read_the_same(kind):
     here, there = batches(kind), batches(kind, workers=2)
     for step in (0, 1, 2, 7):
@@ -123,7 +140,7 @@ def test_what_is_random_is_never_kept(workers):
         data = settle(Dataset(Items(kind()), Items(Fixed()), 2), ResidencyOptions("auto", workers), CPU, torch.float32)
         assert isinstance(data.train, Items)
         assert isinstance(data.test, Samples)
-        with pytest.raises(UserError, match="data.residency=device: items of the data set are drawn at random"):
+        with pytest.raises(UserError, match=r"data\.residency=device: items of the data set are drawn at random"):
             settle(Dataset(Items(Fixed()), Items(kind()), 2), ResidencyOptions("device", workers), CPU, torch.float32)
 
 
