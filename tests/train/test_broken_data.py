@@ -74,3 +74,23 @@ def test_a_model_for_missing_values_takes_them(tmp_path):
 def test_a_rate_that_is_too_large_is_still_the_rate(tmp_path):
     with pytest.raises(RunError, match=r"rows before it; lower optim\.lr"):
         loop.train(config(optim={"lr": 1e30}), tmp_path)
+
+
+def labelled(label, held_out):
+    x, y, held = torch.randn(64, 5), torch.arange(64) % 2, torch.arange(64) % 2
+    (held if held_out else y)[3 if label >= 0 else slice(None)] = label
+    return TensorDataset(x, y), TensorDataset(x, held)
+
+
+@pytest.mark.parametrize(
+    ("label", "held_out", "message"),
+    [
+        (2, False, "training sample 3 has the label 2; labels go from 0 to 1"),
+        (7, True, "held-out sample 3 has the label 7; labels go from 0 to 1"),
+        (-100, True, "no target of the held-out samples counts"),
+    ],
+)
+def test_labels_that_no_loss_can_be_had_of(label, held_out, message):
+    arguments = {"label": label, "held_out": held_out}
+    with pytest.raises(UserError, match=f"data._target_=broken.labelled: {message}"):
+        loop.begin(config(data={**DATA, "target": "broken.labelled", "arguments": arguments}))
