@@ -32,6 +32,20 @@ class Drawing(nn.Module):
         return self.net(x)
 
 
+class Noisy(Drawing):
+    """What it draws and counts is in the loss, which no norm takes out."""
+
+    def __init__(self, counting=False):
+        super().__init__()
+        self.net, self.counting = nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 3)), counting
+
+    def forward(self, x):
+        before = self.passes
+        out = super().forward(x)
+        self.passes *= self.counting
+        return out if before >= 0 else x
+
+
 class Half(nn.Module):
     """Asks for what float64 does not have."""
 
@@ -121,6 +135,15 @@ def test_what_cannot_be_checked_is_said(own, tmp_path, capsys, monkeypatch):
     large, slow = capsys.readouterr().out.splitlines()
     assert "not checked: the model has " in large
     assert "not checked: a gradient takes " in slow
+
+
+def test_a_loss_that_is_drawn_is_still_one_loss_and_one_that_changes_is_none(own, capsys):
+    """Seeded alike before each pass; what a model counts by itself cannot be."""
+    claims.check_claims(loop.begin(own("Noisy")))
+    assert "which hold" in capsys.readouterr().out
+    counting = config(model={**OWN, "target": "own_claims.Noisy", "arguments": {"counting": True}})
+    claims.check_claims(loop.begin(counting))
+    assert "not checked: the model's loss changes from call to call" in capsys.readouterr().out
 
 
 def test_a_batch_whose_first_samples_do_not_count_is_taken_whole():
