@@ -12,6 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from neuralmech.cli.application import BlockedError
 from neuralmech.errors import UserError
 from neuralmech.record import FAILURE_FILE, FILE_NAME
 from neuralmech.record.storage import write_whole
@@ -20,10 +21,6 @@ from neuralmech.train.lock import locked
 COMPOSED = ".hydra"
 SWEEP_FILE = "multirun.yaml"  # Hydra's own, which it writes over before any job can refuse
 ASIDE = ".multirun.yaml.before"
-
-
-class BlockedError(BaseException):
-    """What Hydra would make a warning of if it were an `Exception`; the cause is what is wrong."""
 
 
 class Before(Callback):

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from neuralmech.config import Config
 from neuralmech.data import Batches, Dataset, training_batches
-from neuralmech.errors import RunError
+from neuralmech.errors import NotFiniteError
 from neuralmech.losses import tally
 from neuralmech.record import BackgroundWriter, RecordWriter
 from neuralmech.track import Schedule, Tracker
@@ -273,7 +273,7 @@ def _check_finite(run: Run, record: BackgroundWriter, progress: tqdm, unseen: in
 def _end_broken(run: Run, record: BackgroundWriter, step: int, what: str) -> NoReturn:
     _hand_over(run, record)  # of the rows that wait, those before that step
     record.close(f"not finite at step {step}")
-    raise RunError(
+    raise NotFiniteError(
         f"{what} is not finite at step {step}; {record.path} holds the {record.rows} rows before it; "
         f"{remedy(run, step)}"
     )
