@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from itertools import product
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import h5py
 import numpy as np
