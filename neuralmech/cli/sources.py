@@ -60,7 +60,7 @@ def use_own_sources() -> None:
 def check_effect(config: Any) -> None:
     """Raise a `UserError` for a config file that was chosen and has no effect on a composed config."""
     if config.get("experiment"):
-        file = short(strays[-1]) if strays else f"experiment={HydraConfig.get().runtime.choices.experiment}"
+        file = short(strays[-1]) if strays else f"experiment={HydraConfig.get().runtime.choices['experiment']}"
         keys = ", ".join(str(key) for key in config.experiment)
         raise UserError(f"{file} sets experiment.{keys}, which has no effect; {REMEDY}")
     hydra = HydraConfig.get()

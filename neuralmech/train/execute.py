@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from neuralmech.config import TrainConfig
-from neuralmech.errors import RunError, UserError
+from neuralmech.errors import RunError, UserError, chain
 from neuralmech.train.optimizers import momentum_buffer, set_hyperparameters
 from neuralmech.train.precision import Loss
 
@@ -50,6 +50,12 @@ def compiled(loss: Loss) -> Loss:
             return made(model, x, y)
         except TorchDynamoException as error:
             reason = str(error).strip().splitlines()[0]
+            if disk := next((e for e in chain(error) if isinstance(e, OSError)), None):
+                where = disk.filename or "the folder of compiled code"
+                raise RunError(
+                    f"train.compile: {where} cannot be used ({disk.strerror or reason}); "
+                    "set TORCHINDUCTOR_CACHE_DIR to a folder that can be written"
+                ) from error
             raise RunError(f"train.compile: PyTorch cannot compile this model ({reason}); use compile=false") from error
 
     return checked
