@@ -6,6 +6,7 @@ import os
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import h5py
 import pytest
@@ -95,6 +96,16 @@ def test_a_record_that_another_program_has_open_is_named(command):
         assert (code, err.splitlines(keepends=True)[-1]) == (
             2, "neuralmech: run/record.h5 is open in another program; close it there (a notebook, a viewer)\n"
         )  # fmt: skip
+    code = "import h5py; f = h5py.File('run/record.h5', 'r+', libver='latest'); print(1, flush=True); input()"
+    before = Path("run/record.h5").read_bytes()
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout.readline() == "1\n"
+        held = Path("run/record.h5").read_bytes()
+        refused(command("train", "resume=run", "train.steps=6"), "run/record.h5 is open in another program; close it")
+        assert Path("run/record.h5").read_bytes() == held != before  # what marks it as open is no damage to be mended
+        other.communicate("\n")
     assert command("train", "resume=run", "train.steps=6")[0] == 0
 
 

@@ -41,7 +41,8 @@ def never_fail() -> None:
     """Let stdout and stderr of this process take everything, whether somebody reads them or not.
 
     What is closed leads nowhere, lest the next file that is opened has its number and gets what is printed. A character
-    that the terminal's encoding does not have is spelt in ones that it has, or escaped. Streams that somebody put there stay as they are.
+    that the terminal's encoding does not have is spelt in ones that it has, or escaped. Streams that somebody put there
+    stay as they are.
     """
     for fd, name in ((0, "stdin"), (1, "stdout"), (2, "stderr")):
         stream = getattr(sys, name)

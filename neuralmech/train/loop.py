@@ -20,7 +20,8 @@ from neuralmech.config import Config
 from neuralmech.data import Batches, Dataset, training_batches
 from neuralmech.errors import NotFiniteError
 from neuralmech.losses import tally
-from neuralmech.record import BackgroundWriter, RecordWriter
+from neuralmech.record import FILE_NAME, BackgroundWriter, RecordWriter
+from neuralmech.record.live import locking_of
 from neuralmech.track import Schedule, Tracker
 from neuralmech.train.announce import announce
 from neuralmech.train.broken_data import check_data, remedy
@@ -68,18 +69,20 @@ def train(config: Config, folder: Path) -> Result:
         On Ctrl-C, SIGTERM and the like; the rows up to there are in the record, and there is a checkpoint.
     """
     run = begin(config)
-    check_claims(run)
-    announce(run, folder)
-    with locked(folder):
-        return _carry_out(run, folder, _new)
+    with closing(run.batches):
+        check_claims(run)
+        announce(run, folder)
+        with locked(folder):
+            return _carry_out(run, folder, _new)
 
 
 def train_in(folder: Path, config: Config) -> Result:
     """`train` in a folder that this process has locked."""
     run = begin(config)
-    check_claims(run)
-    announce(run, folder)
-    return _carry_out(run, folder, _new)
+    with closing(run.batches):
+        check_claims(run)
+        announce(run, folder)
+        return _carry_out(run, folder, _new)
 
 
 def resume(folder: Path, changes: Mapping[str, Any]) -> Result:
@@ -93,6 +96,8 @@ def resume(folder: Path, changes: Mapping[str, Any]) -> Result:
         As `train`.
     """
     with locked(folder):  # first of all: a record that is being written fast cannot be read
+        if (folder / FILE_NAME).is_file():
+            locking_of(folder / FILE_NAME)  # nor can one that another program has open, though nothing is wrong with it
         make_readable(folder)
         config = changed_config(folder, changes)
         return _carry_out(begin(config), folder, _continued)
@@ -141,8 +146,12 @@ def begin(config: Config) -> Run:
     )
     tracker.start(flat.theta)
     run = Run(config, setup, flat, build_optimizer(flat.theta, config.optim), batches, tracker, schedule, steps)
-    check_data(run)
-    run.check_noise()
+    try:
+        check_data(run)
+        run.check_noise()
+    except BaseException:
+        batches.close()
+        raise
     return run
 
 
