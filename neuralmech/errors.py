@@ -6,6 +6,8 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
+from neuralmech.words import short
+
 OURS, STANDARD = Path(__file__).parent, Path(traceback.__file__).parent
 
 
@@ -17,17 +19,15 @@ class RunError(RuntimeError):
     """A run that could not be finished; the command line exits with code 1."""
 
 
+class NotFiniteError(RunError):
+    """A run that ended because its loss, a charge or a parameter was not finite."""
+
+
 def users_line(error: BaseException) -> str:
     """``file:line`` of the innermost code that is neither torch's nor ours in an error's traceback, or nothing."""
     frames = [frame for e in chain(error) for frame in traceback.extract_tb(e.__traceback__)]
     own = [f for f in frames if Path(f.filename).is_file() and not _is_librarys(Path(f.filename))]
     return f"{short(own[-1].filename)}:{own[-1].lineno}" if own else ""
-
-
-def short(file: str) -> str:
-    """Path relative to the working directory where that is shorter."""
-    path = Path(file)
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else file
 
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:

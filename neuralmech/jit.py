@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numba
@@ -25,12 +27,36 @@ def jit(math: frozenset[str], *, nogil: bool = False) -> Callable[[Callable[...,
     def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             made = numba.njit(fastmath=set(math), cache=True, nogil=nogil)(function)
-        except RuntimeError:  # no folder to keep compiled code in
+        except (RuntimeError, OSError):  # no folder to keep compiled code in
             return numba.njit(fastmath=set(math), nogil=nogil)(function)
         made._cache._cache_file._source_stamp = _stamp()  # pyright: ignore
+        made._cache = _Forgiving(made._cache)  # pyright: ignore
         return made
 
     return compiled
+
+
+class _Forgiving:
+    """A cache of numba's that is done without where its files cannot be read or written."""
+
+    def __init__(self, kept: Any) -> None:
+        self._kept = kept
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._kept, name)
+
+    def load_overload(self, *arguments: Any) -> Any:
+        """Compiled code, None if there is none that can be read."""
+        with suppress(*_UNUSABLE):
+            return self._kept.load_overload(*arguments)
+
+    def save_overload(self, *arguments: Any) -> None:
+        """Keep compiled code if there is a place for it."""
+        with suppress(*_UNUSABLE):
+            self._kept.save_overload(*arguments)
+
+
+_UNUSABLE = (OSError, EOFError, UnpicklingError, ValueError)  # not writable, full; cut short or overwritten
 
 
 @cache

@@ -37,12 +37,22 @@ def loss_of(output: Tensor, targets: Tensor, loss: str = "cross_entropy") -> Ten
     return F.cross_entropy(*_by_prediction(output, targets), ignore_index=IGNORED)
 
 
+def counts(targets: Tensor) -> Tensor:
+    """Which targets count in the mean that the loss is: Boolean, of their shape."""
+    return targets != IGNORED
+
+
+def weight(targets: Tensor) -> Tensor:
+    """What a batch weighs in a mean over several: the number of its targets that count; stays on the device."""
+    return counts(targets).sum()
+
+
 def tally(logits: Tensor, targets: Tensor) -> tuple[float, int, int]:
     """Sum of the cross-entropy, number of right predictions, and number of targets that count."""
     flat, wanted = _by_prediction(logits, targets)
     flat = flat.float() if flat.dtype.itemsize < 4 else flat  # bf16 and fp16 hold no sum over a batch
     total = float(F.cross_entropy(flat, wanted, ignore_index=IGNORED, reduction="sum"))
-    return total, int((flat.argmax(dim=1) == wanted).sum()), int((wanted != IGNORED).sum())
+    return total, int((flat.argmax(dim=1) == wanted).sum()), int(weight(wanted))
 
 
 def _by_prediction(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

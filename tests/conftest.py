@@ -14,6 +14,8 @@ import pytest
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell runs us in the background; what we start must hear it
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # so must it what nohup keeps from us
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 def pytest_collection_finish():

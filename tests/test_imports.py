@@ -12,14 +12,15 @@ import neuralmech
 ROOT = Path(neuralmech.__file__).parent
 # Each part may import itself and the parts after the colon.
 ALLOWED = {
-    "errors": set(),
+    "errors": {"words"},
     "checks": {"errors"},
     "schedules": set(),
-    "targets": {"errors"},
+    "targets": {"errors", "words"},
     "losses": set(),
     "signals": set(),
     "jit": set(),
-    "record": {"jit"},
+    "words": set(),
+    "record": {"jit", "words"},
     "laws": {"record"},
     "compare": {"laws", "record", "errors", "checks"},
     "balance": {"losses", "errors"},
@@ -40,12 +41,13 @@ ALLOWED = {
         "errors",
         "checks",
         "signals",
+        "words",
     },
-    "cli": {"train", "compare", "config", "record", "errors", "checks"},
+    "cli": {"train", "compare", "config", "record", "errors", "checks", "words"},
     "__main__": {"cli"},
     "__init__": {"record", "symmetry", "compare"},
 }
-WITHOUT_TORCH = ("record", "laws", "compare", "errors", "checks")
+WITHOUT_TORCH = ("record", "laws", "compare", "errors", "checks", "words")
 
 
 def modules():

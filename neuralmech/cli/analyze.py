@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from neuralmech.cli.application import launch, overrides_in
+from neuralmech.cli.application import launch, run_folders
 from neuralmech.errors import UserError
 
 
 def run(words: list[str]) -> None:
     """Compare the run folders among the words with theory."""
-    runs = [w for w in overrides_in(words, "analyze") if Path(w).exists() or "=" not in w]
+    runs = run_folders(words, "analyze", Path.exists)
     rest = [w for w in words if w not in runs]
     if not runs and not any(w.startswith("-") for w in rest):
         raise UserError("analyze needs a run folder: neuralmech analyze RUN [RUN ...]")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -11,10 +12,15 @@ from typing import Any, NoReturn
 
 from neuralmech.cli.outcome import TOLD, Outcome
 from neuralmech.cli.output import never_fail
-from neuralmech.errors import RunError, UserError
+from neuralmech.errors import NotFiniteError, RunError, UserError
+from neuralmech.words import is_plainly_path, set_given_in
 
 PROGRAM = "neuralmech"
 LAUNCHERS = ("joblib", "submitit", "concurrent")
+
+
+class BlockedError(BaseException):
+    """What Hydra would make a warning of if it were an `Exception`; the cause is what is wrong."""
 
 
 def config_folder() -> Path:
@@ -25,7 +31,7 @@ def config_folder() -> Path:
 
 
 def launch(
-    task: Callable[[Any], None],
+    task: Callable[[Any], Any],
     config_name: str,
     words: list[str],
     last: Callable[[list[Outcome]], object] | None = None,
@@ -34,6 +40,8 @@ def launch(
 
     A job's own errors are kept from Hydra, which would print a preamble and end a sweep at the first: the
     other jobs of a sweep go on, `last` is called with what became of all, and the first error is raised at the end.
+    A sweeper that looks for the best job gets what `task` returns, infinity for a job whose loss was not finite, and
+    NaN for one that failed otherwise.
     """
     import hydra
     from hydra.errors import HydraException
@@ -41,6 +49,7 @@ def launch(
     from yaml import YAMLError
 
     from neuralmech.cli.hydra_errors import explain
+    from neuralmech.cli.sources import check_strays, use_own_sources
 
     outcomes: list[Outcome] = []
     Outcome.arrived.clear()
@@ -54,6 +63,7 @@ def launch(
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # raise instead of printing and exiting
     overrides = overrides_in(words, config_name)
     # Hydra wants all overrides side by side; people put flags between them.
+    use_own_sources()
     sys.argv = [PROGRAM, *(w for w in words if w not in overrides), *overrides]
     try:
         with _launchers_errors():
@@ -62,6 +72,10 @@ def launch(
         raise UserError(f"a config file is no valid YAML: {error}") from error
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(explain(error, f"{PROGRAM} {config_name}")) from error
+    except BlockedError as error:
+        raise error.__cause__ or error from None
+    if {"--cfg", "-c"}.intersection(words):
+        check_strays()
     outcomes += [Outcome.arrived[number] for number in sorted(Outcome.arrived)]
     if last:
         last(outcomes)
@@ -72,28 +86,37 @@ def launch(
         raise failures[0]
 
 
-def _carry_out(task: Callable[[Any], None], raw: Any, *, is_here: bool) -> Outcome:
+def _carry_out(task: Callable[[Any], Any], raw: Any, *, is_here: bool) -> Outcome:
     """Do a job, if need be in a process that a launcher started."""
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-
-    hydra = HydraConfig.get()
-    number = hydra.job.num if hydra.mode == RunMode.MULTIRUN else 0
     if is_here:
-        try:
-            task(raw)
-        except TOLD as error:
-            return Outcome(number, error)
-        return Outcome(number)
+        return _outcome(task, raw)
     from neuralmech.cli.folders import Before
 
     never_fail()
     Before.refused = False
+    outcome = _outcome(task, raw)
+    outcome.refused |= Before.refused
+    return outcome
+
+
+def _outcome(task: Callable[[Any], Any], raw: Any) -> Outcome:
+    """What becomes of a job, or of its config files."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    from neuralmech.cli.sources import check_effect
+
+    hydra = HydraConfig.get()
+    number = hydra.job.num if hydra.mode == RunMode.MULTIRUN else 0
+    set_given_in(hydra.runtime.cwd)
     try:
-        task(raw)
+        check_effect(raw)
+    except UserError as error:
+        return Outcome(number, error, refused=True)
+    try:
+        return Outcome(number, value=task(raw))
     except TOLD as error:
-        return Outcome(number, error, refused=Before.refused)
-    return Outcome(number)
+        return Outcome(number, error, value=math.inf if isinstance(error, NotFiniteError) else None)
 
 
 @contextmanager
@@ -109,6 +132,12 @@ def _launchers_errors() -> Iterator[None]:
             f"hydra/launcher: a job's process ended without a word ({reason}); "
             "the same command with the same hydra.sweep.dir= goes on"
         ) from error
+
+
+def run_folders(words: list[str], command: str, is_run: Callable[[Path], bool]) -> list[str]:
+    """Return the words that are paths: as they begin, as they have no ``=``, or as there is a run of that name."""
+    found = overrides_in(words, command)
+    return [w for w in found if is_plainly_path(w) or "=" not in w or is_run(Path(w))]
 
 
 def one_line(error: object) -> str:

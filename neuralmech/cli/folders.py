@@ -5,25 +5,24 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from neuralmech.cli.application import BlockedError
 from neuralmech.errors import UserError
 from neuralmech.record import FAILURE_FILE, FILE_NAME
 from neuralmech.record.storage import write_whole
 from neuralmech.train.lock import locked
+from neuralmech.words import hydra_value
 
 COMPOSED = ".hydra"
 SWEEP_FILE = "multirun.yaml"  # Hydra's own, which it writes over before any job can refuse
 ASIDE = ".multirun.yaml.before"
-
-
-class BlockedError(BaseException):
-    """What Hydra would make a warning of if it were an `Exception`; the cause is what is wrong."""
 
 
 class Before(Callback):
@@ -51,12 +50,16 @@ class Before(Callback):
     aside: Path | None = None
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        """A single run."""
-        self._note(config.hydra.run.dir, is_sweep=False)
+        """A single run; one whose folder is named after the time gets a folder that no other has."""
+        before = there_above(config.hydra.run.dir)
+        is_new = own_folder(config, "run")
+        self._note(config.hydra.run.dir, is_sweep=False, before=before if is_new else None)
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """A sweep; its file is set aside, which also keeps Hydra from writing through a link."""
-        self._note(config.hydra.sweep.dir, is_sweep=True)
+        """A sweep, likewise; its file is set aside, which also keeps Hydra from writing through a link."""
+        before = there_above(config.hydra.sweep.dir)
+        is_new = own_folder(config, "sweep")
+        self._note(config.hydra.sweep.dir, is_sweep=True, before=before if is_new else None)
         folder = Path(config.hydra.sweep.dir).absolute()
         path, aside = folder / SWEEP_FILE, folder / ASIDE
         if not os.path.lexists(path):
@@ -85,11 +88,56 @@ class Before(Callback):
         _remove([], *(p for p in (cls.folder, *cls.folder.parents) if p not in cls.found))
         Before.folder = None
 
-    def _note(self, name: str, *, is_sweep: bool) -> None:
+    def _note(self, name: str, *, is_sweep: bool, before: tuple[Path, ...] | None) -> None:
         folder = Path(name).absolute()
         Before.folder, Before.is_sweep, Before.is_first = folder, is_sweep, False
         Before.refused, Before.aside = False, None
-        Before.found = tuple(p for p in (folder, *folder.parents) if p.exists())
+        Before.found = there_above(folder) if before is None else before
+
+
+def there_above(name: str | Path) -> tuple[Path, ...]:
+    """Which of a folder and those above it are there."""
+    folder = Path(name).absolute()
+    return tuple(p for p in (folder, *folder.parents) if p.exists())
+
+
+def own_folder(config: DictConfig, kind: str) -> bool:
+    """Make the folder of a run or sweep that is named after the time, and number it if another began in that second.
+
+    Returns whether it was made.
+    """
+    pattern = OmegaConf.to_container(config.hydra[kind], resolve=False)
+    if not isinstance(pattern, dict) or "${now:" not in str(pattern["dir"]):
+        return False
+    name = str(config.hydra[kind].dir)
+    try:
+        made = next(path for path in _numbered(name) if _is_made(path))
+    except OSError as error:
+        raise BlockedError from error
+    if str(made) != name:
+        override = f"hydra.{kind}.dir={hydra_value(str(made))}"  # for the jobs of a sweep, which are composed anew
+        with read_write(config), open_dict(config):
+            config.hydra[kind].dir = str(made)
+            config.hydra.overrides.hydra.append(override)
+    return True
+
+
+def _numbered(name: str) -> Iterator[Path]:
+    yield Path(name)
+    yield from (Path(f"{name}-{number}") for number in count(2))
+
+
+def _is_made(path: Path) -> bool:
+    """Make a folder; returns whether it was not there. A job that was refused may remove those above it meanwhile."""
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir()
+        except FileExistsError:
+            return False
+        except FileNotFoundError:
+            continue
+        return True
 
 
 @contextmanager

@@ -5,6 +5,10 @@ from __future__ import annotations
 import difflib
 import re
 
+from hydra.errors import OverrideParseException
+
+from neuralmech.words import override_word
+
 
 def explain(error: Exception, program: str) -> str:
     r"""One line for a composition error.
@@ -22,9 +26,14 @@ def explain(error: Exception, program: str) -> str:
     override = re.search(r"Could not override '([^']+)'", text)
     if override:
         return f"{override[1]} is no option; {_hint(error, override[1])}see `{program} --cfg job` for all of them"
+    quoted = ""
+    if isinstance(error, OverrideParseException):
+        key, equals, value = error.override.partition("=")
+        if equals and re.fullmatch(r"[+~]{0,2}[\w./@:-]+", key) and not set("[]{}()'\"") & set(value):
+            quoted = f"; for this text as it stands write {override_word(key, value)}"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     kept = [line for line in lines if not line.startswith(("full_key:", "object_type=", "See https://"))]
-    return f"{'; '.join(kept)}; see `{program} --help`"
+    return f"{'; '.join(kept)}{quoted}; see `{program} --help`"
 
 
 def _unknown_option(group: str, name: str, text: str) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import select
 import sys
 from typing import Any
+
+PLAIN = str.maketrans({"–": "-", "—": "-", "−": "-", "·": "*", "…": "...", "θ": "theta", "η": "lr", "→": "->"})
 
 
 class _Raw(io.FileIO):
@@ -38,7 +41,8 @@ def never_fail() -> None:
     """Let stdout and stderr of this process take everything, whether somebody reads them or not.
 
     What is closed leads nowhere, lest the next file that is opened has its number and gets what is printed. A character
-    that the terminal's encoding does not have is escaped. Streams that somebody put there stay as they are.
+    that the terminal's encoding does not have is spelt in ones that it has, or escaped. Streams that somebody put there
+    stay as they are.
     """
     for fd, name in ((0, "stdin"), (1, "stdout"), (2, "stderr")):
         stream = getattr(sys, name)
@@ -51,7 +55,7 @@ def never_fail() -> None:
         if stream is not None:
             _flush(stream)
         raw = io.BufferedWriter(_Raw(fd, "w", closefd=False))
-        taken = io.TextIOWrapper(raw, encoding, errors="backslashreplace", line_buffering=is_prompt)
+        taken = io.TextIOWrapper(raw, encoding, errors="neuralmech", line_buffering=is_prompt)
         setattr(sys, name, taken)
         setattr(sys, f"__{name}__", taken)
 
@@ -63,6 +67,17 @@ def unprinted() -> OSError | None:
         return None
     sys.stdout.flush()
     return None if isinstance(raw.error, BrokenPipeError) else raw.error
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    """What stands for letters that a terminal does not have."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end]
+    return text.translate(PLAIN).encode("ascii", "backslashreplace").decode(), error.end
+
+
+codecs.register_error("neuralmech", _plain)
 
 
 def _raw(stream: Any) -> Any:

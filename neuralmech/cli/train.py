@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 from neuralmech.cli.application import PROGRAM, launch
 from neuralmech.cli.outcome import Outcome
 from neuralmech.errors import RunError, UserError
-from neuralmech.record import FAILURE_FILE, FILE_NAME, RecordError
+from neuralmech.record import FAILURE_FILE, FILE_NAME, RecordError, open_record
 from neuralmech.record.storage import write_whole
 from neuralmech.train.interrupt import Interrupted
+from neuralmech.words import folder_word, override_word, short
 
 
 def run(words: list[str]) -> None:
@@ -26,25 +28,27 @@ def _launch(words: list[str]) -> None:
     """A run or a sweep as a Hydra application."""
     from hydra.types import RunMode
 
-    from neuralmech.cli.folders import Before, BlockedError
+    from neuralmech.cli.folders import Before
 
     begun: list[object] = []  # under a launcher that runs the jobs in other processes it is filled at the end
 
-    def task(raw: Any) -> None:
+    def task(raw: Any) -> float:
         from hydra.core.hydra_config import HydraConfig
 
         folder = Path(HydraConfig.get().runtime.output_dir)
         begun.append(folder)
         in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
-        _show_result(_job(raw, folder, in_sweep=in_sweep), folder)
+        result = _job(raw, folder, in_sweep=in_sweep)
+        _show_result(result, folder)
         if not in_sweep:
-            print(f"Next: {PROGRAM} analyze {_short(folder)}")
+            _show_next(folder)
+        return _objective(result, folder)
 
     def last(outcomes: list[Outcome]) -> None:
         begun.extend(outcomes)
         Before.refused |= any(outcome.refused for outcome in outcomes)
         if Before.is_sweep and Before.folder and any(outcome.error is None for outcome in outcomes):
-            print(f"Next: {PROGRAM} analyze {_short(Before.folder)}")
+            _show_next(Before.folder)
 
     try:
         launch(task, "train", words, last)
@@ -57,9 +61,7 @@ def _launch(words: list[str]) -> None:
         Before.refused |= not begun
         if error.filename is not None or Before.folder is None:
             raise
-        raise OSError(error.errno, error.strerror or str(error), _short(Before.folder)) from error  # Hydra's own file
-    except BlockedError as error:
-        raise error.__cause__ or error from None
+        raise OSError(error.errno, error.strerror or str(error), short(Before.folder)) from error  # Hydra's own file
     finally:
         Before.tidy()
 
@@ -98,8 +100,8 @@ def _train_new(raw: Any, folder: Path, *, in_sweep: bool) -> Any:
     try:
         if (folder / FILE_NAME).exists():
             raise RecordError(
-                f"{_short(folder)} holds a record already; "
-                f"choose another run folder with hydra.run.dir=, or continue it with resume={_short(folder)}"
+                f"{short(folder)} holds a record already; choose another run folder with hydra.run.dir=, "
+                f"or continue it with {override_word('resume', short(folder))}"
             )
         return train_in(folder, resolve(raw))
     except Exception as error:
@@ -119,17 +121,18 @@ def _with_remedy(error: KeyboardInterrupt, folder: Path | None, sweep: list[str]
     stopped = error if isinstance(error, Interrupted) else Interrupted(None)
     if sweep and folder:
         kept = [w for w in sweep if not w.startswith("hydra.sweep.dir=")]
-        again = shlex.join([PROGRAM, "train", *kept, f"hydra.sweep.dir={_short(folder)}"])
+        again = f"{shlex.join([PROGRAM, 'train', *kept])} {override_word('hydra.sweep.dir', short(folder))}"
         stopped.remedy = f"{again} goes on with this job and those after it"
     elif folder and stopped.resumable:
-        stopped.remedy = f"{PROGRAM} train resume={_short(folder)} continues"
+        stopped.remedy = f"{PROGRAM} train {override_word('resume', short(folder))} continues"
     return stopped
 
 
 def _resume(words: list[str]) -> None:
     """Continue a run in its own folder, without a Hydra job: the config is that of the record."""
-    changes = _changes(words)
-    folder = Path(str(changes.pop("resume")))
+    literal = [w for w in words if _is_literal(w)]
+    changes = _changes([w for w in words if w not in literal])
+    folder = Path(literal[-1].partition("=")[2]) if literal else Path(str(changes.pop("resume"))).expanduser()
     if not (folder / FILE_NAME).is_file():
         raise RecordError(f"{folder} holds no record; give resume= a run folder that `{PROGRAM} train` wrote")
 
@@ -139,7 +142,13 @@ def _resume(words: list[str]) -> None:
         _show_result(resume(folder, changes), folder)
     except KeyboardInterrupt as error:
         raise _with_remedy(error, folder) from None
-    print(f"Next: {PROGRAM} analyze {_short(folder)}")
+    _show_next(folder)
+
+
+def _is_literal(word: str) -> bool:
+    """Whether a word names a run to resume as it stands, whatever Hydra would make of its characters."""
+    key, _, value = word.lstrip("+").partition("=")
+    return key == "resume" and (Path(value) / FILE_NAME).is_file()
 
 
 def _changes(words: list[str]) -> dict[str, Any]:
@@ -167,12 +176,16 @@ def _changes(words: list[str]) -> dict[str, Any]:
 
 def _show_result(result: Any, folder: Path) -> None:
     print(f"{result.rows} steps recorded; held out: loss {result.loss:.4f}, accuracy {result.accuracy:.1%}")
-    print(f"Run folder: {_short(folder)}")
+    print(f"Run folder: {short(folder)}")
 
 
-def _short(path: Path) -> str:
-    """Path relative to the working directory where that is shorter."""
-    try:
-        return str(path.resolve().relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
+def _show_next(folder: Path) -> None:
+    print(f"Next: {PROGRAM} analyze {folder_word(short(folder))}")
+
+
+def _objective(result: Any, folder: Path) -> float:
+    """What a sweeper that looks for the best job compares: the loss held out, or in training if nothing is."""
+    if result.loss is not None and not math.isnan(result.loss):
+        return float(result.loss)
+    with open_record(folder) as record:
+        return float(record.column("loss", slice(record.rows - 1, record.rows))[0])

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from neuralmech.cli.application import launch, overrides_in
+from neuralmech.cli.application import launch, overrides_in, run_folders
 from neuralmech.errors import RunError, UserError
+from neuralmech.record import FILE_NAME
 
 OF_RUN = ("checkpoint", "conditions", "verify.sample")  # and the user's own code, which a record must not name
 CODE = ("model", "data")
@@ -14,10 +15,10 @@ CODE = ("model", "data")
 
 def run(words: list[str]) -> None:
     """Check every claimed symmetry of a fresh model, or of the run folder among the words."""
-    runs = [w for w in overrides_in(words, "verify") if "=" not in w]
+    runs = run_folders(words, "verify", lambda path: (path / FILE_NAME).exists())
     if len(runs) > 1:
         raise UserError("verify takes one run folder")
-    _check_overrides(overrides_in(words, "verify"), of_run=bool(runs))
+    _check_overrides([w for w in overrides_in(words, "verify") if w not in runs], of_run=bool(runs))
 
     def task(raw: Any) -> None:
         from omegaconf import OmegaConf

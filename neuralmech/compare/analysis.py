@@ -13,7 +13,7 @@ import pandas as pd
 from neuralmech.compare.batches import BatchPredictions, predict_batches
 from neuralmech.compare.job import Compared, Panel, compare_job
 from neuralmech.compare.options import Options, options
-from neuralmech.compare.runs import Job, Runs, differences, find_runs
+from neuralmech.compare.runs import Job, Runs, differences, find_runs, unreadable
 from neuralmech.compare.tables import seed_table
 from neuralmech.errors import UserError
 from neuralmech.record import RecordError
@@ -136,10 +136,11 @@ def _compared(job: Job, label: Mapping[str, Any], chosen: Options, *, alone: boo
     """A job compared with every law; one of several that turns out to be damaged is one that failed."""
     try:
         return compare_job(job, label, chosen), job
-    except RecordError as error:
+    except (RecordError, OSError) as error:
         if alone:
             raise
-        failed = replace(job, status="failed", reason=str(error))
+        reason = unreadable(job.path, error) if isinstance(error, OSError) else str(error)
+        failed = replace(job, status="failed", reason=reason)
         return compare_job(failed, label, chosen), failed
 
 

@@ -58,7 +58,7 @@ def predict_batches(jobs: Sequence[tuple[Path, Mapping[str, Any]]], block: int =
     """Run the stochastic law over every pair whose source measured the gradient's mean and noise.
 
     The law starts from the target's charges and takes the target's hyperparameters; its drive is the source's
-    E[g_AᵀSg_B] + tr(SΣ)/B with the target's batch size B. It therefore holds as long as the two runs' mean
+    M + T/B with the target's batch size B. It therefore holds as long as the two runs' mean
     gradients and noise are alike. A pair of which a record turns out to be damaged is left out, with a note.
     """
     tables, curves, notes = [], [], {}

@@ -42,6 +42,9 @@ class Options:
 
 def options(values: Mapping[str, Any]) -> Options:
     """Checked options out of a composed config."""
+    names = [f.name for f in fields(Options)]
+    if unknown := [str(key) for key in values if key not in names]:
+        raise UserError(f"{unknown[0]} is no option of analyze; it has {', '.join(names)}")
     known: dict[str, Any] = {f.name: values[f.name] for f in fields(Options) if f.name in values}
     if known.get("laws") is not None:
         known["laws"] = [known["laws"]] if isinstance(known["laws"], str) else list(known["laws"])

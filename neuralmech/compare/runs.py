@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,22 +17,28 @@ from neuralmech.record.safety import MAX_YAML, first_line, plain_yaml, printable
 _BOOKKEEPING = ("device", "track.block")
 PATIENCE_SECONDS = 600.0  # to import, load data and trace a model
 DIVERGED = "not finite"  # how the status of a run begins that training ended for it
+NO_JOBS = (".hydra", "checkpoints", "analysis")  # parts of a run folder or a sweep
+DEEPEST = 8  # folders in folders that names of jobs with slashes make
 CUT_OFF = "cut off: the process that wrote it is gone"
 
 
 @dataclass(frozen=True)
 class Job:
-    """A run folder: its configuration, how it ended, and, if there is nothing to analyse, the reason."""
+    """A run folder: its configuration, how it ended, and, if there is nothing to analyse, the reason.
+
+    `place` is where it is in the folder of its sweep.
+    """
 
     path: Path
     config: Mapping[str, Any] = field(default_factory=dict)
     status: str = "complete"
     reason: str = ""
+    place: str = ""
 
     @property
     def name(self) -> str:
         """Name of the folder, for people."""
-        return printable(self.path.name)
+        return printable(self.place or self.path.name)
 
 
 @dataclass(frozen=True)
@@ -72,8 +78,8 @@ def find_runs(folder: Path, *, live: bool = False) -> Runs:
         return Runs(folder, (_single(folder, live),), False)
     if live and (folder / ".hydra").is_dir():
         return Runs(folder, (_without_record(folder),), False)
-    jobs = sorted((p for p in folder.iterdir() if (p / ".hydra").is_dir() or (p / FILE_NAME).exists()), key=_by_number)
-    found = Runs(folder, tuple(_ended_well(look(job)) for job in jobs), True)
+    jobs = sorted(_job_folders(folder), key=lambda job: [_by_number(part) for part in job.relative_to(folder).parts])
+    found = Runs(folder, tuple(_of_sweep(job, folder) for job in jobs), True)
     if not found.readable and not live:
         reason = f" ({found.jobs[0].reason})" if found.jobs else ""
         what = "run to analyse" if found.jobs else "record"
@@ -91,9 +97,44 @@ def _single(folder: Path, live: bool) -> Job:
         return Job(folder, record.config, status_of(record))
 
 
+def _job_folders(folder: Path, depth: int = 0) -> Iterator[Path]:
+    """The run folders below a folder, and those that cannot be looked into; their names may have slashes.
+
+    A link is followed to a run folder and no further, so there are no loops.
+    """
+    for entry in folder.iterdir():
+        if entry.name in NO_JOBS or (entry.name.startswith(".") and depth):
+            continue
+        try:
+            if not entry.is_dir():
+                continue
+            names = {path.name for path in entry.iterdir()}
+        except OSError:
+            yield entry
+            continue
+        if FILE_NAME in names or (entry / ".hydra").is_dir():
+            yield entry
+        if depth < DEEPEST and not entry.is_symlink():
+            yield from _job_folders(entry, depth + 1)
+
+
+def _of_sweep(path: Path, sweep: Path) -> Job:
+    """A job of a sweep; one that cannot be read is named and keeps nobody from the others."""
+    try:
+        job = _ended_well(look(path))
+    except OSError as error:
+        job = Job(path, {}, "failed", unreadable(path, error))
+    return replace(job, place=str(path.relative_to(sweep)))
+
+
+def unreadable(path: Path, error: OSError) -> str:
+    """Why a folder that the system does not let us read has nothing to show."""
+    return f"{error.filename or path} cannot be read ({error.strerror or first_line(error)}); make it readable"
+
+
 def look(folder: Path) -> Job:
     """What became of a job so far."""
-    if not (folder / FILE_NAME).exists():
+    if FILE_NAME not in {path.name for path in folder.iterdir()}:  # a link to nowhere is there, and no record
         return _without_record(folder)
     try:
         with open_record(folder) as record:
@@ -156,8 +197,8 @@ def status_of(record: Record) -> str:
     return CUT_OFF if ended == "running" and not is_in_use(record.path.parent) else ended
 
 
-def _by_number(path: Path) -> tuple[int, str]:
-    return (int(path.name), "") if path.name.isdigit() else (1 << 30, path.name)
+def _by_number(name: str) -> tuple[int, str]:
+    return (int(name), "") if name.isdecimal() and len(name) < 10 else (1 << 30, name)
 
 
 def differences(jobs: Iterable[Job]) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -24,6 +24,7 @@ MAX_ROWS = 60
 def show_analysis(analysis: Analysis, console: Console | None = None) -> None:
     """Print the comparison: per run a row per site and a column per law; then the files."""
     console = console or Console()
+    raised = _raised_in(console)
     rows, footnotes = law_cells(analysis.comparison, analysis.keys, digits=1)
     hidden = len(rows) > MAX_ROWS
     if hidden:
@@ -37,10 +38,12 @@ def show_analysis(analysis: Analysis, console: Console | None = None) -> None:
             console,
             f"{run.steps} steps, {run.status}; held out: loss {run.loss:.4f}, accuracy {run.accuracy:.1%}",
         )
-        console.print(_law_table(group.drop(columns=list(analysis.keys))))
+        _print_parts(
+            console, [n for n in LAWS if n in group], lambda laws, group=group: _law_table(group, laws, raised)
+        )
     _say(console, "Relative RMS error of each law over steps and charges; 0 is perfect; each family's best in bold.")
     for i, reason in enumerate(footnotes.texts, start=1):
-        _say(console, f"{_raised(i)} {reason}")
+        _say(console, f"{raised(i)} {reason}")
     if hidden:
         _say(console, "Worst site of each family; every site is in comparison.csv.")
     if "discrete_broken" in rows:
@@ -48,9 +51,9 @@ def show_analysis(analysis: Analysis, console: Console | None = None) -> None:
     if not analysis.keys:
         _say(console, "\nWhat moved the charges, as shares of how far they moved:")
         said = len(footnotes.texts)
-        console.print(_budget_table(analysis.budget, footnotes))
+        _print_parts(console, list(BUDGET), lambda parts: _budget_table(analysis.budget, parts, footnotes, raised))
         for i, reason in enumerate(footnotes.texts[said:], start=said + 1):
-            _say(console, f"{_raised(i)} {reason}")
+            _say(console, f"{raised(i)} {reason}")
     for note in analysis.notes:
         _say(console, f"Note: {note}")
     _say(console, "\nWritten:")
@@ -77,41 +80,74 @@ def _worst(cells: pd.Series) -> Cell:
     return cells[values.idxmax() if values.notna().all() else values.isna().idxmax()]
 
 
-def _law_table(rows: pd.DataFrame) -> Table:
+def _print_parts(console: Console, columns: list[str], table: Callable[[list[str]], Table]) -> None:
+    """Print a table, below each other in parts where it is wider than the terminal, which would cut columns off."""
+    while columns:
+        count = len(columns)
+        while count > 1 and _least_width(console, table(columns[:count])) > console.width:
+            count -= 1
+        part = table(columns[:count])
+        console.print(part, width=max(console.width, _least_width(console, part)), crop=False)
+        columns = columns[count:]
+
+
+def _least_width(console: Console, table: Table) -> int:
+    return table.__rich_measure__(console, console.options.update(width=10_000)).minimum
+
+
+def _law_table(rows: pd.DataFrame, laws: list[str], raised: Callable[[int], str]) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     table.add_column("site", overflow="fold", min_width=20)
-    table.add_column("n", justify="right")
-    laws = [c for c in rows.columns if c in LAWS]
+    table.add_column("n", justify="right", no_wrap=True)
     for name in laws:
         table.add_column(LAWS[name].heading, justify="right", no_wrap=True)
     for family, group in rows.groupby("family", sort=False):
         table.add_row(f"[bold]{family}")
         for row in group.to_dict("records"):
-            table.add_row(f" {escape(row['site'])}", str(row["charges"]), *(_rich(row[law]) for law in laws))
+            table.add_row(f" {escape(row['site'])}", str(row["charges"]), *(_rich(row[law], raised) for law in laws))
     return table
 
 
-def _rich(cell: Cell) -> Text:
-    return Text(cell.text + (_raised(cell.note) if cell.note else ""), style="bold" if cell.bold else "")
+def _rich(cell: Cell, raised: Callable[[int], str]) -> Text:
+    return Text(cell.text + (raised(cell.note) if cell.note else ""), style="bold" if cell.bold else "")
 
 
-def _raised(number_: int) -> str:
-    """1 as ¹, which is how a footnote looks where nothing can be raised."""
-    return str(number_).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
+RAISED = "⁰¹²³⁴⁵⁶⁷⁸⁹"
 
 
-def _budget_table(budget: pd.DataFrame, notes: Footnotes) -> Table:
+def _raised_in(console: Console) -> Callable[[int], str]:
+    """How a terminal shows the number of a footnote: 1 as ¹, as (1) where it has no such letters."""
+    try:
+        RAISED.encode(console.encoding)
+    except UnicodeEncodeError:
+        return lambda note: f"({note})"
+    return lambda note: str(note).translate(str.maketrans("0123456789", RAISED))
+
+
+# Columns of the budget: how they are headed, and what is in them.
+BUDGET: dict[str, tuple[str, Callable[[Any], str]]] = {
+    "moved": ("moved", lambda row: number(row["moved"])),
+    **{
+        part: (heading, lambda row, part=part: _percent(row[f"share_{part}"]))
+        for part, heading in zip(
+            PARTS, ("decay", "discreti-\nsation", "symmetry\nbreaking", "momentum\nmemory"), strict=True
+        )
+    },
+    "closure": ("closure", lambda row: number(row["closure_error"], 1)),
+}
+
+
+def _budget_table(budget: pd.DataFrame, parts: list[str], notes: Footnotes, raised: Callable[[int], str]) -> Table:
     """What moved the charges; a dash has the number of its reason."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("site", overflow="fold", min_width=20)
-    for heading in ("moved", "decay", "discreti-\nsation", "symmetry\nbreaking", "momentum\nmemory", "closure"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    for part in parts:
+        table.add_column(BUDGET[part][0], justify="right", no_wrap=True)
     for family, group in budget.groupby("family", sort=False):
         table.add_row(f"[bold]{family}")
         for row in group.head(MAX_ROWS).to_dict("records"):
-            cells = [number(row["moved"]), *(_percent(row[f"share_{name}"]) for name in PARTS)]
-            cells.append(number(row["closure_error"], 1))
-            why = _raised(notes(row["reason"])) if row["reason"] else ""
+            cells = [BUDGET[part][1](row) for part in parts]
+            why = raised(notes(row["reason"])) if row["reason"] else ""
             table.add_row(f" {escape(row['site'])}", *(f"{cell}{why}" if cell == DASH else cell for cell in cells))
     return table
 
@@ -165,12 +201,10 @@ def show_verification(found: pd.DataFrame, console: Console | None = None) -> No
     """Print the worst violations per site: of each test in exact arithmetic, of the gradient's also elsewhere."""
     console = console or Console()
     others = [c.removesuffix("_gradient") for c in found if c.endswith("_gradient") and c != "exact_gradient"]
-    table = _verification_table(found, others, with_exact=True)
-    if table.__rich_measure__(console, console.options.update(width=10_000)).minimum <= console.width:
-        console.print(table)
-    else:  # two tables rather than columns that are cut off
-        console.print(_verification_table(found, [], with_exact=True))
-        console.print(_verification_table(found, others, with_exact=False))
+    tests = [*EXACT, *others, "holds"]
+    apart = _least_width(console, _verification_table(found, tests)) > console.width
+    for chosen in ([*EXACT, "holds"], others) if apart else (tests,):  # what is said of one claim stays together
+        _print_parts(console, chosen, lambda columns: _verification_table(found, columns))
     _say(console, "Worst relative violation of each test: the loss under finite transformations, the")
     _say(
         console,
@@ -183,18 +217,26 @@ def show_verification(found: pd.DataFrame, console: Console | None = None) -> No
         _say(console, f"  {name}: the gradient constraint {CONDITIONS.get(name, f'in {name}')}{broken}")
 
 
-def _verification_table(found: pd.DataFrame, others: list[str], *, with_exact: bool) -> Table:
+EXACT = {"loss": "finite", "gradient": "gradient", "Hessian": "hessian"}  # headings and names of the tests
+
+
+def _verification_table(found: pd.DataFrame, columns: list[str]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("site", overflow="fold", min_width=18)
-    exact = ("loss", "gradient", "Hessian") if with_exact else ()
-    for column in ("n", *exact, *others, *(["holds"] if with_exact else [])):
+    for column in ("n", *columns):
         table.add_column(column, justify="right", no_wrap=True)
     for family, group in found.groupby("family", sort=False) if len(found) else ():
         table.add_row(f"[bold]{family}")
         for row in group.to_dict("records"):
-            cells = [number(row[f"exact_{test}"], 1) for test in ("finite", "gradient", "hessian") if with_exact]
-            for value, cause in ((row[f"{name}_gradient"], row[f"{name}_cause"]) for name in others):
-                cells.append(number(value, 1) + ("*" if cause and not math.isnan(value) else ""))
-            cells += ["yes" if row["holds"] else "[bold red]NO[/]"] if with_exact else []
+            cells = [_verified(row, column) for column in columns]
             table.add_row(f" {escape(row['site'])}", str(row["charges"]), *cells)
     return table
+
+
+def _verified(row: Mapping[str, Any], column: str) -> str:
+    if column == "holds":
+        return "yes" if row["holds"] else "[bold red]NO[/]"
+    if column in EXACT:
+        return number(row[f"exact_{EXACT[column]}"], 1)
+    value = row[f"{column}_gradient"]
+    return number(value, 1) + ("*" if row[f"{column}_cause"] and not math.isnan(value) else "")

@@ -177,6 +177,8 @@ class TrainConfig:
 
     `compile` makes the forward and backward pass one compiled function (`torch.compile`); `cuda_graph` replays whole
     steps, recording included, from a CUDA graph. `deterministic` refuses kernels that add in an order of their own.
+
+    `verify` checks the claims on the first batch before anything is recorded.
     """
 
     steps: int | None = 2000
@@ -188,6 +190,7 @@ class TrainConfig:
     compile: bool = False
     cuda_graph: bool = False
     deterministic: bool = False
+    verify: bool = True
     on_nan: str = "stop"
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
 

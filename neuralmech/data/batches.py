@@ -6,13 +6,15 @@ import torch
 from torch import Tensor
 
 from neuralmech.data.augment import Augment
-from neuralmech.data.dataset import Dataset
+from neuralmech.data.dataset import Dataset, in_memory
 from neuralmech.data.options import AugmentOptions
 from neuralmech.data.order import CPU, Order, generator, moved
 from neuralmech.data.parts import Samples
 from neuralmech.data.stream import Stream
+from neuralmech.losses import counts
 
 STREAM = 1  # keeps the random numbers of label noise apart
+ITEMS = 3  # and those that items draw
 
 
 class Batches:
@@ -41,7 +43,8 @@ class Batches:
         self.per_epoch = order.per_epoch
         self._is_whole = batch_size == len(train)
         self._order, self._train = order, train
-        self._stream = None if resident else Stream(train, order, place.device, place.workers)
+        key = lambda step: (seed, step // order.per_epoch, ITEMS)  # noqa: E731
+        self._stream = None if resident else Stream(train, order, place.device, place.workers, key)
         self._inputs, self._device, self._classes = data.inputs, place.device, data.classes
         self._seed, self._label_noise = seed, label_noise
         self._augment = None
@@ -55,10 +58,16 @@ class Batches:
             x = self._augment(x, step)
         return self._inputs(x), self._resampled(y, step) if self._label_noise else y
 
+    def samples(self, step: int) -> Tensor:
+        """Numbers of the step's samples in the training part."""
+        return self._order(step)
+
     @property
     def are_whole(self) -> bool:
-        """Whether every batch is the whole set, as it is."""
-        return self._is_whole and not self._label_noise and self._augment is None
+        """Whether every batch is the whole set, as it is; reads all items of such a set, if it is streamed."""
+        if not self._is_whole or self._label_noise or self._augment is not None:
+            return False
+        return in_memory(self._train) is not None
 
     def close(self) -> None:
         """End the processes that read ahead."""
@@ -73,8 +82,8 @@ class Batches:
         return self._train.x[chosen], self._train.y[chosen]
 
     def _resampled(self, y: Tensor, step: int) -> Tensor:
-        """Labels of which a share is drawn anew, afresh at every step."""
+        """Labels of which a share is drawn anew, afresh at every step; those that do not count never count."""
         source = generator(self._seed, step, STREAM)
         drawn = torch.randint(self._classes, y.shape, generator=source)
         redrawn = torch.rand(y.shape, generator=source) < self._label_noise
-        return torch.where(moved(redrawn, self._device), moved(drawn, self._device), y)
+        return torch.where(moved(redrawn, self._device) & counts(y), moved(drawn, self._device), y)

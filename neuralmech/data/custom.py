@@ -12,11 +12,12 @@ from torch import Tensor
 
 from neuralmech.checks import check_at_least
 from neuralmech.data.dataset import Dataset
+from neuralmech.data.draws import generators_kept, seed_generators
 from neuralmech.data.inputs import Pixels, measure
 from neuralmech.data.options import BatchOptions
 from neuralmech.data.parts import Items, Part, Samples
 from neuralmech.errors import UserError
-from neuralmech.losses import IGNORED
+from neuralmech.losses import counts
 from neuralmech.targets import call, locate
 
 MEASURED = 1000  # images read, evenly spaced, for the mean and standard deviation of their grey levels
@@ -52,7 +53,9 @@ def load_custom(options: CustomOptions) -> Dataset:
         If it gives something else, or items that are not the same every time.
     """
     key = f"data._target_={options.target}"
-    given = call("data", options.target, options.arguments)
+    with generators_kept():
+        seed_generators((0,), [])  # the same data for every seed and at every resumption, whatever they are drawn from
+        given = call("data", options.target, options.arguments)
     if not isinstance(given, Sequence) or len(given) not in (2, 4):
         raise UserError(f"{key} must give (train_x, train_y, test_x, test_y) or two torch data sets")
     train, test = (
@@ -87,7 +90,10 @@ def _items(key: str, given: Any, name: str) -> Items:
     except (AttributeError, TypeError, ValueError, IndexError, RuntimeError) as error:
         raise UserError(f"{key}: its items are no pairs of a tensor and a label ({error})") from error
     if not all(torch.equal(a, b) for a, b in zip(*twice, strict=True)):
-        raise UserError(f"{key}: its items differ each time they are read; use data.augment for random changes")
+        raise UserError(
+            f"{key}: its items differ each time they are read, although the generators of PyTorch, NumPy and Python "
+            "are seeded alike before each; draw what is random from one of these"
+        )
     return items
 
 
@@ -101,7 +107,7 @@ def _classes(given: Any, train: Part, test: Part) -> int | None:
 
 def _check_labels(key: str, part: Part, classes: int) -> None:
     y = part.y if isinstance(part, Samples) else part[np.arange(1)][1]
-    wrong = y[(y != IGNORED) & ((y < 0) | (y >= classes))]
+    wrong = y[counts(y) & ((y < 0) | (y >= classes))]
     if len(wrong):
         raise UserError(f"{key} gives the label {int(wrong[0])}; labels go from 0 to {classes - 1} (data.classes)")
 

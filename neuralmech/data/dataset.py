@@ -12,9 +12,11 @@ from torch import Tensor
 
 from neuralmech.data.inputs import Inputs, Pixels
 from neuralmech.data.order import CPU
-from neuralmech.data.parts import Items, Part, Samples
+from neuralmech.data.parts import Items, Part, Samples, Wanted, Watched
 from neuralmech.data.stream import read
 from neuralmech.errors import UserError
+
+HELD_OUT = (0, 4)  # keeps the random numbers of its items apart from those of the training part
 
 
 @dataclass(frozen=True)
@@ -62,12 +64,12 @@ class Dataset:
         return Inputs(CPU, dtype, self.pixels)(self._first(2))
 
     def to(self, place: Place) -> Dataset:
-        """Keep the samples where `place` says, in memory unless it is streamed."""
+        """Keep the samples where `place` says, in memory unless it is streamed or its items are random."""
         home = CPU if place.streamed else place.device
-        parts = [
-            part if place.streamed and isinstance(part, Items) else in_memory(part, place.workers).to(home, place.dtype)
-            for part in (self.train, self.test)
-        ]
+        parts: list[Part] = []
+        for part in (self.train, self.test):
+            kept = None if place.streamed and isinstance(part, Items) else in_memory(part, place.workers)
+            parts.append(part if kept is None else kept.to(home, place.dtype))
         return replace(self, train=parts[0], test=parts[1], place=place)
 
     def held_out(self, batch: int) -> Generator[tuple[Tensor, Tensor], None, None]:
@@ -94,22 +96,24 @@ class Dataset:
         return self.train[np.arange(count)][0]
 
 
-def in_memory(part: Part, workers: int = 0) -> Samples:
-    """All samples of a part, read by so many processes if they are not in memory."""
+def in_memory(part: Part, workers: int = 0) -> Samples | None:
+    """All samples of a part, read by so many processes if they are not in memory; None if any is drawn at random."""
     if isinstance(part, Samples):
         return part
     start, kept = 0, None
-    with closing(read(part, _chunks(len(part), 256), CPU, workers)) as batches:
-        for x, y in batches:
+    with closing(read(Watched(part), _chunks(len(part), 256), CPU, workers)) as batches:
+        for x, y, drew in batches:
+            if drew:
+                return None
             kept = kept or Samples(x.new_empty(len(part), *x.shape[1:]), y.new_empty(len(part), *y.shape[1:]))
             kept.x[start : start + len(x)], kept.y[start : start + len(x)] = x, y
             start += len(x)
-    assert kept is not None
     return kept
 
 
-def _chunks(samples: int, size: int) -> Iterator[np.ndarray]:
-    return (np.arange(start, min(start + size, samples)) for start in range(0, samples, size))
+def _chunks(samples: int, size: int) -> Iterator[Wanted]:
+    """All of a part in order; what they draw at random is the same for every run, so that evaluations compare."""
+    return (Wanted(np.arange(start, min(start + size, samples)), HELD_OUT) for start in range(0, samples, size))
 
 
 def split(x: Tensor, y: Tensor, test_fraction: float, classes: int, seed: int = 0) -> Dataset:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from pickle import PicklingError
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,7 +14,15 @@ from torch import Tensor
 from torch.utils.data import Dataset as Indexed
 from torch.utils.data import default_collate
 
+from neuralmech.data.draws import Own, generators_kept, generators_state, own_generators, seed_generators
 from neuralmech.errors import UserError, users_line
+
+
+class Wanted(NamedTuple):
+    """Samples by number, and what their random numbers depend on besides: such as seed, epoch and part."""
+
+    indices: NDArray[np.int64]
+    key: tuple[int, ...] = (0,)
 
 
 @dataclass(frozen=True)
@@ -25,9 +35,9 @@ class Samples(Indexed):
     def __len__(self) -> int:
         return len(self.x)
 
-    def __getitem__(self, indices: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, wanted: NDArray[np.int64] | Wanted) -> tuple[Tensor, Tensor]:
         """Inputs and targets of some samples, as stored."""
-        chosen = torch.from_numpy(indices)
+        chosen = torch.from_numpy(wanted.indices if isinstance(wanted, Wanted) else wanted)
         return self.x[chosen], self.y[chosen]
 
     @property
@@ -45,6 +55,9 @@ class Samples(Indexed):
 class Items(Indexed):
     """A torch data set of pairs (input, target) that is read item by item, when a batch is wanted.
 
+    What an item draws at random is a function of a key and of its number: before each one the global generators of
+    PyTorch, NumPy and Python are seeded, and those that the data set keeps for itself. The global ones are put back.
+
     `name` is what errors call it.
     """
 
@@ -54,7 +67,7 @@ class Items(Indexed):
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, indices: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, wanted: NDArray[np.int64] | Wanted) -> tuple[Tensor, Tensor]:
         """Inputs and targets of some samples.
 
         Raises
@@ -62,7 +75,25 @@ class Items(Indexed):
         UserError
             If an item cannot be read, is no pair, or does not go into a batch with the others; it names the item.
         """
-        pairs = [self._pair(int(i)) for i in indices]
+        numbers, key = wanted if isinstance(wanted, Wanted) else Wanted(wanted)
+        indices = numbers.tolist()
+        pairs = []
+        with generators_kept():
+            for i in indices:
+                seed_generators((*key, i), self._own)
+                pairs.append(self._pair(i))
+        return self._batch(indices, pairs)
+
+    def watched(self, numbers: NDArray[np.int64]) -> tuple[Tensor, Tensor, bool]:
+        """The same, and whether any of them drew a random number."""
+        indices = numbers.tolist()
+        with generators_kept():
+            seed_generators((0,), self._own)
+            before = generators_state(self._own)
+            x, y = self._batch(indices, [self._pair(i) for i in indices])
+            return x, y, generators_state(self._own) != before
+
+    def _batch(self, indices: list[int], pairs: list[tuple[Any, Any]]) -> tuple[Tensor, Tensor]:
         try:
             x, y = default_collate(pairs)
         except (TypeError, ValueError, RuntimeError, AttributeError, KeyError) as error:
@@ -90,6 +121,16 @@ class Items(Indexed):
             ) from error
         return x, y
 
+    @cached_property
+    def _own(self) -> list[Own]:
+        return own_generators(self.items)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For a worker, whose copy finds generators of its own."""
+        if any(isinstance(generator, torch.Generator) for generator in self._own):
+            raise PicklingError("it keeps a torch.Generator, which PyTorch can pickle for no other process")
+        return {"items": self.items, "name": self.name}
+
     @property
     def size(self) -> int:
         """Bytes in memory, if it were all there."""
@@ -103,6 +144,18 @@ def _go_together(*pairs: tuple[Any, Any]) -> bool:
     except (TypeError, ValueError, RuntimeError, AttributeError, KeyError):
         return False
     return True
+
+
+@dataclass(frozen=True)
+class Watched(Indexed):
+    """`Items` with a third tensor: whether any of them drew a random number."""
+
+    part: Items
+
+    def __getitem__(self, wanted: Wanted) -> tuple[Tensor, Tensor, Tensor]:
+        """Inputs and targets of some samples, and that."""
+        x, y, drew = self.part.watched(wanted.indices)
+        return x, y, torch.tensor(drew)
 
 
 Part = Samples | Items

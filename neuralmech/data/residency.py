@@ -9,14 +9,26 @@ import torch
 from neuralmech.data.dataset import Dataset, Place
 from neuralmech.data.options import ResidencyOptions
 from neuralmech.data.parts import Items
+from neuralmech.errors import UserError
 
 SHARE = 0.5  # of the memory, at most, that data may take before they are streamed
 
 
 def settle(data: Dataset, options: ResidencyOptions, device: torch.device, dtype: torch.dtype) -> Dataset:
-    """Put the samples on the device, or leave them to be streamed, as ``data.residency`` says."""
+    """Put the samples on the device, or leave them to be streamed, as ``data.residency`` says.
+
+    Items that draw random numbers are read anew in every epoch, and so cannot be kept.
+
+    Raises
+    ------
+    UserError
+        If they were to be.
+    """
     streamed = options.residency == "loader" or (options.residency == "auto" and not fits(data, device))
-    return data.to(Place(device, dtype, streamed, options.workers))
+    settled = data.to(Place(device, dtype, streamed, options.workers))
+    if options.residency == "device" and any(isinstance(part, Items) for part in (settled.train, settled.test)):
+        raise UserError("data.residency=device: items of the data set are drawn at random; use auto or loader")
+    return settled
 
 
 def fits(data: Dataset, device: torch.device) -> bool:

@@ -9,14 +9,12 @@ from itertools import count
 from pickle import PicklingError
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as Indexed
 
-from neuralmech.data.parts import Part
+from neuralmech.data.parts import Part, Wanted, Watched
 from neuralmech.data.readers import Readers, attend, later
 from neuralmech.errors import RunError, UserError
 
@@ -30,11 +28,17 @@ class Stream:
     ----------
     indices
         Samples of a step.
+    key
+        What the random numbers of a step's samples depend on, besides their own.
     """
 
-    def __init__(self, part: Part, indices: Callable[[int], Tensor], device: torch.device, workers: int) -> None:
-        self._part, self._indices, self._device, self._workers = part, indices, device, workers
-        self._ahead: Generator[tuple[Tensor, Tensor], None, None] | None = None
+    def __init__(
+        self, part: Part, indices: Callable[[int], Tensor], device: torch.device, workers: int,
+        key: Callable[[int], tuple[int, ...]] = lambda _: (0,),
+    ) -> None:  # fmt: skip
+        self._part, self._device, self._workers = part, device, workers
+        self._wanted = lambda step: Wanted(indices(step).numpy(), key(step))
+        self._ahead: Generator[tuple[Tensor, ...], None, None] | None = None
         self._next = 0
         self._last: tuple[Tensor, Tensor] | None = None
 
@@ -44,9 +48,10 @@ class Stream:
             return self._last
         if self._ahead is None or step != self._next:
             self.close()
-            wanted = (self._indices(k).numpy() for k in count(step))
+            wanted = map(self._wanted, count(step))
             self._ahead = read(self._part, wanted, self._device, self._workers)
-        self._last, self._next = next(self._ahead), step + 1
+        x, y = next(self._ahead)
+        self._last, self._next = (x, y), step + 1
         return self._last
 
     def close(self) -> None:
@@ -57,8 +62,8 @@ class Stream:
 
 
 def read(
-    part: Part, wanted: Iterable[NDArray[np.int64]], device: torch.device, workers: int
-) -> Generator[tuple[Tensor, Tensor], None, None]:
+    part: Part | Watched, wanted: Iterable[Wanted], device: torch.device, workers: int
+) -> Generator[tuple[Tensor, ...], None, None]:
     """Yield batches as stored, on the device, read by so many processes (0: by this one).
 
     Whoever does not take all of them closes it, which ends the workers. Where processes may not have children, this
@@ -79,7 +84,7 @@ def read(
         options |= {"multiprocessing_context": readers, "prefetch_factor": AHEAD, "worker_init_fn": attend}
     # An own generator: the loader would draw from the one that dropout draws from.
     source = _Answering(part) if readers else part
-    loader = DataLoader(source, batch_size=None, sampler=_Wanted(wanted), generator=torch.Generator(), **options)
+    loader = DataLoader(source, batch_size=None, sampler=_Sampler(wanted), generator=torch.Generator(), **options)
     batches = None
     try:
         with later():  # a loader that is half made leaves its workers alone
@@ -87,8 +92,7 @@ def read(
         for batch in batches:
             if isinstance(batch, _Refusal):
                 raise batch.error
-            x, y = batch
-            yield x.to(device, non_blocking=True), y.to(device, non_blocking=True)
+            yield tuple(numbers.to(device, non_blocking=True) for numbers in batch)
     except RuntimeError as error:
         text = str(error).splitlines()[0]
         if "</torch_" in text or "shared memory" in text:
@@ -127,22 +131,22 @@ class _Refusal:
 class _Answering(Indexed):
     """A part as workers read it."""
 
-    def __init__(self, part: Part) -> None:
+    def __init__(self, part: Part | Watched) -> None:
         self._part = part
 
-    def __getitem__(self, indices: NDArray[np.int64]) -> tuple[Tensor, Tensor] | _Refusal:
+    def __getitem__(self, wanted: Wanted) -> tuple[Tensor, ...] | _Refusal:
         """A batch, or why there is none."""
         try:
-            return self._part[indices]
+            return self._part[wanted]
         except (UserError, MemoryError) as error:
             return _Refusal(error)
 
 
-class _Wanted:
-    """An iterable of index arrays for a loader, which wants no more of a sampler."""
+class _Sampler:
+    """What is wanted, batch by batch, for a loader, which wants no more of a sampler."""
 
-    def __init__(self, wanted: Iterable[NDArray[np.int64]]) -> None:
+    def __init__(self, wanted: Iterable[Wanted]) -> None:
         self._wanted = wanted
 
-    def __iter__(self) -> Iterator[NDArray[np.int64]]:
+    def __iter__(self) -> Iterator[Wanted]:
         return iter(self._wanted)

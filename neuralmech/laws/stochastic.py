@@ -17,7 +17,8 @@ class Stochastic(Law):
     1/(1−β) steps and nothing if it turns around at every step. They are not measured.
 
     Both come from the two halves of a batch drawn without replacement from N samples: E[g_AᵀSg_B] =
-    ḡᵀSḡ − tr(SΣ)/N and S·E[(g_A−g_B)ᵀS(g_A−g_B)]/4 = tr(SΣ), so that their sum is unbiased at any batch size.
+    ḡᵀSḡ − tr(SΣ)/N and S·E[(g_A−g_B)ᵀS(g_A−g_B)]/4 = tr(SΣ), so that their sum is unbiased at any batch size, if the
+    loss is a mean over samples; otherwise at the measured one, and to first order in 1/S at others.
     """
 
     name = "stochastic"

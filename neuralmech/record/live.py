@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TypeVar
 
 from neuralmech.record.schema import FILE_NAME, LOCK_FILE, RecordError
 
@@ -14,38 +15,81 @@ T = TypeVar("T")
 GLANCE_SECONDS = 0.5
 QUIET_SECONDS = 0.03  # a commit is over in less
 PATIENCE_SECONDS = 20.0
+COMMIT_SECONDS = 600.0  # a run that lives has committed something by then: it does once a minute
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)  # a file system without flock
 
 
 def is_being_written(path: Path) -> bool:
-    """Whether a living process has the record open for writing: HDF5 holds a lock on it as long."""
+    """Whether a living process has the record open for writing: HDF5 holds a lock on it as long.
+
+    Where there are no locks a record counts as being written until nobody has for a while.
+    """
     with path.open("rb") as file:
-        return _is_locked(file)
+        return _is_held(file.fileno())
 
 
 def is_in_use(folder: Path) -> bool:
     """Whether a living process trains in a run folder, which it holds from before there is a record until the end."""
     for name in (LOCK_FILE, FILE_NAME):
         try:
-            handle = os.open(folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            fd = os.open(folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError:  # it is not there, or not ours to open
             continue
-        with open(handle, "rb") as file:  # noqa: PTH123  (closes it)
-            if _is_locked(file):
+        try:
+            if _is_held(fd):
                 return True
+        finally:
+            os.close(fd)
     return False
 
 
-def _is_locked(file: BinaryIO) -> bool:
+def _is_held(fd: int) -> bool:
+    try:
+        if try_lock(fd, shared=True):
+            return False
+    except BlockingIOError:
+        return True
+    return time.time() - os.fstat(fd).st_mtime < COMMIT_SECONDS
+
+
+def try_lock(fd: int, *, shared: bool = False) -> bool:
+    """Lock a file if nobody else has, until it is closed; returns whether its file system has locks at all.
+
+    Raises
+    ------
+    BlockingIOError
+        If somebody has locked it.
+    """
     try:
         import fcntl
-    except ImportError:  # no such locks on this system: then be careful
-        return True
+    except ImportError:  # no such locks on this system
+        return False
     try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    fcntl.flock(file, fcntl.LOCK_UN)
-    return False
+        fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            raise BlockingIOError(*error.args) from None
+        if error.errno not in NO_LOCKS:
+            raise
+        return False
+    return True
+
+
+def locking_of(path: Path) -> bool | None:
+    """What to tell HDF5, which opens no file that it cannot lock, of a file: None for its own way, False for none.
+
+    Raises
+    ------
+    RecordError
+        If another program has the file open, however it does.
+    """
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        return None if patiently(lambda: try_lock(fd)) else False
+    except BlockingIOError:
+        raise RecordError(f"{path} is open in another program; close it there (a notebook, a viewer)") from None
+    finally:
+        os.close(fd)  # lets go of it
 
 
 def patiently(take: Callable[[], T]) -> T:

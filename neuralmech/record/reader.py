@@ -213,6 +213,8 @@ def _open(source: Path | BytesIO | Mended, path: Path) -> Record:
     try:
         file = h5py.File(source, "r", locking=False)
     except OSError as error:
+        if "locking flag" in str(error):
+            raise RecordError(f"{path} is open in this program already, by h5py; close it there") from None
         raise RecordError(f"{path} is not a readable HDF5 file ({first_line(error)}); {remedy(path)}") from None
     try:
         with naming_damage(path, remedy(path)):

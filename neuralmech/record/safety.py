@@ -18,6 +18,7 @@ import h5py
 import yaml
 
 from neuralmech.record.schema import RecordError
+from neuralmech.words import override_word
 
 MAX_CHUNK_BYTES = 1 << 27
 FILTERS = {h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32, h5py.h5z.FILTER_LZF}
@@ -129,7 +130,7 @@ def plain_yaml(text: str) -> Any:
 def remedy(path: Path) -> str:
     """What to do about a damaged record: a run folder's checkpoints may mend it, but reading never does."""
     if any((path.parent / "checkpoints").glob("step-*.pt")):
-        return f"neuralmech train resume={path.parent} mends it from the checkpoints beside it"
+        return f"neuralmech train {override_word('resume', path.parent)} mends it from the checkpoints beside it"
     return "train again or restore a copy"
 
 

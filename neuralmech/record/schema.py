@@ -54,7 +54,7 @@ LATER_COLUMNS = ("skipped", "work", "work_behind")  # older records do not have 
 #   drive_buffer uᵀSb with the momentum buffer b after the step (⟨a, b⟩ for a linear charge).
 SIGNALS = ("value", "drive_update", "drive_gradient", "residual")
 NESTEROV_SIGNAL = "drive_buffer"
-# Where measured, for quadratic charges: g_AᵀSg_B of the halves of a batch, and S·(g_A−g_B)ᵀS(g_A−g_B)/4 ≈ tr(SΣ).
+# Where measured, for quadratic charges: M and T of the drive's expectation M + T/B at batch size B.
 NOISE_SIGNALS = ("gradient_mean", "gradient_noise")
 
 ALL_SIGNALS = (*SIGNALS, NESTEROV_SIGNAL, *NOISE_SIGNALS)

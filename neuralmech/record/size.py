@@ -58,7 +58,7 @@ def whole_chunks(path: Path, rows: int) -> int:
         end = rows // dataset.chunks[0] * dataset.chunks[0]
         dataset.id.chunk_iter(lambda chunk: sizes.append(chunk.size) if chunk.chunk_offset[0] < end else None)
 
-    with naming_damage(path), h5py.File(path, "r") as file:
+    with naming_damage(path), h5py.File(path, "r", locking=False) as file:
         for name in ("steps", "charges"):
             file[name].visititems(add)
     return sum(sizes)

@@ -9,13 +9,14 @@ from contextlib import contextmanager, suppress
 from itertools import product
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from neuralmech.record.layout import CHECKSUM_BYTES, FORMATS, blank, set_attribute, set_status
-from neuralmech.record.live import patiently
+from neuralmech.record.live import locking_of, patiently
 from neuralmech.record.rows import FamilyLayout, Position, Rows
 from neuralmech.record.schema import EVALUATION_COLUMNS, FILE_NAME, STEP_COLUMNS, RecordError
 from neuralmech.record.skeleton import Skeleton
@@ -69,8 +70,9 @@ class RecordWriter:
     def _open(self) -> None:
         from neuralmech.record.chunks import ChunkWriter  # numba takes half a second to import
 
-        # whole chunks need no cache
-        self._file = patiently(lambda: h5py.File(self.path, "r+", libver=FORMATS, rdcc_nbytes=0))
+        locking = locking_of(self.path)
+        options: dict[str, Any] = {"libver": FORMATS, "rdcc_nbytes": 0, "locking": locking}  # whole chunks, no cache
+        self._file = patiently(lambda: h5py.File(self.path, "r+", **options))
         self._fd = self._file.id.get_vfd_handle()
         self.rows = self._whole = self._evaluations = 0
         self._waiting: list[Rows] = []  # none or one

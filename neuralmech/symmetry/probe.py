@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.utils._pytree import tree_leaves
 
+from neuralmech.data.draws import generators_kept
 from neuralmech.losses import loss_of
 from neuralmech.symmetry.conditions import Condition
 from neuralmech.symmetry.factored import Shapes, Vector, generator, inner_products, squared_lengths
@@ -70,13 +72,15 @@ class Probe:
         state: dict[str, Tensor] = {n: p.view(s) for n, p, s in zip(self._names, parts, self._shapes, strict=True)}
         state |= {name: buffer.clone() for name, buffer in self._model.named_buffers()}
         devices = [theta.device] if theta.is_cuda else []
-        with torch.random.fork_rng(devices=devices), self._condition.forward():
+        with torch.random.fork_rng(devices=devices), generators_kept(), self._condition.forward():
             self._seed_noise(theta.is_cuda)
             out = _first_tensor(functional_call(self._model, state, self._condition.batch))
         return loss_of(out.to(theta.dtype), self._targets, self._loss)
 
     def _seed_noise(self, cuda: bool) -> None:
         torch.default_generator.manual_seed(self._seed)  # torch.manual_seed is slow: a stack trace per absent device
+        np.random.seed(self._seed % 2**32)  # noqa: NPY002  (a model may draw from it)
+        random.seed(self._seed)
         if cuda:
             torch.cuda.manual_seed_all(self._seed)
 

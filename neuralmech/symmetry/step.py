@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -16,8 +15,6 @@ QUADRATIC = {
     "drive_gradient": ("gradient", "gradient"),
     "residual": ("theta", "gradient"),
     "drive_buffer": ("update", "buffer"),
-    "gradient_mean": ("first_half", "second_half"),
-    "gradient_noise": ("contrast", "contrast"),
 }
 MAIN = ("value", "drive_update", "drive_gradient", "residual")  # always evaluated, the first of all
 LINEAR = {
@@ -42,10 +39,6 @@ class Step(NamedTuple):
         1/η, or 0 for a step with η = 0, which does not move; a number, or a tensor that a CUDA graph reads.
     buffer
         Momentum buffer after the step.
-    halves
-        Gradients of the two halves of a batch.
-    batch_size
-        Samples in the batch.
     """
 
     before: Tensor
@@ -53,28 +46,17 @@ class Step(NamedTuple):
     gradient: Tensor
     rate: float | Tensor
     buffer: Tensor | None = None
-    halves: tuple[Tensor, Tensor] | None = None
-    batch_size: int = 0
 
     def vector(self, name: str, take: Callable[[Tensor], Tensor] = lambda x: x) -> Tensor:
-        """A part of θ, u = (θ_k − θ_{k+1})/η, g, b, g_A, g_B or √S(g_A − g_B)/2, in float64."""
+        """A part of θ, u = (θ_k − θ_{k+1})/η, g or b, in float64."""
         if name == "update":
             return (take(self.before).double() - take(self.after)).mul_(self.rate)
-        if name == "contrast":
-            first, second = self._halves()
-            return (take(first).double() - take(second)).mul_(math.sqrt(self.batch_size) / 2)
         whole = {
             "theta": lambda: self.before,
             "gradient": lambda: self.gradient,
             "buffer": lambda: self.gradient if self.buffer is None else self.buffer,  # before the first step b = g
-            "first_half": lambda: self._halves()[0],
-            "second_half": lambda: self._halves()[1],
         }[name]()
         return take(whole).to(torch.float64)
-
-    def _halves(self) -> tuple[Tensor, Tensor]:
-        assert self.halves is not None
-        return self.halves
 
 
 class Motion(NamedTuple):

@@ -35,6 +35,12 @@ def explain(error: Exception, model: nn.Module, inputs: tuple[Tensor, ...]) -> U
     """One line for what `torch.export` raised."""
     name, line = type(model).__name__, users_line(error)
     where = f" at {line}" if line else ""
+    disk = next((e for e in chain(error) if isinstance(e, OSError) and e.filename), None)
+    if disk and not users_line(error):  # torch keeps compiled code even where it only traces
+        return UserError(
+            f"{disk.filename} cannot be used ({disk.strerror}): PyTorch keeps compiled code there; "
+            "set TORCHINDUCTOR_CACHE_DIR to a folder that can be written"
+        )
     if any(isinstance(e, GuardOnDataDependentSymNode) for e in chain(error)):
         return UserError(
             f"model: {name} cannot be traced: what it computes depends on the data{where}; "

@@ -48,8 +48,7 @@ class Tracker:
     nesterov
         Whether to record ``drive_buffer`` too, which Nesterov's laws need.
     noise
-        How the gradient's mean and noise are measured: from the ``halves`` of a batch, over the whole ``set``, or
-        not (None).
+        Whether to record the gradient's mean and noise, as `expect` last measured them.
     block
         Rows per block, fewer where they would take more than `BLOCK_BYTES`.
     full
@@ -71,7 +70,7 @@ class Tracker:
     block
         The rows measured and not yet written, and what became of those that were.
     noise
-        What was measured last of it: gradients of a batch's halves, or mean and noise of every recorded charge.
+        Mean and noise of every recorded charge, as they were measured last.
     """
 
     def __init__(
@@ -82,7 +81,7 @@ class Tracker:
         *,
         families: Sequence[str] | None = None,
         nesterov: bool = False,
-        noise: str | None = None,
+        noise: bool = False,
         block: int = 256,
         full: int = FULL,
         dtype: torch.dtype = torch.float32,
@@ -95,7 +94,7 @@ class Tracker:
         self.signals = (*SIGNALS, *((NESTEROV_SIGNAL,) if nesterov else ()), *(NOISE_SIGNALS if noise else ()))
         self._kept = self.signals if kept is None else tuple(s for s in self.signals if s == "value" or s in kept)
         self.families = {n: f for n, f in symmetries.families.items() if families is None or n in families}
-        in_forms = self.signals[: -len(NOISE_SIGNALS)] if noise == "set" else self.signals
+        in_forms = self.signals[: -len(NOISE_SIGNALS)] if noise else self.signals
         self._forms = Forms(self.families, layout, device, in_forms, full=full)
         new = functools.partial(torch.zeros, dtype=torch.float64, device=device)
         layouts, chosen = select(self._all_layouts(), charges, sample)
@@ -113,7 +112,7 @@ class Tracker:
         self.block = Block(max(1, min(block, BLOCK_BYTES // per_row)), shapes, device)
         self._before = torch.empty(layout.size, dtype=dtype, device=device)
         self._earlier = torch.empty_like(self._before) if work else None
-        self._noise_from = noise
+        self._has_noise = noise
         self.noise: tuple[Tensor, Tensor] | None = None
 
     @property
@@ -166,7 +165,6 @@ class Tracker:
         buffer: Tensor | None,
         loss: Tensor,
         row: Mapping[str, float],
-        halves: tuple[Tensor, Tensor] | None = None,
         skipped: Tensor | None = None,
         *,
         norms: bool = True,
@@ -183,14 +181,11 @@ class Tracker:
             The batch loss at θ_k; stays on the device.
         row
             Step and hyperparameters, the columns of ``/steps`` other than the loss and the skipped steps.
-        halves
-            Gradients of the batch's halves, if measured at this step; otherwise the last ones count.
         skipped
             Steps before θ_k whose update was left out, on the device; by default none.
         norms
             Whether to measure the Frobenius norms of matrix-valued charges; NaN otherwise.
         """
-        self.noise = halves or self.noise
         step = self._step(self._before, theta.detach(), gradient, row, buffer)
         self._measure(step, loss, skipped, self.block.slot(), norms=norms)
         self.block.add(row)
@@ -207,7 +202,6 @@ class Tracker:
         motion: Motion,
         loss: float,
         row: Mapping[str, float],
-        halves: tuple[Tensor, Tensor] | None = None,
         *,
         norms: bool = True,
     ) -> None:
@@ -215,7 +209,6 @@ class Tracker:
 
         `theta` are the flat parameters without autograd's notice; everything else is as in `after`.
         """
-        self.noise = halves or self.noise
         into, arrays, row_number = self.block.slot(), self.block.room.arrays, self.block.filled
         arrays.loss[row_number] = loss
         if len(places := self._places_here):
@@ -229,9 +222,7 @@ class Tracker:
     def _step(
         self, before: Tensor, after: Tensor, gradient: Tensor, row: Mapping[str, float], buffer: Tensor | None
     ) -> Step:
-        rate = 1.0 / row["lr"] if row["lr"] else 0.0
-        halves = self.noise if self._noise_from == "halves" else None
-        return Step(before, after, gradient, rate, buffer, halves, int(row["batch_size"]) // 2 * 2)
+        return Step(before, after, gradient, 1.0 / row["lr"] if row["lr"] else 0.0, buffer)
 
     @torch.no_grad()
     def measure(
@@ -274,39 +265,56 @@ class Tracker:
 
     def _evaluate(self, forms: Callable[[Tensor], None], ring: Tensor) -> None:
         """Write the signals of what is recorded: `forms` evaluates those of all charges."""
-        of_step = ring[: len(self._every)] if self._noise_from == "set" else ring
+        of_step = ring[: len(self._every)]
         if self._select is None:
             forms(of_step)
         else:
             forms(self._every)
             self._select.combine(self._every, of_step)
-        if self._noise_from == "set" and self.noise is not None:
+        if self._has_noise and self.noise is not None:
             torch.stack(self.noise, out=ring[-len(NOISE_SIGNALS) :])
 
     @torch.no_grad()
-    def expect(self, theta: Tensor, gradients: Iterable[Tensor], batch_size: int) -> None:
-        r"""Measure mean and noise at `theta` from the gradients of all batches of an epoch.
+    def expect(self, theta: Tensor, whole: Callable[[], Tensor], size: int, parts: Iterable[Tensor], part: int) -> None:
+        r"""Measure mean M and noise T at `theta`: the expected drive at batch size B is M + T/B.
 
-        With S = `batch_size` and N = nS samples in n batches without replacement, E[g_bᵀSg_b] = ḡᵀSḡ +
-        tr(SΣ)(N−S)/(S(N−1)). Recorded are M = ḡᵀSḡ − tr(SΣ)/(N−1) and tr(SΣ)·N/(N−1), whose combination M + …/B is the
-        expected drive at any batch size B, as it is of the halves'.
+        The gradient g of a batch that is drawn without replacement out of N samples has E[gᵀSg] = ḡᵀSḡ + τ(1/B − 1/N):
+        if the loss is a mean over samples exactly, with τ the noise of single samples; if a norm over the batch couples
+        them, to first order in 1/B. M and T are those that agree with the drives of both measured sizes, `size` and
+        `part`, in expectation. Of two halves of S samples, where g = (g_A + g_B)/2, that is M = g_AᵀSg_B and
+        T = S(g_A − g_B)ᵀS(g_A − g_B)/4.
+
+        Parameters
+        ----------
+        whole, size
+            What gives the gradient of so many samples, once the parts were gone through.
+        parts, part
+            Gradients of parts of them, each of so many samples, in which no sample is preferred. A single part as large
+            as the whole tells no noise.
         """
-        ring = torch.zeros_like(self.block.room.parts.ring[0])
-        place = self.signals.index("drive_gradient")
-        total, mean, count = torch.zeros_like(ring[place]), torch.zeros_like(theta, dtype=torch.float64), 0
-        for gradient in gradients:
-            self._gradient_forms(theta, gradient, ring)
-            total, mean, count = total + ring[place], mean + gradient, count + 1
-        self._gradient_forms(theta, (mean / count).to(theta.dtype), ring)
-        of_mean, samples = ring[place], count * batch_size
-        trace = torch.zeros_like(total)
-        if count > 1:
-            trace = (total / count - of_mean) * (batch_size * (samples - 1) / (samples - batch_size))
-        self.noise = of_mean - trace / (samples - 1), trace * (samples / (samples - 1))
+        found = [self._drive(theta, gradient) for gradient in parts]
+        of_whole = self._drive(theta, whole())
+        noise = torch.zeros_like(of_whole)
+        if part < size:
+            noise = (torch.stack(found).mean(dim=0) - of_whole) / (1 / part - 1 / size)
+        self.noise = of_whole - noise / size, noise
 
-    def _gradient_forms(self, theta: Tensor, gradient: Tensor, ring: Tensor) -> None:
-        step = Step(theta, theta, gradient, 0.0)
+    @torch.no_grad()
+    def expect_product(self, theta: Tensor, whole: Tensor, size: int, first: Tensor, second: Tensor) -> None:
+        r"""The same from two halves that are independent, whose mean is that of the whole set: M = g_AᵀSg_B.
+
+        T is what the drive of `whole`, the gradient of `size` samples, has beyond it. So M + T/B is the expected drive
+        at B = `size` and for large B, whatever the batch's loss is a mean of.
+        """
+        mean = (self._drive(theta, first + second) - self._drive(theta, first - second)) / 4
+        self.noise = mean, size * (self._drive(theta, whole) - mean)
+
+    def _drive(self, theta: Tensor, gradient: Tensor) -> Tensor:
+        """The form gᵀSg of all recorded charges."""
+        ring = torch.zeros_like(self.block.room.parts.ring[0])
+        step = Step(theta, theta, gradient.to(theta.dtype), 0.0)
         self._evaluate(lambda forms: self._forms.evaluate(step, forms), ring)
+        return ring[self.signals.index("drive_gradient")].clone()
 
     @property
     def is_full(self) -> bool:

@@ -61,14 +61,14 @@ def announce(run: Run, folder: Path) -> None:
 def largest_checkpoint(run: Run, skeleton: int) -> int:
     """Bytes that a checkpoint takes at most.
 
-    It has the model, the optimiser's state, the last measured gradients, the rows that wait for their block to fill,
-    and beside it what holds the record together, of so many bytes: all of the file but its chunks.
+    It has the model, the optimiser's state, the last measured mean and noise, the rows that wait for their block to
+    fill, and beside it what holds the record together, of so many bytes: all of the file but its chunks.
     """
     config, theta = run.config, run.flat.theta
-    states = STATES.get(config.optim.name, int(config.optim.momentum > 0)) + 1 + (2 if config.track.noise else 0)
+    states = STATES.get(config.optim.name, int(config.optim.momentum > 0)) + 1
     entries = list(run.setup.model.state_dict().values())
     tensors = sum(t.numel() * t.element_size() for t in entries) + states * theta.numel() * theta.element_size()
-    waiting = run.tracker.block.rows * run.tracker.bytes_per_row
+    waiting = (run.tracker.block.rows + (config.track.noise > 0)) * run.tracker.bytes_per_row
     return tensors + waiting + 3 * skeleton + ENTRY_BYTES * (len(entries) + 64)
 
 

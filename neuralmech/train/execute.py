@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from neuralmech.config import TrainConfig
-from neuralmech.errors import RunError, UserError
+from neuralmech.errors import RunError, UserError, chain
 from neuralmech.train.optimizers import momentum_buffer, set_hyperparameters
 from neuralmech.train.precision import Loss
 
@@ -50,6 +50,12 @@ def compiled(loss: Loss) -> Loss:
             return made(model, x, y)
         except TorchDynamoException as error:
             reason = str(error).strip().splitlines()[0]
+            if disk := next((e for e in chain(error) if isinstance(e, OSError)), None):
+                where = disk.filename or "the folder of compiled code"
+                raise RunError(
+                    f"train.compile: {where} cannot be used ({disk.strerror or reason}); "
+                    "set TORCHINDUCTOR_CACHE_DIR to a folder that can be written"
+                ) from error
             raise RunError(f"train.compile: PyTorch cannot compile this model ({reason}); use compile=false") from error
 
     return checked
@@ -95,10 +101,11 @@ class Plain:
             return
         theta = run.flat.theta
         run.tracker.before(theta)
-        halves = run.measure_noise(x, y) if what.noise else None
+        if what.noise:
+            run.measure_noise(x, y, run.flat.grad)
         run.update.step()
         buffer, skipped = momentum_buffer(run.optimizer, theta), run.update.skipped
-        run.tracker.after(theta, run.flat.grad, buffer, loss, row, halves, skipped, norms=what.norms)
+        run.tracker.after(theta, run.flat.grad, buffer, loss, row, skipped, norms=what.norms)
 
 
 def gradient(run: Run, x: Tensor, y: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from neuralmech.errors import RunError
 from neuralmech.record import FAILURE_FILE, BackgroundWriter
 from neuralmech.record.safety import first_line
 from neuralmech.record.storage import FULL, write_whole
+from neuralmech.words import override_word
 
 
 @contextmanager
@@ -38,7 +39,7 @@ def told(record: BackgroundWriter) -> Iterator[None]:
         reason = "; ".join([f"{type(error).__name__}: {first_line(error)}", *_save_traceback(error, folder)])
         raise RunError(
             f"{record.path} could not be written ({reason}); "
-            f"what was committed is safe: neuralmech train resume={folder} continues"
+            f"what was committed is safe: neuralmech train {override_word('resume', folder)} continues"
         ) from error
 
 
@@ -47,7 +48,7 @@ def _remedy(error: OSError, folder: Path) -> str:
     if not folder.exists():
         return "the run folder was deleted or moved while the run wrote to it; start again, or resume= where it is now"
     what = "make room" if error.errno in FULL else "mend the disk"
-    return f"what was committed is safe: {what}, then neuralmech train resume={folder}"
+    return f"what was committed is safe: {what}, then neuralmech train {override_word('resume', folder)}"
 
 
 def _save_traceback(error: Exception, folder: Path) -> list[str]:

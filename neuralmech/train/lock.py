@@ -10,7 +10,7 @@ from pathlib import Path
 
 from neuralmech.errors import UserError
 from neuralmech.record import FILE_NAME
-from neuralmech.record.live import patiently
+from neuralmech.record.live import patiently, try_lock
 from neuralmech.record.schema import LOCK_FILE
 
 
@@ -28,18 +28,17 @@ def locked(folder: Path) -> Iterator[None]:
     for path in (folder / FILE_NAME, folder / "checkpoints"):
         if path.is_symlink():
             raise UserError(f"{path} is a link to another place; put what it points to there instead")
-    try:
-        import fcntl
-    except ImportError:  # no such locks on this system
-        yield
-        return
     (folder / "checkpoints").mkdir(exist_ok=True)
     handle = _open(folder / LOCK_FILE)
     with open(handle, "rb"):  # noqa: PTH123  (closes it)
         try:
-            patiently(lambda: fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB))
+            has_locks = patiently(lambda: try_lock(handle))
         except BlockingIOError:
             raise UserError(f"{folder} is in use by another process that trains there; wait for it to end") from None
+        if not has_locks:
+            from neuralmech.train.run import say  # takes torch along
+
+            say(f"{folder} is on a file system without locks: see to it that no second process trains there")
         yield
 
 

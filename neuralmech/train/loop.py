@@ -18,11 +18,14 @@ from tqdm import tqdm
 
 from neuralmech.config import Config
 from neuralmech.data import Batches, Dataset, training_batches
-from neuralmech.errors import RunError
+from neuralmech.errors import NotFiniteError
 from neuralmech.losses import tally
-from neuralmech.record import BackgroundWriter, RecordWriter
+from neuralmech.record import FILE_NAME, BackgroundWriter, RecordWriter
+from neuralmech.record.live import locking_of
 from neuralmech.track import Schedule, Tracker
 from neuralmech.train.announce import announce
+from neuralmech.train.broken_data import check_data, remedy
+from neuralmech.train.claims import check_claims
 from neuralmech.train.execute import check_execution
 from neuralmech.train.failures import told
 from neuralmech.train.flat import FlatParameters
@@ -66,16 +69,20 @@ def train(config: Config, folder: Path) -> Result:
         On Ctrl-C, SIGTERM and the like; the rows up to there are in the record, and there is a checkpoint.
     """
     run = begin(config)
-    announce(run, folder)
-    with locked(folder):
-        return _carry_out(run, folder, _new)
+    with closing(run.batches):
+        check_claims(run)
+        announce(run, folder)
+        with locked(folder):
+            return _carry_out(run, folder, _new)
 
 
 def train_in(folder: Path, config: Config) -> Result:
     """`train` in a folder that this process has locked."""
     run = begin(config)
-    announce(run, folder)
-    return _carry_out(run, folder, _new)
+    with closing(run.batches):
+        check_claims(run)
+        announce(run, folder)
+        return _carry_out(run, folder, _new)
 
 
 def resume(folder: Path, changes: Mapping[str, Any]) -> Result:
@@ -89,6 +96,8 @@ def resume(folder: Path, changes: Mapping[str, Any]) -> Result:
         As `train`.
     """
     with locked(folder):  # first of all: a record that is being written fast cannot be read
+        if (folder / FILE_NAME).is_file():
+            locking_of(folder / FILE_NAME)  # nor can one that another program has open, though nothing is wrong with it
         make_readable(folder)
         config = changed_config(folder, changes)
         return _carry_out(begin(config), folder, _continued)
@@ -125,7 +134,7 @@ def begin(config: Config) -> Run:
         setup.device,
         families=config.track.families,
         nesterov=config.optim.nesterov,
-        noise=config.track.noise_from if config.track.noise else None,
+        noise=config.track.noise > 0,
         block=max(1, min(config.track.block, schedule.count(steps))),
         kept=config.track.signals,
         full=config.track.full,
@@ -136,7 +145,14 @@ def begin(config: Config) -> Run:
         work=_sees_one_loss(setup, batches) and config.track.every == 1 and config.track.steps is None,
     )
     tracker.start(flat.theta)
-    return Run(config, setup, flat, build_optimizer(flat.theta, config.optim), batches, tracker, schedule, steps)
+    run = Run(config, setup, flat, build_optimizer(flat.theta, config.optim), batches, tracker, schedule, steps)
+    try:
+        check_data(run)
+        run.check_noise()
+    except BaseException:
+        batches.close()
+        raise
+    return run
 
 
 def _sees_one_loss(setup: Setup, batches: Batches) -> bool:
@@ -266,8 +282,9 @@ def _check_finite(run: Run, record: BackgroundWriter, progress: tqdm, unseen: in
 def _end_broken(run: Run, record: BackgroundWriter, step: int, what: str) -> NoReturn:
     _hand_over(run, record)  # of the rows that wait, those before that step
     record.close(f"not finite at step {step}")
-    raise RunError(
-        f"{what} is not finite at step {step}; {record.path} holds the {record.rows} rows before it; lower optim.lr"
+    raise NotFiniteError(
+        f"{what} is not finite at step {step}; {record.path} holds the {record.rows} rows before it; "
+        f"{remedy(run, step)}"
     )
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from neuralmech.losses import weight
 from neuralmech.train.flat import FlatParameters
 from neuralmech.train.state import random_state_kept
 
@@ -27,16 +28,17 @@ class Gradients:
     def __init__(self, model: nn.Module, flat: FlatParameters, loss: Callable[[nn.Module, Tensor, Tensor], Tensor]):
         self._model, self._loss, self._parameters = model, loss, flat.parameters
 
-    def halves(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Gradients on the first and on the second half of a batch; an odd sample at the end is left out.
+    def halves(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Gradients of the first and of the second half of a batch; an odd sample at the end is left out.
 
-        For a batch of S out of N samples, drawn without replacement, E[g_AᵀSg_B] = ḡᵀSḡ − tr(SΣ)/N and
-        S·E[(g_A − g_B)ᵀS(g_A − g_B)]/4 = tr(SΣ), so the drive's expectation at any batch size B is the first plus the
-        second over B.
+        None where a half has no target that counts, and so no loss.
         """
         half = len(x) // 2
-        with self._unnoticed(x.device):
-            return self._gradient(x[:half], y[:half]), self._gradient(x[half : 2 * half], y[half : 2 * half])
+        parts = [(x[:half], y[:half]), (x[half : 2 * half], y[half : 2 * half])]
+        if not all(weight(targets) > 0 for _, targets in parts):
+            return None
+        first, second = self.each(parts)
+        return first, second
 
     def each(self, batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[Tensor]:
         """Gradients of some batches, one after the other."""
@@ -58,3 +60,28 @@ class Gradients:
         found = torch.autograd.grad(loss, self._parameters, allow_unused=True)
         parts = [torch.zeros_like(p) if g is None else g for p, g in zip(self._parameters, found, strict=True)]
         return torch.cat([g.reshape(-1) for g in parts])
+
+
+class Epoch:
+    """Gradients of an epoch's batches, one after the other; afterwards, the gradient of the loss of all of them.
+
+    The loss of a batch is the mean over its targets that count, so each batch weighs as many as it has.
+    """
+
+    def __init__(self, gradients: Gradients, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+        self._gradients, self._batches = gradients, batches
+        self._total: Tensor | None = None
+        self._weight: Tensor | float = 0.0
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for x, y in self._batches:
+            (found,), share = self._gradients.each([(x, y)]), weight(y)
+            part = share * found.double()
+            self._total = part if self._total is None else self._total + part
+            self._weight = self._weight + share
+            yield found
+
+    def whole(self) -> Tensor:
+        """Of those that were gone through, in float64."""
+        assert self._total is not None
+        return self._total / self._weight

@@ -44,8 +44,9 @@ class InOnePass:
         if not what.charges:
             self._pass.move(motion, measured=False)
             return
-        halves = run.measure_noise(x, y) if what.noise else None
-        run.tracker.advance(self._pass, self._theta, motion, value, row, halves, norms=what.norms)
+        if what.noise:
+            run.measure_noise(x, y, torch.cat([g.reshape(-1) for g in gradients]))
+        run.tracker.advance(self._pass, self._theta, motion, value, row, norms=what.norms)
 
     def _buffer(self) -> Tensor | None:
         """The optimiser's own, so that checkpoints have it; empty before the first step."""

@@ -25,6 +25,7 @@ MAY_DIFFER = (
     "train.compile",
     "train.cuda_graph",
     "train.deterministic",
+    "train.verify",
 )
 MAY_GROW = ("train.steps", "train.epochs")
 

@@ -176,7 +176,7 @@ def _check_state(run: Run, content: Mapping[str, Any]) -> None:
     if content.get("last") is not None and content["last"].shape != theta.shape:
         raise ValueError("its last parameters are of another shape")
     noise, charges = content["noise"], run.tracker.block.room.parts.ring.shape[-1:]
-    if noise is not None and (len(noise) != 2 or {half.shape for half in noise} not in ({theta.shape}, {charges})):
+    if noise is not None and (len(noise) != 2 or {half.shape for half in noise} != {charges}):
         raise ValueError("its noise is of another shape")
     names = {"step", "exp_avg", "exp_avg_sq"} if run.config.optim.name.startswith("adam") else {"momentum_buffer"}
     for index, values in content["optimizer"]["state"].items():
@@ -186,5 +186,5 @@ def _check_state(run: Run, content: Mapping[str, Any]) -> None:
             raise ValueError("its optimizer's state is of another shape")
 
 
-def _on(halves: tuple[Tensor, Tensor] | None, device: torch.device) -> tuple[Tensor, Tensor] | None:
-    return None if halves is None else (halves[0].to(device), halves[1].to(device))
+def _on(noise: tuple[Tensor, Tensor] | None, device: torch.device) -> tuple[Tensor, Tensor] | None:
+    return None if noise is None else (noise[0].to(device), noise[1].to(device))

@@ -10,21 +10,28 @@ from time import monotonic
 
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from neuralmech.config import CheckpointConfig, Config, to_yaml
 from neuralmech.data import Batches
+from neuralmech.data.parts import Samples
+from neuralmech.errors import RunError, UserError
+from neuralmech.losses import weight
 from neuralmech.record import BackgroundWriter
-from neuralmech.record.safety import printable
+from neuralmech.record.safety import first_line, printable
 from neuralmech.track import Schedule, Tracker
 from neuralmech.train.checkpoint import prune, save_checkpoint, skeleton_of
 from neuralmech.train.execute import CudaCapture, Execution, Graphed, Measuring, Plain, compiled
 from neuralmech.train.finite import FiniteLosses
 from neuralmech.train.flat import FlatParameters
-from neuralmech.train.noise import Gradients
+from neuralmech.train.noise import Epoch, Gradients
 from neuralmech.train.one_pass import in_one_pass
 from neuralmech.train.precision import Loss, Update, loss_function
 from neuralmech.train.setup import Setup
 from neuralmech.train.state import from_position, random_state
+
+WEIGHED = 16  # batches of a streamed set that tell how many targets a sample has
+Pair = tuple[Tensor, Tensor]
 
 
 @dataclass
@@ -97,14 +104,69 @@ class Run:
     def _gradients(self) -> Gradients:
         return Gradients(self.setup.model, self.flat, self.loss)
 
-    def measure_noise(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Gradients of the halves of the step's batch; or measure over the whole epoch, and tell the tracker."""
-        if self.config.track.noise_from == "halves":
-            return self._gradients.halves(x, y)
-        first = self.step - self.step % self.batches.per_epoch
-        batches = map(self.batches, range(first, first + self.batches.per_epoch))
-        self.tracker.expect(self.flat.theta.detach(), self._gradients.each(batches), self.config.data.batch_size)
-        return None
+    def check_noise(self) -> None:
+        """Raise a `UserError` if the gradient's noise is to be measured from halves that the model cannot take."""
+        track, half = self.config.track, self.config.data.batch_size // 2
+        if not track.noise or track.noise_from != "halves" or half > 1:
+            return
+        try:
+            self._gradients.halves(*self.batches(0))
+        except (ValueError, RuntimeError) as error:
+            raise UserError(
+                f"track.noise={track.noise}: half a batch is one sample, which this model cannot take by itself "
+                f"({first_line(error)}); use data.batch_size=4 or more, or track.noise_from=set"
+            ) from error
+
+    def measure_noise(self, x: Tensor, y: Tensor, gradient: Tensor) -> None:
+        """Measure the gradient's mean and noise, from the halves of the step's batch or over the whole epoch."""
+        theta, size = self.flat.theta.detach(), self.config.data.batch_size
+        if self.config.track.noise_from == "set":
+            first, count = self.step - self.step % self.batches.per_epoch, self.batches.per_epoch
+            epoch = Epoch(self._gradients, map(self.batches, range(first, first + count)))
+            self.tracker.expect(theta, epoch.whole, count * size, epoch, size)
+            return
+        whole, halves, shares = self._halved(x, y, gradient)
+        if self._couples:
+            self.tracker.expect(theta, lambda: whole, size, halves, size // 2)
+        else:
+            first, second = (share * half for share, half in zip(shares, halves, strict=True))
+            self.tracker.expect_product(theta, whole, size, first, second)
+
+    @cached_property
+    def _couples(self) -> bool:
+        """Whether a norm couples the samples of a batch, so that its gradient is no mean over them."""
+        norms = [m for m in self.setup.model.modules() if isinstance(m, _BatchNorm)]
+        return any(m.training or m.running_mean is None for m in norms)
+
+    @cached_property
+    def _usual_weight(self) -> float:
+        """Mean number of a sample's targets that count: of the training part, or of what is streamed in 16 batches."""
+        train = self.setup.data.train
+        parts = [train.y] if isinstance(train, Samples) else [self.batches(k)[1] for k in range(WEIGHED)]
+        return sum(float(weight(y)) for y in parts) / sum(len(y) for y in parts)
+
+    def _halved(self, x: Tensor, y: Tensor, gradient: Tensor) -> tuple[Tensor, Pair, tuple[float, float]]:
+        """Gradients of a batch and of its halves, and how many targets these have, relative to usual ones.
+
+        Of the next batch in which both have some that count.
+
+        Raises
+        ------
+        RunError
+            If there is none in as many batches as an epoch has.
+        """
+        for ahead in range(1, self.batches.per_epoch + 1):
+            halves = self._gradients.halves(x, y)
+            if halves is not None:
+                half, usual = len(x) // 2, self._usual_weight * (len(x) // 2)
+                counted = [float(weight(targets)) for targets in (y[:half], y[half : 2 * half])]
+                return gradient, halves, (counted[0] / usual, counted[1] / usual)
+            x, y = self.batches(self.step + ahead)
+            (gradient,) = self._gradients.each([(x, y)])
+        raise RunError(
+            "track.noise: in no batch do both halves have targets that count; use a larger data.batch_size, or "
+            "track.noise_from=set"
+        )
 
 
 def save(run: Run, record: BackgroundWriter, folder: Path) -> None:

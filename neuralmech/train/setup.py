@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -111,18 +111,28 @@ def provenance(config: Config, device: torch.device) -> dict[str, object]:
     return {
         "config": to_yaml(config),
         "git_revision": _git_revision(),
-        "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
+        "versions": {"python": platform.python_version(), **{p: _version(p) for p in packages}},
         "seed": config.seed,
         "device": f"{device} ({name})",
     }
 
 
+def _version(package: str) -> str:
+    """Version of a package; of one that is only a tree on the path nobody knows it."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"
+
+
 def _git_revision() -> str:
-    """Revision of the source tree, or an empty string for an installed package."""
+    """Revision of the source tree, or an empty string for an installed package, or where git does not say."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return ""
-    found = subprocess.run(
-        ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=False, timeout=10
-    )
+    command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):  # there is no git, or its disk hangs
+        return ""
     return found.stdout.strip() if found.returncode == 0 else ""

@@ -58,6 +58,7 @@ def full_batch(runs: Runs, activation: str, lr: float) -> list[LossBalance]:
     setup = prepare(runs.config(model={"name": "mlp", "width": 32, "depth": 2, "activation": activation}))
     model = setup.model.double()
     part = in_memory(setup.data.train)
+    assert part is not None
     x, y = part.x[:SAMPLES].double(), part.y[:SAMPLES]
     optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=MOMENTUM)
     balances = []

@@ -5,6 +5,7 @@ import torch
 from neuralmech.data import Batches, Dataset, DigitsOptions, SyntheticOptions, load_data, training_batches
 from neuralmech.data.parts import Samples
 from neuralmech.errors import UserError
+from neuralmech.losses import IGNORED
 
 
 def test_digits_are_all_there_and_standardised():
@@ -56,3 +57,16 @@ def test_batches_are_those_that_old_records_were_made_with():
 def test_an_empty_held_out_part_is_refused():
     with pytest.raises(UserError, match="holds out 0 of 40 samples"):
         load_data(SyntheticOptions(size=40, test_fraction=0.01))
+
+
+def test_label_noise_leaves_targets_that_do_not_count():
+    """As they are; the others are drawn as they would be without them."""
+    x, y = torch.arange(40.0)[:, None], torch.arange(40) % 7
+    some = torch.where(torch.arange(40) % 3 == 0, IGNORED, y)
+    all_of, some_of = (
+        Batches(Dataset(Samples(x, labels), Samples(x, y), 7), 40, 0, label_noise=0.5)(0) for labels in (y, some)
+    )
+    assert torch.equal(all_of[0], some_of[0])
+    ignored = all_of[0][:, 0] % 3 == 0
+    assert torch.equal(some_of[1], torch.where(ignored, IGNORED, all_of[1]))
+    assert (all_of[1] != all_of[0][:, 0] % 7).float().mean() > 0.2

@@ -1,0 +1,81 @@
+"""Config files of other people: read whatever editor wrote them, and named if they have no effect."""
+
+from __future__ import annotations
+
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins import file_config_source
+from hydra._internal.sources_registry import SourcesRegistry
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
+from omegaconf import OmegaConf
+
+from neuralmech.errors import UserError
+from neuralmech.words import short
+
+REMEDY = "make `# @package _global_` the first line of its file"
+strays: list[Path] = []  # files in experiment/ that were read and do not say where their options belong
+
+
+class FileConfigSource(file_config_source.FileConfigSource):
+    """Hydra's own, for files that begin with a byte order mark or are no UTF-8, too; the name is how Hydra knows it."""
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        """Read a file.
+
+        Raises
+        ------
+        UserError
+            If it is no UTF-8, or its header cannot be read.
+        """
+        path = Path(self.path, self._normalize_file_name(config_path)).resolve()
+        if not path.exists():
+            raise ConfigLoadError(f"Config not found : {path}")
+        try:
+            text = path.read_bytes().decode("utf-8-sig")
+            header = ConfigSource._get_header_dict(text)
+        except UnicodeDecodeError as error:
+            what = f"{short(path)} is not UTF-8 ({error.reason} at byte {error.start})"
+            raise UserError(f"{what}; save it as UTF-8") from None
+        except ValueError as error:
+            raise UserError(f"{short(path)} begins with a header that is none ({error}); {REMEDY}") from None
+        if config_path.startswith("experiment/") and header["package"] in (None, "_group_"):
+            strays.append(path)
+        file = StringIO(text)
+        file.name = str(path)  # pyright: ignore[reportAttributeAccessIssue]  (what YAML's errors call it)
+        config = OmegaConf.load(file)
+        return ConfigResult(config=config, path=f"file://{self.path}", provider=self.provider, header=header)
+
+
+def use_own_sources() -> None:
+    """Let Hydra read files by the class above."""
+    Plugins.instance()  # registers its own
+    SourcesRegistry.instance().types["file"] = FileConfigSource
+    strays.clear()
+
+
+def check_effect(config: Any) -> None:
+    """Raise a `UserError` for a config file that was chosen and has no effect on a composed config."""
+    if config.get("experiment"):
+        file = short(strays[-1]) if strays else f"experiment={HydraConfig.get().runtime.choices['experiment']}"
+        keys = ", ".join(str(key) for key in config.experiment)
+        raise UserError(f"{file} sets experiment.{keys}, which has no effect; {REMEDY}")
+    hydra = HydraConfig.get()
+    folders = [Path(s.path) for s in hydra.runtime.config_sources if s.schema == "file"]
+    chosen = {f"{group}/{option}": f"{group}={option}" for group, option in hydra.runtime.choices.items()}
+    for name, said in {hydra.job.config_name: f"--config-name={hydra.job.config_name}", **chosen}.items():
+        files = [p for p in (folder / f"{name}.yaml" for folder in folders) if p.is_file()]
+        for file in files[1:]:
+            if file.read_bytes() != files[0].read_bytes():
+                raise UserError(
+                    f"{short(file)} has no effect: {said} is {files[0]}, which comes first; give it another name"
+                )
+
+
+def check_strays() -> None:
+    """Raise a `UserError` for a file that only showing a config has met."""
+    if strays:
+        raise UserError(f"{short(strays[-1])} sets options of experiment only, which have no effect; {REMEDY}")

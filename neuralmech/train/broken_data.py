@@ -1,0 +1,80 @@
+"""Data that hold NaN or infinity: named before a run, or by a run that they end."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor
+
+from neuralmech.config import Config
+from neuralmech.data.parts import Samples
+from neuralmech.errors import UserError
+from neuralmech.losses import counts
+from neuralmech.train.run import Run
+
+
+def check_data(run: Run) -> None:
+    """Raise a `UserError` for data in memory that no loss can be had of.
+
+    Inputs that are not finite, of which the model's outputs are not either; labels that are no class; no target that
+    counts.
+    """
+    data = run.setup.data
+    for name, part in (("training", data.train), ("held-out", data.test)):
+        if not isinstance(part, Samples):
+            continue
+        broken = _broken(part.x, part.y)
+        if len(broken) and not _is_finite(run, part.x[broken[:2]]):
+            raise UserError(
+                f"{_named(run.config)}: {len(broken)} of {len(part)} {name} samples hold NaN or inf, the first of them "
+                f"sample {int(broken[0])}; mend them or leave them out"
+            )
+        _check_targets(run, name, part.y)
+
+
+def _check_targets(run: Run, name: str, y: Tensor) -> None:
+    counted, classes = counts(y), run.setup.data.classes
+    if not counted.any():
+        raise UserError(f"{_named(run.config)}: no target of the {name} samples counts; give some that do")
+    if y.is_floating_point():
+        return
+    wrong = (counted & ((y < 0) | (y >= classes))).nonzero()
+    if len(wrong):
+        label = int(y[tuple(wrong[0])])
+        raise UserError(
+            f"{_named(run.config)}: {name} sample {int(wrong[0, 0])} has the label {label}; labels go from 0 to "
+            f"{classes - 1} (data.classes)"
+        )
+
+
+def remedy(run: Run, step: int) -> str:
+    """What to do about a run that is not finite at a step: to mend its data if it met some that are not, or else η."""
+    for k in range(max(step - 1, 0), step + 1):
+        broken = _broken(*run.batches(k))
+        if len(broken):
+            number = int(run.batches.samples(k)[broken[0]])
+            return f"training sample {number} of {_named(run.config)}, met at step {k}, holds NaN or inf: mend the data"
+    return "lower optim.lr"
+
+
+def _broken(x: Tensor, y: Tensor) -> Tensor:
+    """Numbers of the samples that hold some that are not finite."""
+    wrong = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+    for values in (x, y):
+        if values.is_floating_point():
+            wrong |= ~values.isfinite().flatten(1).all(dim=1) if values.dim() > 1 else ~values.isfinite()
+    return wrong.nonzero().flatten()
+
+
+@torch.no_grad()
+def _is_finite(run: Run, x: Tensor) -> bool:
+    """Whether a copy of the model takes such samples all the same, as those that are made for missing values do."""
+    twin = copy.deepcopy(run.setup.model).eval()
+    out = twin(run.setup.data.inputs(x))
+    return isinstance(out, Tensor) and bool(out.isfinite().all())
+
+
+def _named(config: Config) -> str:
+    is_own = config.data.name == "_target_"
+    return f"data._target_={config.data.target}" if is_own else f"data={config.data.name}"

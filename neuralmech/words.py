@@ -1,0 +1,71 @@
+"""Commands as people type them: paths quoted for the shell and for Hydra, and the folder that they are typed in."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+_PLAIN = re.compile(r"(?!(true|false|null|nan|inf)$)[A-Za-z_./][A-Za-z0-9_./-]*", re.IGNORECASE)  # to Hydra
+_given_in: list[Path] = []  # one or none
+
+
+def set_given_in(folder: str | Path) -> None:
+    """Remember where the command was given: a job may work in another folder (``hydra.job.chdir``)."""
+    _given_in[:] = [Path(folder)]
+
+
+def given_in() -> Path:
+    """The folder that the command was given in."""
+    return _given_in[0] if _given_in else Path.cwd()
+
+
+def short(path: str | Path) -> str:
+    """Path relative to the folder that the command was given in, where it lies in there."""
+    try:
+        return str(Path(path).resolve().relative_to(given_in().resolve()))
+    except ValueError:
+        return str(path)
+
+
+def folder_word(path: str | Path) -> str:
+    """A path as a word of a shell command, which is taken for no ``key=value`` and no flag.
+
+    Examples
+    --------
+    >>> [folder_word(p) for p in ("outputs/run", "a b", "lr=0.1,m=0", "/tmp/lr=1", "-x")]
+    ['outputs/run', "'a b'", './lr=0.1,m=0', '/tmp/lr=1', './-x']
+    """
+    text = str(path)
+    odd = "=" in text or text.startswith(("-", "+", "~"))
+    return shlex.quote(f"./{text}" if odd and not is_plainly_path(text) else text)
+
+
+def is_plainly_path(word: str) -> bool:
+    """Whether a word begins as a path and as nothing else."""
+    return word.startswith(("/", "./", "../"))
+
+
+def override_word(key: str, value: str | Path) -> str:
+    r"""``key=value`` as a word of a shell command, quoted for Hydra first.
+
+    Examples
+    --------
+    >>> print(override_word("resume", "outputs/run"), override_word("resume", "a b"))
+    resume=outputs/run 'resume='"'"'a b'"'"''
+    """
+    return shlex.quote(f"{key}={hydra_value(str(value))}")
+
+
+def hydra_value(text: str) -> str:
+    r"""Text as a value of Hydra's override grammar, quoted where it has to be.
+
+    Examples
+    --------
+    >>> print(*map(hydra_value, ("outputs/run", "lr=0.1,m=0", "it's", "1e3")))
+    outputs/run 'lr=0.1,m=0' 'it\'s' '1e3'
+    """
+    if _PLAIN.fullmatch(text):
+        return text
+    escaped = re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + (r"\'" if m[2] else ""), text).replace("${", r"\${")
+    return f"'{escaped}'"

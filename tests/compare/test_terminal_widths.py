@@ -1,0 +1,49 @@
+"""Tables on terminals of other people: narrow ones, and some that know few letters."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from conftest import record
+from neuralmech.compare.analysis import analyze
+from neuralmech.compare.terminal import show_analysis
+from neuralmech.laws import LAWS
+
+
+@pytest.fixture(scope="module")
+def analysis(tmp_path_factory):
+    import numpy as np
+
+    folder = tmp_path_factory.mktemp("shown")
+    record(folder, np.exp(-0.01 * np.arange(20))[:, None] * np.ones((1, 3))).close()
+    return analyze(folder)
+
+
+def shown(analysis, width, encoding="utf-8"):
+    raw = io.BytesIO()
+    file = io.TextIOWrapper(raw, encoding=encoding, errors="replace")
+    show_analysis(analysis, Console(file=file, width=width))
+    file.flush()
+    return raw.getvalue().decode(encoding)
+
+
+def words_of_cells(analysis, width):
+    """What the tables' rows of a site hold, in order, however many tables there are."""
+    rows = [line.split() for line in shown(analysis, width).splitlines() if line.startswith(" a ")]
+    return [cell for row in rows for cell in row[2:]]
+
+
+@pytest.mark.parametrize("width", [74, 60, 40, 20])
+def test_no_column_vanishes_from_a_narrow_table(analysis, width):
+    wide = words_of_cells(analysis, 200)
+    assert len(wide) >= len(LAWS)
+    assert words_of_cells(analysis, width)[: len(LAWS)] == wide[: len(LAWS)]
+    assert "…" not in shown(analysis, width)
+
+
+def test_a_footnote_is_no_question_mark(analysis):
+    assert "–¹" in shown(analysis, 120)
+    text = shown(analysis, 120, "ascii")
+    assert "\n(1) " in text
+    assert "?(1)" in text or "-(1)" in text
