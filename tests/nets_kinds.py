@@ -25,7 +25,7 @@ NOT_SEEN = {
         "arguments: outputs for each pixel, a norm", "choosing: data's argmax into a table", "constants: cosine of two",
         "constants: divide", "constants: half filled", "constants: layer_norm by hand", "constants: less its largest",
         "constants: linspace as factor", "constants: zeros assigned in", "constants: zeros concatenated",
-        "constants: zeros times", 
+        "constants: zeros times",
         "crashes: shape: adaptive pool to more", "constants: logsumexp", "arguments: interpolate, nearest",
         "arguments: interpolate, nearest-exact", "arguments: interpolate, area",
         "constants: weight: a mean taken from columns", "arguments: interpolate, down",
