@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from torch import Tensor
+
 from neuralmech.train import loop
 from neuralmech.train.run import Run
 
@@ -14,8 +16,8 @@ def after_each_step(look: Callable[[Run], None]) -> Iterator[None]:
     """Call `look` with the run after every step that a training loop takes meanwhile."""
     take = loop._step
 
-    def step(run: Run) -> None:
-        take(run)
+    def step(run: Run, x: Tensor, y: Tensor) -> None:
+        take(run, x, y)
         look(run)
 
     loop._step = step

@@ -224,3 +224,24 @@ CUT.complete(
     **MOVED,
 )
 CUT.complete("state: a buffer as a factor", lambda s, x: s.b(torch.relu(s.a(x)) * s.r), X, **AB, **MOVED)
+
+
+def halves(s, x):
+    """Two parts copied into a tensor that is like another, which has a gradient."""
+    h = s.a(x)
+    k = h.new_empty(h.shape)
+    k[..., :2].copy_(h[..., :2])
+    k[..., 2:].copy_(2 * h[..., 2:])
+    return s.b(torch.relu(k))
+
+
+def over_cut(s, x):
+    """A part of what was cut is written with a gradient."""
+    h = s.a(x)
+    k = h.detach().clone()
+    k[..., :2].copy_(h[..., :2])
+    return s.b(torch.relu(k))
+
+
+CUT.complete("parts copied into a new tensor", halves, X, **AB)
+CUT.sound("parts copied over what is cut", over_cut, X, **AB)

@@ -20,6 +20,11 @@ from torch.autograd import Function
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+# Functions that read of a tensor what it is like, not what it holds.
+SHAPE_ALONE = frozenset(
+    ("new_empty", "new_zeros", "new_ones", "new_full", "new_tensor", "empty_like", "zeros_like", "ones_like",
+     "full_like", "rand_like", "randn_like", "randint_like")
+)  # fmt: skip
 DATA = Tensor.data.__get__  # type: ignore[attr-defined]
 
 
@@ -64,17 +69,14 @@ class GradientMarks(TorchFunctionMode):
             func, args = Tensor.detach, args[:1]
         read = list(_floats((args, options)))
         has_gradient = torch.is_grad_enabled() and any(x.requires_grad for x in read)
-        lost = [x.requires_grad or _is_marked(x) for x in read]
+        lost = any(x.requires_grad or _is_marked(x) for x in read) and _name(func) not in SHAPE_ALONE
+        written = args[0] if _writes(func) and args and isinstance(args[0], Tensor) else None
+        if has_gradient and written is not None:
+            _cut_in_place(written)
         if has_gradient and any(map(_is_marked, read)):
-            target = args[0] if _writes(func) and isinstance(args[0], Tensor) else None
-            if target is not None and _is_marked(target):
-                target.copy_(cut(target))
-            args, options = tree_map_only(
-                Tensor, lambda x: cut(x) if _is_marked(x) and x is not target else x, (args, options)
-            )
+            args, options = tree_map_only(Tensor, lambda x: cut(x) if _is_marked(x) else x, (args, options))
         out = func(*args, **options)
-        if any(lost):
-            written = [args[0]] if _writes(func) and args else []
+        if lost:
             for x in _floats((out, written)):
                 _mark(x, without=not x.requires_grad)
         return out
@@ -95,15 +97,28 @@ def _is_marked(x: Tensor) -> bool:
     return getattr(x, "without_gradient", False)
 
 
+def _cut_in_place(x: Tensor) -> None:
+    """Cut what a tensor holds that is about to be written with a gradient, and what it is a part of."""
+    whole = x if x._base is None else x._base
+    if _is_marked(x) or _is_marked(whole):
+        whole.copy_(cut(whole))
+        for part in (x, whole):
+            part.without_gradient = False  # type: ignore[attr-defined]
+
+
 def _mark(x: Tensor, *, without: bool) -> None:
     x.without_gradient = without  # type: ignore[attr-defined]
     if without and x._base is not None and not x._base.requires_grad:  # a part of a buffer was written
         x._base.without_gradient = True  # type: ignore[attr-defined]
 
 
+def _name(func: Any) -> str:
+    return getattr(func, "__name__", "")
+
+
 def _writes(func: Any) -> bool:
     """Whether a function writes to its first argument."""
-    name = getattr(func, "__name__", "")
+    name = _name(func)
     return name in ("__setitem__", "__iadd__", "__isub__", "__imul__", "__itruediv__", "__ipow__") or (
         name.endswith("_") and not name.endswith("__")
     )
