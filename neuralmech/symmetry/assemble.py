@@ -13,7 +13,7 @@ from scipy import sparse
 from neuralmech.symmetry.group import Axis, Family, FamilyName, Term, axis_entries
 from neuralmech.symmetry.scale import ScaleAlgebra
 from neuralmech.symmetry.shift import ShiftAlgebra
-from neuralmech.symmetry.system import Solution
+from neuralmech.symmetry.system import Ids, Solution
 
 Shapes = Mapping[str, torch.Size]
 Signature = tuple[tuple[str, int], ...]  # (parameter, sign) in the order of the model's parameters
@@ -38,7 +38,8 @@ def translation_family(
         taken += len(entries)
     for name, shape in shapes.items():
         if name in algebra.entry_ids:
-            parts.append(_part(name, "entries", solution.values(algebra.entry_ids[name]), 1))
+            axis, ids = _narrowed(algebra.entry_ids[name])
+            parts.append(_part(name, axis, solution.values(ids), 1))
         elif name in algebra.weights:
             axis, ids = algebra.weights[name]
             parts.append(_part(name, axis, solution.values(ids), math.prod(shape) // max(ids.size, 1)))
@@ -85,10 +86,12 @@ def diagonal_families(
     parts: list[Term] = []
     for name in shapes:
         if name in scales.entry_ids:
-            values = solution.values(scales.entry_ids[name])
+            ids = scales.entry_ids[name]
+            axis, ids = ("entries", ids) if name in dead else _narrowed(ids)
+            values = solution.values(ids)
             if name in dead:
                 values = sparse.csr_array(values.multiply(~dead[name][:, None]))
-            parts.append(_part(name, "entries", values, 1))
+            parts.append(_part(name, axis, values, 1))
         elif name in scales.factors:
             weight = scales.factors[name]
             rows, columns = solution.values(weight.rows), -solution.values(weight.columns)
@@ -143,6 +146,16 @@ def _diagonal_family(
     return Family(name, tuple(terms), sites, np.array([firsts[i] for i in chosen], dtype=np.int64))
 
 
+def _narrowed(ids: Ids) -> tuple[Axis, Ids]:
+    """Unknowns of a parameter's entries: one for each row or column where a norm binds the rest together."""
+    apart = [d for d, (n, step) in enumerate(zip(ids.shape, ids.strides, strict=True)) if n > 1 and step]
+    if ids.ndim < 2 or ids.size == ids.shape[0] or any(d > 1 for d in apart) or len(apart) > 1:
+        return "entries", ids
+    if apart == [1]:
+        return "columns", ids[0].reshape(ids.shape[1], -1)[:, 0]
+    return "rows", ids.reshape(ids.shape[0], -1)[:, 0]
+
+
 def _part(name: str, axis: Axis, values: sparse.csr_array, width: int, groups: int = 1) -> Term:
     coefficients = sparse.csr_array(values.T)
     coefficients.eliminate_zeros()
@@ -181,12 +194,14 @@ def _replace(matrix: sparse.csr_array, where: slice, block: sparse.csr_array) ->
 
 def _dead_entries(shifts: ShiftAlgebra, solution: Solution, shapes: Shapes) -> dict[str, NDArray[np.bool_]]:
     """Entries that a translation charge moves alone: the loss does not depend on them."""
-    values = {n: solution.values(shifts.entry_ids[n]) for n in shapes if n in shifts.entry_ids}
+    narrowed = {n: _narrowed(shifts.entry_ids[n]) for n in shapes if n in shifts.entry_ids}
+    values = {n: solution.values(ids) for n, (axis, ids) in narrowed.items() if axis == "entries"}
     used = np.zeros(solution.dimension)
     for matrix in values.values():
         used += np.asarray((matrix != 0).sum(axis=0)).ravel()
     rows_of_weights = (rows for _, rows in shifts.weights.values())
     for rows in (
+        *(ids for axis, ids in narrowed.values() if axis != "entries"),
         *rows_of_weights,
         *shifts.uniform.values(),
         *shifts.alike.values(),

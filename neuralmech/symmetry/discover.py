@@ -27,6 +27,7 @@ from neuralmech.symmetry.engine import walk
 from neuralmech.symmetry.group import FAMILIES, Family, Symmetries
 from neuralmech.symmetry.matrix import linear_family
 from neuralmech.symmetry.mixing import MixingAlgebra
+from neuralmech.symmetry.narrowing import kept_dims
 from neuralmech.symmetry.scale import ScaleAlgebra
 from neuralmech.symmetry.shift import ShiftAlgebra
 from neuralmech.symmetry.trace import Trace, trace
@@ -114,19 +115,19 @@ def find_symmetries(
 
 
 def _scales(traced: Trace) -> ScaleAlgebra:
-    algebra = ScaleAlgebra(traced.frozen)
+    algebra = ScaleAlgebra(traced.frozen, kept=kept_dims(traced, means=True))
     algebra.forbid(walk(traced, algebra), "its scale is read by the loss")
     return algebra
 
 
 def _mixing(traced: Trace) -> MixingAlgebra:
-    algebra = MixingAlgebra(traced.frozen)
+    algebra = MixingAlgebra(traced.frozen, kept=kept_dims(traced, means=False))
     algebra.forbid(walk(traced, algebra), "its channels are read by the loss")
     return algebra
 
 
 def _shifts(traced: Trace, loss: Loss) -> ShiftAlgebra:
-    algebra = ShiftAlgebra(traced.frozen)
+    algebra = ShiftAlgebra(traced.frozen, kept=kept_dims(traced, means=False))
     output = walk(traced, algebra)
     if loss == "cross_entropy":
         shape = traced.output.meta["val"].shape

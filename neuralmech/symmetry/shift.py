@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from neuralmech.symmetry import geometry
-from neuralmech.symmetry.engine import Algebra, Parameter, RuleTable
+from neuralmech.symmetry.engine import Algebra, Parameter, RuleTable, once
 from neuralmech.symmetry.group import Axis
 from neuralmech.symmetry.system import Ids, Solution, distinct
 
@@ -91,7 +91,7 @@ class ShiftAlgebra(Algebra[Shift]):
             self.system.zero(ids, why)
             for more in (self.entry_ids, self.uniform):
                 if value.name in more:
-                    self.system.zero(more[value.name].ravel(), why)
+                    self.system.zero(once(more[value.name]), why)
         elif isinstance(value, dict):
             for sector in value.values():
                 self._demand(list(sector.terms), why)
@@ -111,7 +111,7 @@ class ShiftAlgebra(Algebra[Shift]):
             self.system.zero(ids, "frozen (requires_grad=False)")
         if known != axis or weight.name in self.entry_ids:
             self.system.zero(ids, "used in two ways")
-            self.system.zero(self.entry_ids.get(weight.name, np.zeros(0, dtype=np.int64)).ravel(), "used in two ways")
+            self.system.zero(once(self.entry_ids.get(weight.name, np.zeros(0, dtype=np.int64))), "used in two ways")
             return np.zeros(length, dtype=np.int64)
         return ids
 
