@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from fractions import Fraction
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -71,7 +72,7 @@ class ShiftAlgebra(Algebra[Shift]):
     uniform: dict[str, Ids] = field(default_factory=dict)
     alike: dict[str, Ids] = field(default_factory=dict)
     weights: dict[str, tuple[Axis, Ids]] = field(default_factory=dict)
-    _asked: dict[tuple[int, ...], list[dict[tuple, Any]]] = field(default_factory=dict)
+    _asked: dict[tuple[int, ...], list[frozenset[tuple]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.rules = rule
@@ -174,20 +175,22 @@ class ShiftAlgebra(Algebra[Shift]):
     def _news(self, terms: list[tuple[Fraction, Tensor, Tensor]], dims: tuple[int, ...]) -> list:
         """Drop what an earlier sink demanded to be constant already.
 
-        Every norm that reads a residual stream sees what the norms before it saw, and one more writer.
+        Every norm that reads a residual stream sees what the norms before it saw, and one more writer; perhaps in a
+        copy, where the stream was cut and put together again.
         """
-        keys = {(c, rows.data_ptr(), rows.shape, rows.stride()): (c, rows, first) for c, rows, first in terms}
+        keys = {(c, _content(rows)): (c, rows, first) for c, rows, first in terms}
         if len(keys) < len(terms):  # a tensor added twice: leave the sum as it is
             return terms
         for earlier in self._asked.setdefault(dims, []):
-            if earlier.keys() <= keys.keys():
+            if earlier <= keys.keys():
                 keys = {key: term for key, term in keys.items() if key not in earlier}
         if keys:
-            self._asked[dims].append(keys)  # keeps the tensors, so that no other takes their place in memory
+            self._asked[dims].append(frozenset(keys))
         return list(keys.values())
 
     def same(self, a: Tensor, b: Tensor) -> bool:
         """Whether two tensors of unknowns are equal, as far as is known."""
+        a, b = geometry.narrow(a, b)
         return np.array_equal(self.system.find(a.numpy()), self.system.find(b.numpy()))
 
     def _demand(self, terms: list[tuple[Fraction, Tensor]], why: str) -> None:
@@ -203,6 +206,12 @@ class ShiftAlgebra(Algebra[Shift]):
             self.system.equate(tuples[:, 0], tuples[:, 1], why)
         else:
             self.system.add_rows(tuples, coefficients)
+
+
+def _content(rows: Tensor) -> tuple[torch.Size, torch.Size, bytes]:
+    """What tensors of unknowns have in common if they are equal, and only then."""
+    kept = geometry.narrow(rows)[0].contiguous()
+    return rows.shape, kept.shape, blake2b(kept.numpy()).digest()
 
 
 def reshaped(sector: Sector, view: tuple[int, ...] | torch.Size) -> Sector:
