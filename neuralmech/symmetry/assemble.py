@@ -13,7 +13,7 @@ from scipy import sparse
 from neuralmech.symmetry.group import Axis, Family, FamilyName, Term, axis_entries
 from neuralmech.symmetry.scale import ScaleAlgebra
 from neuralmech.symmetry.shift import ShiftAlgebra
-from neuralmech.symmetry.system import Solution
+from neuralmech.symmetry.system import Ids, Solution
 
 Shapes = Mapping[str, torch.Size]
 Signature = tuple[tuple[str, int], ...]  # (parameter, sign) in the order of the model's parameters
@@ -38,7 +38,8 @@ def translation_family(
         taken += len(entries)
     for name, shape in shapes.items():
         if name in algebra.entry_ids:
-            parts.append(_part(name, "entries", solution.values(algebra.entry_ids[name]), 1))
+            axis, ids = _narrowed(algebra.entry_ids[name])
+            parts.append(_part(name, axis, solution.values(ids), 1))
         elif name in algebra.weights:
             axis, ids = algebra.weights[name]
             parts.append(_part(name, axis, solution.values(ids), math.prod(shape) // max(ids.size, 1)))
@@ -85,10 +86,12 @@ def diagonal_families(
     parts: list[Term] = []
     for name in shapes:
         if name in scales.entry_ids:
-            values = solution.values(scales.entry_ids[name])
+            ids = scales.entry_ids[name]
+            axis, ids = ("entries", ids) if name in dead else _narrowed(ids)
+            values = solution.values(ids)
             if name in dead:
                 values = sparse.csr_array(values.multiply(~dead[name][:, None]))
-            parts.append(_part(name, "entries", values, 1))
+            parts.append(_part(name, axis, values, 1))
         elif name in scales.factors:
             weight = scales.factors[name]
             rows, columns = solution.values(weight.rows), -solution.values(weight.columns)
@@ -143,6 +146,16 @@ def _diagonal_family(
     return Family(name, tuple(terms), sites, np.array([firsts[i] for i in chosen], dtype=np.int64))
 
 
+def _narrowed(ids: Ids) -> tuple[Axis, Ids]:
+    """Unknowns of a parameter's entries: one for each row or column where a norm binds the rest together."""
+    apart = [d for d, (n, step) in enumerate(zip(ids.shape, ids.strides, strict=True)) if n > 1 and step]
+    if ids.ndim < 2 or ids.size == ids.shape[0] or any(d > 1 for d in apart) or len(apart) > 1:
+        return "entries", ids
+    if apart == [1]:
+        return "columns", ids[0].reshape(ids.shape[1], -1)[:, 0]
+    return "rows", ids.reshape(ids.shape[0], -1)[:, 0]
+
+
 def _part(name: str, axis: Axis, values: sparse.csr_array, width: int, groups: int = 1) -> Term:
     coefficients = sparse.csr_array(values.T)
     coefficients.eliminate_zeros()
@@ -151,42 +164,51 @@ def _part(name: str, axis: Axis, values: sparse.csr_array, width: int, groups: i
 
 def _without_cancelling(rows: sparse.csr_array, columns: sparse.csr_array, groups: int):
     """Drop what cancels: a square weight inside a residual stream scales as r − c = 0 for the stream's charge."""
-    for g in range(groups):
-        r = slice(g * rows.shape[0] // groups, (g + 1) * rows.shape[0] // groups)
-        c = slice(g * columns.shape[0] // groups, (g + 1) * columns.shape[0] // groups)
-        row, column = _common(rows[r]), _common(columns[c])
-        cancel = (row != 0) & (row + column == 0)
-        both = np.flatnonzero(cancel)
-        if both.size:
-            keep = sparse.diags_array((~cancel).astype(float))
-            rows = _replace(rows, r, rows[r] @ keep)
-            columns = _replace(columns, c, columns[c] @ keep)
-    return rows, columns
+    row_keys, row = _common(rows, groups)
+    column_keys, column = _common(columns, groups)
+    both, at_row, at_column = np.intersect1d(row_keys, column_keys, return_indices=True)
+    cancel = both[row[at_row] + column[at_column] == 0]
+    if not cancel.size:
+        return rows, columns
+    return _without(rows, groups, cancel), _without(columns, groups, cancel)
 
 
-def _common(block: sparse.csr_array) -> NDArray[np.float64]:
-    """Per column of `block`, the number that stands in every row; 0 where they differ."""
-    csc = sparse.csc_array(block)
-    full = np.diff(csc.indptr) == block.shape[0]
-    out = np.zeros(block.shape[1])
-    for j in np.flatnonzero(full):
-        data = csc.data[csc.indptr[j] : csc.indptr[j + 1]]
-        out[j] = data[0] if (data == data[0]).all() else 0.0
-    return out
+def _keys(matrix: sparse.csr_array, groups: int) -> NDArray[np.int64]:
+    """Group and component of each entry, as one number; rows are split into groups of the same length."""
+    group = np.arange(matrix.shape[0]) * groups // max(matrix.shape[0], 1)
+    return np.repeat(group, np.diff(matrix.indptr)) * matrix.shape[1] + matrix.indices
 
 
-def _replace(matrix: sparse.csr_array, where: slice, block: sparse.csr_array) -> sparse.csr_array:
-    return sparse.csr_array(sparse.vstack([matrix[: where.start], block, matrix[where.stop :]]))
+def _common(matrix: sparse.csr_array, groups: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The keys at which one number stands in every row of the group, and the number."""
+    keys = _keys(matrix, groups)
+    order = np.argsort(keys, kind="stable")
+    keys, data = keys[order], matrix.data[order]
+    starts = np.flatnonzero(np.diff(keys, prepend=-1))
+    if not starts.size:
+        return keys, data
+    full = np.diff(starts, append=keys.size) == matrix.shape[0] // groups
+    same = np.minimum.reduceat(data, starts) == np.maximum.reduceat(data, starts)
+    chosen = starts[full & same]
+    return keys[chosen], data[chosen]
+
+
+def _without(matrix: sparse.csr_array, groups: int, cancelled: NDArray[np.int64]) -> sparse.csr_array:
+    keep = ~np.isin(_keys(matrix, groups), cancelled)
+    ends = np.concatenate([[0], np.cumsum(keep)])[matrix.indptr]
+    return sparse.csr_array((matrix.data[keep], matrix.indices[keep], ends), shape=matrix.shape)
 
 
 def _dead_entries(shifts: ShiftAlgebra, solution: Solution, shapes: Shapes) -> dict[str, NDArray[np.bool_]]:
     """Entries that a translation charge moves alone: the loss does not depend on them."""
-    values = {n: solution.values(shifts.entry_ids[n]) for n in shapes if n in shifts.entry_ids}
+    narrowed = {n: _narrowed(shifts.entry_ids[n]) for n in shapes if n in shifts.entry_ids}
+    values = {n: solution.values(ids) for n, (axis, ids) in narrowed.items() if axis == "entries"}
     used = np.zeros(solution.dimension)
     for matrix in values.values():
         used += np.asarray((matrix != 0).sum(axis=0)).ravel()
     rows_of_weights = (rows for _, rows in shifts.weights.values())
     for rows in (
+        *(ids for axis, ids in narrowed.values() if axis != "entries"),
         *rows_of_weights,
         *shifts.uniform.values(),
         *shifts.alike.values(),

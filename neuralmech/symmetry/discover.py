@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 from torch import Tensor, nn
@@ -26,6 +27,7 @@ from neuralmech.symmetry.engine import walk
 from neuralmech.symmetry.group import FAMILIES, Family, Symmetries
 from neuralmech.symmetry.matrix import linear_family
 from neuralmech.symmetry.mixing import MixingAlgebra
+from neuralmech.symmetry.narrowing import kept_dims
 from neuralmech.symmetry.scale import ScaleAlgebra
 from neuralmech.symmetry.shift import ShiftAlgebra
 from neuralmech.symmetry.trace import Trace, trace
@@ -35,7 +37,12 @@ RULED = frozenset(name for rules in (scale.rule, shift.rule, mixing.rule) for na
 LOSSES: tuple[Loss, ...] = ("cross_entropy", "mse")
 
 
-def find_symmetries(model: nn.Module, example_inputs: Tensor | tuple[Tensor, ...], loss: Loss = "cross_entropy"):
+def find_symmetries(
+    model: nn.Module,
+    example_inputs: Tensor | tuple[Tensor, ...],
+    loss: Loss = "cross_entropy",
+    progress: Callable[[str], object] | None = None,
+) -> Symmetries:
     """Find the symmetries that hold for `model` in training mode at any parameters, on any data.
 
     The model is traced, not run; its parameters and buffers are left as they are. Scale and rescale
@@ -52,6 +59,8 @@ def find_symmetries(model: nn.Module, example_inputs: Tensor | tuple[Tensor, ...
     loss
         ``cross_entropy`` ignores a shift of all logits together; ``mse`` ignores nothing. Logits are (batch,
         classes), (batch, tokens, classes) or (batch, classes, height, width).
+    progress
+        Called with the name of each step as it begins; by default nothing is said.
 
     Returns
     -------
@@ -80,14 +89,20 @@ def find_symmetries(model: nn.Module, example_inputs: Tensor | tuple[Tensor, ...
     inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
     if not all(isinstance(x, Tensor) for x in inputs):
         raise UserError("example_inputs: give a tensor or a tuple of tensors, as the model's forward() takes them")
+    progress = progress or (lambda step: None)
+    progress("tracing the model")
     traced = simplified(trace(model, inputs, RULED))
     if traced.output.meta["val"].dim() < 2:
         raise UserError(f"model: {type(model).__name__} returns one number per sample; return (batch, classes)")
+    progress("shifts of each operation")
     shifts = _shifts(traced, loss)
+    progress("log-scales of each operation")
     scales = _scales(traced)
+    progress("solving for shifts and log-scales")
     solution = shifts.solve()
     diagonal, idle = diagonal_families(scales, shifts, solution, traced.shapes)
     found: list[Family] = [translation_family(shifts, solution, traced.shapes, idle), *diagonal]
+    progress("mixing of channels")
     found.append(linear_family(_mixing(traced), list(traced.shapes)))
     families = {f.name: f for f in sorted(found, key=lambda f: FAMILIES.index(f.name)) if len(f)}
     return Symmetries(
@@ -100,19 +115,19 @@ def find_symmetries(model: nn.Module, example_inputs: Tensor | tuple[Tensor, ...
 
 
 def _scales(traced: Trace) -> ScaleAlgebra:
-    algebra = ScaleAlgebra(traced.frozen)
+    algebra = ScaleAlgebra(traced.frozen, kept=kept_dims(traced, means=True))
     algebra.forbid(walk(traced, algebra), "its scale is read by the loss")
     return algebra
 
 
 def _mixing(traced: Trace) -> MixingAlgebra:
-    algebra = MixingAlgebra(traced.frozen)
+    algebra = MixingAlgebra(traced.frozen, kept=kept_dims(traced, means=False))
     algebra.forbid(walk(traced, algebra), "its channels are read by the loss")
     return algebra
 
 
 def _shifts(traced: Trace, loss: Loss) -> ShiftAlgebra:
-    algebra = ShiftAlgebra(traced.frozen)
+    algebra = ShiftAlgebra(traced.frozen, kept=kept_dims(traced, means=False))
     output = walk(traced, algebra)
     if loss == "cross_entropy":
         shape = traced.output.meta["val"].shape

@@ -7,6 +7,7 @@ and the report names it.
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -136,6 +137,7 @@ class Algebra(Generic[Value]):
     barriers: list[Barrier] = field(default_factory=list)
     concrete: dict[fx.Node, Any] = field(default_factory=dict)
     entry_ids: dict[str, Ids] = field(default_factory=dict)
+    kept: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # see `narrowing`
 
     rules: RuleTable[Value] = field(init=False)
 
@@ -156,13 +158,23 @@ class Algebra(Generic[Value]):
         raise NotImplementedError
 
     def entries(self, parameter: Parameter) -> Ids:
-        """One unknown per entry of a parameter, in its shape; all zero if the parameter is frozen."""
-        if parameter.name not in self.entry_ids:
-            ids = self.system.new(parameter.shape.numel())
-            if parameter.name in self.frozen:
+        """One unknown per entry of a parameter, in its shape; all zero if the parameter is frozen.
+
+        Entries that a norm binds together share one; the array is then expanded and takes no more room than they.
+        """
+        name, shape = parameter.name, parameter.shape
+        if name not in self.entry_ids:
+            apart = [n if d in self.kept.get(name, (d,)) else 1 for d, n in enumerate(shape)]
+            ids = self.system.new(math.prod(apart))
+            if name in self.frozen:
                 self.system.zero(ids, "frozen (requires_grad=False)")
-            self.entry_ids[parameter.name] = ids.reshape(parameter.shape)
-        return self.entry_ids[parameter.name]
+            self.entry_ids[name] = torch.from_numpy(ids.reshape(apart)).expand(shape).numpy()
+        return self.entry_ids[name]
+
+
+def once(ids: Ids) -> Ids:
+    """What an array that is expanded has, without the repetitions; flat."""
+    return ids[tuple(slice(1) if step == 0 else slice(None) for step in ids.strides)].ravel()
 
 
 def walk(trace: Trace, algebra: Algebra[Value]) -> Value:

@@ -121,6 +121,8 @@ class MixingAlgebra(Algebra[Vectors]):
         """Any operand as vectors; a parameter's entries are channels of their own."""
         if isinstance(operand, Vectors):
             return operand
+        if isinstance(operand, Parameter) and operand.name in self.kept:
+            return self.fixed(operand)  # a norm takes its entries together
         if isinstance(operand, Parameter):
             (ids,) = self.axis(operand, ("entries", operand.shape.numel(), 1))
             first = self._take(1)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, fx
 
 from neuralmech.symmetry import geometry
-from neuralmech.symmetry.engine import Algebra, Parameter, RuleTable, Symbol
+from neuralmech.symmetry.engine import Algebra, Parameter, RuleTable, Symbol, once
 from neuralmech.symmetry.system import Ids
 from neuralmech.symmetry.trace import place
 
@@ -88,7 +88,7 @@ class ScaleAlgebra(Algebra[Tensor]):
     def why_fixed(self, name: str) -> list[str]:
         """Reasons why a parameter does not scale."""
         if name in self.entry_ids:
-            return self.system.why_zero(self.entry_ids[name].ravel())
+            return self.system.why_zero(once(self.entry_ids[name]))
         if name in self.factors:
             weight = self.factors[name]
             return self.system.why_zero(np.concatenate([weight.rows, weight.columns]))
@@ -96,7 +96,8 @@ class ScaleAlgebra(Algebra[Tensor]):
 
     def _tie(self, parameter: Parameter, weight: Factors, entries: Ids) -> None:
         rows, columns = _outer(weight)
-        grid = entries.reshape(parameter.shape[0], parameter.shape[1], -1)
+        apart = tuple(slice(1) if step == 0 else slice(None) for step in entries.strides[2:])
+        grid = entries[:, :, *apart].reshape(parameter.shape[0], parameter.shape[1], -1)
         parts = np.broadcast_arrays(grid, rows[..., None], columns[..., None])
         self.system.add_rows(np.stack([p.ravel() for p in parts], axis=1), [1, -1, 1])
 

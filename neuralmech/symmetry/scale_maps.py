@@ -45,7 +45,10 @@ def _contract_with(  # a weight that is computed: each out channel mixes product
     matrix = algebra.unify(weight.flatten(2), (2,), node)[..., 0] if weight.dim() > 2 else weight
     out, width = matrix.shape
     each = torch.from_numpy(rows).reshape(len(rows), groups, 1, width)
-    products = algebra.combine([each, matrix.reshape(1, groups, out // groups, width)], [1, 1])
+    parts = matrix.reshape(1, groups, out // groups, width)
+    if 1 in (geometry.narrow(each)[0].shape[3], geometry.narrow(parts)[0].shape[3]):  # then so is the other
+        each, parts = algebra.unify(each, (3,), node), algebra.unify(parts, (3,), node)
+    products = algebra.combine([each, parts], [1, 1])
     outputs = algebra.unify(products, (3,), node).reshape(len(rows), out)
     if bias is not None:
         algebra.equate(algebra.ids(bias), outputs, node)

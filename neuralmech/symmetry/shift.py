@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from fractions import Fraction
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from neuralmech.symmetry import geometry
-from neuralmech.symmetry.engine import Algebra, Parameter, RuleTable
+from neuralmech.symmetry.engine import Algebra, Parameter, RuleTable, once
 from neuralmech.symmetry.group import Axis
 from neuralmech.symmetry.system import Ids, Solution, distinct
 
@@ -71,7 +72,7 @@ class ShiftAlgebra(Algebra[Shift]):
     uniform: dict[str, Ids] = field(default_factory=dict)
     alike: dict[str, Ids] = field(default_factory=dict)
     weights: dict[str, tuple[Axis, Ids]] = field(default_factory=dict)
-    _asked: dict[tuple[int, ...], list[dict[tuple, Any]]] = field(default_factory=dict)
+    _asked: dict[tuple[int, ...], list[frozenset[tuple]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.rules = rule
@@ -91,7 +92,7 @@ class ShiftAlgebra(Algebra[Shift]):
             self.system.zero(ids, why)
             for more in (self.entry_ids, self.uniform):
                 if value.name in more:
-                    self.system.zero(more[value.name].ravel(), why)
+                    self.system.zero(once(more[value.name]), why)
         elif isinstance(value, dict):
             for sector in value.values():
                 self._demand(list(sector.terms), why)
@@ -111,7 +112,7 @@ class ShiftAlgebra(Algebra[Shift]):
             self.system.zero(ids, "frozen (requires_grad=False)")
         if known != axis or weight.name in self.entry_ids:
             self.system.zero(ids, "used in two ways")
-            self.system.zero(self.entry_ids.get(weight.name, np.zeros(0, dtype=np.int64)).ravel(), "used in two ways")
+            self.system.zero(once(self.entry_ids.get(weight.name, np.zeros(0, dtype=np.int64))), "used in two ways")
             return np.zeros(length, dtype=np.int64)
         return ids
 
@@ -174,20 +175,22 @@ class ShiftAlgebra(Algebra[Shift]):
     def _news(self, terms: list[tuple[Fraction, Tensor, Tensor]], dims: tuple[int, ...]) -> list:
         """Drop what an earlier sink demanded to be constant already.
 
-        Every norm that reads a residual stream sees what the norms before it saw, and one more writer.
+        Every norm that reads a residual stream sees what the norms before it saw, and one more writer; perhaps in a
+        copy, where the stream was cut and put together again.
         """
-        keys = {(c, rows.data_ptr(), rows.shape, rows.stride()): (c, rows, first) for c, rows, first in terms}
+        keys = {(c, _content(rows)): (c, rows, first) for c, rows, first in terms}
         if len(keys) < len(terms):  # a tensor added twice: leave the sum as it is
             return terms
         for earlier in self._asked.setdefault(dims, []):
-            if earlier.keys() <= keys.keys():
+            if earlier <= keys.keys():
                 keys = {key: term for key, term in keys.items() if key not in earlier}
         if keys:
-            self._asked[dims].append(keys)  # keeps the tensors, so that no other takes their place in memory
+            self._asked[dims].append(frozenset(keys))
         return list(keys.values())
 
     def same(self, a: Tensor, b: Tensor) -> bool:
         """Whether two tensors of unknowns are equal, as far as is known."""
+        a, b = geometry.narrow(a, b)
         return np.array_equal(self.system.find(a.numpy()), self.system.find(b.numpy()))
 
     def _demand(self, terms: list[tuple[Fraction, Tensor]], why: str) -> None:
@@ -203,6 +206,12 @@ class ShiftAlgebra(Algebra[Shift]):
             self.system.equate(tuples[:, 0], tuples[:, 1], why)
         else:
             self.system.add_rows(tuples, coefficients)
+
+
+def _content(rows: Tensor) -> tuple[torch.Size, torch.Size, bytes]:
+    """What tensors of unknowns have in common if they are equal, and only then."""
+    kept = geometry.narrow(rows)[0].contiguous()
+    return rows.shape, kept.shape, blake2b(kept.numpy()).digest()
 
 
 def reshaped(sector: Sector, view: tuple[int, ...] | torch.Size) -> Sector:

@@ -20,6 +20,7 @@ from neuralmech.errors import UserError
 from neuralmech.models import build_model
 from neuralmech.symmetry.discover import find_symmetries
 from neuralmech.symmetry.group import Symmetries
+from neuralmech.train.patience import patience
 from neuralmech.train.precision import parameter_type
 from neuralmech.train.state import seed_all
 
@@ -38,7 +39,7 @@ def prepare(config: Config, *, bare: bool = False) -> Setup:
     """Load data, build and trace the model; the same config and seed give the same result.
 
     With `bare`, torchvision's models have shapes and no numbers, which is enough to trace them: drawing VGG's takes
-    longer than finding its symmetries.
+    longer than finding its symmetries. What takes longer than a few seconds there is named on stderr.
 
     Raises
     ------
@@ -53,7 +54,8 @@ def prepare(config: Config, *, bare: bool = False) -> Setup:
     bare = bare and config.model.name == "torchvision"
     with _affordable("model"), torch.device("meta") if bare else nullcontext():
         model = build_model(config.model, data.shape, data.classes, tokens=data.has_tokens).to(dtype).train()
-    symmetries = find_symmetries(model, data.example(dtype))
+    with patience("finding symmetries") as progress:
+        symmetries = find_symmetries(model, data.example(dtype), progress=progress)
     for family in config.track.families or ():
         if family not in symmetries.families:
             there = ", ".join(symmetries.families) or "none"
