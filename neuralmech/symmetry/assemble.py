@@ -149,7 +149,7 @@ def _diagonal_family(
 def _narrowed(ids: Ids) -> tuple[Axis, Ids]:
     """Unknowns of a parameter's entries: one for each row or column where a norm binds the rest together."""
     apart = [d for d, (n, step) in enumerate(zip(ids.shape, ids.strides, strict=True)) if n > 1 and step]
-    if ids.ndim < 2 or ids.size == ids.shape[0] or any(d > 1 for d in apart) or len(apart) > 1:
+    if ids.ndim < 2 or ids.size in (0, ids.shape[0]) or any(d > 1 for d in apart) or len(apart) > 1:
         return "entries", ids
     if apart == [1]:
         return "columns", ids[0].reshape(ids.shape[1], -1)[:, 0]
