@@ -50,6 +50,8 @@ class WithoutEpsilon(TorchFunctionMode):
                 given[EPS_AT[name]] = NO_EPSILON
             else:
                 options["eps"] = NO_EPSILON
+        elif name == "_weight_norm":
+            return _weight_norm(*given, **options)
         elif name in FLOORS:
             _lower_floor(given, options)
         elif name == "add":
@@ -61,6 +63,12 @@ class WithoutEpsilon(TorchFunctionMode):
             in_place = full_name.endswith("_") and not full_name.endswith("__")
             given[0] = given[0].copy_(bare) if in_place and bare is not given[0] else bare
         return func(*given, **options)
+
+
+def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
+    """g·v/‖v‖ written out: the second derivative of torch's own is wrong (2.11 to 2.14; its first is right)."""
+    over = [d for d in range(v.dim()) if d != dim]
+    return v * (g / v.pow(2).sum(over, keepdim=True).sqrt())
 
 
 def _is_epsilon(value: Any) -> bool:

@@ -156,3 +156,13 @@ def test_a_batch_without_a_gradient_verifies_nothing():
     assert len(table)
     assert not table["holds"].any()
     assert set(table["exact_cause"]) == {"the gradient is not finite on this batch"}
+
+
+@pytest.mark.parametrize("dim", [0, 1, -1])
+def test_weight_norm_holds_to_second_order(dim):
+    torch.manual_seed(0)
+    layer = nn.utils.parametrizations.weight_norm(nn.Linear(3, 4), dim=None if dim == -1 else dim)
+    model = nn.Sequential(layer, nn.Tanh(), nn.Linear(4, 3))
+    table = verify(model, torch.randn(8, 3), torch.arange(8) % 3).table
+    assert table["holds"].all()
+    assert (table["family"] == "scale").any()
