@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from torch import Tensor, nn
 
 from neuralmech.errors import UserError
+from neuralmech.losses import Called, Loss, LossLike, as_loss
 from neuralmech.symmetry import (  # noqa: F401  (they fill the tables)
     mixing,
     mixing_rules,
@@ -29,13 +28,17 @@ from neuralmech.symmetry.mixing import MixingAlgebra
 from neuralmech.symmetry.scale import ScaleAlgebra
 from neuralmech.symmetry.shift import ShiftAlgebra
 from neuralmech.symmetry.trace import Trace, trace
+from neuralmech.symmetry.with_loss import check_gradient, trace_with
 
-Loss = Literal["cross_entropy", "mse"]
 RULED = frozenset(name for rules in (scale.rule, shift.rule, mixing.rule) for name in rules.rules)
-LOSSES: tuple[Loss, ...] = ("cross_entropy", "mse")
 
 
-def find_symmetries(model: nn.Module, example_inputs: Tensor | tuple[Tensor, ...], loss: Loss = "cross_entropy"):
+def find_symmetries(
+    model: nn.Module,
+    example_inputs: Tensor | tuple[Tensor, ...],
+    loss: LossLike = "cross_entropy",
+    example_targets: Tensor | None = None,
+) -> Symmetries:
     """Find the symmetries that hold for `model` in training mode at any parameters, on any data.
 
     The model is traced, not run; its parameters and buffers are left as they are. Scale and rescale
@@ -46,12 +49,17 @@ def find_symmetries(model: nn.Module, example_inputs: Tensor | tuple[Tensor, ...
     Parameters
     ----------
     model
-        Any module that ``torch.export`` can trace; it returns the logits (the predictions for ``mse``).
+        Any module that ``torch.export`` can trace; it returns the logits (the predictions for ``mse``), alone or as
+        `neuralmech.outputs.output_of` finds them.
     example_inputs
         A small batch (two or more samples) of the shape that the model expects.
     loss
-        ``cross_entropy`` ignores a shift of all logits together; ``mse`` ignores nothing. Logits are (batch,
-        classes), (batch, tokens, classes) or (batch, classes, height, width).
+        ``cross_entropy`` ignores a shift of all logits together, whatever its options and targets; ``mse`` and ``bce``
+        ignore nothing. Logits are (batch, classes), (batch, tokens, classes) or (batch, classes, height, width).
+        Of a function of (outputs, targets) nothing is assumed: it is traced together with the model, where there are
+        `example_targets` and it can be.
+    example_targets
+        Those of the inputs, to see that they go with the outputs; their values are not read.
 
     Returns
     -------
@@ -61,7 +69,8 @@ def find_symmetries(model: nn.Module, example_inputs: Tensor | tuple[Tensor, ...
     Raises
     ------
     UserError
-        If the loss is unknown, the model or its inputs are none, or the model cannot be traced.
+        If the loss is unknown or does not go with outputs and targets, the model or its inputs are none, it has no
+        parameters, or it cannot be traced.
 
     Examples
     --------
@@ -73,17 +82,14 @@ def find_symmetries(model: nn.Module, example_inputs: Tensor | tuple[Tensor, ...
     >>> found.generators()["rescale"].shape
     (6, 57)
     """
-    if loss not in LOSSES:
-        raise UserError(f"loss={loss!r} is unknown; choose one of {', '.join(LOSSES)}")
+    criterion = as_loss(loss)
     if not isinstance(model, nn.Module):
         raise UserError(f"model: {type(model).__name__} is no torch.nn.Module; give the network itself")
     inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
     if not all(isinstance(x, Tensor) for x in inputs):
         raise UserError("example_inputs: give a tensor or a tuple of tensors, as the model's forward() takes them")
-    traced = simplified(trace(model, inputs, RULED))
-    if traced.output.meta["val"].dim() < 2:
-        raise UserError(f"model: {type(model).__name__} returns one number per sample; return (batch, classes)")
-    shifts = _shifts(traced, loss)
+    traced = simplified(_traced(model, inputs, criterion, example_targets))
+    shifts = _shifts(traced, criterion)
     scales = _scales(traced)
     solution = shifts.solve()
     diagonal, idle = diagonal_families(scales, shifts, solution, traced.shapes)
@@ -97,6 +103,26 @@ def find_symmetries(model: nn.Module, example_inputs: Tensor | tuple[Tensor, ...
         barriers=tuple(dict.fromkeys(scales.barriers)),
         approximations=tuple(scales.approximations),
     )
+
+
+def _traced(model: nn.Module, inputs: tuple[Tensor, ...], loss: Loss, targets: Tensor | None) -> Trace:
+    """The model, and with it a loss of which nothing is known, if that can be traced."""
+    traced = trace(model, inputs, RULED)
+    if not any(p.requires_grad for p in model.parameters()):
+        raise UserError(f"model: {type(model).__name__} has no parameter that is trained; there is nothing to find")
+    outputs = traced.output.meta["val"].shape
+    if loss.ignores_shift and len(outputs) < 2:
+        raise UserError(f"model: {type(model).__name__} returns one number per sample; return (batch, classes)")
+    if targets is None:
+        return traced
+    loss.fit(outputs, targets)
+    if not isinstance(loss, Called):
+        return traced
+    check_gradient(model, inputs, loss, targets)
+    try:
+        return trace_with(model, inputs, loss, targets, RULED)
+    except UserError:  # it branches on numbers, for instance: the outputs are then fixed
+        return traced
 
 
 def _scales(traced: Trace) -> ScaleAlgebra:
@@ -114,7 +140,7 @@ def _mixing(traced: Trace) -> MixingAlgebra:
 def _shifts(traced: Trace, loss: Loss) -> ShiftAlgebra:
     algebra = ShiftAlgebra(traced.frozen)
     output = walk(traced, algebra)
-    if loss == "cross_entropy":
+    if loss.ignores_shift:
         shape = traced.output.meta["val"].shape
         classes = 2 if len(shape) == 3 else 1
         algebra.ignore(output, shape, (classes,), "the loss ignores only a common shift")
