@@ -102,7 +102,7 @@ def _curvature(
     step: dict[str, Tensor],
     inputs: Tensor,
     targets: Tensor,
-    loss: str,
+    loss: LossLike,
 ) -> float:
     """ΔᵀHΔ by a Hessian-vector product."""
     free = {name: p.clone().requires_grad_() for name, p in theta.items()}

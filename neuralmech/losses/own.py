@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -123,4 +123,4 @@ class CustomLoss(Called):
         made = call("loss", self.target, self.arguments)
         if not callable(made):
             raise UserError(f"{self.key} makes a {type(made).__name__}, which cannot be called with (outputs, targets)")
-        return made
+        return cast("Callable[[Tensor, Tensor], Tensor]", made)
