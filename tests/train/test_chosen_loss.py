@@ -8,9 +8,11 @@ from torch.nn import functional as F
 from conftest import config
 from neuralmech.cli.entry import main
 from neuralmech.errors import UserError
+from neuralmech.losses import IGNORED
 from neuralmech.record import open_record
 from neuralmech.train.check import verify_run
 from neuralmech.train.loop import begin, evaluate, resume, train
+from neuralmech.train.noise import Epoch
 from train_twins import assert_twins, stopped
 
 OWN = """
@@ -95,6 +97,19 @@ def test_an_evaluation_does_not_depend_on_its_batches(name):
     settings = [evaluate(made.setup.model, made.setup.data, made.config.loss, batch) for batch in (3, 1024)]
     assert settings[0][0] == pytest.approx(settings[1][0], rel=1e-12)
     np.testing.assert_equal(settings[0][1], settings[1][1])
+
+
+def test_an_epoch_s_gradient_is_that_of_the_loss_of_all_its_samples():
+    """With weights of classes a batch weighs the sum of those of its labels, and ignored ones nothing."""
+    made = begin(config(loss=WEIGHTED, train={"precision": "fp64"}))
+    batches = [made.batches(k) for k in range(made.batches.per_epoch)]
+    x, y = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    assert (y == IGNORED).any()
+    value = F.cross_entropy(made.setup.model(x), y, torch.tensor(WEIGHTED["weight"]).double(), label_smoothing=0.1)
+    expected = torch.cat([g.flatten() for g in torch.autograd.grad(value, list(made.setup.model.parameters()))])
+    epoch = Epoch(made._gradients, batches)
+    assert len(list(epoch)) == made.batches.per_epoch
+    torch.testing.assert_close(epoch.whole().norm(), expected.norm(), rtol=1e-12, atol=0)
 
 
 def test_resumed_and_verified_with_the_same_loss(finished, tmp_path, monkeypatch):
