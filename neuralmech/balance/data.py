@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from neuralmech.balance.functional import gradient, outputs_of, trainable
 from neuralmech.errors import UserError
-from neuralmech.losses import loss_of
+from neuralmech.losses import LossLike, loss_of
 
 
 def rotations(generator: Tensor, count: int) -> list[Tensor]:
@@ -62,7 +62,7 @@ def angular_momentum(
     inputs: Tensor,
     targets: Tensor,
     generator: Tensor,
-    loss: str = "cross_entropy",
+    loss: LossLike = "cross_entropy",
 ) -> tuple[float, float]:
     """⟨∇_W L, WA⟩ and |∇_W L| |WA|, the size it could have.
 
@@ -90,7 +90,7 @@ def angular_momentum(
 
 
 def finite_change(
-    model: nn.Module, weight: str, inputs: Tensor, targets: Tensor, element: Tensor, loss: str = "cross_entropy"
+    model: nn.Module, weight: str, inputs: Tensor, targets: Tensor, element: Tensor, loss: LossLike = "cross_entropy"
 ) -> float:
     """L(WR) − L(W) for a finite transformation R; zero for the elements of a group the data is closed under.
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from neuralmech.losses import loss_of
+from neuralmech.losses import LossLike, loss_of
+from neuralmech.outputs import output_of
 
 Parameters = dict[str, Tensor]
 
@@ -23,13 +24,13 @@ def outputs_of(model: nn.Module, inputs: Tensor) -> Callable[[Parameters], Tenso
 
     def outputs(theta: Parameters) -> Tensor:
         buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-        return functional_call(model, {**theta, **buffers}, (inputs,))
+        return output_of(functional_call(model, {**theta, **buffers}, (inputs,)), type(model).__name__)
 
     return outputs
 
 
 def gradient(
-    model: nn.Module, theta: Parameters, inputs: Tensor, targets: Tensor, loss: str
+    model: nn.Module, theta: Parameters, inputs: Tensor, targets: Tensor, loss: LossLike
 ) -> tuple[Tensor, Parameters]:
     """Loss and its gradient at `theta`; a parameter that the loss ignores has the gradient zero."""
     free = {name: p.detach().clone().requires_grad_() for name, p in theta.items()}

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from neuralmech.balance.functional import gradient, inner, outputs_of, trainable
-from neuralmech.losses import loss_of
+from neuralmech.losses import LossLike, loss_of
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def tangent_kernel(model: nn.Module, inputs: Tensor) -> Tensor:
     return jacobian @ jacobian.T
 
 
-def gradient_norm(model: nn.Module, inputs: Tensor, targets: Tensor, loss: str = "cross_entropy") -> GradientNorm:
+def gradient_norm(model: nn.Module, inputs: Tensor, targets: Tensor, loss: LossLike = "cross_entropy") -> GradientNorm:
     """Evaluate |∇L|² and rᵀKr at the model's present parameters, in its present mode.
 
     r = ∂L/∂f: for the mean squared error 2(f − y)/(number of outputs), for cross-entropy

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from neuralmech.balance.functional import gradient, inner, outputs_of, trainable
 from neuralmech.errors import UserError
-from neuralmech.losses import loss_of
+from neuralmech.losses import LossLike, loss_of
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class LossBalance:
 
 
 def loss_balance(
-    model: nn.Module, inputs: Tensor, targets: Tensor, after: Mapping[str, Tensor], loss: str = "cross_entropy"
+    model: nn.Module, inputs: Tensor, targets: Tensor, after: Mapping[str, Tensor], loss: LossLike = "cross_entropy"
 ) -> LossBalance:
     """Balance the loss of one batch over the step from the model's parameters to `after`.
 
@@ -62,7 +62,7 @@ def loss_balance(
         θ_{k+1} by parameter name, for instance the model's ``state_dict()`` after ``optimizer.step()``; names that
         are no trainable parameters are ignored.
     loss
-        ``cross_entropy`` or ``mse``.
+        As `neuralmech.losses.as_loss` takes it.
 
     Raises
     ------
@@ -102,7 +102,7 @@ def _curvature(
     step: dict[str, Tensor],
     inputs: Tensor,
     targets: Tensor,
-    loss: str,
+    loss: LossLike,
 ) -> float:
     """ΔᵀHΔ by a Hessian-vector product."""
     free = {name: p.clone().requires_grad_() for name, p in theta.items()}

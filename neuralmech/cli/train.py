@@ -11,6 +11,7 @@ from neuralmech.cli.application import PROGRAM, launch
 from neuralmech.cli.outcome import Outcome
 from neuralmech.errors import RunError, UserError
 from neuralmech.record import FAILURE_FILE, FILE_NAME, RecordError, open_record
+from neuralmech.record.schema import held_out
 from neuralmech.record.storage import write_whole
 from neuralmech.train.interrupt import Interrupted
 from neuralmech.words import folder_word, override_word, short
@@ -175,7 +176,7 @@ def _changes(words: list[str]) -> dict[str, Any]:
 
 
 def _show_result(result: Any, folder: Path) -> None:
-    print(f"{result.rows} steps recorded; held out: loss {result.loss:.4f}, accuracy {result.accuracy:.1%}")
+    print(f"{result.rows} steps recorded; {held_out(result.loss, result.accuracy)}")
     print(f"Run folder: {short(folder)}")
 
 

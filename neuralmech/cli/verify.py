@@ -10,7 +10,7 @@ from neuralmech.errors import RunError, UserError
 from neuralmech.record import FILE_NAME
 
 OF_RUN = ("checkpoint", "conditions", "verify.sample")  # and the user's own code, which a record must not name
-CODE = ("model", "data")
+CODE = ("model", "data", "loss")
 
 
 def run(words: list[str]) -> None:

@@ -17,6 +17,7 @@ from neuralmech.compare.analysis import Analysis
 from neuralmech.compare.budget import PARTS
 from neuralmech.compare.tables import DASH, Cell, Footnotes, law_cells, number
 from neuralmech.laws import LAWS
+from neuralmech.record.schema import held_out
 
 MAX_ROWS = 60
 
@@ -36,7 +37,7 @@ def show_analysis(analysis: Analysis, console: Console | None = None) -> None:
         _say(console, f"\n{labels or analysis.folder.name}", style="bold")
         _say(
             console,
-            f"{run.steps} steps, {run.status}; held out: loss {run.loss:.4f}, accuracy {run.accuracy:.1%}",
+            f"{run.steps} steps, {run.status}; {held_out(run.loss, run.accuracy)}",
         )
         _print_parts(
             console, [n for n in LAWS if n in group], lambda laws, group=group: _law_table(group, laws, raised)

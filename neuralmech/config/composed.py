@@ -14,10 +14,16 @@ from neuralmech.checks import check_choice
 from neuralmech.config.options import Config, OptimConfig, TrackConfig, TrainConfig
 from neuralmech.data import DATASETS
 from neuralmech.errors import UserError
+from neuralmech.losses import LOSSES
 from neuralmech.models import MODELS
 
-OWN = {"model": MODELS, "data": DATASETS}  # groups that may be a user's own code
-EXAMPLES = {"model": "MyNet", "data": "my_data"}
+# Groups that may be a user's own code, and the options of each by name.
+OWN: dict[str, dict[str, type]] = {
+    "model": {name: options for name, (options, _) in MODELS.items()},
+    "data": {name: options for name, (options, _) in DATASETS.items()},
+    "loss": LOSSES,
+}
+EXAMPLES = {"model": "MyNet", "data": "my_data", "loss": "my_loss"}
 
 
 def resolve(raw: DictConfig | Mapping[str, Any]) -> Config:
@@ -34,12 +40,12 @@ def resolve(raw: DictConfig | Mapping[str, Any]) -> Config:
     values.pop("experiment", None)
     if values.pop("resume", None) is not None:
         raise UserError("resume belongs on the command line: neuralmech train resume=RUN [train.steps=…]")
+    values.setdefault("loss", {"name": "cross_entropy"})  # records from before there was a choice
     for key in OWN:
         if isinstance(values.get(key), dict) and "_target_" in values[key]:
             values[key] = own_code(key, values[key])
     parts = {
-        "model": _options("model", values, MODELS),
-        "data": _options("data", values, DATASETS),
+        **{key: _options(key, values, registry) for key, registry in OWN.items()},
         "optim": OptimConfig,
         "track": TrackConfig,
         "train": TrainConfig,
@@ -70,14 +76,14 @@ def own_code(key: str, group: Mapping[str, Any]) -> dict[str, Any]:
     arguments = {k: v for k, v in group.items() if k != "_target_"}
     options = {k: arguments.pop(k) for k in own_options(key) & set(arguments)}
     if "name" in arguments:
-        for name in ("name", *(f.name for f in fields(OWN[key][arguments["name"]][0]))):
+        for name in ("name", *(f.name for f in fields(OWN[key][arguments["name"]]))):
             arguments.pop(name, None)
     return {"name": "_target_", "target": str(group["_target_"]), "arguments": arguments, **options}
 
 
 def own_options(key: str) -> set[str]:
     """Options of a group that go with any code of the user's own, and are none of its arguments."""
-    return {f.name for f in fields(OWN[key]["_target_"][0])} - {"name", "target", "arguments"}
+    return {f.name for f in fields(OWN[key]["_target_"])} - {"name", "target", "arguments"}
 
 
 @dataclass
@@ -86,14 +92,14 @@ class _Rest:
     device: str = "auto"
 
 
-def _options(key: str, values: Mapping[str, Any], registry: Mapping[str, tuple[type, Any]]) -> type:
+def _options(key: str, values: Mapping[str, Any], registry: Mapping[str, type]) -> type:
     group = values.get(key)
     if not isinstance(group, dict) or "name" not in group:
         raise UserError(
             f"{key} is missing; choose one of {', '.join(registry)}, for instance {key}={next(iter(registry))}"
         )
     check_choice(key, str(group["name"]), registry)
-    return registry[group["name"]][0]
+    return registry[group["name"]]
 
 
 def _typed(key: str, schema: Any, values: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 
 from neuralmech.checks import check_at_least, check_choice
 from neuralmech.errors import UserError
+from neuralmech.losses import CrossEntropy
 from neuralmech.record.schema import ALL_SIGNALS
 from neuralmech.schedules import SCHEDULES
 from neuralmech.symmetry.group import FAMILIES
@@ -166,7 +167,7 @@ class CheckpointConfig:
 class TrainConfig:
     """Length in optimiser steps or in epochs; `eval_every` in steps (0: at the end only).
 
-    `precision` is that of parameters and activations, `loss_precision` that of the softmax cross-entropy. Under
+    `precision` is that of parameters and activations, `loss_precision` that of the loss itself. Under
     tf32, bf16 and fp16 the parameters are float32 and matrix products less precise; `loss_scale` is the factor on
     fp16 gradients to begin with. In float32 a confident sample's probability rounds to one while the others' do not
     vanish, so the gradient over the classes does not sum to zero and the translation symmetry is visibly broken;
@@ -213,19 +214,20 @@ class TrainConfig:
 
 @dataclass
 class Config:
-    """One run. `model` and `data` are the options of the architecture and the data set that they name."""
+    """One run. `model`, `data` and `loss` are the options of the architecture, data set and loss that they name."""
 
     model: Any
     data: Any
     optim: OptimConfig
     track: TrackConfig
     train: TrainConfig
+    loss: Any = field(default_factory=CrossEntropy)
     seed: int = 0
     device: str = "auto"
 
     def check(self) -> None:
         """Check every part and what holds between them."""
-        for part in (self.model, self.data, self.optim, self.track, self.train):
+        for part in (self.model, self.data, self.loss, self.optim, self.track, self.train):
             part.check()
         if not 0 <= self.seed < 2**63:
             raise UserError(f"seed={self.seed} must lie in [0, 2^63); use a smaller one")

@@ -13,8 +13,11 @@ from neuralmech.data.images import ImageOptions
 from neuralmech.data.mnist import load_mnist
 from neuralmech.data.residency import settle
 from neuralmech.data.synthetic import SyntheticOptions, make_synthetic
+from neuralmech.data.targets import fitted
 from neuralmech.data.tinyimagenet import load_tiny_imagenet
 from neuralmech.data.tokens import TokensOptions, make_tokens
+from neuralmech.errors import UserError
+from neuralmech.losses import LossLike, as_loss
 
 # name → (options, loader)
 DATASETS: dict[str, tuple[type, Any]] = {
@@ -29,15 +32,17 @@ DATASETS: dict[str, tuple[type, Any]] = {
 }
 
 
-def load_data(options: Any) -> Dataset:
-    """Load the data set that `options` names.
+def load_data(options: Any, loss: LossLike = "cross_entropy") -> Dataset:
+    """Load the data set that `options` names, with targets as the loss takes them.
 
     Raises
     ------
     UserError
-        If it cannot be had, or a batch is larger than the training part.
+        If it cannot be had, the loss cannot take its targets, or a batch is larger than the training part.
     """
     data = DATASETS[options.name][1](options)
+    given = f"_target_={options.target}" if options.name == "_target_" else options.name
+    data = fitted(data, as_loss(loss), f"data.{given}" if given.startswith("_") else f"data={given}")
     data.check_batch(options.batch_size)
     return data
 
@@ -45,6 +50,8 @@ def load_data(options: Any) -> Dataset:
 def training_batches(data: Dataset, options: Any, seed: int) -> Batches:
     """Batches as the options of the data set say; the sets that are made up have neither augmentation nor noise."""
     noise, augment = getattr(options, "label_noise", 0.0), getattr(options, "augment", None)
+    if noise and not data.has_labels:
+        raise UserError("data.label_noise draws class indices anew, and these targets are none; use data.label_noise=0")
     return Batches(data, options.batch_size, seed, noise, augment)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,6 @@ from neuralmech.data.inputs import Pixels, measure
 from neuralmech.data.options import BatchOptions
 from neuralmech.data.parts import Items, Part, Samples
 from neuralmech.errors import UserError
-from neuralmech.losses import counts
 from neuralmech.targets import call, locate
 
 MEASURED = 1000  # images read, evenly spaced, for the mean and standard deviation of their grey levels
@@ -50,7 +49,8 @@ def load_custom(options: CustomOptions) -> Dataset:
     Raises
     ------
     UserError
-        If it gives something else, or items that are not the same every time.
+        If it gives something else, or items that are not the same every time. What the targets are is for
+        `neuralmech.data.targets` to see; `classes` is 0 where nothing says how many there are.
     """
     key = f"data._target_={options.target}"
     with generators_kept():
@@ -58,15 +58,12 @@ def load_custom(options: CustomOptions) -> Dataset:
         given = call("data", options.target, options.arguments)
     if not isinstance(given, Sequence) or len(given) not in (2, 4):
         raise UserError(f"{key} must give (train_x, train_y, test_x, test_y) or two torch data sets")
-    train, test = (
-        _samples(key, given) if len(given) == 4 else (_items(key, *it) for it in zip(given, PARTS, strict=True))
-    )
-    classes = options.classes or _classes(given[0], train, test)
-    if classes is None:
-        raise UserError(f"{key} does not say how many classes there are; set data.classes")
-    for part in (train, test):
-        _check_labels(key, part, classes)
-    return Dataset(train, test, classes, _pixels(key, train))
+    if len(given) == 4:
+        train, test = _samples(key, given)
+    else:
+        train, test = (_items(key, *part) for part in zip(given, PARTS, strict=True))
+    _check_alike(key, train, test)
+    return Dataset(train, test, options.classes or _named(given[0]), _pixels(key, train))
 
 
 def _samples(key: str, given: Sequence[Any]) -> list[Samples]:
@@ -74,22 +71,30 @@ def _samples(key: str, given: Sequence[Any]) -> list[Samples]:
         train_x, train_y, test_x, test_y = (torch.as_tensor(values) for values in given)
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{key} gives no tensors ({error}); give four, or two torch data sets") from error
-    parts = [Samples(train_x, train_y.long()), Samples(test_x, test_y.long())]
-    for part in parts:
-        if len(part.x) != len(part.y) or len(part) < 2:
-            raise UserError(f"{key} gives {len(part.x)} inputs with {len(part.y)} labels; give two or more of each")
+    parts = [Samples(train_x, train_y), Samples(test_x, test_y)]
+    for part, name in zip(parts, PARTS, strict=True):
+        if not part.x.dim() or not part.y.dim():
+            raise UserError(f"{key} gives one number as inputs or labels of the {name}; give a row for each sample")
+        if len(part.x) != len(part.y):
+            raise UserError(f"{key} gives {len(part.x)} inputs with {len(part.y)} labels ({name}); give one for each")
+        if len(part) < 2:
+            raise UserError(f"{key} gives {len(part)} samples in the {name}; give two or more")
+        if part.x.is_complex() or part.y.is_complex():
+            raise UserError(f"{key} gives complex numbers in the {name}; give real ones")
     return parts
 
 
 def _items(key: str, given: Any, name: str) -> Items:
+    if not hasattr(given, "__getitem__") or not hasattr(given, "__len__"):
+        raise UserError(f"{key} gives a {type(given).__name__}, which cannot be read by index; give a torch data set")
     items = Items(given, name)
+    if len(items) < 2:
+        raise UserError(f"{key} gives {len(items)} items in the {name}; give two or more")
     try:
         twice = [items[np.array([0, len(items) - 1])] for _ in range(2)]
     except UserError as error:
         raise UserError(f"{key}: {str(error).removeprefix('data: ')}") from error
-    except (AttributeError, TypeError, ValueError, IndexError, RuntimeError) as error:
-        raise UserError(f"{key}: its items are no pairs of a tensor and a label ({error})") from error
-    if not all(torch.equal(a, b) for a, b in zip(*twice, strict=True)):
+    if not all(_is_same(a, b) for a, b in zip(*twice, strict=True)):
         raise UserError(
             f"{key}: its items differ each time they are read, although the generators of PyTorch, NumPy and Python "
             "are seeded alike before each; draw what is random from one of these"
@@ -97,19 +102,24 @@ def _items(key: str, given: Any, name: str) -> Items:
     return items
 
 
-def _classes(given: Any, train: Part, test: Part) -> int | None:
-    """Number of classes that the data say: those of torchvision's sets, or the largest label."""
-    if isinstance(train, Items) or isinstance(test, Items):
-        return len(given.classes) if hasattr(given, "classes") else None
-    tokens = [p.x for p in (train, test) if p.x.dtype in (torch.int64, torch.int32)]
-    return 1 + max(int(values.max()) for values in (train.y, test.y, *tokens))
+def _is_same(a: Tensor, b: Tensor) -> bool:
+    """Whether numbers are equal, and NaN where the others are."""
+    return a.shape == b.shape and bool(((a == b) | (a.isnan() & b.isnan())).all())
 
 
-def _check_labels(key: str, part: Part, classes: int) -> None:
-    y = part.y if isinstance(part, Samples) else part[np.arange(1)][1]
-    wrong = y[counts(y) & ((y < 0) | (y >= classes))]
-    if len(wrong):
-        raise UserError(f"{key} gives the label {int(wrong[0])}; labels go from 0 to {classes - 1} (data.classes)")
+def _named(given: Any) -> int:
+    """Number of classes that a torch data set names, as torchvision's do; 0 if it names none."""
+    names = getattr(given, "classes", ())
+    return len(names) if isinstance(names, Sized) else 0
+
+
+def _check_alike(key: str, train: Part, test: Part) -> None:
+    """Raise a `UserError` unless both parts have inputs of one kind, with as many dimensions."""
+    first, other = (part[np.arange(1)][0] for part in (train, test))
+    kinds = [(t.dim(), t.dtype == torch.uint8, t.is_floating_point()) for t in (first, other)]
+    if kinds[0] != kinds[1]:
+        shown = [f"{str(t.dtype).removeprefix('torch.')} of shape {tuple(t.shape[1:])}" for t in (first, other)]
+        raise UserError(f"{key} gives training inputs of {shown[0]} and held-out ones of {shown[1]}; make them alike")
 
 
 def _pixels(key: str, part: Part) -> Pixels | None:

@@ -34,7 +34,8 @@ class Dataset:
     """Training and held-out part.
 
     Inputs are real numbers or images of bytes (samples, …) with labels (samples,), or tokens (samples, tokens) with
-    one target for each; `classes` is then the size of the vocabulary. `pixels` is needed for bytes.
+    one target for each; `classes` is then the size of the vocabulary. Targets that are no labels are soft ones or
+    numbers; `classes` is how many each prediction has. `pixels` is needed for bytes.
     """
 
     train: Part
@@ -42,6 +43,7 @@ class Dataset:
     classes: int
     pixels: Pixels | None = None
     place: Place = field(default_factory=Place)
+    has_labels: bool = True
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -62,6 +64,14 @@ class Dataset:
     def example(self, dtype: torch.dtype) -> Tensor:
         """Two training samples as the model takes them, on the CPU."""
         return Inputs(CPU, dtype, self.pixels)(self._first(2))
+
+    def example_targets(self) -> Tensor:
+        """Targets of these two; the largest label is among them, so that what holds for them holds for all."""
+        y = self.train[np.arange(2)][1].clone()
+        if self.has_labels:
+            known = [part.y for part in (self.train, self.test) if isinstance(part, Samples)]
+            y.view(-1)[0] = max(int(t.max()) for t in known) if len(known) == 2 else self.classes - 1
+        return y
 
     def to(self, place: Place) -> Dataset:
         """Keep the samples where `place` says, in memory unless it is streamed or its items are random."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pickle import PicklingError
@@ -58,11 +59,17 @@ class Items(Indexed):
     What an item draws at random is a function of a key and of its number: before each one the global generators of
     PyTorch, NumPy and Python are seeded, and those that the data set keeps for itself. The global ones are put back.
 
-    `name` is what errors call it.
+    Attributes
+    ----------
+    name
+        What errors call it.
+    targets
+        Checks targets and gives them their type, as `neuralmech.data.targets.Targets` does.
     """
 
     items: Any
     name: str = "data set"
+    targets: Callable[[Tensor, Callable[[int], str]], Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self.items)
@@ -73,7 +80,8 @@ class Items(Indexed):
         Raises
         ------
         UserError
-            If an item cannot be read, is no pair, or does not go into a batch with the others; it names the item.
+            If an item cannot be read, is no pair of tensors or numbers, does not go into a batch with the others, or
+            the loss cannot take its target; it names the item.
         """
         numbers, key = wanted if isinstance(wanted, Wanted) else Wanted(wanted)
         indices = numbers.tolist()
@@ -102,7 +110,13 @@ class Items(Indexed):
             raise UserError(
                 f"data: {which} of the {self.name} cannot be put into a batch ({error}); mend the data set"
             ) from error
-        return x, y
+        if not isinstance(x, Tensor) or not isinstance(y, Tensor):
+            kinds = " and ".join(type(value).__name__ for value in pairs[0])
+            raise UserError(
+                f"data: item {indices[0]} of the {self.name} is no pair of an input and a label ({kinds}); return "
+                "(input, target), each a tensor or a number"
+            )
+        return x, y if self.targets is None else self.targets(y, lambda k: f"item {indices[k]} of the {self.name}")
 
     def _pair(self, i: int) -> tuple[Any, Any]:
         try:
@@ -113,13 +127,13 @@ class Items(Indexed):
             where = f" at {place}" if (place := users_line(error)) else ""
             what = f"{type(error).__name__}: {error}{where}"
             raise UserError(f"data: item {i} of the {self.name} raises {what}; mend it or leave it out") from error
-        try:
-            x, y = item
-        except (TypeError, ValueError) as error:
+        if not isinstance(item, tuple | list) or len(item) != 2:
+            what = f"a dict of {', '.join(map(str, item))}" if isinstance(item, dict) else f"a {type(item).__name__}"
+            what = f"{what} of {len(item)}" if isinstance(item, tuple | list) else what
             raise UserError(
-                f"data: item {i} of the {self.name} is no pair of an input and a label ({error})"
-            ) from error
-        return x, y
+                f"data: item {i} of the {self.name} is no pair of an input and a label ({what}); return (input, target)"
+            )
+        return item[0], item[1]
 
     @cached_property
     def _own(self) -> list[Own]:
@@ -129,7 +143,7 @@ class Items(Indexed):
         """For a worker, whose copy finds generators of its own."""
         if any(isinstance(generator, torch.Generator) for generator in self._own):
             raise PicklingError("it keeps a torch.Generator, which PyTorch can pickle for no other process")
-        return {"items": self.items, "name": self.name}
+        return {"items": self.items, "name": self.name, "targets": self.targets}
 
     @property
     def size(self) -> int:

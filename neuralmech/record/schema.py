@@ -21,6 +21,7 @@ weighted or integrated in advance, so laws can change without training again.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 FORMAT = "neuralmech record"
@@ -64,3 +65,16 @@ EVALUATION_COLUMNS: dict[str, Any] = {"step": "int64", "loss": "float64", "accur
 
 class RecordError(ValueError):
     """A file that is no record, is damaged, or was written by a newer version; the message says which."""
+
+
+def held_out(loss: float, accuracy: float) -> str:
+    """An evaluation in words; regressions have no accuracy.
+
+    Examples
+    --------
+    >>> held_out(0.25, float("nan"))
+    'held out: loss 0.2500'
+    """
+    if math.isnan(loss) and math.isnan(accuracy):
+        return "no finite loss on held-out data"
+    return f"held out: loss {loss:.4f}" + ("" if math.isnan(accuracy) else f", accuracy {accuracy:.1%}")

@@ -11,7 +11,7 @@ from scipy import sparse
 from torch import Tensor, nn
 
 from neuralmech.errors import UserError
-from neuralmech.symmetry.discover import Loss
+from neuralmech.losses import LossLike
 from neuralmech.symmetry.group import FAMILIES, Family, FamilyName, Symmetries, Term
 from neuralmech.symmetry.verify import verify
 
@@ -48,7 +48,7 @@ def believe(
     groups: Sequence[SymmetryGroup],
     inputs: Tensor | tuple[Tensor, ...],
     targets: Tensor,
-    loss: Loss = "cross_entropy",
+    loss: LossLike = "cross_entropy",
 ) -> Symmetries:
     """Verify claimed groups on a batch and return them as `Symmetries`.
 

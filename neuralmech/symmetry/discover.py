@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 from torch import Tensor, nn
 
 from neuralmech.errors import UserError
+from neuralmech.losses import Called, Loss, LossLike, as_loss
 from neuralmech.symmetry import (  # noqa: F401  (they fill the tables)
     mixing,
     mixing_rules,
@@ -31,16 +31,17 @@ from neuralmech.symmetry.narrowing import kept_dims
 from neuralmech.symmetry.scale import ScaleAlgebra
 from neuralmech.symmetry.shift import ShiftAlgebra
 from neuralmech.symmetry.trace import Trace, trace
+from neuralmech.symmetry.with_loss import check_gradient, trace_with
 
-Loss = Literal["cross_entropy", "mse"]
 RULED = frozenset(name for rules in (scale.rule, shift.rule, mixing.rule) for name in rules.rules)
-LOSSES: tuple[Loss, ...] = ("cross_entropy", "mse")
 
 
 def find_symmetries(
     model: nn.Module,
     example_inputs: Tensor | tuple[Tensor, ...],
-    loss: Loss = "cross_entropy",
+    loss: LossLike = "cross_entropy",
+    example_targets: Tensor | None = None,
+    *,
     progress: Callable[[str], object] | None = None,
 ) -> Symmetries:
     """Find the symmetries that hold for `model` in training mode at any parameters, on any data.
@@ -53,12 +54,17 @@ def find_symmetries(
     Parameters
     ----------
     model
-        Any module that ``torch.export`` can trace; it returns the logits (the predictions for ``mse``).
+        Any module that ``torch.export`` can trace; it returns the logits (the predictions for ``mse``), alone or as
+        `neuralmech.outputs.output_of` finds them.
     example_inputs
         A small batch (two or more samples) of the shape that the model expects.
     loss
-        ``cross_entropy`` ignores a shift of all logits together; ``mse`` ignores nothing. Logits are (batch,
-        classes), (batch, tokens, classes) or (batch, classes, height, width).
+        ``cross_entropy`` ignores a shift of all logits together, whatever its options and targets; ``mse`` and ``bce``
+        ignore nothing. Logits are (batch, classes), (batch, tokens, classes) or (batch, classes, height, width).
+        Of a function of (outputs, targets) nothing is assumed: it is traced together with the model, where there are
+        `example_targets` and it can be.
+    example_targets
+        Those of the inputs, to see that they go with the outputs; their values are not read.
     progress
         Called with the name of each step as it begins; by default nothing is said.
 
@@ -70,7 +76,8 @@ def find_symmetries(
     Raises
     ------
     UserError
-        If the loss is unknown, the model or its inputs are none, or the model cannot be traced.
+        If the loss is unknown or does not go with outputs and targets, the model or its inputs are none, it has no
+        parameters, or it cannot be traced.
 
     Examples
     --------
@@ -82,8 +89,7 @@ def find_symmetries(
     >>> found.generators()["rescale"].shape
     (6, 57)
     """
-    if loss not in LOSSES:
-        raise UserError(f"loss={loss!r} is unknown; choose one of {', '.join(LOSSES)}")
+    criterion = as_loss(loss)
     if not isinstance(model, nn.Module):
         raise UserError(f"model: {type(model).__name__} is no torch.nn.Module; give the network itself")
     inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
@@ -91,11 +97,9 @@ def find_symmetries(
         raise UserError("example_inputs: give a tensor or a tuple of tensors, as the model's forward() takes them")
     progress = progress or (lambda step: None)
     progress("tracing the model")
-    traced = simplified(trace(model, inputs, RULED))
-    if traced.output.meta["val"].dim() < 2:
-        raise UserError(f"model: {type(model).__name__} returns one number per sample; return (batch, classes)")
+    traced = simplified(_traced(model, inputs, criterion, example_targets))
     progress("shifts of each operation")
-    shifts = _shifts(traced, loss)
+    shifts = _shifts(traced, criterion)
     progress("log-scales of each operation")
     scales = _scales(traced)
     progress("solving for shifts and log-scales")
@@ -114,6 +118,26 @@ def find_symmetries(
     )
 
 
+def _traced(model: nn.Module, inputs: tuple[Tensor, ...], loss: Loss, targets: Tensor | None) -> Trace:
+    """The model, and with it a loss of which nothing is known, if that can be traced."""
+    traced = trace(model, inputs, RULED)
+    if not any(p.requires_grad for p in model.parameters()):
+        raise UserError(f"model: {type(model).__name__} has no parameter that is trained; there is nothing to find")
+    outputs = traced.output.meta["val"].shape
+    if loss.ignores_shift and len(outputs) < 2:
+        raise UserError(f"model: {type(model).__name__} returns one number per sample; return (batch, classes)")
+    if targets is None:
+        return traced
+    loss.fit(outputs, targets)
+    if not isinstance(loss, Called):
+        return traced
+    check_gradient(model, inputs, loss, targets)
+    try:
+        return trace_with(model, inputs, loss, targets, RULED)
+    except UserError:  # it branches on numbers, for instance: the outputs are then fixed
+        return traced
+
+
 def _scales(traced: Trace) -> ScaleAlgebra:
     algebra = ScaleAlgebra(traced.frozen, kept=kept_dims(traced, means=True))
     algebra.forbid(walk(traced, algebra), "its scale is read by the loss")
@@ -129,7 +153,7 @@ def _mixing(traced: Trace) -> MixingAlgebra:
 def _shifts(traced: Trace, loss: Loss) -> ShiftAlgebra:
     algebra = ShiftAlgebra(traced.frozen, kept=kept_dims(traced, means=False))
     output = walk(traced, algebra)
-    if loss == "cross_entropy":
+    if loss.ignores_shift:
         shape = traced.output.meta["val"].shape
         classes = 2 if len(shape) == 3 else 1
         algebra.ignore(output, shape, (classes,), "the loss ignores only a common shift")

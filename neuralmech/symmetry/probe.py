@@ -5,17 +5,16 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import torch
 from scipy.sparse.linalg import expm_multiply
 from torch import Tensor
 from torch.func import functional_call
-from torch.utils._pytree import tree_leaves
 
 from neuralmech.data.draws import generators_kept
-from neuralmech.losses import loss_of
+from neuralmech.losses import LossLike, as_loss
+from neuralmech.outputs import output_of
 from neuralmech.symmetry.conditions import Condition
 from neuralmech.symmetry.factored import Shapes, Vector, generator, inner_products, squared_lengths
 from neuralmech.symmetry.group import Family
@@ -23,11 +22,6 @@ from neuralmech.symmetry.matrix import MatrixFamily
 
 ANGLES = (-0.5, -0.1, 0.1, 0.5)  # values of the group parameter α
 TESTS = ("finite", "gradient", "hessian")
-
-
-def _first_tensor(out: Any) -> Tensor:
-    """What the loss reads, as in the trace: the first tensor of several (auxiliary logits, caches)."""
-    return out if isinstance(out, Tensor) else next(x for x in tree_leaves(out) if isinstance(x, Tensor))
 
 
 class Probe:
@@ -38,11 +32,13 @@ class Probe:
     condition
         The model, its batch and how it computes.
     targets
-        Labels (values for ``mse``).
+        Of the batch, as the loss takes them.
+    loss
+        As `neuralmech.losses.as_loss` takes it.
     """
 
-    def __init__(self, condition: Condition, targets: Tensor, loss: str, seed: int) -> None:
-        self._condition, self._model, self._loss, self._seed = condition, condition.model, loss, seed
+    def __init__(self, condition: Condition, targets: Tensor, loss: LossLike, seed: int) -> None:
+        self._condition, self._model, self._loss, self._seed = condition, condition.model, as_loss(loss), seed
         self._names = [name for name, _ in self._model.named_parameters()]
         self._shapes = [p.shape for p in self._model.parameters()]
         dtype = condition.precision.dtype if targets.is_floating_point() else None
@@ -74,8 +70,8 @@ class Probe:
         devices = [theta.device] if theta.is_cuda else []
         with torch.random.fork_rng(devices=devices), generators_kept(), self._condition.forward():
             self._seed_noise(theta.is_cuda)
-            out = _first_tensor(functional_call(self._model, state, self._condition.batch))
-        return loss_of(out.to(theta.dtype), self._targets, self._loss)
+            out = output_of(functional_call(self._model, state, self._condition.batch), type(self._model).__name__)
+        return self._loss(out.to(theta.dtype), self._targets)
 
     def _seed_noise(self, cuda: bool) -> None:
         torch.default_generator.manual_seed(self._seed)  # torch.manual_seed is slow: a stack trace per absent device

@@ -211,7 +211,7 @@ class ShiftAlgebra(Algebra[Shift]):
 def _content(rows: Tensor) -> tuple[torch.Size, torch.Size, bytes]:
     """What tensors of unknowns have in common if they are equal, and only then."""
     kept = geometry.narrow(rows)[0].contiguous()
-    return rows.shape, kept.shape, blake2b(kept.numpy()).digest()
+    return rows.shape, kept.shape, blake2b(kept.numpy().tobytes()).digest()
 
 
 def reshaped(sector: Sector, view: tuple[int, ...] | torch.Size) -> Sector:

@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, fx, nn
 
-from neuralmech.errors import UserError, short
+from neuralmech.errors import OURS, UserError, short
+from neuralmech.outputs import output_of
 from neuralmech.symmetry.draws import refuse_unseen_draws
 from neuralmech.symmetry.gradients import gradient_reaches, hooked_parameters, marked_gradients
 from neuralmech.symmetry.lowering import decompositions
@@ -29,7 +30,7 @@ class Trace:
     graph
         Functional graph: no in-place operations, dropout with p = 0 gone.
     output
-        The node that the loss reads (the logits or predictions).
+        The node that the loss reads (the logits or predictions), or the loss where it is traced, too.
     parameters
         Placeholder name → name in ``model.named_parameters()``; tied parameters share one placeholder.
     constants
@@ -75,7 +76,8 @@ def trace(model: nn.Module, inputs: tuple[Tensor, ...], keep: Container[str] = (
     UserError
         If the model cannot be exported (a data-dependent branch, for instance) or returns no tensor.
     """
-    twin = _copy(model).train()
+    twin, kind = _copy(model).train(), type(model).__name__
+    twin.register_forward_hook(lambda module, args, out: output_of(out, kind))  # after those of its own
     if any(p.is_meta for p in twin.parameters()):
         inputs = tuple(x.to("meta") for x in inputs)
     try:
@@ -142,4 +144,4 @@ def place(node: fx.Node) -> str:
 
 
 def _is_no_users(file: str) -> bool:
-    return "/torch/" in file or file.startswith(str(Path(__file__).parent))
+    return "/torch/" in file or any(Path(file).is_relative_to(OURS / part) for part in ("symmetry", "losses"))

@@ -8,8 +8,9 @@ import pandas as pd
 from torch import Tensor, nn
 
 from neuralmech.errors import UserError
+from neuralmech.losses import Loss, LossLike, as_loss
 from neuralmech.symmetry.conditions import CONDITIONS, Condition, check_conditions, condition
-from neuralmech.symmetry.discover import Loss, find_symmetries
+from neuralmech.symmetry.discover import find_symmetries
 from neuralmech.symmetry.group import Symmetries
 from neuralmech.symmetry.precision import lacks_type
 from neuralmech.symmetry.probe import Probe
@@ -49,7 +50,7 @@ def verify(
     inputs: Tensor | tuple[Tensor, ...],
     targets: Tensor,
     symmetries: Symmetries | None = None,
-    loss: Loss = "cross_entropy",
+    loss: LossLike = "cross_entropy",
     sample: int = 4,
     seed: int = 0,
     most: int | None = None,
@@ -68,9 +69,11 @@ def verify(
     model
         Left as it is; copies are used.
     inputs, targets
-        A batch: what the model takes, and labels (values for ``mse``).
+        A batch: what the model takes, and targets as the loss takes them.
     symmetries
         Claims to check; by default what `find_symmetries` finds.
+    loss
+        ``cross_entropy``, ``mse``, ``bce``, one of `neuralmech.losses`, or a function of (outputs, targets).
     sample, most
         Charges per site, and in all, for the finite and Hessian checks, at random; the gradient's are complete.
     conditions
@@ -90,13 +93,14 @@ def verify(
     check_conditions(conditions, precision)
     _refuse_writing(model)
     batch = inputs if isinstance(inputs, tuple) else (inputs,)
-    claims = symmetries or find_symmetries(model, batch, loss)
+    criterion = as_loss(loss)
+    claims = symmetries or find_symmetries(model, batch, criterion, targets)
     if list(claims.shapes) != [name for name, _ in model.named_parameters()]:
         raise UserError("symmetries: they name other parameters than the model has; find them for this model")
     chosen = choose(claims, sample, most, seed)
 
     def column(name: str, charges: list[Choice]) -> Column:
-        return _column(condition(name, model, batch, precision), (targets, loss, seed), claims, charges)
+        return _column(condition(name, model, batch, precision), (targets, criterion, seed), claims, charges)
 
     columns = {name: column(name, chosen) for name in dict.fromkeys(("exact", *conditions))}
     gradients = [entry._replace(sampled=entry.sampled[:0]) for entry in chosen]  # enough to tell what eps breaks

@@ -10,15 +10,14 @@ from torch import Tensor
 from neuralmech.config import Config
 from neuralmech.data.parts import Samples
 from neuralmech.errors import UserError
-from neuralmech.losses import counts
+from neuralmech.outputs import output_of
 from neuralmech.train.run import Run
 
 
 def check_data(run: Run) -> None:
     """Raise a `UserError` for data in memory that no loss can be had of.
 
-    Inputs that are not finite, of which the model's outputs are not either; labels that are no class; no target that
-    counts.
+    Inputs that are not finite, of which the model's outputs are not either; no target that counts.
     """
     data = run.setup.data
     for name, part in (("training", data.train), ("held-out", data.test)):
@@ -30,22 +29,8 @@ def check_data(run: Run) -> None:
                 f"{_named(run.config)}: {len(broken)} of {len(part)} {name} samples hold NaN or inf, the first of them "
                 f"sample {int(broken[0])}; mend them or leave them out"
             )
-        _check_targets(run, name, part.y)
-
-
-def _check_targets(run: Run, name: str, y: Tensor) -> None:
-    counted, classes = counts(y), run.setup.data.classes
-    if not counted.any():
-        raise UserError(f"{_named(run.config)}: no target of the {name} samples counts; give some that do")
-    if y.is_floating_point():
-        return
-    wrong = (counted & ((y < 0) | (y >= classes))).nonzero()
-    if len(wrong):
-        label = int(y[tuple(wrong[0])])
-        raise UserError(
-            f"{_named(run.config)}: {name} sample {int(wrong[0, 0])} has the label {label}; labels go from 0 to "
-            f"{classes - 1} (data.classes)"
-        )
+        if not run.config.loss.weight_of(part.y) > 0:
+            raise UserError(f"{_named(run.config)}: no target of the {name} samples counts; give some that do")
 
 
 def remedy(run: Run, step: int) -> str:
@@ -71,8 +56,7 @@ def _broken(x: Tensor, y: Tensor) -> Tensor:
 def _is_finite(run: Run, x: Tensor) -> bool:
     """Whether a copy of the model takes such samples all the same, as those that are made for missing values do."""
     twin = copy.deepcopy(run.setup.model).eval()
-    out = twin(run.setup.data.inputs(x))
-    return isinstance(out, Tensor) and bool(out.isfinite().all())
+    return bool(output_of(twin(run.setup.data.inputs(x))).isfinite().all())
 
 
 def _named(config: Config) -> str:

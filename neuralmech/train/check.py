@@ -34,8 +34,9 @@ def verify_run(
     Raises
     ------
     RecordError, UserError
-        If there is no such run, checkpoint or condition, or the run's model or data are a user's own code, which is
-        never taken from a record: the user gives ``_target_`` and its arguments in `code`, by ``model`` and ``data``.
+        If there is no such run, checkpoint or condition, or the run's model, data or loss are a user's own code, which
+        is never taken from a record: the user gives ``_target_`` and its arguments in `code`, by ``model``, ``data``
+        and ``loss``.
     """
     check_conditions(conditions)
     return _verify(recorded_config(folder, code or {}), folder, step, sample, conditions)
@@ -51,4 +52,4 @@ def _verify(
     with closing(training_batches(setup.data, config.data, config.seed)) as batches:
         x, y = batches(0)
     options = {"sample": sample, "seed": config.seed, "conditions": conditions, "precision": config.train.precision}
-    return verify(setup.model, x, y, setup.symmetries, **options)
+    return verify(setup.model, x, y, setup.symmetries, config.loss, **options)

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from neuralmech.errors import UserError
-from neuralmech.losses import weight
 from neuralmech.record.safety import first_line
 from neuralmech.symmetry.group import Symmetries
 from neuralmech.symmetry.verify import verify
@@ -44,7 +43,7 @@ def check_claims(run: Run) -> None:
     if not run.config.train.verify or not claims.families:
         return
     start = perf_counter()
-    x, y = _some(*run.batches(0))
+    x, y = _some(run, *run.batches(0))
     with random_state_kept(run.setup.device):
         try:
             failed = _failed(run, claims, x, y)
@@ -74,7 +73,7 @@ def _failed(run: Run, claims: Symmetries, x: Tensor, y: Tensor) -> list[tuple[st
     if seconds > SLOW_SECONDS:
         return _not_checked(f"a gradient takes {seconds:.1f} s")
     most = min(MOST, max(1, int(SECONDS / (PER_CHARGE * seconds))))
-    table = verify(run.setup.model, x, y, claims, sample=1, most=most, conditions=("exact",)).table
+    table = verify(run.setup.model, x, y, claims, run.config.loss, sample=1, most=most, conditions=("exact",)).table
     if not table["exact_gradient"].notna().all():
         return _not_checked("the loss or its gradient is not finite")
     failing = table[~table["holds"].astype(bool)]
@@ -83,9 +82,9 @@ def _failed(run: Run, claims: Symmetries, x: Tensor, y: Tensor) -> list[tuple[st
     return list(zip(failing["family"], failing["site"], strict=True))
 
 
-def _some(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def _some(run: Run, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """As many samples as are enough, or all where none of these has a target that counts."""
-    return (x[:SAMPLES], y[:SAMPLES]) if weight(y[:SAMPLES]) > 0 else (x, y)
+    return (x[:SAMPLES], y[:SAMPLES]) if run.config.loss.weight_of(y[:SAMPLES]) > 0 else (x, y)
 
 
 def _gradient_time(run: Run, x: Tensor, y: Tensor) -> float:

@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from math import nan
 from pathlib import Path
 from time import monotonic
 from typing import Any, NoReturn, TypeVar
@@ -19,7 +20,8 @@ from tqdm import tqdm
 from neuralmech.config import Config
 from neuralmech.data import Batches, Dataset, training_batches
 from neuralmech.errors import NotFiniteError
-from neuralmech.losses import tally
+from neuralmech.losses import LossLike, as_loss
+from neuralmech.outputs import output_of
 from neuralmech.record import FILE_NAME, BackgroundWriter, RecordWriter
 from neuralmech.record.live import locking_of
 from neuralmech.track import Schedule, Tracker
@@ -47,7 +49,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Result:
-    """How a run ended: rows in the record, last loss and accuracy on held-out data."""
+    """How a run ended: rows in the record, last loss and accuracy (NaN: it has none) on held-out data."""
 
     rows: int
     loss: float
@@ -290,17 +292,18 @@ def _end_broken(run: Run, record: BackgroundWriter, step: int, what: str) -> NoR
 
 def _evaluate(run: Run) -> tuple[float, float]:
     with autocast(run.config.train.precision, run.setup.device):
-        return evaluate(run.setup.model, run.setup.data)
+        return evaluate(run.setup.model, run.setup.data, run.config.loss)
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, data: Dataset, batch: int = 1024) -> tuple[float, float]:
-    """Mean loss and accuracy over the held-out targets that count, in evaluation mode."""
+def evaluate(
+    model: nn.Module, data: Dataset, loss: LossLike = "cross_entropy", batch: int = 1024
+) -> tuple[float, float]:
+    """Mean loss and accuracy over the held-out targets that count, in evaluation mode; NaN where there is none."""
     model.eval()
-    loss, right, counted = 0.0, 0, 0
+    criterion = as_loss(loss)
     with closing(data.held_out(batch)) as batches:
-        for x, y in batches:
-            total, hits, count = tally(model(x), y)
-            loss, right, counted = loss + total, right + hits, counted + count
+        sums = [criterion.tally(output_of(model(x)), y) for x, y in batches]
     model.train()
-    return loss / counted, right / counted
+    total, weight, right, judged = (sum(column) for column in zip(*sums, strict=True))
+    return total / weight if weight else nan, right / judged if judged else nan

@@ -8,9 +8,11 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from neuralmech.losses import weight
+from neuralmech.losses import CrossEntropy
 from neuralmech.train.flat import FlatParameters
 from neuralmech.train.state import random_state_kept
+
+COUNTED = CrossEntropy().weight_of
 
 
 class Gradients:
@@ -23,10 +25,18 @@ class Gradients:
     ----------
     loss
         ``loss(model, x, y)``.
+    weigh
+        What targets weigh in a mean over several batches; by default the number of them that count.
     """
 
-    def __init__(self, model: nn.Module, flat: FlatParameters, loss: Callable[[nn.Module, Tensor, Tensor], Tensor]):
-        self._model, self._loss, self._parameters = model, loss, flat.parameters
+    def __init__(
+        self,
+        model: nn.Module,
+        flat: FlatParameters,
+        loss: Callable[[nn.Module, Tensor, Tensor], Tensor],
+        weigh: Callable[[Tensor], Tensor] = COUNTED,
+    ) -> None:
+        self._model, self._loss, self._parameters, self.weigh = model, loss, flat.parameters, weigh
 
     def halves(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor] | None:
         """Gradients of the first and of the second half of a batch; an odd sample at the end is left out.
@@ -35,7 +45,7 @@ class Gradients:
         """
         half = len(x) // 2
         parts = [(x[:half], y[:half]), (x[half : 2 * half], y[half : 2 * half])]
-        if not all(weight(targets) > 0 for _, targets in parts):
+        if not all(self.weigh(targets) > 0 for _, targets in parts):
             return None
         first, second = self.each(parts)
         return first, second
@@ -65,7 +75,8 @@ class Gradients:
 class Epoch:
     """Gradients of an epoch's batches, one after the other; afterwards, the gradient of the loss of all of them.
 
-    The loss of a batch is the mean over its targets that count, so each batch weighs as many as it has.
+    The loss of a batch is the mean over its targets that count, so each batch weighs as many as it has
+    (with weights of classes: their sum).
     """
 
     def __init__(self, gradients: Gradients, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
@@ -75,7 +86,7 @@ class Epoch:
 
     def __iter__(self) -> Iterator[Tensor]:
         for x, y in self._batches:
-            (found,), share = self._gradients.each([(x, y)]), weight(y)
+            (found,), share = self._gradients.each([(x, y)]), self._gradients.weigh(y)
             part = share * found.double()
             self._total = part if self._total is None else self._total + part
             self._weight = self._weight + share

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from neuralmech.config import TrainConfig
-from neuralmech.losses import loss_of
+from neuralmech.losses import Loss as Criterion
+from neuralmech.outputs import output_of
 
 PARAMETERS = {"fp64": torch.float64}  # float32 otherwise
 ACTIVATIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -30,19 +31,19 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any
     return torch.autocast(device.type, dtype=ACTIVATIONS[precision])
 
 
-def loss_function(train: TrainConfig, device: torch.device) -> Loss:
-    """``loss(model, x, y)`` of a batch: the model in the precision of `train`, the softmax in its own."""
+def loss_function(train: TrainConfig, device: torch.device, criterion: Criterion) -> Loss:
+    """``loss(model, x, y)`` of a batch: the model in the precision of `train`, the loss in its own."""
     is_double = train.loss_precision == "fp64"
     precision = train.precision
 
     def loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         with autocast(precision, device):
-            out = model(x)
+            out = output_of(model(x))
         if is_double:
             out = out.double()
         elif precision in ACTIVATIONS:
             out = out.float()
-        return loss_of(out, y)
+        return criterion(out, y)
 
     return loss
 

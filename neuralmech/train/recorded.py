@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from neuralmech.config import Config, own_code, resolve, to_yaml
+from neuralmech.config import OWN, Config, own_code, resolve, to_yaml
 from neuralmech.errors import UserError
 from neuralmech.record import RecordError, open_record
 from neuralmech.record.safety import plain_yaml, printable
@@ -39,14 +39,14 @@ def recorded_config(folder: Path, code: Mapping[str, Mapping[str, Any]]) -> dict
     Parameters
     ----------
     code
-        ``_target_`` and its arguments by group, ``model`` or ``data``, as the user, not the record, gives them.
+        ``_target_`` and its arguments by group (``model``, ``data``, ``loss``), as the user gives them, not the record.
 
     Raises
     ------
     RecordError
         If there is no such record, or its config holds more than plain data.
     UserError
-        If its model or data are code, and not the user's word for word: what is called, and with what.
+        If its model, data or loss are code, and not the user's word for word: what is called, and with what.
     """
     with open_record(folder) as record:
         raw = record.config
@@ -55,7 +55,8 @@ def recorded_config(folder: Path, code: Mapping[str, Mapping[str, Any]]) -> dict
     for key, value in flat(raw).items():
         if any(part.startswith("_") for part in key.split(".")) or "${" in str(value):
             raise RecordError(f"{folder}: {printable(key)} in its config is no plain value; train again")
-    for group in ("model", "data"):
+    raw.setdefault("loss", {"name": "cross_entropy"})  # records from before there was a choice
+    for group in OWN:
         _check_code(folder, group, raw.get(group), code.get(group))
     if isinstance(raw.get("data"), dict):
         raw["data"].pop("folder", None)
@@ -101,7 +102,7 @@ class AnotherRunError(UserError):
 def as_changes(config: Config) -> dict[str, Any]:
     """A whole config as changes: they are none of the run that has this config."""
     changes = flat(asdict(config))
-    own = [group for group in ("model", "data") if changes[f"{group}.name"] == "_target_"]
+    own = [group for group in OWN if changes[f"{group}.name"] == "_target_"]
     for group in own:  # in the user's words
         del changes[f"{group}.name"]
         changes[f"{group}._target_"] = changes.pop(f"{group}.target")
@@ -118,7 +119,7 @@ def changed_config(folder: Path, changes: Mapping[str, Any]) -> Config:
     AnotherRunError
         With the keys that differ from the run and would make it another one.
     """
-    code = {group: _group(changes, group) for group in ("model", "data") if f"{group}._target_" in changes}
+    code = {group: _group(changes, group) for group in OWN if f"{group}._target_" in changes}
     raw = recorded_config(folder, code)
     before = resolve(raw)
     known = flat(raw) | {group: _name(raw[group]) for group in raw if isinstance(raw[group], dict)}

@@ -16,7 +16,6 @@ from neuralmech.config import CheckpointConfig, Config, to_yaml
 from neuralmech.data import Batches
 from neuralmech.data.parts import Samples
 from neuralmech.errors import RunError, UserError
-from neuralmech.losses import weight
 from neuralmech.record import BackgroundWriter
 from neuralmech.record.safety import first_line, printable
 from neuralmech.track import Schedule, Tracker
@@ -70,7 +69,7 @@ class Run:
     @cached_property
     def loss(self) -> Loss:
         """Loss of a batch, in the precision asked for."""
-        return loss_function(self.config.train, self.setup.device)
+        return loss_function(self.config.train, self.setup.device, self.config.loss)
 
     @cached_property
     def step_loss(self) -> Loss:
@@ -102,7 +101,7 @@ class Run:
 
     @cached_property
     def _gradients(self) -> Gradients:
-        return Gradients(self.setup.model, self.flat, self.loss)
+        return Gradients(self.setup.model, self.flat, self.loss, self.config.loss.weight_of)
 
     def check_noise(self) -> None:
         """Raise a `UserError` if the gradient's noise is to be measured from halves that the model cannot take."""
@@ -143,7 +142,7 @@ class Run:
         """Mean number of a sample's targets that count: of the training part, or of what is streamed in 16 batches."""
         train = self.setup.data.train
         parts = [train.y] if isinstance(train, Samples) else [self.batches(k)[1] for k in range(WEIGHED)]
-        return sum(float(weight(y)) for y in parts) / sum(len(y) for y in parts)
+        return sum(float(self.config.loss.weight_of(y)) for y in parts) / sum(len(y) for y in parts)
 
     def _halved(self, x: Tensor, y: Tensor, gradient: Tensor) -> tuple[Tensor, Pair, tuple[float, float]]:
         """Gradients of a batch and of its halves, and how many targets these have, relative to usual ones.
@@ -159,7 +158,7 @@ class Run:
             halves = self._gradients.halves(x, y)
             if halves is not None:
                 half, usual = len(x) // 2, self._usual_weight * (len(x) // 2)
-                counted = [float(weight(targets)) for targets in (y[:half], y[half : 2 * half])]
+                counted = [float(self.config.loss.weight_of(targets)) for targets in (y[:half], y[half : 2 * half])]
                 return gradient, halves, (counted[0] / usual, counted[1] / usual)
             x, y = self.batches(self.step + ahead)
             (gradient,) = self._gradients.each([(x, y)])

@@ -17,7 +17,9 @@ from torch import nn
 from neuralmech.config import Config, to_yaml
 from neuralmech.data import Dataset, load_data, settle
 from neuralmech.errors import UserError
+from neuralmech.losses import Called, Loss
 from neuralmech.models import build_model
+from neuralmech.outputs import output_of
 from neuralmech.symmetry.discover import find_symmetries
 from neuralmech.symmetry.group import Symmetries
 from neuralmech.train.patience import patience
@@ -49,18 +51,45 @@ def prepare(config: Config, *, bare: bool = False) -> Setup:
     device = choose_device(config.device, config.train.precision)
     dtype = parameter_type(config.train.precision)
     with _affordable("data"):
-        data = load_data(config.data)
+        data = load_data(config.data, config.loss)
     seed_all(config.seed)
-    bare = bare and config.model.name == "torchvision"
+    bare = bare and config.model.name == "torchvision" and not isinstance(config.loss, Called)
     with _affordable("model"), torch.device("meta") if bare else nullcontext():
         model = build_model(config.model, data.shape, data.classes, tokens=data.has_tokens).to(dtype).train()
     with patience("finding symmetries") as progress:
-        symmetries = find_symmetries(model, data.example(dtype), progress=progress)
+        symmetries = find_symmetries(model, data.example(dtype), config.loss, data.example_targets(), progress=progress)
     for family in config.track.families or ():
         if family not in symmetries.families:
             there = ", ".join(symmetries.families) or "none"
             raise UserError(f"track.families={family}: this model has no such charges; it has {there}")
-    return Setup(device, settle(data, config.data, device, dtype), model if bare else model.to(device), symmetries)
+    settled = settle(data, config.data, device, dtype)
+    if not bare:
+        _check_held_out(model.to(device), settled, config.loss)
+    return Setup(device, settled, model, symmetries)
+
+
+@torch.no_grad()
+def _check_held_out(model: nn.Module, data: Dataset, loss: Loss) -> None:
+    """Raise a `UserError` if the held-out samples have another shape than those of training, which the model refuses.
+
+    It may take both (tokens of another length); one that does not would say so at the first evaluation only.
+    """
+    (x, y), wanted = next(data.held_out(2)), (data.shape, tuple(data.example_targets().shape[1:]))
+    if (shapes := (tuple(x.shape[1:]), tuple(y.shape[1:]))) == wanted:
+        return
+    try:
+        loss.tally(output_of(model.eval()(x)), y)
+    except (UserError, RuntimeError, ValueError, IndexError) as error:
+        raise UserError(
+            f"data: held-out inputs and targets of shape {shapes} do not go with this model ({_first_line(error)}); "
+            f"make them like those of training, {wanted}"
+        ) from error
+    finally:
+        model.train()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 @contextmanager

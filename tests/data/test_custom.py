@@ -64,7 +64,7 @@ WRONG = {
     "nothing": lambda: None,
     "three": lambda: (1, 2, 3),
     "lengths": lambda: (torch.zeros(5, 2), torch.zeros(4), torch.zeros(5, 2), torch.zeros(5)),
-    "labels": lambda: (torch.zeros(5, 2), -torch.ones(5), torch.zeros(5, 2), torch.zeros(5)),
+    "labels": lambda: (torch.zeros(5, 2), -torch.ones(5).long(), torch.zeros(5, 2), torch.zeros(5).long()),
     "words": lambda: (["a", "b"], [0, 1], ["c", "d"], [0, 1]),
     "bytes_of_no_image": lambda: (pixels(9, (5,)), torch.arange(9), pixels(9, (5,)), torch.arange(9)),
     "random_items": lambda: (Random(), Random()),

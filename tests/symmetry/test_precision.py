@@ -65,7 +65,7 @@ class Auxiliary(nn.Module):
         return {"logits": self.main(hidden), "auxiliary": self.side(hidden)}
 
 
-def test_the_first_tensor_of_several_is_what_the_loss_reads():
+def test_the_logits_of_several_outputs_are_what_the_loss_reads():
     torch.manual_seed(0)
     report = verify(Auxiliary(), *BATCH)
     assert report.passed
