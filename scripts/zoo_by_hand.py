@@ -70,6 +70,10 @@ class Graph(nn.Module):
 class Attention(nn.Module):
     """Self-attention on tokens (batch, tokens, width) whose `kind` says how queries meet keys."""
 
+    distance: Tensor
+    decay: Tensor
+    causal: Tensor
+
     def __init__(self, kind: str) -> None:
         super().__init__()
         self.kind, size = kind, WIDTH // HEADS

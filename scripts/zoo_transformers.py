@@ -149,7 +149,7 @@ SIDES = {"mobilevitv2": 64, "levit": 64}  # the others take images of 32 × 32
 WAVES = SMALL | {
     "conv_dim": (16, 16), "conv_kernel": (8, 4), "conv_stride": (4, 4), "num_feat_extract_layers": 2,
     "num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 2, "classifier_proj_size": 32,
-    "mask_time_prob": 0.0,
+    "mask_time_prob": 0.0, "layerdrop": 0.0,
 }  # fmt: skip
 SOUNDS: dict[str, tuple[str, dict[str, Any]]] = {
     "wav2vec2": ("Wav2Vec2", WAVES),
@@ -222,7 +222,9 @@ def case(name: str) -> Case:
         model = build(kind, "ConditionalGeneration", vocab_size=WORDS, **options)
         source = "input_features" if name == "whisper" else "input_ids"
         given = torch.randn(BATCH, 8, 16) if name == "whisper" else words
-        reads = Logits(model, source, "decoder_input_ids", use_cache=False)
+        every = torch.ones(words.shape, dtype=torch.long)
+        masks = {"attention_mask": every, "decoder_attention_mask": every} if name == "switch_transformers" else {}
+        reads = Logits(model, source, "decoder_input_ids", use_cache=False, **masks)
         return reads, (given, words), torch.randint(WORDS, words.shape)
     if name in SOUNDS:
         kind, options = SOUNDS[name]
@@ -231,7 +233,7 @@ def case(name: str) -> Case:
     if name == "sam":
         encoder = hf.SamVisionModel(hf.SamVisionConfig(
             hidden_size=32, output_channels=16, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=4,
-            window_size=4, global_attn_indexes=[1], mlp_dim=64,
+            window_size=4, global_attn_indexes=[1], mlp_dim=64, initializer_range=0.02,
         ))  # fmt: skip
         return Pooled(encoder, 16), (torch.randn(BATCH, 3, 32, 32),), labels
     if name == "clip":
@@ -239,6 +241,7 @@ def case(name: str) -> Case:
         model = hf.CLIPModel(hf.CLIPConfig(text_config=text, vision_config=PATCHES, projection_dim=24))
         return Contrast(model), (torch.randn(4, 3, 32, 32), torch.randint(1, 100, (4, TOKENS))), torch.arange(4)
     kind, options = IMAGES[name]
-    side = SIDES.get(name, 32)
+    side, batch = SIDES.get(name, 32), 8 if name == "levit" else BATCH  # its last BatchNorms see one pixel of a sample
+    labels = torch.randint(CLASSES, (batch,))
     model = Logits(build(kind, "ImageClassification", num_labels=CLASSES, **options), "pixel_values")
-    return model, (torch.randn(BATCH, 3, side, side),), labels
+    return model, (torch.randn(batch, 3, side, side),), labels
