@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 CLASSES, BATCH = 100, 2
+MORE = {"efficientvit_m0": 8, "efficientvim_m1": 8}  # samples where the last BatchNorms see one pixel of each
 LABELS = 5  # classes of a pixel
 TORCHVISION = (  # the VGGs, which take 6 GB each, apart from each other
     "alexnet", "vgg11", "resnet18", "resnet34", "resnet50", "resnext50_32x4d", "vgg16", "densenet121",
@@ -117,10 +118,10 @@ def timm(name: str) -> Case:
     """Model, inputs and labels of one of `TIMM`."""
     from timm import create_model  # pyright: ignore[reportMissingImports]
 
-    options = TIMM[name]
+    options, batch = TIMM[name], MORE.get(name, BATCH)
     size = options.get("img_size", 64)
     model = create_model(name, num_classes=CLASSES, **options)
-    return model, (torch.randn(BATCH, 3, size, size),), torch.randint(CLASSES, (BATCH,))
+    return model, (torch.randn(batch, 3, size, size),), torch.randint(CLASSES, (batch,))
 
 
 def segmentation(name: str) -> Case:
