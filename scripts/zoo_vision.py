@@ -83,7 +83,6 @@ TIMM: dict[str, dict[str, Any]] = {
     "tnt_s_patch16_224": SIZED | {"depth": 2},
     "twins_svt_small": SIZED | {"depths": (2, 2, 2, 2)},
     "visformer_tiny": SIZED | {"depth": (1, 1, 1)},
-    "volo_d1_224": SIZED,
     "xcit_nano_12_p16_224": SIZED | {"depth": 2},
     "xception41": {},
     "dla34": {},
