@@ -39,9 +39,9 @@ test-slow: install ## the tests that take minutes
 figures: install ## train, measure and draw every figure of the documentation (3 minutes)
 	$(BIN)/python scripts/figures.py
 
-zoo: install ## find and verify the symmetries of well-known models, write docs/zoo.md (10 minutes)
+zoo: install ## find and verify the symmetries of well-known models, write docs/zoo.md (25 minutes)
 	$(BIN)/python -m pip install --quiet --editable ".[zoo]"
-	$(BIN)/python scripts/zoo.py
+	$(BIN)/python scripts/zoo.py --redo
 
 bench: install ## measure what tracking costs, write docs/benchmarks.md (10 minutes)
 	$(BIN)/python -m pip install --quiet tensorboard
