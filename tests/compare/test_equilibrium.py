@@ -14,7 +14,7 @@ NET = {"name": "convnet", "norm": "batch", "width": 8, "depth": 3}
 def test_angular_step_of_every_living_filter_is_the_predicted_one(run, momentum):
     """Labels drawn anew with probability one half keep the gradient alive: √(2ηλ/(1+β)), 2 % on average.
 
-    In 16 relaxation times a single filter's charge still drifts by some ten percent, one way on one processor and another
+    In 16 relaxation times one filter's charge still drifts by some ten percent, one way on one processor and another
     on the next (the run is chaotic); what is left then is √(1 + drift), as the table says of it.
     """
     folder = run(
