@@ -5,11 +5,14 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing import forkserver, resource_tracker
+from functools import cache
+from multiprocessing import forkserver, resource_sharer, resource_tracker
 from time import monotonic
+from types import TracebackType
 from typing import Any
 
 from neuralmech.signals import SIGNALS
@@ -72,9 +75,23 @@ class Readers(type(_CONTEXT)):  # type: ignore[misc]
         return self.started[-1]
 
     def give_notice(self) -> None:
-        """From now on all of them have the same time to end."""
+        """From now on all of them have the same time to end; what they were handing over may break off."""
+        _expect_broken_handovers()
         for reader in self.started:
             reader.deadline = monotonic() + GRACE_SECONDS
+
+
+@cache
+def _expect_broken_handovers() -> None:
+    """Say nothing of a reader that went while a thread of Python handed it a file; say other errors as before."""
+    say = sys.excepthook
+
+    def report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        of_thread = trace is not None and trace.tb_frame.f_code.co_filename == resource_sharer.__file__
+        if not (of_thread and isinstance(error, (OSError, EOFError))):
+            say(kind, error, trace)
+
+    sys.excepthook = report
 
 
 def _start_server() -> None:

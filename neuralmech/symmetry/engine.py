@@ -316,7 +316,10 @@ def _evaluated(node: fx.Node, algebra: Algebra[Value]) -> Any:
     kwargs: Any = dict(fx.map_arg(node.kwargs, lambda n: known[n]))
     if "device" in kwargs:  # the numbers are needed, even of a model on the meta device
         kwargs["device"] = torch.device("cpu")
-    algebra.concrete[node] = result = node.target(*args, **kwargs)  # type: ignore[operator]
+    try:
+        algebra.concrete[node] = result = node.target(*args, **kwargs)  # type: ignore[operator]
+    except RuntimeError:  # no kernel for these numbers, or none that is deterministic: they stay unknown
+        return value
     if isinstance(result, Tensor):
         return _known(result, algebra)
     return tuple(_known(part, algebra) for part in result)

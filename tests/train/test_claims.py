@@ -70,8 +70,8 @@ def lie(monkeypatch):
     """Make discovery claim of the first layer's weight what is not so, besides what it finds."""
     real = setup.find_symmetries
 
-    def wrong(model, *rest):
-        found = real(model, *rest)
+    def wrong(model, *rest, **named):
+        found = real(model, *rest, **named)
         name = next(n for n, p in model.named_parameters() if p.dim() == 2)
         rows = found.shapes[name][0]
         false = SymmetryGroup("scale", "a lie", {name: torch.eye(rows)[:, :, None]})
@@ -146,7 +146,8 @@ def test_a_loss_that_is_drawn_is_still_one_loss_and_one_that_changes_is_none(own
     assert "not checked: the model's loss changes from call to call" in capsys.readouterr().out
 
 
-def test_a_batch_whose_first_samples_do_not_count_is_taken_whole():
+def test_a_batch_whose_first_samples_do_not_count_is_taken_whole(own):
+    run = loop.begin(own("Noisy"))
     x, y = torch.randn(20, 3), torch.where(torch.arange(20) < 8, -100, 1)
-    assert len(claims._some(x, y)[0]) == 20
-    assert len(claims._some(x, y.flip(0))[0]) == 8
+    assert len(claims._some(run, x, y)[0]) == 20
+    assert len(claims._some(run, x, y.flip(0))[0]) == 8
