@@ -9,7 +9,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from multiprocessing import forkserver, resource_sharer, resource_tracker
 from time import monotonic
 from types import TracebackType
@@ -75,15 +74,13 @@ class Readers(type(_CONTEXT)):  # type: ignore[misc]
         return self.started[-1]
 
     def give_notice(self) -> None:
-        """From now on all of them have the same time to end; what they were handing over may break off."""
-        _expect_broken_handovers()
+        """From now on all of them have the same time to end."""
         for reader in self.started:
             reader.deadline = monotonic() + GRACE_SECONDS
 
 
-@cache
 def _expect_broken_handovers() -> None:
-    """Say nothing of a reader that went while a thread of Python handed it a file; say other errors as before."""
+    """Say nothing of a run that went while a thread of Python's handed it a file; say other errors as before."""
     say = sys.excepthook
 
     def report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -112,6 +109,7 @@ def _start_server() -> None:
 
 def attend(_: int) -> None:
     """Leave signals to the run, which finishes its step and then ends its readers; end with it if it is killed."""
+    _expect_broken_handovers()
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_the_run, name="run", daemon=True).start()
