@@ -10,6 +10,7 @@ from torch import nn
 
 from conftest import config
 from neuralmech.errors import UserError
+from neuralmech.losses import CrossEntropy
 from neuralmech.symmetry.claims import SymmetryGroup, _assemble
 from neuralmech.train import claims, loop, setup
 from train_twins import contents, parameters, stopped
@@ -148,5 +149,6 @@ def test_a_loss_that_is_drawn_is_still_one_loss_and_one_that_changes_is_none(own
 
 def test_a_batch_whose_first_samples_do_not_count_is_taken_whole():
     x, y = torch.randn(20, 3), torch.where(torch.arange(20) < 8, -100, 1)
-    assert len(claims._some(x, y)[0]) == 20
-    assert len(claims._some(x, y.flip(0))[0]) == 8
+    assert len(claims._some(x, y, CrossEntropy())[0]) == 20
+    assert len(claims._some(x, y.flip(0), CrossEntropy())[0]) == 8
+    assert len(claims._some(x, y.flip(0), CrossEntropy(ignore_index=1))[0]) == 20
