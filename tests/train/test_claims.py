@@ -71,8 +71,8 @@ def lie(monkeypatch):
     """Make discovery claim of the first layer's weight what is not so, besides what it finds."""
     real = setup.find_symmetries
 
-    def wrong(model, *rest):
-        found = real(model, *rest)
+    def wrong(model, *rest, **options):
+        found = real(model, *rest, **options)
         name = next(n for n, p in model.named_parameters() if p.dim() == 2)
         rows = found.shapes[name][0]
         false = SymmetryGroup("scale", "a lie", {name: torch.eye(rows)[:, :, None]})
