@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Container, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -295,6 +296,17 @@ def _reads_more(rule: Rule, node: fx.Node, live: Container[fx.Node]) -> bool:
     return any(u.args[1] >= rule.outputs for u in picks)  # type: ignore[operator]
 
 
+@contextmanager
+def _any_kernel() -> Iterator[None]:
+    """Evaluate with kernels of whichever order: it is for the run that asked for fixed ones to refuse others."""
+    before = torch.get_deterministic_debug_mode()
+    torch.set_deterministic_debug_mode("default")
+    try:
+        yield
+    finally:
+        torch.set_deterministic_debug_mode(before)
+
+
 def _evaluated(node: fx.Node, algebra: Algebra[Value]) -> Any:
     """Compute what depends on no parameter, data or chance: integers say where an index points, zeros bind nothing."""
     value, val = _constants(node, algebra), node.meta.get("val")
@@ -317,8 +329,9 @@ def _evaluated(node: fx.Node, algebra: Algebra[Value]) -> Any:
     if "device" in kwargs:  # the numbers are needed, even of a model on the meta device
         kwargs["device"] = torch.device("cpu")
     try:
-        algebra.concrete[node] = result = node.target(*args, **kwargs)  # type: ignore[operator]
-    except RuntimeError:  # no kernel for these numbers, or none that is deterministic: they stay unknown
+        with _any_kernel():
+            algebra.concrete[node] = result = node.target(*args, **kwargs)  # type: ignore[operator]
+    except RuntimeError:  # no kernel for these numbers: they stay unknown
         return value
     if isinstance(result, Tensor):
         return _known(result, algebra)

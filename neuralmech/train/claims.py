@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from neuralmech.errors import UserError
+from neuralmech.losses import Loss
 from neuralmech.record.safety import first_line
 from neuralmech.symmetry.group import Symmetries
 from neuralmech.symmetry.verify import verify
@@ -43,7 +44,7 @@ def check_claims(run: Run) -> None:
     if not run.config.train.verify or not claims.families:
         return
     start = perf_counter()
-    x, y = _some(run, *run.batches(0))
+    x, y = _some(*run.batches(0), run.config.loss)
     with random_state_kept(run.setup.device):
         try:
             failed = _failed(run, claims, x, y)
@@ -82,9 +83,9 @@ def _failed(run: Run, claims: Symmetries, x: Tensor, y: Tensor) -> list[tuple[st
     return list(zip(failing["family"], failing["site"], strict=True))
 
 
-def _some(run: Run, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def _some(x: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
     """As many samples as are enough, or all where none of these has a target that counts."""
-    return (x[:SAMPLES], y[:SAMPLES]) if run.config.loss.weight_of(y[:SAMPLES]) > 0 else (x, y)
+    return (x[:SAMPLES], y[:SAMPLES]) if loss.weight_of(y[:SAMPLES]) > 0 else (x, y)
 
 
 def _gradient_time(run: Run, x: Tensor, y: Tensor) -> float:

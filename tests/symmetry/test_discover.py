@@ -220,7 +220,7 @@ def test_what_is_no_model_or_no_input_is_named():
 
 
 def test_unknown_loss_is_named():
-    with pytest.raises(UserError, match="loss=hinge is unknown"):
+    with pytest.raises(UserError, match="loss=hinge is unknown; choose one of cross_entropy, mse, bce"):
         find_symmetries(mlp(4, 5, 3), torch.randn(2, 4), loss="hinge")
 
 
