@@ -66,6 +66,9 @@ def hydra_quoted(text):
 
 
 def test_jobs_in_nested_folders_are_found_and_a_sweeper_gets_the_loss(command, tmp_path, monkeypatch):
+    from hydra.core.plugins import Plugins
+
+    Plugins.instance()  # the first look for plugins imports each again
     from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 
     real, returned = BasicLauncher.launch, []
@@ -151,7 +154,8 @@ def test_runs_of_one_second_have_a_folder_each(command, tmp_path, monkeypatch):
     assert not (tmp_path / f"out/{year}-4").exists()
 
 
-def test_a_library_does_not_import_what_lies_in_the_working_directory(command, tmp_path):
+def test_a_library_does_not_import_what_lies_in_the_working_directory(command, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])  # processes that later tests start get it as it was
     (tmp_path / "z3").mkdir()
     (tmp_path / "own_helper.py").write_text("COUNT = 400\n")
     (tmp_path / "beside_z3.py").write_text(
