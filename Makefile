@@ -31,8 +31,6 @@ types: install ## static types (pyright)
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 test: install lint types ## lint, types, tests and doctests (7 minutes on two cores)
-	@warm=$$(mktemp -d); $(BIN)/neuralmech train model=mlp optim.momentum=0.9 train.steps=20 train.eval_every=0 \
-	  hydra.run.dir=$$warm/run >/dev/null; rm -rf $$warm  # compile kernels once, not in each test's processes
 	$(BIN)/python -m pytest -m "not slow" -n auto --dist worksteal
 
 test-slow: install ## the tests that take minutes

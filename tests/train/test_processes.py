@@ -45,7 +45,7 @@ def data(slow=0): return Set(180, slow), Set(60, slow)
 """
 
 
-def wait_for(condition, seconds=900):  # kernels are compiled first, which takes a busy machine minutes
+def wait_for(condition, seconds=90):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not happen"
