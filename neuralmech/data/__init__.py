@@ -41,10 +41,14 @@ def load_data(options: Any, loss: LossLike = "cross_entropy") -> Dataset:
         If it cannot be had, the loss cannot take its targets, or a batch is larger than the training part.
     """
     data = DATASETS[options.name][1](options)
-    given = f"_target_={options.target}" if options.name == "_target_" else options.name
-    data = fitted(data, as_loss(loss), f"data.{given}" if given.startswith("_") else f"data={given}")
+    data = fitted(data, as_loss(loss), named(options))
     data.check_batch(options.batch_size)
     return data
+
+
+def named(options: Any) -> str:
+    """What the user wrote to choose the data set."""
+    return f"data._target_={options.target}" if options.name == "_target_" else f"data={options.name}"
 
 
 def training_batches(data: Dataset, options: Any, seed: int) -> Batches:

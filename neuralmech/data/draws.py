@@ -47,16 +47,16 @@ def seed_generators(numbers: tuple[int, ...], own: list[Own]) -> None:
 def generators_state(own: list[Own]) -> bytes:
     """Where the same generators are: another state says that something was drawn."""
     parts: list[Any] = [np.random.get_state(), random.getstate(), torch.get_rng_state().numpy().tobytes()]  # noqa: NPY002
-    for generator in own:
-        if isinstance(generator, torch.Generator):
-            parts.append(generator.get_state().numpy().tobytes())
-        elif isinstance(generator, np.random.Generator):
-            parts.append(generator.bit_generator.state)
-        elif isinstance(generator, np.random.RandomState):
-            parts.append(generator.get_state())
-        else:
-            parts.append(generator.getstate())
-    return pickle.dumps(parts)
+    return pickle.dumps([*parts, *map(state_of, own)])
+
+
+def state_of(generator: Own) -> Any:
+    """Where one generator is, in a form that pickles."""
+    if isinstance(generator, torch.Generator):
+        return generator.get_state().numpy().tobytes()
+    if isinstance(generator, np.random.Generator):
+        return generator.bit_generator.state
+    return generator.get_state() if isinstance(generator, np.random.RandomState) else generator.getstate()
 
 
 def own_generators(items: Any) -> list[Own]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pickle import dumps
 from typing import Any
 
 import numpy as np
 from torch import nn
 
+from neuralmech.data.draws import state_of
 from neuralmech.errors import UserError
 
 
@@ -20,13 +22,13 @@ def refuse_unseen_draws(model: nn.Module) -> Iterator[None]:
     Noticed are the global generators of ``random`` and ``numpy.random`` and those that `model`'s modules keep.
     """
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  (the user's forward() draws from it)
-    own = {name: _state(g) for name, g in _generators(model)}
+    own = {name: dumps(state_of(g)) for name, g in _generators(model)}
     try:
         yield
-        drawn = [name for name, g in _generators(model) if _state(g) != own.get(name)]
+        drawn = [name for name, g in _generators(model) if dumps(state_of(g)) != own.get(name)]
         if random.getstate() != python:
             drawn.append("random")
-        if _comparable(np.random.get_state()) != _comparable(numpy):  # noqa: NPY002
+        if dumps(np.random.get_state()) != dumps(numpy):  # noqa: NPY002
             drawn.append("numpy.random")
     finally:
         random.setstate(python)
@@ -44,16 +46,3 @@ def _generators(model: nn.Module) -> Iterator[tuple[str, Any]]:
         for name, value in vars(module).items():
             if isinstance(value, kinds):
                 yield f"{path}.{name}".lstrip("."), value
-
-
-def _state(generator: Any) -> str:
-    if isinstance(generator, random.Random):
-        return repr(generator.getstate())
-    if isinstance(generator, np.random.Generator):
-        return repr(generator.bit_generator.state)
-    return _comparable(generator.get_state())
-
-
-def _comparable(state: Any) -> str:
-    kind, keys, *rest = state
-    return repr((kind, keys.tobytes(), *rest))

@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import Tensor
 
-from neuralmech.config import Config
+from neuralmech.data import named
 from neuralmech.data.parts import Samples
 from neuralmech.errors import UserError
 from neuralmech.outputs import output_of
@@ -19,18 +19,18 @@ def check_data(run: Run) -> None:
 
     Inputs that are not finite, of which the model's outputs are not either; no target that counts.
     """
-    data = run.setup.data
+    data, key = run.setup.data, named(run.config.data)
     for name, part in (("training", data.train), ("held-out", data.test)):
         if not isinstance(part, Samples):
             continue
         broken = _broken(part.x, part.y)
         if len(broken) and not _is_finite(run, part.x[broken[:2]]):
             raise UserError(
-                f"{_named(run.config)}: {len(broken)} of {len(part)} {name} samples hold NaN or inf, the first of them "
+                f"{key}: {len(broken)} of {len(part)} {name} samples hold NaN or inf, the first of them "
                 f"sample {int(broken[0])}; mend them or leave them out"
             )
         if not run.config.loss.weight_of(part.y) > 0:
-            raise UserError(f"{_named(run.config)}: no target of the {name} samples counts; give some that do")
+            raise UserError(f"{key}: no target of the {name} samples counts; give some that do")
 
 
 def remedy(run: Run, step: int) -> str:
@@ -38,8 +38,8 @@ def remedy(run: Run, step: int) -> str:
     for k in range(max(step - 1, 0), step + 1):
         broken = _broken(*run.batches(k))
         if len(broken):
-            number = int(run.batches.samples(k)[broken[0]])
-            return f"training sample {number} of {_named(run.config)}, met at step {k}, holds NaN or inf: mend the data"
+            number, key = int(run.batches.samples(k)[broken[0]]), named(run.config.data)
+            return f"training sample {number} of {key}, met at step {k}, holds NaN or inf: mend the data"
     return "lower optim.lr"
 
 
@@ -57,8 +57,3 @@ def _is_finite(run: Run, x: Tensor) -> bool:
     """Whether a copy of the model takes such samples all the same, as those that are made for missing values do."""
     twin = copy.deepcopy(run.setup.model).eval()
     return bool(output_of(twin(run.setup.data.inputs(x))).isfinite().all())
-
-
-def _named(config: Config) -> str:
-    is_own = config.data.name == "_target_"
-    return f"data._target_={config.data.target}" if is_own else f"data={config.data.name}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from math import nan
 from pathlib import Path
@@ -70,21 +70,21 @@ def train(config: Config, folder: Path) -> Result:
     Interrupted
         On Ctrl-C, SIGTERM and the like; the rows up to there are in the record, and there is a checkpoint.
     """
-    run = begin(config)
-    with closing(run.batches):
-        check_claims(run)
-        announce(run, folder)
-        with locked(folder):
-            return _carry_out(run, folder, _new)
+    return _train(folder, config, locked(folder))
 
 
 def train_in(folder: Path, config: Config) -> Result:
     """`train` in a folder that this process has locked."""
+    return _train(folder, config, nullcontext())
+
+
+def _train(folder: Path, config: Config, in_folder: AbstractContextManager[object]) -> Result:
     run = begin(config)
     with closing(run.batches):
         check_claims(run)
         announce(run, folder)
-        return _carry_out(run, folder, _new)
+        with in_folder:
+            return _carry_out(run, folder, _new)
 
 
 def resume(folder: Path, changes: Mapping[str, Any]) -> Result:

@@ -20,6 +20,7 @@ from neuralmech.errors import UserError
 from neuralmech.losses import Called, Loss
 from neuralmech.models import build_model
 from neuralmech.outputs import output_of
+from neuralmech.record.safety import first_line
 from neuralmech.symmetry.discover import find_symmetries
 from neuralmech.symmetry.group import Symmetries
 from neuralmech.train.patience import patience
@@ -81,15 +82,11 @@ def _check_held_out(model: nn.Module, data: Dataset, loss: Loss) -> None:
         loss.tally(output_of(model.eval()(x)), y)
     except (UserError, RuntimeError, ValueError, IndexError) as error:
         raise UserError(
-            f"data: held-out inputs and targets of shape {shapes} do not go with this model ({_first_line(error)}); "
+            f"data: held-out inputs and targets of shape {shapes} do not go with this model ({first_line(error)}); "
             f"make them like those of training, {wanted}"
         ) from error
     finally:
         model.train()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 @contextmanager
