@@ -1,10 +1,17 @@
 """Random small nets: sequences, residual adds, concatenations, gates, norms and shared layers of supported ops."""
 
 import torch
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from torch import nn
 
 from nets import TINY
+
+unhurried = settings(
+    deadline=None,
+    suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow],
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # shrinking takes minutes here
+)
 
 SIMPLE = st.sampled_from(["relu", "leaky", "tanh", "silu", "cube", "drop0", "abs", "half"])
 NORMS = st.sampled_from(["batch", "layer", "rms", "batch_plain"])

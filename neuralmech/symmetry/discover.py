@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
@@ -15,6 +15,7 @@ from neuralmech.symmetry import (  # noqa: F401  (they fill the tables)
     scale_choices,
     scale_indices,
     scale_maps,
+    scale_reductions,
     scale_rules,
     shift,
     shift_choices,
@@ -23,7 +24,6 @@ from neuralmech.symmetry import (  # noqa: F401  (they fill the tables)
 )
 from neuralmech.symmetry.assemble import diagonal_families, translation_family
 from neuralmech.symmetry.canonical import simplified
-from neuralmech.symmetry.engine import walk
 from neuralmech.symmetry.group import FAMILIES, Family, Symmetries
 from neuralmech.symmetry.matrix import linear_family
 from neuralmech.symmetry.mixing import MixingAlgebra
@@ -31,8 +31,10 @@ from neuralmech.symmetry.narrowing import kept_dims
 from neuralmech.symmetry.scale import ScaleAlgebra
 from neuralmech.symmetry.shift import ShiftAlgebra
 from neuralmech.symmetry.trace import Trace, trace
+from neuralmech.symmetry.walk import walk
 from neuralmech.symmetry.with_loss import check_gradient, trace_with
 
+Dims = Mapping[str, tuple[int, ...]]
 RULED = frozenset(name for rules in (scale.rule, shift.rule, mixing.rule) for name in rules.rules)
 
 
@@ -99,7 +101,8 @@ def find_symmetries(
     progress("tracing the model")
     traced = simplified(_traced(model, inputs, criterion, example_targets))
     progress("shifts of each operation")
-    shifts = _shifts(traced, criterion)
+    apart = kept_dims(traced, means=False)
+    shifts = _shifts(traced, criterion, apart)
     progress("log-scales of each operation")
     scales = _scales(traced)
     progress("solving for shifts and log-scales")
@@ -107,7 +110,7 @@ def find_symmetries(
     diagonal, idle = diagonal_families(scales, shifts, solution, traced.shapes)
     found: list[Family] = [translation_family(shifts, solution, traced.shapes, idle), *diagonal]
     progress("mixing of channels")
-    found.append(linear_family(_mixing(traced), list(traced.shapes)))
+    found.append(linear_family(_mixing(traced, apart), list(traced.shapes)))
     families = {f.name: f for f in sorted(found, key=lambda f: FAMILIES.index(f.name)) if len(f)}
     return Symmetries(
         families=families,
@@ -144,14 +147,14 @@ def _scales(traced: Trace) -> ScaleAlgebra:
     return algebra
 
 
-def _mixing(traced: Trace) -> MixingAlgebra:
-    algebra = MixingAlgebra(traced.frozen, kept=kept_dims(traced, means=False))
+def _mixing(traced: Trace, apart: Dims) -> MixingAlgebra:
+    algebra = MixingAlgebra(traced.frozen, kept=apart)
     algebra.forbid(walk(traced, algebra), "its channels are read by the loss")
     return algebra
 
 
-def _shifts(traced: Trace, loss: Loss) -> ShiftAlgebra:
-    algebra = ShiftAlgebra(traced.frozen, kept=kept_dims(traced, means=False))
+def _shifts(traced: Trace, loss: Loss, apart: Dims) -> ShiftAlgebra:
+    algebra = ShiftAlgebra(traced.frozen, kept=apart)
     output = walk(traced, algebra)
     if loss.ignores_shift:
         shape = traced.output.meta["val"].shape

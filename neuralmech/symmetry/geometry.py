@@ -26,6 +26,12 @@ MOVES = (
     "implicit memory_format dtype layout device pin_memory non_blocking copy output_size"
 )
 
+# Operations that take only the shape of their input.
+FACTORIES = frozenset(
+    ("new_empty", "new_zeros", "new_ones", "new_full", "empty_like", "zeros_like", "ones_like", "full_like",
+     "rand_like", "randn_like")
+)  # fmt: skip
+
 # An assignment in place (x[1:2] = y) in a functional graph: the second operand replaces the first or a part of it.
 ASSIGNMENTS = ("copy", "select_scatter", "slice_scatter")
 
@@ -46,6 +52,19 @@ def move(node: fx.Node, args: tuple, kwargs: dict[str, Any]) -> Any:
         return _pad(*args, **kwargs)
     result = node.target(*args, **kwargs)  # type: ignore[operator]
     return tuple(result) if isinstance(result, list) else result
+
+
+def dims_of(dims: int | Sequence[int] | None, rank: int) -> tuple[int, ...]:
+    """Dims that an operation names, counted from the first; all where it names none.
+
+    Examples
+    --------
+    >>> dims_of(-1, 3), dims_of([0, -1], 3), dims_of(None, 3), dims_of([], 3)
+    ((2,), (0, 2), (0, 1, 2), (0, 1, 2))
+    """
+    if dims is None or dims == []:
+        return tuple(range(rank))
+    return tuple(sorted({d % rank for d in ([dims] if isinstance(dims, int) else dims)}))
 
 
 def indexed_dims(index: Sequence[fx.Node | None]) -> tuple[int, ...]:

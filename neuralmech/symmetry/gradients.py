@@ -20,11 +20,10 @@ from torch.autograd import Function
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from neuralmech.symmetry.geometry import FACTORIES
+
 # Functions that read of a tensor what it is like, not what it holds.
-SHAPE_ALONE = frozenset(
-    ("new_empty", "new_zeros", "new_ones", "new_full", "new_tensor", "empty_like", "zeros_like", "ones_like",
-     "full_like", "rand_like", "randn_like", "randint_like")
-)  # fmt: skip
+SHAPE_ALONE = FACTORIES | {"new_tensor", "randint_like"}
 DATA = Tensor.data.__get__  # type: ignore[attr-defined]
 
 

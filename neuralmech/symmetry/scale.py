@@ -40,6 +40,11 @@ class Zeros(Symbol):
         self.shape = shape
 
 
+def is_zero(value: object) -> bool:
+    """Whether an operand is zero at every parameter: a tensor that is, or the number."""
+    return isinstance(value, Zeros) or (isinstance(value, (int, float)) and value == 0)
+
+
 @dataclass
 class ScaleAlgebra(Algebra[Tensor]):
     """Value of a tensor: the id of the log-scale of every element, in the tensor's own shape."""
@@ -153,7 +158,7 @@ class ScaleAlgebra(Algebra[Tensor]):
                 self.introduce(weight, Factors(self.system.new(weight.shape[0]), channels, groups))
                 outputs[j] = self.factors[weight.name].rows
             else:
-                outputs[j] = self._next_use(channels, self.factors[weight.name])
+                outputs[j] = self._used_again(channels, self.factors[weight.name], transposed=False)
         return outputs
 
     def transposed_map(self, inputs: Ids, weight: Parameter, groups: int = 1) -> Ids:
@@ -167,21 +172,10 @@ class ScaleAlgebra(Algebra[Tensor]):
         factors = self.factors[weight.name]
         if factors.groups != groups:
             raise ValueError("a weight used with different numbers of groups")
-        return np.stack([self._transposed_use(channels, factors) for channels in inputs])
+        return np.stack([self._used_again(channels, factors, transposed=True) for channels in inputs])
 
     def _negative(self, ids: Ids) -> Ids:
         return self.combine([torch.from_numpy(ids)], [-1]).numpy()
-
-    def _transposed_use(self, channels: Ids, weight: Factors) -> Ids:
-        if np.array_equal(self.system.find(weight.rows), self.system.find(self._negative(channels))):
-            return self._negative(weight.columns)
-        constants = self.system.new(weight.groups)
-        each_in = np.repeat(constants, channels.size // weight.groups)
-        self.system.add_rows(np.column_stack([channels, weight.rows, each_in]), [1, 1, -1])
-        each_out = np.repeat(constants, weight.columns.size // weight.groups)
-        out = self.system.new(weight.columns.size)
-        self.system.add_rows(np.column_stack([out, weight.columns, each_out]), [1, 1, -1])
-        return out
 
     def introduce(self, weight: Parameter, factors: Factors) -> None:
         """Give a weight its factors, consistent with what is known of its entries."""
@@ -196,15 +190,24 @@ class ScaleAlgebra(Algebra[Tensor]):
         pairs = torch.stack(torch.broadcast_tensors(a, b), dim=-1).reshape(-1, 2)
         self.system.add_rows(pairs.numpy(), [1, 1])
 
-    def _next_use(self, channels: Ids, weight: Factors) -> Ids:
-        if np.array_equal(self.system.find(weight.columns), channels):
-            return weight.rows
+    def _used_again(self, channels: Ids, weight: Factors, *, transposed: bool) -> Ids:
+        """Exponents after a further use: an unknown k per group, because rows and columns are known only up to that.
+
+        With entry (o, i) scaling as rows[o] − columns[i], a map from i gives o rows[o] + k where channels[i] −
+        columns[i] = k, and one from o (`transposed`) gives i k − columns[i] where channels[o] + rows[o] = k.
+        """
+        read, written = (weight.rows, weight.columns) if transposed else (weight.columns, weight.rows)
+        sign = 1 if transposed else -1
+        if np.array_equal(
+            self.system.find(read), self.system.find(self._negative(channels) if transposed else channels)
+        ):
+            return self._negative(written) if transposed else written
         constants = self.system.new(weight.groups)
         each_in = np.repeat(constants, channels.size // weight.groups)
-        self.system.add_rows(np.column_stack([channels, weight.columns, each_in]), [1, -1, -1])
-        each_out = np.repeat(constants, weight.rows.size // weight.groups)
-        out = self.system.new(weight.rows.size)
-        self.system.add_rows(np.column_stack([out, weight.rows, each_out]), [1, -1, -1])
+        self.system.add_rows(np.column_stack([channels, read, each_in]), [1, sign, -1])
+        each_out = np.repeat(constants, written.size // weight.groups)
+        out = self.system.new(written.size)
+        self.system.add_rows(np.column_stack([out, written, each_out]), [1, sign, -1])
         return out
 
 

@@ -10,13 +10,14 @@ from typing import Any
 
 from torch import Tensor, fx
 
-from neuralmech.symmetry.scale import ScaleAlgebra, Zeros, rule
+from neuralmech.symmetry import geometry
+from neuralmech.symmetry.scale import ScaleAlgebra, is_zero, rule
 from neuralmech.symmetry.trace import operation
 
 
 @rule("gt", "lt", "ge", "le", "eq", "ne", takes="self other")
 def _compare(algebra: ScaleAlgebra, node: fx.Node, x: Any, y: Any) -> Tensor:
-    if not (isinstance(y, (int, float)) and y == 0) and not isinstance(y, Zeros):
+    if not is_zero(y):
         algebra.equate(algebra.ids(x), algebra.ids(y), node)
     return algebra.constant(node.meta["val"].shape)
 
@@ -29,7 +30,7 @@ def _sign(algebra: ScaleAlgebra, node: fx.Node, x: Any) -> Tensor:
 @rule("maximum", "minimum", "fmax", "fmin", takes="self other")
 def _larger(algebra: ScaleAlgebra, node: fx.Node, x: Any, y: Any) -> Tensor:
     x_ids, y_ids = algebra.ids(x), algebra.ids(y)
-    if not (isinstance(y, (int, float)) and y == 0) and not isinstance(y, Zeros):
+    if not is_zero(y):
         algebra.equate(x_ids, y_ids, node)
     return x_ids.expand(node.meta["val"].shape)
 
@@ -44,7 +45,7 @@ def _choose(algebra: ScaleAlgebra, node: fx.Node, x: Any, *args: Any, **named: A
         return _larger(algebra, node, x, args[0])
     dim = chosen_dim(node, args, named)
     ids = algebra.ids(x)
-    first = algebra.unify(ids, tuple(range(ids.dim())) if dim is None else (dim % max(ids.dim(), 1),), node)
+    first = algebra.unify(ids, geometry.dims_of(dim, ids.dim()), node)
     val = node.meta["val"]
     if not isinstance(val, (tuple, list)):
         return algebra.constant(val.shape) if operation(node).startswith("arg") else first.reshape(val.shape)

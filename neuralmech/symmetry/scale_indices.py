@@ -13,7 +13,7 @@ from torch import Tensor, fx
 
 from neuralmech.symmetry import geometry
 from neuralmech.symmetry.engine import barrier, known_index
-from neuralmech.symmetry.scale import ScaleAlgebra, Zeros, rule
+from neuralmech.symmetry.scale import ScaleAlgebra, Zeros, is_zero, rule
 from neuralmech.symmetry.trace import operation
 
 
@@ -53,13 +53,11 @@ def _put(
     algebra: ScaleAlgebra, node: fx.Node, x: Any, dim: int, index: Any, source: Any, *how: Any, **named: Any
 ) -> Any:
     """Elements of `source` added to, or put in the place of, elements of x: all that meet scale alike."""
-    name, reads_source = operation(node), "source" not in named and "value" not in str(node.target)
-    if not reads_source or named.get("reduce", how[0] if how else "sum") in ("prod", "multiply"):
-        return (
-            _fill(algebra, node, x, named.get("value", source))
-            if not reads_source
-            else barrier(algebra, node, x, source)
-        )
+    name = operation(node)
+    if "value" in str(node.target):  # a number in their place
+        return _fill(algebra, node, x, source)
+    if named.get("reduce", how[0] if how else "sum") in ("prod", "multiply"):
+        return barrier(algebra, node, x, source)
     where, ids, given = known_index(algebra, node.args[2]), algebra.ids(x), algebra.ids(source)
     dim = dim % max(ids.dim(), 1)
     by_position = name in ("scatter_add", "scatter", "scatter_reduce")
@@ -77,7 +75,7 @@ def _put(
 
 def _fill(algebra: ScaleAlgebra, node: fx.Node, x: Any, value: Any) -> Any:
     """Numbers in the place of some elements."""
-    if not (isinstance(value, (int, float)) and value == 0):
+    if not is_zero(value):
         algebra.forbid(x, "a number is put in its place")
     return algebra.ids(x)
 

@@ -77,8 +77,7 @@ def _extreme(algebra: ShiftAlgebra, node: fx.Node, x: Any, *args: Any, **named: 
     """max(x + c) = max(x) + c, and log Σ exp(x + c) likewise; where they stand stays."""
     before: Any = node.args[0].meta["val"].shape  # type: ignore[union-attr]
     dims = named.get("dim", args[0] if args else None) if operation(node)[0] in "al" else chosen_dim(node, args, named)
-    every = range(len(before)) if dims is None or dims == [] else ([dims] if isinstance(dims, int) else dims)
-    over = tuple(sorted(d % len(before) for d in every))
+    over = geometry.dims_of(dims, len(before))
     val = node.meta["val"]
     shape = val[0].shape if isinstance(val, (tuple, list)) else val.shape
 
@@ -92,8 +91,7 @@ def _extreme(algebra: ShiftAlgebra, node: fx.Node, x: Any, *args: Any, **named: 
 @rule("argmax", "argmin", "argsort", takes="self", given="dim keepdim descending stable")
 def _place(algebra: ShiftAlgebra, node: fx.Node, x: Any, *args: Any, **named: Any) -> Shift:
     shape: Any = node.args[0].meta["val"].shape  # type: ignore[union-attr]
-    dim = chosen_dim(node, args, named)
-    over = tuple(range(len(shape))) if dim is None else (dim % len(shape),)
+    over = geometry.dims_of(chosen_dim(node, args, named), len(shape))
     algebra.ignore(algebra.shift(x), shape, over, f"not the same for all that {node.name} compares at {place(node)}")
     return {}
 

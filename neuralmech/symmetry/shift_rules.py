@@ -145,8 +145,7 @@ def _mean(algebra: ShiftAlgebra, node: fx.Node, x: Any, dims: Any = None, keepdi
     if is_taken_out(node):
         return {}  # see `_add`
     shape = node.args[0].meta["val"].shape  # type: ignore[union-attr]
-    every = range(len(shape)) if not dims else ([dims] if isinstance(dims, int) else dims)
-    over = sorted({d % len(shape) for d in every})
+    over = geometry.dims_of(dims, len(shape))
     factor = 1 if "sum" not in str(node.target) else int(np.prod([shape[d] for d in over]))
 
     def windows(tensor: Tensor) -> Tensor:
@@ -195,8 +194,7 @@ def _adaptive_max_pool(algebra: ShiftAlgebra, node: fx.Node, x: Any, size: Any) 
 def _spread(algebra: ShiftAlgebra, node: fx.Node, x: Any, dims: Any = None, *_: Any, **named: Any) -> Shift:
     shape = node.args[0].meta["val"].shape  # type: ignore[union-attr]
     dims = named.get("dim", None if isinstance(dims, bool) else dims)  # var(x, False): all of them
-    every = range(len(shape)) if dims is None else ([dims] if isinstance(dims, int) else dims)
-    over = tuple(sorted({d % len(shape) for d in every}))
+    over = geometry.dims_of(dims, len(shape))
     algebra.ignore(algebra.shift(x), shape, over, f"not constant over {node.name} at {place(node)}")
     return {}
 

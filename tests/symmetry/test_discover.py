@@ -2,7 +2,7 @@ import logging
 
 import pytest
 import torch
-from hypothesis import HealthCheck, Phase, assume, given, reject, settings
+from hypothesis import assume, given, reject, settings
 from torch import nn
 from torch.nn import functional as F
 
@@ -11,7 +11,7 @@ from nets_more import MORE, Net
 from neuralmech.errors import UserError
 from neuralmech.symmetry.discover import find_symmetries
 from oracle import UnclearError, check, check_sites
-from random_nets import has_known_gap, make, programs
+from random_nets import has_known_gap, make, programs, unhurried
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -38,13 +38,6 @@ def check_random(program):
         check(net, (12, 3), complete=not has_known_gap(program))
     except UnclearError:
         reject()
-
-
-unhurried = settings(
-    deadline=None,
-    suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow],
-    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # shrinking takes minutes here
-)
 
 
 @settings(unhurried, max_examples=30, derandomize=True)

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import oracle
-from neuralmech.symmetry import discover, engine
+from neuralmech.symmetry import discover, walk
 from neuralmech.symmetry.discover import find_symmetries
 from neuralmech.symmetry.narrowing import kept_dims
 from neuralmech.symmetry.system import System
@@ -90,7 +90,7 @@ def test_which_dims_stay_apart_is_told_from_the_graph(name):
 @pytest.mark.parametrize(("gain", "groups"), [(True, 1), (False, 2)])
 @pytest.mark.parametrize("name", READINGS)
 def test_claims_are_those_of_one_unknown_for_each_entry(name, gain, groups, monkeypatch):
-    monkeypatch.setattr(engine, "STRICT", True)
+    monkeypatch.setattr(walk, "STRICT", True)
     model = network(READINGS[name][0], gain, groups)
     found = find_symmetries(model, X)
     monkeypatch.setattr(discover, "kept_dims", lambda *_, **__: {})

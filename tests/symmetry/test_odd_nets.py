@@ -2,12 +2,13 @@
 
 import pytest
 import torch
-from hypothesis import HealthCheck, Phase, given, reject, settings
+from hypothesis import given, reject, settings
 
 from finite import CHANGED, largest_change
 from neuralmech.symmetry.discover import find_symmetries
 from odd_nets import PARTS, Odd, programs
 from oracle import UnclearError, check
+from random_nets import unhurried
 
 
 def inputs(generator):
@@ -21,13 +22,6 @@ def check_odd(names):
     assert not [b for b in found.barriers if b.why], "a rule raised an exception"
     check(net, inputs, complete=False, found=found)
     assert largest_change(found, net, inputs, places=2) < CHANGED
-
-
-unhurried = settings(
-    deadline=None,
-    suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow],
-    phases=[Phase.explicit, Phase.reuse, Phase.generate],
-)
 
 
 @pytest.mark.slow

@@ -5,10 +5,11 @@ import torch
 from torch import fx
 
 from neuralmech.symmetry import discover  # noqa: F401  (it fills the tables)
-from neuralmech.symmetry.engine import Parameter, unnamed
+from neuralmech.symmetry.engine import Parameter
 from neuralmech.symmetry.mixing import MixingAlgebra
 from neuralmech.symmetry.scale import ScaleAlgebra
 from neuralmech.symmetry.shift import ShiftAlgebra
+from neuralmech.symmetry.walk import unnamed
 
 ALGEBRAS = {"scale": ScaleAlgebra, "shift": ShiftAlgebra, "mixing": MixingAlgebra}
 TABLES = {name: make().rules for name, make in ALGEBRAS.items()}
