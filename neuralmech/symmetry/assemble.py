@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
-from neuralmech.symmetry.group import Axis, Family, FamilyName, Term, axis_entries
+from neuralmech.symmetry.group import Axis, Family, FamilyName, Term
 from neuralmech.symmetry.scale import ScaleAlgebra
 from neuralmech.symmetry.shift import ShiftAlgebra
 from neuralmech.symmetry.system import Ids, Solution
@@ -19,23 +19,9 @@ Shapes = Mapping[str, torch.Size]
 Signature = tuple[tuple[str, int], ...]  # (parameter, sign) in the order of the model's parameters
 
 
-def translation_family(
-    algebra: ShiftAlgebra, solution: Solution, shapes: Shapes, idle: Mapping[str, list[int]]
-) -> Family:
-    """Charges of all translations: per component of the null space, one for each column of its weights.
-
-    `idle` names further entries without any gradient (a scale symmetry that moves one entry alone: BatchNorm's
-    weight before another BatchNorm); each is a charge by itself.
-    """
-    components = solution.dimension + sum(len(entries) for entries in idle.values())
+def translation_family(algebra: ShiftAlgebra, solution: Solution, shapes: Shapes) -> Family:
+    """Charges of all translations: per component of the null space, one for each column of its weights."""
     parts: list[Term] = []
-    taken = solution.dimension
-    for name, entries in idle.items():
-        place = (np.arange(taken, taken + len(entries)), np.array(entries))
-        shape = (components, math.prod(shapes[name]))
-        alone = sparse.csr_array((np.ones(len(entries)), place), shape=shape)
-        parts.append(Term(name, "entries", alone, np.zeros(0, dtype=np.int64)))
-        taken += len(entries)
     for name, shape in shapes.items():
         if name in algebra.entry_ids:
             axis, ids = _narrowed(algebra.entry_ids[name])
@@ -47,10 +33,8 @@ def translation_family(
             parts.append(_part(name, "columns", solution.values(algebra.uniform[name]), 1))
         if name in algebra.alike:
             parts.append(_part(name, "rows", solution.values(algebra.alike[name]), 1))
-    for part in parts:
-        part.coefficients.resize((components, part.coefficients.shape[1]))
-    order, signatures, firsts, _ = _ordered(parts, components)
-    widths = np.ones(components, dtype=np.int64)
+    order, signatures, firsts, _ = _ordered(parts, solution.dimension)
+    widths = np.ones(solution.dimension, dtype=np.int64)
     for part in parts:
         widths[np.unique(part.coefficients.tocoo().row)] = part.width
     widths = widths[order]
@@ -75,11 +59,12 @@ def _translation_channels(sites: list[str], widths: NDArray, firsts: list[int]) 
 
 def diagonal_families(
     scales: ScaleAlgebra, shifts: ShiftAlgebra, shift_solution: Solution, shapes: Shapes
-) -> tuple[list[Family], dict[str, list[int]]]:
-    """Charges of scale and rescale symmetries, and the entries that such a symmetry moves alone.
+) -> list[Family]:
+    """Charges of scale and rescale symmetries.
 
-    An entry moved alone has no gradient, and neither has one that a translation moves alone (a bias before
-    BatchNorm): both are left to translation.
+    An entry that a translation moves alone (a bias before BatchNorm) has no influence at all and is left to
+    translation. One that only a scale moves alone (BatchNorm's weight before another BatchNorm) has no gradient
+    either, but its sign is felt: a translation would carry it through zero.
     """
     solution = scales.system.solve()
     dead = _dead_entries(shifts, shift_solution, shapes)
@@ -98,32 +83,12 @@ def diagonal_families(
             rows, columns = _without_cancelling(rows, columns, weight.groups)
             parts.append(_part(name, "rows", rows, 1))
             parts.append(_part(name, "columns", columns, 1, weight.groups))
-    idle = _moved_alone(parts, shapes, solution.dimension)
     order, signatures, firsts, norms = _ordered(parts, solution.dimension)
     kinds = [_kind(s) for s in signatures]
     return [
         _diagonal_family(name, [i for i, k in enumerate(kinds) if k == name], order, signatures, firsts, norms, parts)
         for name in ("scale", "rescale")
-    ], idle
-
-
-def _moved_alone(parts: list[Term], shapes: Shapes, components: int) -> dict[str, list[int]]:
-    """Entries that a component moves alone; the component is removed from `parts`."""
-    moved = np.zeros(components, dtype=np.int64)
-    for part in parts:
-        per_element = math.prod(shapes[part.parameter]) // max(part.coefficients.shape[1], 1)
-        moved += per_element * np.diff(part.coefficients.indptr)
-    idle: dict[str, list[int]] = {}
-    for part in parts:
-        csr = part.coefficients
-        alone = np.flatnonzero((moved == 1) & (np.diff(csr.indptr) == 1))
-        for component in alone.tolist():  # one row, column or entry of a single number: its index is the entry's
-            element = int(csr.indices[csr.indptr[component]])
-            shape = shapes[part.parameter]
-            idle.setdefault(part.parameter, []).append(int(axis_entries(part.axis, part.groups, shape)[element, 0]))
-            csr.data[csr.indptr[component]] = 0
-        csr.eliminate_zeros()
-    return {name: sorted(entries) for name, entries in idle.items()}
+    ]
 
 
 def _diagonal_family(

@@ -107,8 +107,8 @@ def find_symmetries(
     scales = _scales(traced)
     progress("solving for shifts and log-scales")
     solution = shifts.solve()
-    diagonal, idle = diagonal_families(scales, shifts, solution, traced.shapes)
-    found: list[Family] = [translation_family(shifts, solution, traced.shapes, idle), *diagonal]
+    found = [translation_family(shifts, solution, traced.shapes)]
+    found += diagonal_families(scales, shifts, solution, traced.shapes)
     progress("mixing of channels")
     found.append(linear_family(_mixing(traced, apart), list(traced.shapes)))
     families = {f.name: f for f in sorted(found, key=lambda f: FAMILIES.index(f.name)) if len(f)}

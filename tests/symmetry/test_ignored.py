@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from finite import CHANGED, largest_change
 from nets import TINY
 from nets_more import Net, floats
+from neuralmech.symmetry.discover import find_symmetries
 from oracle import check
 from random_nets import make
 
@@ -111,3 +113,13 @@ def test_a_layer_used_twice_before_a_norm_keeps_its_weight():
     torch.manual_seed(0)
     program = (3, [("twice",), ("twice",), ("residual", [("batch_plain",)]), ("batch",)])
     check(make(program), floats(12, 3), complete=False)
+
+
+def test_the_weight_between_two_batchnorms_is_a_scale_because_its_sign_is_felt():
+    """It has no gradient, so that the null spaces of both families hold it; only scales hold for finite amounts."""
+    model = nn.Sequential(nn.Linear(4, 4), batch(), batch(), nn.Linear(4, 3)).double()
+    found = find_symmetries(model, torch.randn(6, 4, dtype=torch.float64))
+    assert found.sites["scale"] == {"0": 4, "1": 4}
+    assert "1.weight" not in found.sites["translation"]
+    check(model, floats(6, 4), found=found)
+    assert largest_change(found, model, floats(6, 4)) < CHANGED
