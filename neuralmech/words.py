@@ -1,4 +1,4 @@
-"""Commands as people type them: paths quoted for the shell and for Hydra, and the folder that they are typed in."""
+"""Commands and messages for people: paths quoted for the shell and for Hydra, the folder they are typed in, errors."""
 
 from __future__ import annotations
 
@@ -69,3 +69,9 @@ def hydra_value(text: str) -> str:
         return text
     escaped = re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + (r"\'" if m[2] else ""), text).replace("${", r"\${")
     return f"'{escaped}'"
+
+
+def first_line(error: BaseException) -> str:
+    """First line of an error's message, or its kind."""
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)  # its str() has quotes
+    return text.strip().splitlines()[0] if text.strip() else type(error).__name__

@@ -6,10 +6,11 @@ from collections import Counter
 from importlib.metadata import version
 from typing import Any
 
-from zoo_row import LARGE, LIBRARIES, NAMES, ROOT, SAMPLED, SAMPLED_OF_LARGE, TOLERANCE_FLOAT32, read
+from zoo_row import LARGE, LIBRARIES, NAMES, ROOT, SAMPLED, SAMPLED_OF_LARGE, read
 from zoo_vision import CLASSES
 
 from neuralmech.symmetry.group import FAMILIES
+from neuralmech.symmetry.verify import COARSE, NEARBY
 
 TIMES, MORE = 3, 5  # discovery is to take at most TIMES an export and MORE seconds
 COLUMNS = (
@@ -21,7 +22,11 @@ COLUMNS = (
 def verdict(row: dict[str, Any]) -> str:
     """Say what came of a model in a word or two."""
     if "false" in row:
-        return f"**{len(row['false'])} false**" if row["false"] else "holds" + " (float32)" * ("narrow" in row)
+        return (
+            f"**{len(row['false'])} false**"
+            if row["false"]
+            else "holds" + " (float32)" * ("float32" in row.get("instead", ""))
+        )
     return {"export": "not traced", "discover": "not found", "check": "not checked"}.get(row["stage"], "not built")
 
 
@@ -34,7 +39,7 @@ def cells(row: dict[str, Any]) -> list[str]:
     """Texts of a model's line."""
     charges, bound = row.get("charges"), in_bound(row)
     notes = [f"{op} ×{n}" for op, n in row.get("barriers", {}).items()]
-    notes += [_one_line(row[key]) for key in ("narrow", "error") if key in row]
+    notes += [_one_line(row[key]) for key in ("instead", "error") if row.get(key)]
     return [
         row["name"].partition("/")[2],
         f"{row['parameters']:,}" if "parameters" in row else "–",
@@ -82,7 +87,8 @@ def page() -> str:
         f"the largest violations among a random sample of {SAMPLED} charges ({SAMPLED_OF_LARGE} above {LARGE // 10**6} "
         "million parameters; – where",
         "an operation has no second derivative). A model holds if none is above 1e-9 (Hessian: 1e-6), or, where an",
-        f"operation has no float64 kernel, if gradient and finite are at most {TOLERANCE_FLOAT32:.0e} in float32.",
+        f"operation has no float64 kernel, {COARSE:.0e} times that in float32. Where rounding alone decides on the",
+        f"loss at these parameters, others are taken some {NEARBY:.0%} away, which the last column says.",
         "*export s*: one `torch.export` alone; *discovery s*: trace and discovery, *in bound* if at most",
         f"{TIMES} times that and {MORE} s (processor time). *GB*: peak memory of the process up to there, libraries",
         "included. The last column names the operations at which",

@@ -27,7 +27,7 @@ ALLOWED = {
     "balance": {"losses", "outputs", "errors"},
     "models": {"errors", "checks", "targets"},
     "data": {"errors", "checks", "losses", "targets", "signals"},
-    "symmetry": {"models", "data", "losses", "outputs", "errors", "checks", "jit"},
+    "symmetry": {"models", "data", "losses", "outputs", "errors", "checks", "jit", "words"},
     "track": {"symmetry", "record"},
     "config": {"models", "data", "losses", "symmetry", "record", "schedules", "errors", "checks"},
     "train": {

@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from neuralmech.record.charges import Charges, Checked
 from neuralmech.record.content import check_file
 from neuralmech.record.live import is_being_written, quiet_copy
-from neuralmech.record.safety import first_line, naming_damage, plain_yaml, printable, remedy
+from neuralmech.record.safety import naming_damage, plain_yaml, printable, remedy
 from neuralmech.record.schema import EVALUATION_COLUMNS, FILE_NAME, LATER_COLUMNS, STEP_COLUMNS, RecordError
 from neuralmech.record.skeleton import Mended, Skeleton
 from neuralmech.record.text import attribute
+from neuralmech.words import first_line
 
 GROUPS = ("model", "data", "optim", "track", "train")  # of a config
 

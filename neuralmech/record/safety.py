@@ -18,7 +18,7 @@ import h5py
 import yaml
 
 from neuralmech.record.schema import RecordError
-from neuralmech.words import override_word
+from neuralmech.words import first_line, override_word
 
 MAX_CHUNK_BYTES = 1 << 27
 FILTERS = {h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32, h5py.h5z.FILTER_LZF}
@@ -143,8 +143,3 @@ def naming_damage(path: Path, remedy: str = "train again or restore a copy") -> 
         raise
     except (KeyError, OSError, ValueError, AttributeError, TypeError, RuntimeError) as error:
         raise RecordError(f"{path} is damaged ({first_line(error)}); {remedy}") from None
-
-
-def first_line(error: BaseException) -> str:
-    """First line of an error's message, or its kind."""
-    return str(error).strip().splitlines()[0].strip("'\"") if str(error).strip() else type(error).__name__

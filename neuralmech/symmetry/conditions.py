@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -47,11 +47,16 @@ class Condition:
         """Where the model is."""
         return next(iter(self.model.parameters())).device
 
+    def in_float32(self) -> Condition:
+        """The same in float32, for models with operations that float64 lacks."""
+        batch = tuple(x.float() if x.is_floating_point() else x for x in self.batch)
+        return replace(self, model=copy.deepcopy(self.model).float(), batch=batch, precision=PRECISIONS["fp32"])
+
     @contextmanager
     def arithmetic(self) -> Iterator[None]:
         """Context of every pass, forward and backward."""
         with plain_attention(), self.precision.matrix_units(self.device), ExitStack() as stack:
-            if self.name in IN_FLOAT64:
+            if self.name in IN_FLOAT64 and self.precision.dtype == torch.float64:
                 stack.enter_context(float64_throughout())
             yield
 
@@ -92,6 +97,17 @@ def condition(name: str, model: nn.Module, batch: tuple[Tensor, ...], precision:
         _settle(out)
         twin.eval()
     return out
+
+
+@torch.no_grad()
+def nudge(model: nn.Module, by: float, seed: int) -> None:
+    """Move what is trained by about `by` of its size, parameters that are zero by that of all the others."""
+    generator = torch.Generator().manual_seed(seed)
+    trained = [p for p in model.parameters() if p.requires_grad and p.numel()]
+    usual = torch.cat([p.reshape(-1).double() for p in trained]).square().mean().sqrt()
+    for p in trained:
+        size = p.double().square().mean().sqrt()
+        p += (by * (size if size > 0 else usual) * torch.randn(p.shape, generator=generator).to(p.device)).to(p)
 
 
 def _with_statistics(model: nn.Module) -> list[nn.modules.batchnorm._NormBase]:

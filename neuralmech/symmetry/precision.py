@@ -126,8 +126,8 @@ def float64_throughout() -> Iterator[None]:
 
 
 def lacks_type(error: RuntimeError) -> bool:
-    """Whether an error says that an operation does not exist in the type that autocast gives it."""
-    return bool(re.search(r"Half|BFloat16|dtype", str(error)))
+    """Whether an error says that an operation does not exist in the type that it is given."""
+    return bool(re.search(r"Half|BFloat16|Float|Double|dtype|scalar type", str(error)))
 
 
 @contextmanager

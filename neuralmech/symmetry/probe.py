@@ -21,6 +21,7 @@ from neuralmech.symmetry.group import Family
 from neuralmech.symmetry.matrix import MatrixFamily
 
 ANGLES = (-0.5, -0.1, 0.1, 0.5)  # values of the group parameter α
+DRAWS = 3  # of roundings
 TESTS = ("finite", "gradient", "hessian")
 
 
@@ -99,6 +100,16 @@ class Probe:
                     raise
                 self._stiffness = math.nan
         return self._stiffness
+
+    def rounding(self) -> float:
+        """Relative change of the loss where every parameter moves by its last bit, up or down at random: the worst."""
+        theta, start = self.theta.detach(), float(self._value.detach().double())
+        generator, bit, changes = torch.Generator().manual_seed(self._seed), torch.finfo(theta.dtype).eps, []
+        for _ in range(DRAWS):
+            signs = torch.randint(0, 2, theta.shape, generator=generator).to(theta) * 2 - 1
+            with torch.no_grad(), self._condition.arithmetic():
+                changes.append(abs(float(self.loss(theta * (1 + bit * signs)).double()) - start))
+        return max(changes) / max(abs(start), 1e-300)
 
     def gradient_violations(self, family: Family, shapes: Shapes) -> Vector:
         """Return |⟨g, ∂_αψ⟩| / (|g| |∂_αψ|) for every charge of a family."""

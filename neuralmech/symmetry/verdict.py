@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from neuralmech.symmetry.conditions import EPSILON
 from neuralmech.symmetry.group import Symmetries
@@ -18,10 +18,11 @@ Found = dict[tuple[str, str], Violations]  # by family and site
 
 @dataclass(frozen=True)
 class Column:
-    """A condition's violations, or None where it cannot be had, and their cause or the reason."""
+    """A condition's violations, or None where it cannot be had, their cause or the reason, and what passes there."""
 
     found: Found | None
     cause: str
+    limits: Mapping[str, float] = field(default_factory=TOLERANCE.copy)
 
 
 def measure(probe: Probe, claims: Symmetries, chosen: list[Choice]) -> Found:
@@ -46,10 +47,13 @@ def row(entry: Choice, columns: Mapping[str, Column], with_eps: Found) -> dict[s
     nothing = dict.fromkeys(TESTS, float("nan"))
     for label in columns:
         out |= {f"{label}_{test}": violations.get(label, nothing)[test] for test in TESTS}
-    holds = _within(violations["exact"])
-    causes = _causes(columns, violations, with_eps[name, site]["gradient"])
-    wrong = "the claim is false" if violations["exact"]["gradient"] >= 0 else "the gradient is not finite on this batch"
-    causes = causes if holds else dict.fromkeys(columns, wrong)
+    holds = _within(violations["exact"], columns["exact"].limits)
+    felt = with_eps[name, site]["gradient"] if (name, site) in with_eps else 0.0  # else there is no float64
+    if holds:
+        causes = {"exact": columns["exact"].cause, **_causes(columns, violations, felt)}
+        causes = {label: cause for label, cause in causes.items() if cause}
+    else:
+        causes = dict.fromkeys(columns, _why(violations["exact"], columns["exact"].cause))
     for label, column in columns.items():
         out[f"{label}_cause"] = causes.get(label, "" if label in violations else column.cause)
     out["cause"] = "; ".join(f"{label}: {cause}" for label, cause in causes.items()) if holds else causes["exact"]
@@ -57,10 +61,16 @@ def row(entry: Choice, columns: Mapping[str, Column], with_eps: Found) -> dict[s
     return out
 
 
-def _within(found: Violations) -> bool:
+def _why(exact: Violations, instead: str) -> str:
+    """What a failure means; `instead` says where it was seen, if not in float64 at the parameters given."""
+    wrong = "the claim is false" if exact["gradient"] >= 0 else "the gradient is not finite on this batch"
+    return f"{wrong} ({instead})" if instead else wrong
+
+
+def _within(found: Violations, limits: Mapping[str, float] = TOLERANCE) -> bool:
     """Whether nothing is violated; NaN is "not sampled", but the gradient always is: there it is no number at all."""
-    sampled = not any(found[test] > limit for test, limit in TOLERANCE.items())
-    return sampled and found["gradient"] <= TOLERANCE["gradient"]
+    sampled = not any(found[test] > limit for test, limit in limits.items())
+    return sampled and found["gradient"] <= limits["gradient"]
 
 
 def _causes(columns: Mapping[str, Column], violations: Mapping[str, Violations], with_eps: float) -> dict[str, str]:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import pandas as pd
 from torch import Tensor, nn
 
 from neuralmech.errors import UserError
 from neuralmech.losses import Loss, LossLike, as_loss
-from neuralmech.symmetry.conditions import CONDITIONS, Condition, check_conditions, condition
+from neuralmech.symmetry.conditions import CONDITIONS, IN_FLOAT64, Condition, check_conditions, condition, nudge
 from neuralmech.symmetry.discover import find_symmetries
 from neuralmech.symmetry.group import Symmetries
 from neuralmech.symmetry.precision import lacks_type
 from neuralmech.symmetry.probe import Probe
 from neuralmech.symmetry.sampling import Choice, choose
-from neuralmech.symmetry.verdict import Column, measure, row
+from neuralmech.symmetry.verdict import TOLERANCE, Column, measure, row
+from neuralmech.words import first_line
+
+Task = tuple[Tensor, Loss, int]  # targets, loss and seed
+COARSE = 1e5  # what float32 rounds beside float64, with what gradients add to it
+NEARBY = 0.3  # relative distance of the parameters that are tried where rounding decides at those given
+CLEARLY = 10.0  # a change of the loss is one of a claim, if it is so many times that of rounding
 
 
 @dataclass(frozen=True)
@@ -77,9 +85,11 @@ def verify(
     sample, most
         Charges per site, and in all, for the finite and Hessian checks, at random; the gradient's are complete.
     conditions
-        Besides ``exact`` (training mode, float64 throughout, no eps in norms), which decides: ``float64`` (with
-        their eps), ``own`` (with eps, in `precision`), ``eval`` (float64, evaluation mode: the running statistics
-        of the model or, where it has seen no batch, this batch's); and any precision by name.
+        Besides ``exact`` (training mode, float64 throughout, no eps in norms; in float32 where an operation has no
+        float64 kernel; at parameters some 30 % away where rounding alone decides on the loss: ``exact_cause`` says
+        so), which decides: ``float64`` (with their eps), ``own`` (with eps, in `precision`), ``eval`` (float64,
+        evaluation mode: the running statistics of the model or, where it has seen no batch, this batch's); and any
+        precision by name.
     precision
         Of ``own``: ``fp32``, ``fp64``, ``tf32``, ``bf16`` or ``fp16`` (autocast), by default the model's. Where
         there are no units for TF32, its rounding is emulated; a precision that an operation lacks is not measured.
@@ -100,9 +110,11 @@ def verify(
     chosen = choose(claims, sample, most, seed)
 
     def column(name: str, charges: list[Choice]) -> Column:
-        return _column(condition(name, model, batch, precision), (targets, criterion, seed), claims, charges)
+        prepare = partial(condition, name, model, batch, precision)
+        return _column(prepare, (targets, criterion, seed), claims, charges)
 
-    columns = {name: column(name, chosen) for name in dict.fromkeys(("exact", *conditions))}
+    columns = {"exact": _exact(condition("exact", model, batch), (targets, criterion, seed), claims, chosen)}
+    columns |= {name: column(name, chosen) for name in dict.fromkeys(conditions) if name != "exact"}
     gradients = [entry._replace(sampled=entry.sampled[:0]) for entry in chosen]  # enough to tell what eps breaks
     reference = "float64" if len(columns) > 1 else "exact"
     with_eps = columns.get(reference) or column(reference, gradients)
@@ -120,11 +132,37 @@ def _refuse_writing(model: nn.Module) -> None:
             )
 
 
-def _column(where: Condition, task: tuple[Tensor, Loss, int], claims: Symmetries, chosen: list[Choice]) -> Column:
-    """Violations under a condition; none where the model has an operation that autocast's type has not."""
+def _exact(where: Condition, task: Task, claims: Symmetries, chosen: list[Choice]) -> Column:
+    """Violations in exact arithmetic, or as near to it as this model can be computed, which `cause` says."""
+    limits, causes = TOLERANCE, []
     try:
+        probe = Probe(where, *task)
+    except RuntimeError as error:
+        if not lacks_type(error):
+            raise
+        causes.append(f"in float32, because float64 cannot be had ({first_line(error)})")
+        where, limits = where.in_float32(), {test: COARSE * limit for test, limit in TOLERANCE.items()}
+        probe = Probe(where, *task)
+    noise = probe.rounding()
+    if CLEARLY * noise > limits["finite"]:  # a norm of what cancels, for instance: its values are rounding alone
+        causes.append(f"at parameters {NEARBY:.0%} away: at these, rounding alone changes the loss by {noise:.0e}")
+        nudge(where.model, NEARBY, task[2])
+        probe = Probe(where, *task)
+        limits = {
+            **limits,
+            "finite": max(limits["finite"], min(CLEARLY * probe.rounding(), COARSE * TOLERANCE["finite"])),
+        }
+    return Column(measure(probe, claims, chosen), "; ".join(causes), limits)
+
+
+def _column(prepare: Callable[[], Condition], task: Task, claims: Symmetries, chosen: list[Choice]) -> Column:
+    """Violations under a condition; none where the model has an operation that is not there in its type."""
+    where = None
+    try:
+        where = prepare()
         return Column(measure(Probe(where, *task), claims, chosen), where.cause)
     except RuntimeError as error:
-        if where.precision.autocast is None or not lacks_type(error):
+        asked_for = where is not None and where.precision.autocast is None and where.name not in IN_FLOAT64
+        if asked_for or not lacks_type(error):
             raise
-        return Column(None, f"not measured on {where.device.type}: {str(error).splitlines()[0]}")
+        return Column(None, f"not measured on {task[0].device.type}: {first_line(error)}")

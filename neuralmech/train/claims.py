@@ -6,16 +6,17 @@ import copy
 from dataclasses import replace
 from time import perf_counter
 
+import pandas as pd
 import torch
 from torch import Tensor
 
 from neuralmech.errors import UserError
 from neuralmech.losses import Loss
-from neuralmech.record.safety import first_line
 from neuralmech.symmetry.group import Symmetries
 from neuralmech.symmetry.verify import verify
 from neuralmech.train.run import Run
 from neuralmech.train.state import random_state_kept
+from neuralmech.words import first_line
 
 SAMPLES = 8  # of the first batch
 SECONDS = 0.5  # for the finite transformations and Hessians, which are those of some charges
@@ -47,26 +48,28 @@ def check_claims(run: Run) -> None:
     x, y = _some(*run.batches(0), run.config.loss)
     with random_state_kept(run.setup.device):
         try:
-            failed = _failed(run, claims, x, y)
+            table = _verified(run, claims, x, y)
         except CANNOT as error:  # what a model does in float64, or on a copy: it may be trained all the same
             _not_checked(first_line(error))
             return
-    if failed is None:
+    if table is None:
         return
-    if failed:
-        kept = [name for name in claims.families if name not in {family for family, _ in failed}]
-        listed = ", ".join(f"{family} {site!r}" for family, site in failed)
+    failed = table[~table["holds"].astype(bool)]
+    if len(failed):
+        kept = [name for name in claims.families if name not in set(failed["family"])]
+        listed = ", ".join(f"{family} {site!r}" for family, site in zip(failed["family"], failed["site"], strict=True))
         instead = f"track.families=[{','.join(kept)}] leaves them out, " if kept else ""
         raise UserError(
             f"{len(failed)} claims of symmetry do not hold for this model, and nothing is recorded: {listed}; "
             f"{instead}train.verify=false records them all the same; please report the model"
         )
     charges = sum(len(family) for family in claims.families.values())
-    print(f"Checked {charges:,} claims of symmetry on the first batch, which hold ({perf_counter() - start:.1f} s)")
+    how = "; ".join([f"{perf_counter() - start:.1f} s", *filter(None, table["exact_cause"].unique())])
+    print(f"Checked {charges:,} claims of symmetry on the first batch, which hold ({how})")
 
 
-def _failed(run: Run, claims: Symmetries, x: Tensor, y: Tensor) -> list[tuple[str, str]] | None:
-    """Family and site of the claims that fail; None if they were not checked, which was said."""
+def _verified(run: Run, claims: Symmetries, x: Tensor, y: Tensor) -> pd.DataFrame | None:
+    """Table of the claims, those that hold and those that fail; None if they were not checked, which was said."""
     parameters = sum(p.numel() for p in run.setup.model.parameters())
     if parameters > LARGE:
         return _not_checked(f"the model has {parameters:,} parameters")
@@ -77,10 +80,9 @@ def _failed(run: Run, claims: Symmetries, x: Tensor, y: Tensor) -> list[tuple[st
     table = verify(run.setup.model, x, y, claims, run.config.loss, sample=1, most=most, conditions=("exact",)).table
     if not table["exact_gradient"].notna().all():
         return _not_checked("the loss or its gradient is not finite")
-    failing = table[~table["holds"].astype(bool)]
-    if len(failing) and not _is_function(run, x, y):
+    if not table["holds"].all() and not _is_function(run, x, y):
         return _not_checked("the model's loss changes from call to call at the same parameters")
-    return list(zip(failing["family"], failing["site"], strict=True))
+    return table
 
 
 def _some(x: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:

@@ -9,9 +9,8 @@ from pathlib import Path
 
 from neuralmech.errors import RunError
 from neuralmech.record import FAILURE_FILE, BackgroundWriter
-from neuralmech.record.safety import first_line
 from neuralmech.record.storage import FULL, write_whole
-from neuralmech.words import override_word
+from neuralmech.words import first_line, override_word
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from neuralmech.data import Batches
 from neuralmech.data.parts import Samples
 from neuralmech.errors import RunError, UserError
 from neuralmech.record import BackgroundWriter
-from neuralmech.record.safety import first_line, printable
+from neuralmech.record.safety import printable
 from neuralmech.track import Schedule, Tracker
 from neuralmech.train.checkpoint import prune, save_checkpoint, skeleton_of
 from neuralmech.train.execute import CudaCapture, Execution, Graphed, Measuring, Plain, compiled
@@ -28,6 +28,7 @@ from neuralmech.train.one_pass import in_one_pass
 from neuralmech.train.precision import Loss, Update, loss_function
 from neuralmech.train.setup import Setup
 from neuralmech.train.state import from_position, random_state
+from neuralmech.words import first_line
 
 WEIGHED = 16  # batches of a streamed set that tell how many targets a sample has
 Pair = tuple[Tensor, Tensor]

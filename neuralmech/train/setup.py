@@ -20,12 +20,12 @@ from neuralmech.errors import UserError
 from neuralmech.losses import Called, Loss
 from neuralmech.models import build_model
 from neuralmech.outputs import output_of
-from neuralmech.record.safety import first_line
 from neuralmech.symmetry.discover import find_symmetries
 from neuralmech.symmetry.group import Symmetries
 from neuralmech.train.patience import patience
 from neuralmech.train.precision import parameter_type
 from neuralmech.train.state import seed_all
+from neuralmech.words import first_line
 
 
 @dataclass(frozen=True)

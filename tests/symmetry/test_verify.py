@@ -166,3 +166,57 @@ def test_weight_norm_holds_to_second_order(dim):
     table = verify(model, torch.randn(8, 3), torch.arange(8) % 3).table
     assert table["holds"].all()
     assert (table["family"] == "scale").any()
+
+
+class Cancelling(nn.Module):
+    """x − BN(|γ|x) where x is normalised: nothing is left but rounding and eps, which the next norm makes large."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.head = nn.Linear(4, 6), nn.Linear(6, 3)
+        self.gains = nn.Parameter(-torch.ones(6))
+        self.norms = nn.ModuleList(nn.BatchNorm1d(6) for _ in range(3))
+
+    def forward(self, x):
+        x = self.norms[0](self.first(x))
+        x = x + self.norms[1](self.gains * x)
+        return self.head(torch.relu(self.norms[2](x)))
+
+
+class NoFloat64(nn.Linear):
+    """A layer without a kernel for float64."""
+
+    def forward(self, x):
+        if x.dtype == torch.float64:
+            raise RuntimeError("expected scalar type Float but found Double")
+        return super().forward(x)
+
+
+FALSE_SCALE = SymmetryGroup("scale", "head", {"head.weight": np.ones((3, 6))})
+
+
+def test_where_rounding_decides_on_the_loss_claims_are_checked_at_other_parameters():
+    torch.manual_seed(0)
+    model = Cancelling()
+    x, y = torch.randn(8, 4), torch.arange(8) % 3
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    table = verify(model, x, y, conditions=("exact",)).table
+    assert table["holds"].all()
+    assert table["exact_finite"].max() < 1e-12
+    assert table["exact_cause"].str.contains("rounding alone changes the loss by").all()
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    with pytest.raises(UserError, match="'head' does not hold"):
+        believe(model, [FALSE_SCALE], x, y)
+
+
+def test_what_float64_cannot_compute_is_checked_in_float32():
+    torch.manual_seed(0)
+    model = nn.Sequential(NoFloat64(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 3))
+    x, y = torch.randn(8, 4), torch.arange(8) % 3
+    table = verify(model, x, y).table
+    assert table["holds"].all()
+    assert table["exact_cause"].str.startswith("in float32, because float64 cannot be had (expected scalar").all()
+    assert (table["float64_cause"] == "not measured on cpu: expected scalar type Float but found Double").all()
+    assert 1e-12 < table["exact_gradient"].max() < 1e-5
+    with pytest.raises(UserError, match="'3' does not hold"):
+        believe(model, [SymmetryGroup("scale", "3", {"3.weight": np.ones((3, 6))})], x, y)

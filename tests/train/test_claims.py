@@ -60,6 +60,13 @@ class Half(nn.Module):
         return self.net(x)
 
 
+class Uncopied(Half):
+    """Computes in the precision that it was made in, and cannot be asked for another."""
+
+    def double(self):
+        raise TypeError("there is one of me")
+
+
 @pytest.fixture
 def own(monkeypatch):
     monkeypatch.setitem(sys.modules, "own_claims", sys.modules[__name__])
@@ -122,11 +129,20 @@ def test_a_run_is_the_same_with_and_without(model, own, tmp_path):
     assert [key for key in p if not torch.equal(p[key], q[key])] == []
 
 
+def test_what_has_no_float64_is_checked_in_float32(own, lie, capsys):
+    claims.check_claims(loop.begin(own("Half", track={"families": ["rescale"]})))
+    out = capsys.readouterr().out
+    assert "which hold (" in out
+    assert "in float32, because float64 cannot be had" in out
+    assert "shiny_kernel" in out
+    with pytest.raises(UserError, match="do not hold for this model"):
+        claims.check_claims(loop.begin(own("Half")))
+
+
 def test_what_cannot_be_checked_is_said(own, tmp_path, capsys, monkeypatch):
-    loop.train(own("Half"), tmp_path)
+    loop.train(own("Uncopied"), tmp_path)
     out = capsys.readouterr().out.splitlines()
-    assert out[0].startswith("Claims of symmetry are not checked: ")
-    assert "shiny_kernel" in out[0]
+    assert out[0] == "Claims of symmetry are not checked: there is one of me; neuralmech verify checks those of a run"
     run = loop.begin(config())
     monkeypatch.setattr(claims, "LARGE", 10)
     claims.check_claims(run)
