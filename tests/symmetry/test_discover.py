@@ -47,9 +47,10 @@ def test_discovery_equals_the_numeric_null_space_for_random_nets(program):
 
 
 @pytest.mark.slow
-@settings(unhurried, max_examples=600)
+@pytest.mark.parametrize("_", range(2))  # on as many cores
+@settings(unhurried, max_examples=300)
 @given(programs)
-def test_discovery_equals_the_numeric_null_space_for_many_random_nets(program):
+def test_discovery_equals_the_numeric_null_space_for_many_random_nets(_, program):
     check_random(program)
 
 
