@@ -7,6 +7,7 @@ from nets_choosing import CHOOSING
 from nets_constants import CONSTANTS
 from nets_crashes import CRASHES
 from nets_cut import CUT
+from nets_experts import EXPERTS
 from nets_layers import LAYERS
 
 _PARTS = {
@@ -15,6 +16,7 @@ _PARTS = {
     "constants": CONSTANTS,
     "crashes": CRASHES,
     "cut": CUT,
+    "experts": EXPERTS,
     "layers": LAYERS,
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -28,7 +29,8 @@ def translation_family(algebra: ShiftAlgebra, solution: Solution, shapes: Shapes
             parts.append(_part(name, axis, solution.values(ids), 1))
         elif name in algebra.weights:
             axis, ids = algebra.weights[name]
-            parts.append(_part(name, axis, solution.values(ids), math.prod(shape) // max(ids.size, 1)))
+            groups = ids.size // max(shape[1], 1) if axis == "columns" else 1
+            parts.append(_part(name, axis, solution.values(ids), math.prod(shape) // max(ids.size, 1), groups))
         if name in algebra.uniform:
             parts.append(_part(name, "columns", solution.values(algebra.uniform[name]), 1))
         if name in algebra.alike:
@@ -40,7 +42,7 @@ def translation_family(algebra: ShiftAlgebra, solution: Solution, shapes: Shapes
     widths = widths[order]
     first = np.concatenate([[0], np.cumsum(widths)[:-1]]).astype(np.int64)
     sites = [_translation_site(s) for s in signatures]
-    terms = [Term(p.parameter, p.axis, rows, first, p.width) for p in parts if (rows := p.coefficients[order]).nnz]
+    terms = [replace(p, coefficients=rows, first=first) for p in parts if (rows := p.coefficients[order]).nnz]
     channels = _translation_channels(sites, widths, firsts)
     return Family("translation", tuple(terms), tuple(np.repeat(sites, widths).tolist()), channels)
 

@@ -24,6 +24,7 @@ from neuralmech.symmetry import (  # noqa: F401  (they fill the tables)
 )
 from neuralmech.symmetry.assemble import diagonal_families, translation_family
 from neuralmech.symmetry.canonical import simplified
+from neuralmech.symmetry.experts import experts_apart
 from neuralmech.symmetry.group import FAMILIES, Family, Symmetries
 from neuralmech.symmetry.matrix import linear_family
 from neuralmech.symmetry.mixing import MixingAlgebra
@@ -99,7 +100,7 @@ def find_symmetries(
         raise UserError("example_inputs: give a tensor or a tuple of tensors, as the model's forward() takes them")
     progress = progress or (lambda step: None)
     progress("tracing the model")
-    traced = simplified(_traced(model, inputs, criterion, example_targets))
+    traced = experts_apart(simplified(_traced(model, inputs, criterion, example_targets)))
     progress("shifts of each operation")
     apart = kept_dims(traced, means=False)
     shifts = _shifts(traced, criterion, apart)
@@ -107,10 +108,11 @@ def find_symmetries(
     scales = _scales(traced)
     progress("solving for shifts and log-scales")
     solution = shifts.solve()
-    found = [translation_family(shifts, solution, traced.shapes)]
-    found += diagonal_families(scales, shifts, solution, traced.shapes)
+    found: list[Family] = [translation_family(shifts, solution, traced.seen)]
+    found += diagonal_families(scales, shifts, solution, traced.seen)
     progress("mixing of channels")
     found.append(linear_family(_mixing(traced, apart), list(traced.shapes)))
+    found = [f.seen_as(traced.views) for f in found]
     families = {f.name: f for f in sorted(found, key=lambda f: FAMILIES.index(f.name)) if len(f)}
     return Symmetries(
         families=families,

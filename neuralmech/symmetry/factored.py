@@ -29,7 +29,7 @@ def inner_products(family: Family, shapes: Shapes, vector: Vector) -> Vector:
     out = np.zeros(len(family))
     for term in family.terms:
         rows = np.flatnonzero(np.diff(term.coefficients.indptr))
-        block = _block(vector, starts[term.parameter], shapes[term.parameter])
+        block = _block(vector, starts[term.parameter], term.shape(shapes))
         values = term.coefficients[rows] @ _by_axis(block, term)  # (components, width)
         np.add.at(out, term.first[rows][:, None] + np.arange(term.width), values)
     return out
@@ -61,7 +61,7 @@ def generator(family: Family, shapes: Shapes, charge: int) -> Vector:
         for component in np.flatnonzero((term.first <= charge) & (charge < term.first + term.width)):
             row = term.coefficients[[component]].tocoo()
             if row.nnz:
-                entries = starts[term.parameter] + axis_entries(term.axis, term.groups, shapes[term.parameter])[row.col]
+                entries = starts[term.parameter] + axis_entries(term.axis, term.groups, term.shape(shapes))[row.col]
                 chosen = entries[:, [charge - term.first[component]]] if term.width > 1 else entries
                 out[chosen] += row.data[:, None]
     return out
@@ -80,7 +80,7 @@ def covered_entries(families: Iterable[Family], shapes: Shapes) -> Iterator[tupl
             terms.setdefault(term.parameter, []).append(moved)
         first += len(family)
     for name, mine in terms.items():
-        yield name, _covered(mine, shapes[name], first)
+        yield name, _covered(mine, mine[0].shape(shapes), first)
 
 
 def _covered(terms: list[Term], shape: Sequence[int], charges: int) -> NDArray[np.bool_]:

@@ -92,6 +92,14 @@ def picked(first: Tensor, dims: tuple[int, ...], shape: torch.Size) -> Tensor:
     return kept.reshape(*kept.shape[:before], *[1] * width, *kept.shape[before:]).expand(shape)
 
 
+def picked_places(dims: tuple[int, ...], rank: int, shape: torch.Size) -> Tensor:
+    """Number of each pick of a list of indices, the same along all else, in the output's shape."""
+    before = dims[0] if dims == tuple(range(dims[0], dims[-1] + 1)) else 0
+    chosen = range(before, before + len(shape) - rank + len(dims))
+    sizes = [n if d in chosen else 1 for d, n in enumerate(shape)]
+    return torch.arange(torch.Size(sizes).numel()).reshape(sizes).expand(shape)
+
+
 def within(x: Tensor, shape: torch.Size, but: int) -> Tensor:
     """Keep of every dim `but` one what stands within `shape`."""
     return x[tuple(slice(None) if d == but else slice(0, n) for d, n in enumerate(shape))]

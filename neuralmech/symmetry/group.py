@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -41,6 +41,9 @@ class Term:
         Charges per component: the number of entries in a row for a translated weight, otherwise 1.
     groups
         Groups of a grouped convolution.
+    view
+        Shape in which rows and columns are told, where it is not the parameter's own: a stack of matrices (E, O, I) is
+        E groups of a matrix (E·O, I).
     """
 
     parameter: str
@@ -49,6 +52,11 @@ class Term:
     first: NDArray[np.int64]
     width: int = 1
     groups: int = 1
+    view: tuple[int, ...] | None = None
+
+    def shape(self, shapes: Mapping[str, Sequence[int]]) -> Sequence[int]:
+        """Shape in which rows and columns are told; `shapes` are the parameters' own."""
+        return self.view or shapes[self.parameter]
 
 
 @dataclass(frozen=True)
@@ -76,6 +84,12 @@ class Family:
     def is_translation(self) -> bool:
         """Whether the charges are linear in the parameters, ⟨a, θ⟩; all others are quadratic."""
         return self.name == "translation"
+
+    def seen_as(self, views: Mapping[str, Sequence[int]]) -> Family:
+        """The same, its rows and columns told in the shapes `views` of some parameters."""
+        mine = (views.get(t.parameter) for t in self.terms)
+        terms = (replace(t, view=tuple(v)) if v else t for t, v in zip(self.terms, mine, strict=True))
+        return replace(self, terms=tuple(terms))
 
     def site_counts(self) -> dict[str, int]:
         """Site → number of charges, in order."""
@@ -141,7 +155,7 @@ def generator_matrix(family: Family, shapes: Mapping[str, Sequence[int]]) -> spa
     rows, columns, data = [], [], []
     for term in family.terms:
         part = term.coefficients.tocoo()
-        every = axis_entries(term.axis, term.groups, shapes[term.parameter])
+        every = axis_entries(term.axis, term.groups, term.shape(shapes))
         entries = every[part.col]  # (nonzeros, entries per axis element)
         charges = np.repeat(term.first[part.row][:, None], entries.shape[1], axis=1)
         if term.width > 1:

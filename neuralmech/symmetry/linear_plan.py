@@ -80,7 +80,7 @@ def linear_plan(families: Sequence[Family], layout: Layout) -> LinearPlan:
 
 def _pieces(term: Term, first: int, layout: Layout) -> tuple[Ints, NDArray[np.float64]]:
     """A piece for each coefficient of a term: what lies under an element of its axis."""
-    part, start, shape = term.coefficients.tocoo(), layout.offsets[term.parameter], layout.shapes[term.parameter]
+    part, start, shape = term.coefficients.tocoo(), layout.offsets[term.parameter], term.shape(layout.shapes)
     size, element = math.prod(shape), part.col.astype(np.int64)
     outer, stride, inner = 1, 0, 1
     if term.axis == "rows":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -28,7 +28,7 @@ class Block:
 
     Attributes
     ----------
-    parameter, axis, groups
+    parameter, axis, groups, view
         As in `Term`.
     index
         Elements of the axis, shape (channels, count).
@@ -41,10 +41,15 @@ class Block:
     index: NDArray[np.int64]
     sign: int
     groups: int = 1
+    view: tuple[int, ...] | None = None
 
-    def entries(self, shape: Sequence[int]) -> NDArray[np.int64]:
+    def shape(self, shapes: Shapes) -> Sequence[int]:
+        """As of a `Term`."""
+        return self.view or shapes[self.parameter]
+
+    def entries(self, shapes: Shapes) -> NDArray[np.int64]:
         """Flat indices of the parameter's entries, shape (channels, entries of each channel)."""
-        return axis_entries(self.axis, self.groups, shape)[self.index].reshape(len(self.index), -1)
+        return axis_entries(self.axis, self.groups, self.shape(shapes))[self.index].reshape(len(self.index), -1)
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ class MatrixSite:
         starts, total = offsets(shapes), sum(math.prod(s) for s in shapes.values())
         rows, columns, data = [], [], []
         for block in self.blocks:
-            entries = starts[block.parameter] + block.entries(shapes[block.parameter])
+            entries = starts[block.parameter] + block.entries(shapes)
             for a, b in ((i, j), (j, i)):
                 rows.append(entries[a])
                 columns.append(entries[b])
@@ -96,6 +101,16 @@ class MatrixFamily(Family):
         rows, columns = (np.concatenate([*none, *(e[k] for e in entries)]) for k in (0, 1))
         return MatrixFamily("linear", (), sites, rows, columns, tuple(matrices))
 
+    def seen_as(self, views: Shapes) -> MatrixFamily:
+        """The same, its rows and columns told in the shapes `views` of some parameters."""
+
+        def seen(block: Block) -> Block:
+            view = views.get(block.parameter)
+            return replace(block, view=tuple(view)) if view else block
+
+        sites = (replace(site, blocks=tuple(map(seen, site.blocks))) for site in self.matrices)
+        return replace(self, matrices=tuple(sites))
+
     def forms(self, shapes: Shapes, x: Vector, y: Vector) -> Vector:
         """½(xᵀMy + yᵀMx) of every charge: (charges,)."""
         return self._over_sites(shapes, lambda b, i, j: 0.5 * b.sign * ((b.x @ b.y.T) + (b.y @ b.x.T))[i, j], x, y)
@@ -118,7 +133,7 @@ class MatrixFamily(Family):
         starts, out = offsets(shapes), [np.zeros(0)]
         for site in self.matrices:
             i, j = np.triu_indices(site.size)
-            at = [(b.sign, starts[b.parameter] + b.entries(shapes[b.parameter])) for b in site.blocks]
+            at = [(b.sign, starts[b.parameter] + b.entries(shapes)) for b in site.blocks]
             out.append(np.sum([of(_Part(sign, x[k], y[k]), i, j) for sign, k in at], axis=0))
         return np.concatenate(out)
 
@@ -129,10 +144,12 @@ def diagonal_family(sites: Sequence[MatrixSite], shapes: Shapes) -> Family:
     for site in sites:
         for block in site.blocks:
             channels, count = block.index.shape
-            length = len(axis_entries(block.axis, block.groups, shapes[block.parameter]))
+            length = len(axis_entries(block.axis, block.groups, block.shape(shapes)))
             place = (np.repeat(np.arange(channels), count), block.index.ravel())
             part = sparse.csr_array((np.full(channels * count, float(block.sign)), place), shape=(channels, length))
-            terms.append(Term(block.parameter, block.axis, part, first + np.arange(channels), 1, block.groups))
+            terms.append(
+                Term(block.parameter, block.axis, part, first + np.arange(channels), 1, block.groups, block.view)
+            )
         names += [site.name] * site.size
         first += site.size
     channels = [np.zeros(0, dtype=np.int64), *(np.arange(site.size) for site in sites)]

@@ -130,7 +130,7 @@ def _batches(family: MatrixFamily, layout: Layout, device: torch.device) -> list
     """Put together the sites whose blocks have the same shapes."""
     alike: dict[tuple, list[int]] = defaultdict(list)
     for k, site in enumerate(family.matrices):
-        key = tuple((b.axis, b.groups, b.sign, b.index.shape, layout.shapes[b.parameter]) for b in site.blocks)
+        key = tuple((b.axis, b.groups, b.sign, b.index.shape, tuple(b.shape(layout.shapes))) for b in site.blocks)
         alike[key].append(k)
     out = []
     for numbers in alike.values():
@@ -145,9 +145,9 @@ def _batches(family: MatrixFamily, layout: Layout, device: torch.device) -> list
 
 def _places(block: Block, layout: Layout) -> NDArray[np.int64]:
     """Indices into the flat vector, shape (channels, count, rows, adjacent entries)."""
-    shape = layout.shapes[block.parameter]
+    shape = block.shape(layout.shapes)
     adjacent = {"rows": math.prod(shape[1:]), "columns": math.prod(shape[2:]), "entries": 1}[block.axis]
-    entries = block.entries(shape).reshape(*block.index.shape, -1, adjacent)
+    entries = block.entries(layout.shapes).reshape(*block.index.shape, -1, adjacent)
     return entries + layout.offsets[block.parameter]
 
 

@@ -204,6 +204,21 @@ def _repeat(x: Vectors, times: int) -> Vectors:
     return Vectors(x.channels.repeat_interleave(times, dim=-3), lambda: x.history.repeat_interleave(times, dim=-3))
 
 
+@rule("own_rows", takes="stack", given="by ends")
+def _own_rows(algebra: MixingAlgebra, node: fx.Node, x: Any, by: Any, ends: bool) -> Any:
+    """One of the experts, the same for all channels of a row: they are the same channels in each expert."""
+    vectors, shape = algebra.value(x), node.meta["val"].shape
+    algebra.unify(vectors.channels.numpy(), vectors.channels[:1].numpy())
+
+    def history() -> Tensor:
+        of_expert = vectors.history.flatten(1).T
+        row = torch.arange(shape[0]).reshape(-1, *[1] * (len(shape) - 1)).expand(shape)
+        label = torch.from_numpy(algebra.labels(of_expert)).reshape(shape)
+        return algebra.combined(label, row)
+
+    return Vectors(vectors.channels[0], history)
+
+
 MOVEMENT = tuple(name for name in geometry.MOVEMENT if name not in ("pad", "constant_pad_nd"))
 
 

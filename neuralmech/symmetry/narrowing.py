@@ -41,7 +41,7 @@ def kept_dims(trace: Trace, *, means: bool) -> Mapping[str, tuple[int, ...]]:
     for node in trace.graph.nodes:
         if node.op == "placeholder" and node.name in trace.parameters and node in live:
             name = trace.parameters[node.name]
-            shape = trace.shapes[name]
+            shape = trace.seen[name]
             every = tuple(d for d, n in enumerate(shape) if n > 1)
             for dims in () if len(every) < 2 else _bindings(node, _coordinates(shape), live, means=means):
                 kept[name] = tuple(d for d in kept.get(name, every) if d in dims)

@@ -59,12 +59,14 @@ def table_of(rows: Sequence[tuple[int, ...]], width: int) -> Ints:
 
 def _blocks(terms: Sequence[Term], layout: Layout) -> tuple[dict[tuple[str, str], int], Ints, int]:
     needed: dict[tuple[str, bool], dict[str, int]] = {}
+    seen: dict[str, Sequence[int]] = {}
     for term in terms:
         needed.setdefault((term.parameter, term.axis == "entries"), {})[term.axis] = term.groups
+        seen[term.parameter] = term.shape(layout.shapes)
     places: dict[tuple[str, str], int] = {}
     blocks, size = [], 0
     for (name, by_entry), axes in sorted(needed.items(), key=lambda item: layout.offsets[item[0][0]]):
-        shape = layout.shapes[name]
+        shape = seen[name]
         if by_entry:
             places["entries", name] = size
             blocks.append((layout.offsets[name], 1, 1, math.prod(shape), 1, NONE, size))

@@ -44,6 +44,11 @@ def _gather(algebra: ScaleAlgebra, node: fx.Node, x: Any, dim: int, index: Any, 
     return geometry.within(first, shape, dim % ids.dim()).expand(shape)
 
 
+@rule("own_rows", takes="stack", given="by ends")
+def _own_rows(algebra: ScaleAlgebra, node: fx.Node, x: Any, by: Any, ends: bool) -> Tensor:
+    return algebra.unify(algebra.ids(x), (0,), node)[0]
+
+
 @rule("index_add", takes="self source", given="dim index alpha")
 @rule("index_copy", takes="self source", given="dim index")
 @rule("scatter_add", takes="self src", given="dim index")

@@ -99,18 +99,18 @@ class ShiftAlgebra(Algebra[Shift]):
                 for terms in sector.origins:
                     self._demand(list(terms), why)
 
-    def rows(self, weight: Parameter, axis: Axis) -> Ids:
-        """One unknown per output of a weight: its rows (out, in, …) or its columns (in, out), zero if frozen.
+    def rows(self, weight: Parameter, axis: Axis, groups: int = 1) -> Ids:
+        """One unknown per output of a weight: its rows (out, in, …) or its columns (in, out/groups), zero if frozen.
 
         A weight used both ways, or entry by entry too (tied embeddings), makes no claim.
         """
-        length = weight.shape[0 if axis == "rows" else 1] if weight.shape else 1
+        length = (weight.shape[0] if axis == "rows" else weight.shape[1] * groups) if weight.shape else 1
         if weight.name not in self.weights:
             self.weights[weight.name] = (axis, self.system.new(length))
         known, ids = self.weights[weight.name]
         if weight.name in self.frozen:
             self.system.zero(ids, "frozen (requires_grad=False)")
-        if known != axis or weight.name in self.entry_ids:
+        if known != axis or ids.size != length or weight.name in self.entry_ids:
             self.system.zero(ids, "used in two ways")
             self.system.zero(once(self.entry_ids.get(weight.name, np.zeros(0, dtype=np.int64))), "used in two ways")
             return np.zeros(length, dtype=np.int64)
@@ -129,7 +129,7 @@ class ShiftAlgebra(Algebra[Shift]):
         if table.name in self.uniform:
             self.system.zero(self.uniform[table.name], "used in two ways")
         else:
-            self.uniform[table.name] = np.zeros(table.shape[1], dtype=np.int64)
+            self.uniform[table.name] = np.zeros(self.weights[table.name][1].size, dtype=np.int64)
 
     def solve(self) -> Solution:
         """Null space, with nothing in it twice.

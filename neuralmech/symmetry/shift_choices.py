@@ -22,9 +22,17 @@ from neuralmech.symmetry.trace import operation, place
 
 
 def _one_of(
-    algebra: ShiftAlgebra, node: fx.Node, x: Shift, dims: tuple[int, ...], spread: Callable[[Tensor], Tensor]
+    algebra: ShiftAlgebra,
+    node: fx.Node,
+    x: Shift,
+    dims: tuple[int, ...],
+    spread: Callable[[Tensor], Tensor],
+    places: Tensor | None = None,
 ) -> Shift:
-    """One element along `dims`, whichever: what displaces all alike passes; `spread` takes it to the output's shape."""
+    """One element along `dims`, whichever: what displaces all alike passes; `spread` takes it to the output's shape.
+
+    Where the whole is picked along `dims`, so do the same unknowns times amplitudes that differ: those of the `places`.
+    """
     out: Shift = {}
     for key, sector in x.items():
         whole = bool((sector.amplitude == first_along(sector.amplitude, dims)).all())
@@ -35,9 +43,21 @@ def _one_of(
                 tuple((c, spread(first_along(rows, dims))) for c, rows in sector.terms),
                 sector.origins,
             )
+        elif alike and places is not None and not sector.origins:
+            mixed = spread(_sets(sector.amplitude, dims))
+            terms = tuple((c, spread(first_along(rows, dims))) for c, rows in sector.terms)
+            out[(*key, node.name)] = Sector(_paired(mixed, places), terms)
         else:
             let_none_pass(algebra, node, {key: sector})
     return out
+
+
+def _sets(amplitude: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """Number of what stands along `dims`, which have length 1 then: the same where the same amplitudes do."""
+    rest = [d for d in range(amplitude.dim()) if d not in dims]
+    rows = amplitude.permute(*rest, *dims).reshape(math.prod(amplitude.shape[d] for d in rest), -1)
+    _, inverse = torch.unique(rows, dim=0, return_inverse=True)
+    return inverse.reshape([1 if d in dims else n for d, n in enumerate(amplitude.shape)])
 
 
 def _mapped(x: Shift, function: Callable[[Tensor], Tensor]) -> Shift:
@@ -51,7 +71,8 @@ def _index(algebra: ShiftAlgebra, node: fx.Node, x: Any, indices: Any) -> Shift:
     if where is not None:
         return _mapped(algebra.shift(x), lambda t: torch.ops.aten.index(t, where))
     dims = geometry.indexed_dims(raw)
-    return _one_of(algebra, node, algebra.shift(x), dims, lambda t: geometry.picked(t, dims, shape))
+    places = geometry.picked_places(dims, len(node.args[0].meta["val"].shape), shape)  # type: ignore[union-attr]
+    return _one_of(algebra, node, algebra.shift(x), dims, lambda t: geometry.picked(t, dims, shape), places)
 
 
 @rule("index_select", takes="self", given="dim index")
@@ -59,7 +80,9 @@ def _index_select(algebra: ShiftAlgebra, node: fx.Node, x: Any, dim: int, index:
     where, shape = known_index(algebra, node.args[2]), node.meta["val"].shape
     if where is not None:
         return _mapped(algebra.shift(x), lambda t: t.index_select(dim, where))
-    return _one_of(algebra, node, algebra.shift(x), (dim % len(shape),), lambda t: t.expand(shape))
+    dims = (dim % len(shape),)
+    places = geometry.picked_places(dims, len(shape), shape)
+    return _one_of(algebra, node, algebra.shift(x), dims, lambda t: t.expand(shape), places)
 
 
 @rule("gather", takes="self", given="dim index sparse_grad")
@@ -69,6 +92,29 @@ def _gather(algebra: ShiftAlgebra, node: fx.Node, x: Any, dim: int, index: Any, 
         return _mapped(algebra.shift(x), lambda t: t.gather(dim, where))
     at = dim % len(shape)
     return _one_of(algebra, node, algebra.shift(x), (at,), lambda t: geometry.within(t, shape, at).expand(shape))
+
+
+@rule("own_rows", takes="stack", given="by ends")
+def _own_rows(algebra: ShiftAlgebra, node: fx.Node, x: Any, by: Any, ends: bool) -> Shift:
+    """Σ over experts of a mask of rows times what displaces the expert's: an amplitude of its own for each of them."""
+    out: Shift = {}
+    rows = node.meta["val"].shape[0]
+    for key, sector in algebra.shift(x).items():
+        row = torch.arange(rows).reshape(-1, *[1] * (sector.amplitude.dim() - 2)).expand(sector.amplitude.shape[1:])
+        for expert in range(len(sector.amplitude)):
+            amplitude = _paired(sector.amplitude[expert], row)
+            if sector.origins:
+                amplitude = torch.where(sector.amplitude[expert] == 0, 0, amplitude)
+            terms = tuple((c, t[expert]) for c, t in sector.terms)
+            out[(*key, node.name, expert)] = Sector(amplitude, terms, sector.origins)
+    return out
+
+
+def _paired(amplitude: Tensor, other: Tensor) -> Tensor:
+    """One new amplitude, from 1 on, for each distinct pair."""
+    a, b = torch.broadcast_tensors(*geometry.narrow(amplitude), *geometry.narrow(other))
+    _, inverse = torch.unique(torch.stack([a.reshape(-1), b.reshape(-1)]), dim=1, return_inverse=True)
+    return (inverse + 1).reshape(a.shape).expand(amplitude.shape)
 
 
 @rule("max", "min", "sort", "topk", takes="self", given="dim k keepdim descending largest sorted stable", outputs=2)

@@ -25,12 +25,13 @@ def _weighted(
     shape: torch.Size,
     channel: int,
     axis: Axis = "rows",
+    groups: int = 1,
 ) -> Shift:
     """Displacement of a linear map's output by its weight: unknowns along `channel`."""
     if not isinstance(weight, Parameter):
         algebra.forbid(weight, "a weight that is computed")
         return {}
-    rows = torch.from_numpy(algebra.rows(weight, axis))
+    rows = torch.from_numpy(algebra.rows(weight, axis, groups))
     out: Shift = {key: Sector(amplitude.expand(shape), ((Fraction(1), _along(rows, channel, shape)),))}
     if axis == "columns" and key[0] != "embedding":
         algebra.tokens_apart(weight)
@@ -198,8 +199,35 @@ def _conv(
         let_none_pass(algebra, node, carried)
         carried = {}
     out = combined(_through(algebra, node, carried, 1), _biased(algebra, bias, shape, 1), node)
+    key = ("conv", source_of(node), str(options), str(more), tuple(kernel[1:]))
+    return combined(out, _weighted(algebra, weight, key, _places(shape, groups), shape, 1), node)
+
+
+@rule(
+    *("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"),
+    takes="input weight bias",
+    given="stride padding dilation groups output_padding",
+)
+def _conv_transpose(
+    algebra: ShiftAlgebra, node: fx.Node, x: Any, weight: Any, bias: Any = None, *options: Any, **more: Any
+) -> Shift:
+    """Each position sees its own mixture of inputs and taps, the same for all outputs of a group."""
+    shape, kernel = node.meta["val"].shape, node.args[1].meta["val"].shape  # type: ignore[union-attr]
+    if len(shape) < len(kernel):  # unbatched
+        let_none_pass(algebra, node, algebra.shift(x), weight, bias)
+        return {}
+    chosen = geometry.convolution_options(options, more, transposed=True)
+    carried, groups = algebra.shift(x), chosen.get("groups", 1)
+    if kernel[2:].numel() > 1 or chosen.keys() - {"groups"}:  # not all positions see as much of a displacement
+        let_none_pass(algebra, node, carried)
+        carried = {}
+    out = combined(_through(algebra, node, carried, 1), _biased(algebra, bias, shape, 1), node)
+    key = ("transposed", source_of(node), str(options), str(more), tuple(kernel[2:]))
+    return combined(out, _weighted(algebra, weight, key, _places(shape, groups), shape, 1, "columns", groups), node)
+
+
+def _places(shape: torch.Size, groups: int) -> Tensor:
+    """An amplitude for each sample, position and group of output channels."""
     group = torch.arange(shape[1]).div(shape[1] // groups, rounding_mode="floor")
     places = torch.arange(shape[0] * shape[2:].numel()).reshape(shape[0], 1, *shape[2:])
-    amplitude = places * groups + group.reshape(-1, *[1] * len(width))
-    key = ("conv", source_of(node), str(options), str(more), tuple(kernel[1:]))
-    return combined(out, _weighted(algebra, weight, key, amplitude, shape, 1), node)
+    return places * groups + group.reshape(-1, *[1] * (len(shape) - 2))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Container
-from dataclasses import dataclass
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -43,6 +43,8 @@ class Trace:
         Names of the parameters with ``requires_grad=False``: they never move.
     hooked
         Names of the parameters whose gradient a hook may change.
+    views
+        Parameter name → shape in which the graph reads it, where that is not its own.
     """
 
     graph: fx.Graph
@@ -53,6 +55,12 @@ class Trace:
     shapes: dict[str, torch.Size]
     frozen: frozenset[str]
     hooked: frozenset[str]
+    views: Mapping[str, torch.Size] = field(default_factory=dict)
+
+    @property
+    def seen(self) -> dict[str, torch.Size]:
+        """Parameter name → shape in which the graph reads it."""
+        return self.shapes | dict(self.views)
 
     @cached_property
     def read(self) -> frozenset[str]:

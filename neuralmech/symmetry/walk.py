@@ -57,14 +57,14 @@ def walk(trace: Trace, algebra: Algebra[Value]) -> Value:
                 env.pop(n, None)
                 algebra.concrete.pop(n, None)
     for name in trace.hooked & trace.read:
-        algebra.forbid(Parameter(name, trace.shapes[name]), "a hook may change its gradient")
+        algebra.forbid(Parameter(name, trace.seen[name]), "a hook may change its gradient")
     return env[trace.output]
 
 
 def _placeholder(node: fx.Node, trace: Trace, algebra: Algebra[Value]) -> Any:
     if node.name in trace.parameters:
         name = trace.parameters[node.name]
-        return Parameter(name, trace.shapes[name]) if name in trace.read else constants(node, algebra)
+        return Parameter(name, trace.seen[name]) if name in trace.read else constants(node, algebra)
     known = trace.constants.get(node.name)
     if known is not None and not known.is_meta:  # on the meta device it has no numbers
         lifted = node.name not in trace.buffers

@@ -53,7 +53,7 @@ def _of_charge(family: Family, charge: int, layout: Layout) -> tuple[str, int]:
         component = np.flatnonzero(holds)
         if len(component):
             element = _middle(term.coefficients, int(component[0]))
-            of_element = axis_entries(term.axis, term.groups, layout.shapes[term.parameter])[element]
+            of_element = axis_entries(term.axis, term.groups, term.shape(layout.shapes))[element]
             offset = charge - int(term.first[component[0]]) if term.width > 1 else len(of_element) // 2
             return term.parameter, int(of_element[offset])
     raise AssertionError(f"{family.name} charge {charge} has no parameters")
@@ -63,5 +63,5 @@ def _of_matrix(family: MatrixFamily, recorded: FamilyLayout, column: int, layout
     """A parameter in the middle of the channel of the site's first block."""
     site = next(m for m in family.matrices if m.name == recorded.sites[column])
     block = site.blocks[0]
-    entries = block.entries(layout.shapes[block.parameter])[int(recorded.channels[column])]
+    entries = block.entries(layout.shapes)[int(recorded.channels[column])]
     return block.parameter, int(entries[len(entries) // 2])

@@ -10,6 +10,7 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from nets_experts import GROUPED
 from neuralmech.record import RecordWriter, open_record
 from neuralmech.symmetry.discover import find_symmetries
 from neuralmech.symmetry.matrix import MatrixFamily
@@ -135,6 +136,23 @@ class Partly(nn.Module):
         return self.second(y) + y[:, 2:].relu()
 
 
+class Experts(nn.Module):
+    """Each row through two maps of one of two experts and, in the middle, a layer of both; heads by `bmm` behind it."""
+
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = nn.Parameter(torch.randn(2, 3, 2)), nn.Parameter(torch.randn(2, 2, 3))
+        self.one, self.two = nn.Parameter(torch.randn(2, 4, 2)), nn.Parameter(torch.randn(2, 3, 4))
+        self.shared = nn.Linear(2, 2)
+
+    def forward(self, x):
+        first = (x[:, 0] <= 0).sum()
+        ends = torch.stack([first, torch.full_like(first, len(x))])
+        h = GROUPED(GROUPED(x[(x[:, 0] > 0).long().argsort()], self.up.mT, ends), self.down.mT, ends)
+        y = self.shared(h).relu()
+        return torch.bmm(torch.bmm(y.expand(2, *y.shape), self.one.mT), self.two.mT).sum(0)
+
+
 def deep(*widths, bias=True):
     return nn.Sequential(*(nn.Linear(a, b, bias=bias) for a, b in itertools.pairwise(widths)))
 
@@ -172,6 +190,7 @@ NETS = {  # name: (model, shape of a batch, sizes of the sites)
     "per_sample_factor": (lambda: Masked(False), (6, 2), [3]),
     "per_channel_factor": (lambda: Masked(True), (6, 2), []),
     "rolled": (Rolled, (6, 2), []),
+    "experts": (Experts, (8, 2), [3, 3, 2, 4, 4]),
     "read_in_part": (Partly, (6, 2), [2]),
     "relu": (lambda: nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2)), (6, 2), []),
     "dropout": (lambda: nn.Sequential(nn.Linear(2, 3), nn.Dropout(0.5), nn.Linear(3, 2)), (6, 2), []),
@@ -201,7 +220,7 @@ def test_any_invertible_matrix_leaves_the_output(name):
         mixing = torch.eye(site.size).double() + 0.4 * torch.randn(site.size, site.size).double()
         moved = {n: p.detach().clone() for n, p in model.named_parameters()}
         for block in site.blocks:
-            at = torch.from_numpy(block.entries(moved[block.parameter].shape))
+            at = torch.from_numpy(block.entries({name: p.shape for name, p in moved.items()}))
             flat = moved[block.parameter].view(-1)
             flat[at] = (mixing if block.sign > 0 else torch.linalg.inv(mixing).T) @ flat[at]
         after = functional_call(model, moved, (x,))

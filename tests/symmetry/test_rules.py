@@ -16,7 +16,7 @@ TABLES = {name: make().rules for name, make in ALGEBRAS.items()}
 
 
 def overloads(name):
-    packet = getattr(torch.ops.aten, name)
+    packet = getattr(torch.ops.aten if hasattr(torch.ops.aten, name) else torch.ops.neuralmech, name)
     ops = [getattr(packet, o) for o in packet.overloads()]
     return [op for op in ops if _is_of_tensors(op._schema)]
 
