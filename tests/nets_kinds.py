@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from nets_arguments import ARGUMENTS
 from nets_choosing import CHOOSING
+from nets_complex import COMPLEX
 from nets_constants import CONSTANTS
 from nets_crashes import CRASHES
 from nets_cut import CUT
@@ -13,6 +14,7 @@ from nets_layers import LAYERS
 _PARTS = {
     "arguments": ARGUMENTS,
     "choosing": CHOOSING,
+    "complex": COMPLEX,
     "constants": CONSTANTS,
     "crashes": CRASHES,
     "cut": CUT,

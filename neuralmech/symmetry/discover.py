@@ -24,6 +24,7 @@ from neuralmech.symmetry import (  # noqa: F401  (they fill the tables)
 )
 from neuralmech.symmetry.assemble import diagonal_families, translation_family
 from neuralmech.symmetry.canonical import simplified
+from neuralmech.symmetry.complex_pairs import without_complex
 from neuralmech.symmetry.experts import experts_apart
 from neuralmech.symmetry.group import FAMILIES, Family, Symmetries
 from neuralmech.symmetry.matrix import linear_family
@@ -100,7 +101,7 @@ def find_symmetries(
         raise UserError("example_inputs: give a tensor or a tuple of tensors, as the model's forward() takes them")
     progress = progress or (lambda step: None)
     progress("tracing the model")
-    traced = experts_apart(simplified(_traced(model, inputs, criterion, example_targets)))
+    traced = _simplified(_traced(model, inputs, criterion, example_targets))
     progress("shifts of each operation")
     apart = kept_dims(traced, means=False)
     shifts = _shifts(traced, criterion, apart)
@@ -141,6 +142,10 @@ def _traced(model: nn.Module, inputs: tuple[Tensor, ...], loss: Loss, targets: T
         return trace_with(model, inputs, loss, targets, RULED)
     except UserError:  # it branches on numbers, for instance: the outputs are then fixed
         return traced
+
+
+def _simplified(traced: Trace) -> Trace:
+    return experts_apart(simplified(without_complex(traced)))
 
 
 def _scales(traced: Trace) -> ScaleAlgebra:

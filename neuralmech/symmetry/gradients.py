@@ -84,12 +84,16 @@ class GradientMarks(TorchFunctionMode):
         """Cut the model's outputs, and tie to them the tensors that have hooks."""
         out = tree_map_only(Tensor, lambda x: cut(x) if _is_marked(x) else x, out)
         if self._hooked:
-            out = tree_map_only(Tensor, lambda x: hooked(x, self._hooked) if x.is_floating_point() else x, out)
+            out = tree_map_only(Tensor, lambda x: hooked(x, self._hooked) if _has_gradients(x) else x, out)
         return out
 
 
 def _floats(values: Any) -> Iterator[Tensor]:
-    return (x for x in tree_leaves(values) if isinstance(x, Tensor) and x.is_floating_point())
+    return (x for x in tree_leaves(values) if isinstance(x, Tensor) and _has_gradients(x))
+
+
+def _has_gradients(x: Tensor) -> bool:
+    return x.is_floating_point() or x.is_complex()
 
 
 def _is_marked(x: Tensor) -> bool:
@@ -164,7 +168,7 @@ def _seal_hooked_modules(twin: nn.Module) -> None:
 
 
 def _sealed(values: Any, name: str) -> Any:
-    return tree_map_only(Tensor, lambda x: opaque(x, name) if x.is_floating_point() else x, values)
+    return tree_map_only(Tensor, lambda x: opaque(x, name) if _has_gradients(x) else x, values)
 
 
 def hooked_parameters(model: nn.Module) -> frozenset[str]:

@@ -68,7 +68,9 @@ def _placeholder(node: fx.Node, trace: Trace, algebra: Algebra[Value]) -> Any:
     known = trace.constants.get(node.name)
     if known is not None and not known.is_meta:  # on the meta device it has no numbers
         lifted = node.name not in trace.buffers
-        if lifted or not known.is_floating_point():  # what a float buffer holds may change while training
+        if lifted or not (
+            known.is_floating_point() or known.is_complex()
+        ):  # what a float buffer holds may change while training
             algebra.concrete[node] = known
     return constants(node, algebra)
 
