@@ -183,6 +183,19 @@ EXPERTS.complete(
     floats(6, 2, 4), a=M(nn.Conv1d, 2, 4, 1), w=P(4, 2, 3),
 )  # fmt: skip
 EXPERTS.complete(
+    "messages of the last layer",
+    lambda s, x: (x @ x.T).softmax(1) @ s.b(torch.relu(s.a(x))), X, a=L(3, 4), b=L(4, 3),
+)  # fmt: skip
+EXPERTS.complete(
+    "attention by hand, the last layer",
+    lambda s, x: ((s.q(x) @ s.k(x).mT).softmax(2) @ s.v(x)).flatten(0, 1), floats(4, 3, 3), slow=True,
+    q=L(3, 2), k=L(3, 2), v=L(3, 3),
+)  # fmt: skip
+EXPERTS.complete(
+    "a matrix of three axes seen as one",
+    lambda s, x: s.b(torch.relu(F.linear(x, s.w.flatten(1)))), floats(6, 4), w=P(3, 2, 2), b=L(3, 3),
+)  # fmt: skip
+EXPERTS.complete(
     "a transposed convolution, the last layer",
     lambda s, x: s.w(torch.relu(s.a(x)))[:, :, 2],
     floats(6, 2, 4), a=M(nn.Conv1d, 2, 4, 1), w=M(nn.ConvTranspose1d, 4, 3, 3),

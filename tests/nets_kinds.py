@@ -34,16 +34,11 @@ NOT_SEEN = {
         "arguments: interpolate, nearest-exact", "arguments: interpolate, area",
         "constants: weight: a mean taken from columns", "arguments: interpolate, down",
     ),
-    "a weight that meets only zeros, as a first state": (
-        "layers: GRU both ways", "layers: GRUCell", "layers: LSTM both ways", "layers: LSTMCell",
-        "layers: RNN, relu, both ways", "layers: RNNCell, relu",
+    "rows that only unread channels need: a forget gate before zeros": ("layers: LSTMCell",),
+    "a weight that only steps need which nothing reads": (
+        "layers: GRU both ways", "layers: LSTM both ways", "layers: RNN, relu, both ways",
     ),
-    "an operation without a rule, or a convolution without a batch": (
-        "crashes: shape: conv without a batch", "crashes: shape: conv without a batch, BatchNorm of channels",
-        "crashes: shape: transposed conv without a batch",
-        "arguments: addbmm", "arguments: addmv", "arguments: hardtanh without bounds", "constants: eps in a maximum",
-        "constants: index_reduce", "constants: masked_scatter of zeros", "constants: zeros filled one by one",
-    ),
+    "a mask of data that no batch sets": ("constants: masked_scatter of zeros",),
     "entries of a table that a mask leaves out": (
         "arguments: attn_mask of a table with some pairs left out", "arguments: scores with baddbmm",
     ),

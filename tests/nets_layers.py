@@ -189,7 +189,8 @@ for name, (function, parts) in {
         {"l": M(nn.Bilinear, 4, 4, 2), "b": L(2, 3)},
     ),
 }.items():
-    LAYERS.sound(name, function, X, slow=True, **{**AB, **parts})
+    add = LAYERS.sound if "itself" in name else LAYERS.complete  # which has each product of two twice
+    add(name, function, X, slow=True, **{**AB, **parts})
 for mode in ("sum", "mean", "max"):
     LAYERS.sound(
         f"EmbeddingBag, {mode}",

@@ -9,6 +9,7 @@ entry by entry, with no shifts and no mixing. The same map is written here so th
 | ``linear(x, W.T, b)`` | ``x @ W + b`` |
 | ``linear(x, W · c, b)``, convolutions, ``x @ (W · c)`` | ``linear(x · c, W, b)`` |
 | ``linear(x, cat([W₁, W₂]))`` | ``cat([linear(x, W₁), linear(x, W₂)])`` |
+| ``linear(0, W, b)``, ``0 · x`` | b for each position, 0 |
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from torch import fx, ops
+from torch import Tensor, fx, ops
 
 from neuralmech.symmetry.trace import Trace, operation
 
@@ -26,6 +27,10 @@ ATEN = ops.aten
 CONVOLUTIONS = ("conv1d", "conv2d", "conv3d")
 PRODUCTS = ("mm", "matmul")
 COPIES = ("alias", "clone", "contiguous", "lift_fresh_copy")
+REARRANGED = (
+    *(*COPIES, "expand", "narrow", "permute", "reshape", "select", "slice", "squeeze", "t", "transpose", "unsqueeze"),
+    *("view", "_unsafe_view"),
+)
 
 
 def simplified(traced: Trace) -> Trace:
@@ -55,6 +60,8 @@ class _Rewriting:
     def rewritten(self, node: fx.Node) -> fx.Node | None:
         """Return a node that is to take the place of `node`, None if no identity applies."""
         name = operation(node)
+        if name in ("linear", "mul", *PRODUCTS) and any(map(_is_zero, node.args[:2])):
+            return self._of_zeros(node, name)
         if name in ("linear", *CONVOLUTIONS, *PRODUCTS):
             weight: Any = node.args[1]
             if not isinstance(weight, fx.Node) or not self._is_of_weights(weight):
@@ -65,6 +72,13 @@ class _Rewriting:
             if bias.meta["val"].dim() == 1:  # type: ignore[union-attr]
                 return self._make(node, ATEN.linear.default, x, self._transposed(weight), bias)
         return None
+
+    def _of_zeros(self, node: fx.Node, name: str) -> fx.Node:
+        """What is left of a product with zeros, such as a first state: a bias, or zeros."""
+        val, bias = node.meta["val"], node.args[2] if name == "linear" and len(node.args) > 2 else None
+        if bias is not None:
+            return self._make(node, ATEN.expand.default, bias, list(val.shape))
+        return self._make(node, ATEN.full.default, list(val.shape), 0, dtype=val.dtype)
 
     def _by_name(self, name: str, node: fx.Node, weight: fx.Node) -> fx.Node | None:
         turned = self._transposed(weight)
@@ -151,6 +165,19 @@ def _factor(weight: fx.Node) -> float | None:
     if name == "div":
         return 1 / numbers[0] if isinstance(args[0], fx.Node) else None
     return float(numbers[0])
+
+
+def _is_zero(value: Any) -> bool:
+    """Whether a tensor is filled with zeros, or moved from one."""
+    if not isinstance(value, fx.Node) or value.op != "call_function" or not isinstance(value.meta["val"], Tensor):
+        return False
+    name = operation(value)
+    if name in ("full", "full_like", "new_full"):
+        number = value.args[2 if name == "new_full" else 1]
+        return isinstance(number, (int, float)) and number == 0
+    if name in ("zeros", "zeros_like", "new_zeros"):
+        return True
+    return name in REARRANGED and _is_zero(value.args[0])
 
 
 def _parts(value: fx.Node) -> list[fx.Node] | None:

@@ -96,9 +96,10 @@ class _Rewriting:
             many = isinstance(x, (list, tuple))
             if not all(map(_is_complex, x if many else [x])):
                 return None
+            named: dict[str, Any] = dict(node.kwargs)
             pairs = [self._pair(n) for n in x] if many else [self._pair(x)]
             first, second = (
-                self._make(node, node.target, [p[i] for p in pairs] if many else pairs[0][i], *args[1:], **node.kwargs)
+                self._make(node, node.target, [p[i] for p in pairs] if many else pairs[0][i], *args[1:], **named)
                 for i in (0, 1)
             )
             return first, second

@@ -12,6 +12,7 @@ own. What one expert's matrices share so remains its own.
 | ``grouped_mm(own_rows(h, ends), W, ends)`` | ``own_rows(bmm(h, W), ends)`` |
 | ``f(own_rows(h, ends))``, f row by row | ``own_rows(f(h), ends)`` |
 | ``b[expert]`` where ``ends`` are those of ``expert`` | ``own_rows(b for each row, expert)`` |
+| ``linear(x, W.flatten(1))`` | ``linear(x, W)``, W stored as a matrix |
 """
 
 from __future__ import annotations
@@ -79,8 +80,9 @@ class _Rewriting:
         if _is_grouped(node):
             return self._grouped(node)
         name = operation(node)
-        if name in ("bmm", "matmul"):
-            return self._stacked(node, node.args[0], node.args[1])
+        if name in ("linear", "mm", "matmul", "bmm"):
+            flat = self._flattened(node) if name != "bmm" else None
+            return flat or (self._stacked(node, *node.args[:2]) if name in ("bmm", "matmul") else None)
         if name == "index" and len(node.args[1]) == 1 and node.args[1][0] in self._experts:  # type: ignore[arg-type,index]
             return self._chosen(node)
         return self._row_by_row(node)
@@ -172,6 +174,20 @@ class _Rewriting:
         apart = self._make(node, ATEN.reshape.default, (rows, experts, out), mapped, [rows, experts, out])
         return self._make(node, ATEN.permute.default, (experts, rows, out), apart, [1, 0, 2])
 
+    def _flattened(self, node: fx.Node) -> fx.Node | None:
+        """A linear map by a parameter that is seen as a matrix of its rows: it is stored as one."""
+        weight: Any = node.args[1]
+        if operation(weight) not in ("view", "reshape", "flatten", "_unsafe_view"):
+            return None
+        parameter: Any = self._stored.get(weight.args[0], weight.args[0])
+        name = self.parameters.get(parameter.name)
+        if name is None or len(_shape(weight)) != 2 or (name in self.views and self.views[name] != _shape(weight)):
+            return None
+        sizes = _shape(weight)
+        if name not in self.views:
+            self._store(parameter, name, sizes)
+        return self._make(node, node.target, _shape(node), node.args[0], parameter, *node.args[2:])
+
     def _stack(self, weight: Any) -> tuple[fx.Node, bool] | None:
         """The parameter that a stack of matrices is, stored as one matrix; whether it has been transposed."""
         turned = isinstance(weight, fx.Node) and weight.op == "call_function" and operation(weight) == "transpose"
@@ -182,18 +198,21 @@ class _Rewriting:
         if not isinstance(stored, fx.Node) or stored.name not in self.parameters or len(_shape(weight)) != 3:
             return None
         if self.parameters[stored.name] not in self.views:
-            self._store(stored, self.parameters[stored.name])
+            experts, a, b = _shape(stored)
+            self._store(stored, self.parameters[stored.name], (experts * a, b, 1))
+        elif len(self.views[self.parameters[stored.name]]) != 3:
+            return None
         return stored, turned
 
-    def _store(self, parameter: fx.Node, name: str) -> None:
-        """Keep a stack (E, a, b) as one matrix (E·a, b); all that reads it so far reads a view of it."""
-        experts, a, b = shape = _shape(parameter)
+    def _store(self, parameter: fx.Node, name: str, seen: tuple[int, ...]) -> None:
+        """Keep a parameter in another shape, a stack (E, a, b) as (E·a, b); all others read a view of it."""
+        shape = _shape(parameter)
         with self.graph.inserting_after(parameter):
             whole = self.graph.call_function(ATEN.view.default, (parameter, list(shape)))
         whole.meta = dict(parameter.meta)
         parameter.replace_all_uses_with(whole, delete_user_cb=lambda user: user is not whole)
         self._stored[whole] = parameter
-        self.views[name] = torch.Size([experts * a, b, 1])
+        self.views[name] = torch.Size(seen)
         val = parameter.meta["val"]
         parameter.meta = {**parameter.meta, "val": torch.empty(self.views[name], dtype=val.dtype, device="meta")}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Container, Sequence
 from functools import cache
 from typing import Any
@@ -36,7 +37,64 @@ def decompositions(keep: Container[str]) -> dict[Any, Callable[..., Any]]:
         return values * gates.sigmoid()
 
     table = {op: how for op, how in _table().items() if not _is_kept(op, keep)}
-    return table | {EINSUM: einsum, GLU: glu, VAR_MEAN: _var_mean, VAR_MEAN_DIM: _var_mean_dim}
+    return table | {EINSUM: einsum, GLU: glu, VAR_MEAN: _var_mean, VAR_MEAN_DIM: _var_mean_dim} | _in_parts()
+
+
+def _in_parts() -> dict[Any, Callable[..., Any]]:
+    """What torch has no decomposition of, or not of such arguments."""
+    aten = torch.ops.aten
+    kinds = [f"conv{way}{rank}d" for way in ("", "_transpose") for rank in (1, 2, 3)]
+    convolutions = [getattr(getattr(aten, kind), o) for kind in kinds for o in getattr(aten, kind).overloads()]
+    others = {
+        aten.mv.default: _mv,
+        aten.addmv.default: _addmv,
+        aten.addbmm.default: _addbmm,
+        aten.hardtanh.default: _hardtanh,
+    }
+    return {op: _batched(op) for op in convolutions} | others | {aten._trilinear.default: _trilinear}
+
+
+def _batched(convolution: Callable[..., Tensor]) -> Callable[..., Any]:
+    """A convolution without a batch is that of a batch of one."""
+
+    def batched(x: Tensor, weight: Tensor, *args: Any, **options: Any) -> Any:
+        if x.dim() == weight.dim():
+            return NotImplemented
+        return convolution(x.unsqueeze(0), weight, *args, **options).squeeze(0)
+
+    return batched
+
+
+def _addmv(bias: Tensor, matrix: Tensor, vector: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    return _added(bias, _mv(matrix, vector), beta, alpha)
+
+
+def _mv(matrix: Tensor, vector: Tensor) -> Tensor:
+    return torch.nn.functional.linear(vector, matrix)
+
+
+def _addbmm(bias: Tensor, x: Tensor, y: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    return _added(bias, torch.bmm(x, y).sum(0), beta, alpha)
+
+
+def _added(bias: Tensor, product: Tensor, beta: float, alpha: float) -> Tensor:
+    product = product if alpha == 1 else alpha * product
+    return torch.add(bias if beta == 1 else beta * bias, product) if beta else product.expand_as(bias + product)
+
+
+def _hardtanh(x: Tensor, least: float = -1, most: float = 1) -> Any:
+    return NotImplemented if math.isfinite(least) and math.isfinite(most) else torch.clamp(x, *_bounds(least, most))
+
+
+def _bounds(*numbers: float) -> list[float | None]:
+    return [n if math.isfinite(n) else None for n in numbers]
+
+
+def _trilinear(x: Tensor, weight: Tensor, y: Tensor, *dims: Any) -> Any:
+    """A bilinear layer is a linear map of the products of its inputs."""
+    if [list(d) for d in dims[:4]] != [[1, 3], [0], [1, 2], [2, 3]]:
+        return NotImplemented
+    return torch.nn.functional.linear((x.unsqueeze(2) * y.unsqueeze(1)).flatten(1), weight.flatten(1))
 
 
 def _is_kept(op: Any, keep: Container[str]) -> bool:
@@ -61,10 +119,10 @@ def _table() -> dict[Any, Callable[..., Any]]:
 
 
 def linear_map(equation: str, operands: Sequence[Tensor]) -> Tensor | None:
-    """Compute an einsum of a tensor and a matrix that share one summed letter as a linear map; None for any other.
+    """Compute an einsum of a tensor and a weight as a linear map by the weight as a matrix; None for any other.
 
-    A matrix that is a parameter then stays in one piece, with a scale for each row and column instead of each entry,
-    and with shifts and mixing.
+    The letters that are summed over stand together at one end of the weight's. A weight that is a parameter then stays
+    in one piece, with a scale for each row and column instead of each entry, and with shifts and mixing.
 
     Examples
     --------
@@ -78,15 +136,20 @@ def linear_map(equation: str, operands: Sequence[Tensor]) -> Tensor | None:
     if "." in equation or not arrow or len(letters) != 2:
         return None
     for x, w in ((0, 1), (1, 0)):
-        shared = set(letters[x]) & set(letters[w])
+        shared = [c for c in letters[w] if c in letters[x]]
         rest = [c for c in letters[x] if c not in shared]
         new = [c for c in letters[w] if c not in shared]
-        if len(letters[w]) != 2 or len(shared) != 1 or len(new) != 1 or sorted(rest + new) != sorted(out):
+        apart = all(len(set(part)) == len(part) for part in (*letters, out))  # no diagonal
+        if not (apart and shared and rest and new) or sorted(rest + new) != sorted(out):
             continue
-        if len(rest) + 1 != len(letters[x]) or len(set(out)) != len(out):  # a diagonal
+        rows_first = [*letters[w]] == new + shared
+        if not rows_first and [*letters[w]] != shared + new:
             continue
-        at = operands[x].movedim(letters[x].index(shared.pop()), -1)
-        rows_first = letters[w][0] == new[0]
-        y = torch.nn.functional.linear(at, operands[w]) if rows_first else torch.matmul(at, operands[w])
-        return y.permute([(rest + new).index(c) for c in out])
+        weight, sizes = operands[w], [operands[w].shape[letters[w].index(c)] for c in new]
+        at = operands[x].permute([letters[x].index(c) for c in rest + shared])
+        if len(letters[w]) > 2:
+            rows = math.prod(weight.shape[: len(new if rows_first else shared)])
+            at, weight = at.flatten(len(rest)), weight.reshape(rows, weight.numel() // max(rows, 1))
+        y = torch.nn.functional.linear(at, weight) if rows_first else torch.matmul(at, weight)
+        return y.unflatten(-1, sizes).permute([(rest + new).index(c) for c in out])
     return None

@@ -12,6 +12,7 @@ from torch import Tensor, fx
 
 from neuralmech.symmetry import geometry
 from neuralmech.symmetry.scale import ScaleAlgebra, is_zero, rule
+from neuralmech.symmetry.scale_rules import is_least_value
 from neuralmech.symmetry.trace import operation
 
 
@@ -30,6 +31,8 @@ def _sign(algebra: ScaleAlgebra, node: fx.Node, x: Any) -> Tensor:
 @rule("maximum", "minimum", "fmax", "fmin", takes="self other")
 def _larger(algebra: ScaleAlgebra, node: fx.Node, x: Any, y: Any) -> Tensor:
     x_ids, y_ids = algebra.ids(x), algebra.ids(y)
+    if operation(node) in ("maximum", "fmax") and is_least_value(algebra, node, y):
+        return x_ids.expand(node.meta["val"].shape)
     if not is_zero(y):
         algebra.equate(x_ids, y_ids, node)
     return x_ids.expand(node.meta["val"].shape)

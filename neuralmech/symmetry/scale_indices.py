@@ -53,6 +53,7 @@ def _own_rows(algebra: ScaleAlgebra, node: fx.Node, x: Any, by: Any, ends: bool)
 @rule("index_copy", takes="self source", given="dim index")
 @rule("scatter_add", takes="self src", given="dim index")
 @rule("scatter", takes="self src", given="dim index value")
+@rule("index_reduce", takes="self source", given="dim index reduce include_self")
 @rule("scatter_reduce", takes="self src", given="dim index reduce include_self")
 def _put(
     algebra: ScaleAlgebra, node: fx.Node, x: Any, dim: int, index: Any, source: Any, *how: Any, **named: Any
@@ -83,6 +84,15 @@ def _fill(algebra: ScaleAlgebra, node: fx.Node, x: Any, value: Any) -> Any:
     if not is_zero(value):
         algebra.forbid(x, "a number is put in its place")
     return algebra.ids(x)
+
+
+@rule("masked_scatter", takes="self source", given="mask")
+def _masked_scatter(algebra: ScaleAlgebra, node: fx.Node, x: Any, mask: Any, source: Any) -> Tensor:
+    """Elements of `source`, whichever, in the place of some of x."""
+    ids, given = algebra.ids(x), algebra.ids(source)
+    first = algebra.unify(given, tuple(range(given.dim())), node)
+    algebra.equate(ids, first.reshape(-1)[:1].expand(ids.shape), node)
+    return ids
 
 
 @rule("index_fill", takes="self", given="dim index value")

@@ -143,18 +143,20 @@ def _needs_more_than_zero(user: fx.Node, node: fx.Node) -> bool:
 @rule("clamp_min", "clamp", takes="self", given="min max")
 def _clamp_min(algebra: ScaleAlgebra, node: fx.Node, x: Any, least: Any = None, most: Any = None, **named: Any) -> Any:
     least, most = named.get("min", least), named.get("max", most)
-    if (
-        most is None
-        and isinstance(least, (int, float))
-        and 0 <= least <= TINY
-        and (not least or _keeps_from_zero(node))
-    ):
-        if least:
-            algebra.approximations[f"{least:g} is the least value at {place(node)}: above it only"] = None
+    if most is None and is_least_value(algebra, node, least):
         return algebra.ids(x)  # relu, or a floor below a norm
     if least is None and most == 0:
         return algebra.ids(x)
     return barrier(algebra, node, x, least, most)
+
+
+def is_least_value(algebra: ScaleAlgebra, node: fx.Node, least: Any) -> bool:
+    """Whether a least value that an operation sets binds nothing: zero, or an eps below a root or a quotient."""
+    if not isinstance(least, (int, float)) or not 0 <= least <= TINY or (least and not _keeps_from_zero(node)):
+        return False
+    if least:
+        algebra.approximations[f"{least:g} is the least value at {place(node)}: above it only"] = None
+    return True
 
 
 def _binds_nothing(value: Any) -> bool:

@@ -17,7 +17,7 @@ from neuralmech.symmetry import geometry
 from neuralmech.symmetry.engine import known_index
 from neuralmech.symmetry.scale_choices import chosen_dim
 from neuralmech.symmetry.shift import Sector, Shift, ShiftAlgebra, first_along, rule
-from neuralmech.symmetry.shift_values import let_none_pass
+from neuralmech.symmetry.shift_values import let_none_pass, paired, sets_along
 from neuralmech.symmetry.trace import operation, place
 
 
@@ -44,20 +44,12 @@ def _one_of(
                 sector.origins,
             )
         elif alike and places is not None and not sector.origins:
-            mixed = spread(_sets(sector.amplitude, dims))
+            mixed = spread(sets_along(sector.amplitude, dims))
             terms = tuple((c, spread(first_along(rows, dims))) for c, rows in sector.terms)
-            out[(*key, node.name)] = Sector(_paired(mixed, places), terms)
+            out[(*key, node.name)] = Sector(paired(mixed, places), terms)
         else:
             let_none_pass(algebra, node, {key: sector})
     return out
-
-
-def _sets(amplitude: Tensor, dims: tuple[int, ...]) -> Tensor:
-    """Number of what stands along `dims`, which have length 1 then: the same where the same amplitudes do."""
-    rest = [d for d in range(amplitude.dim()) if d not in dims]
-    rows = amplitude.permute(*rest, *dims).reshape(math.prod(amplitude.shape[d] for d in rest), -1)
-    _, inverse = torch.unique(rows, dim=0, return_inverse=True)
-    return inverse.reshape([1 if d in dims else n for d, n in enumerate(amplitude.shape)])
 
 
 def _mapped(x: Shift, function: Callable[[Tensor], Tensor]) -> Shift:
@@ -102,19 +94,12 @@ def _own_rows(algebra: ShiftAlgebra, node: fx.Node, x: Any, by: Any, ends: bool)
     for key, sector in algebra.shift(x).items():
         row = torch.arange(rows).reshape(-1, *[1] * (sector.amplitude.dim() - 2)).expand(sector.amplitude.shape[1:])
         for expert in range(len(sector.amplitude)):
-            amplitude = _paired(sector.amplitude[expert], row)
+            amplitude = paired(sector.amplitude[expert], row)
             if sector.origins:
                 amplitude = torch.where(sector.amplitude[expert] == 0, 0, amplitude)
             terms = tuple((c, t[expert]) for c, t in sector.terms)
             out[(*key, node.name, expert)] = Sector(amplitude, terms, sector.origins)
     return out
-
-
-def _paired(amplitude: Tensor, other: Tensor) -> Tensor:
-    """One new amplitude, from 1 on, for each distinct pair."""
-    a, b = torch.broadcast_tensors(*geometry.narrow(amplitude), *geometry.narrow(other))
-    _, inverse = torch.unique(torch.stack([a.reshape(-1), b.reshape(-1)]), dim=1, return_inverse=True)
-    return (inverse + 1).reshape(a.shape).expand(amplitude.shape)
 
 
 @rule("max", "min", "sort", "topk", takes="self", given="dim k keepdim descending largest sorted stable", outputs=2)

@@ -12,8 +12,8 @@ from neuralmech.symmetry import geometry
 from neuralmech.symmetry.centring import sums_to_zero
 from neuralmech.symmetry.engine import Parameter
 from neuralmech.symmetry.group import Axis
-from neuralmech.symmetry.shift import CONSTANT, Key, Sector, Shift, ShiftAlgebra, rule
-from neuralmech.symmetry.shift_values import combined, let_none_pass, multiplied, source_of
+from neuralmech.symmetry.shift import CONSTANT, Key, Sector, Shift, ShiftAlgebra, first_along, rule
+from neuralmech.symmetry.shift_values import combined, let_none_pass, multiplied, paired, sets_along, source_of
 from neuralmech.symmetry.trace import operation, place
 
 
@@ -124,16 +124,30 @@ def _matmul(algebra: ShiftAlgebra, node: fx.Node, x: Any, y: Any) -> Shift:
 
 
 def _keys(algebra: ShiftAlgebra, node: fx.Node, keys: Shift, shape: torch.Size) -> Shift:
-    """q·kᵀ with every key displaced alike (a key bias): the same for all keys, which softmax ignores."""
+    """q·kᵀ with every key displaced alike (a key bias): the same for all keys, which softmax ignores.
+
+    Sums over positions (a graph's messages, attention's values) pass what has the same unknowns at all of them.
+    """
     out: Shift = {}
+    row = torch.arange(shape[:-1].numel()).reshape(*shape[:-1], 1).expand(shape)
     for key, sector in keys.items():
         values = [algebra.system.find(geometry.narrow(r)[0].numpy()) for _, r in sector.terms]
         if key == CONSTANT and len(shape) > 1 and all(v.shape[-1] == 1 for v in values):
             queries = torch.arange(1, shape[:-1].numel() + 1).reshape(*shape[:-1], 1)
             out["opaque", node.name, key] = Sector(queries.expand(shape), (), (sector.terms,))
+        elif not sector.origins and sector.amplitude.dim() > 1 and _is_alike(algebra, sector):
+            over = (sector.amplitude.dim() - 2,)
+            mixed = paired(sets_along(sector.amplitude, over).expand(shape), row)
+            terms = tuple((c, first_along(rows, over).expand(shape)) for c, rows in sector.terms)
+            out[(*key, node.name)] = Sector(mixed, terms)
         else:
             let_none_pass(algebra, node, {key: sector})
     return out
+
+
+def _is_alike(algebra: ShiftAlgebra, sector: Sector) -> bool:
+    over = (sector.amplitude.dim() - 2,)
+    return all(algebra.same(rows, first_along(rows, over).expand_as(rows)) for _, rows in sector.terms)
 
 
 @rule("scaled_dot_product_attention", takes="query key value attn_mask", given="dropout_p is_causal scale enable_gqa")

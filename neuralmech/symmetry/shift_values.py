@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 from typing import Any
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 
+from neuralmech.symmetry import geometry
 from neuralmech.symmetry.shift import Sector, Shift, ShiftAlgebra
 from neuralmech.symmetry.trace import place
 
@@ -46,3 +48,18 @@ def multiplied(x: Shift, factor: float) -> Shift:
 def source_of(node: fx.Node) -> str:
     """Name of the tensor that a linear map reads: parallel weights on one input share amplitudes."""
     return node.all_input_nodes[0].name
+
+
+def sets_along(amplitude: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """Number of what stands along `dims`, which have length 1 then: the same where the same amplitudes do."""
+    rest = [d for d in range(amplitude.dim()) if d not in dims]
+    rows = amplitude.permute(*rest, *dims).reshape(math.prod(amplitude.shape[d] for d in rest), -1)
+    _, inverse = torch.unique(rows, dim=0, return_inverse=True)
+    return inverse.reshape([1 if d in dims else n for d, n in enumerate(amplitude.shape)])
+
+
+def paired(amplitude: Tensor, other: Tensor) -> Tensor:
+    """One new amplitude, from 1 on, for each distinct pair."""
+    a, b = torch.broadcast_tensors(*geometry.narrow(amplitude), *geometry.narrow(other))
+    _, inverse = torch.unique(torch.stack([a.reshape(-1), b.reshape(-1)]), dim=1, return_inverse=True)
+    return (inverse + 1).reshape(a.shape).expand(amplitude.shape)

@@ -58,6 +58,22 @@ def test_discovery_equals_the_numeric_null_space(name):
     check(NETS[name](), floats(5, 3, 4))
 
 
+def test_heads_in_the_weight_may_be_mixed_and_shifted():
+    """As with one linear layer for all heads: values and outputs of each, and the shift of all logits."""
+
+    def attended(self, x):
+        q, k, v = (torch.einsum("bti,ihd->bthd", x, w) for w in (self.q, self.k, self.v))
+        weights = torch.einsum("bshd,bthd->bhst", q, k).softmax(-1)
+        return torch.einsum("bthd,hdo->bto", torch.einsum("bhst,bthd->bshd", weights, v), self.o).mean(1)
+
+    torch.manual_seed(0)
+    net = Net(attended, **{name: torch.randn(4, 2, 2) for name in "qkv"}, o=torch.randn(2, 2, 3))
+    check(net, floats(5, 3, 4))
+    found = find_symmetries(net, torch.randn(2, 3, 4).double())
+    assert found.sites["linear"] == {"q -> k [0]": 3, "q -> k [1]": 3, "o -> v [0]": 3, "o -> v [1]": 3}
+    assert found.sites["translation"] == {"o": 4}
+
+
 def test_attention_has_the_matrix_valued_charges_of_its_other_spelling():
     found, wanted = (find_symmetries(attention(forward), torch.randn(2, 3, 4)) for forward in (attend, attend_by_hand))
     assert len(wanted.families["linear"]) == 4 * 3
@@ -79,6 +95,12 @@ SHAPES = {"b": 2, "t": 3, "i": 4, "o": 5}
         ("bti,io->tbo", True),
         ("io , bti -> obt", True),
         ("it,ib->bt", True),  # either is the matrix
+        ("bi,iot->bot", True),
+        ("bot,oti->bi", True),
+        ("bi,oti->tbo", True),
+        ("bot,oit->bi", True),  # the first is the matrix
+        ("boti,oit->b", False),  # a vector of the weight is left
+        ("bti,bot->bio", False),
         ("bti,oi->bo", False),  # a sum over t, too
         ("bti,bi->bt", False),
         ("bti,bo->btio", False),

@@ -29,6 +29,7 @@ def _marks(at, kind):
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=_marks(i, k)) for i, (n, k) in enumerate(KINDS.items())])
 @pytest.mark.filterwarnings("ignore:Initializing zero-element tensors is a no-op")
+@pytest.mark.filterwarnings("ignore:index_reduce.. is in beta")
 def test_claims_hold_and_nothing_that_is_expected_is_missing(name):
     kind = KINDS[name]
     model = kind.build().train()
