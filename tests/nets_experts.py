@@ -215,3 +215,35 @@ EXPERTS.sound(
     lambda s, x: s.b(F.layer_norm(s.a(x).gather(0, x[:, :1].sort(0)[1].expand(9, 4)), (4,), eps=TINY)), X,
     a=L(3, 4), b=L(4, 3),
 )  # fmt: skip
+
+
+def cut(s, x, y, sizes):
+    """Attention whose queries, keys and values have one weight between them, cut before the linear maps."""
+    parts = [F.linear(z, w, c) for z, w, c in zip((x, y, y), s.w.split(sizes), s.c.split(sizes), strict=True)]
+    q, k, v = (p.unflatten(-1, (2, -1)).transpose(1, 2) for p in parts)
+    return s.b((q @ k.mT).softmax(-1).matmul(v).transpose(1, 2).flatten(2)).mean(1)
+
+
+for name, forward in {
+    "attention": lambda s, x: cut(s, x, x.flip(1).square(), [4, 4, 4]),
+    "a piece left over": lambda s, x: s.b(torch.relu(x @ s.w[:4].T) + x.square() @ s.w[4:8].T),
+    "pieces that overlap": lambda s, x: s.b(torch.relu(x @ s.w[:6].T)[..., 2:] * (x.square() @ s.w[2:6].T)),
+    "pieces of different sizes": lambda s, x: s.b(
+        torch.relu(x @ s.w[:8].T).unflatten(-1, (4, 2)).amax(-1) + x.square() @ s.w[8:].T
+    ),
+    "a piece summed up by columns": lambda s, x: s.b(torch.relu(x @ s.w[:8].T)) + torch.relu(x[:, :1] * s.w[8:].sum()),
+    "read whole, too": lambda s, x: s.b(torch.relu(x @ s.w[:8].T)[:, :4] * (x @ s.w[8:].T)) + s.w.square().sum(),
+}.items():
+    add = EXPERTS.complete if name in ("attention", "pieces of different sizes") else EXPERTS.sound
+    more = {"b": L(8, 3)} if "columns" in name else {"b": L(4, 3)}
+    shape = (4, 3, 3) if name == "attention" else (6, 3)
+    add(f"cut, {name}", forward, floats(*shape), slow=name == "attention", w=P(12, 3), c=P(12), **more)
+EXPERTS.complete(
+    "cut, the last layer in two",
+    lambda s, x: F.linear(torch.relu(s.a(x)), s.w[:3]) + F.linear(s.a(x).sin(), s.w[3:]), X, a=L(3, 4), w=P(6, 4),
+)  # fmt: skip
+EXPERTS.complete("cut, both read from the left", lambda s, x: torch.relu(x @ s.w[:3]) @ s.w[3:], X, w=P(6, 3))
+EXPERTS.complete(
+    "cut, of different sizes and read from the left",
+    lambda s, x: torch.cat([torch.relu(x @ s.w[:3]), x.square()], 1) @ s.w[3:], X, w=P(9, 3),
+)  # fmt: skip

@@ -30,6 +30,7 @@ from neuralmech.symmetry.group import FAMILIES, Family, Symmetries
 from neuralmech.symmetry.matrix import linear_family
 from neuralmech.symmetry.mixing import MixingAlgebra
 from neuralmech.symmetry.narrowing import kept_dims
+from neuralmech.symmetry.pieces import cut_apart, joined
 from neuralmech.symmetry.scale import ScaleAlgebra
 from neuralmech.symmetry.shift import ShiftAlgebra
 from neuralmech.symmetry.trace import Trace, trace
@@ -112,8 +113,8 @@ def find_symmetries(
     found: list[Family] = [translation_family(shifts, solution, traced.seen)]
     found += diagonal_families(scales, shifts, solution, traced.seen)
     progress("mixing of channels")
-    found.append(linear_family(_mixing(traced, apart), list(traced.shapes)))
-    found = [f.seen_as(traced.views) for f in found]
+    found.append(linear_family(_mixing(traced, apart), list(traced.seen)))
+    found = [joined(f.seen_as(traced.views), traced.pieces, traced.shapes) for f in found]
     families = {f.name: f for f in sorted(found, key=lambda f: FAMILIES.index(f.name)) if len(f)}
     return Symmetries(
         families=families,
@@ -145,7 +146,7 @@ def _traced(model: nn.Module, inputs: tuple[Tensor, ...], loss: Loss, targets: T
 
 
 def _simplified(traced: Trace) -> Trace:
-    return experts_apart(simplified(without_complex(traced)))
+    return experts_apart(simplified(cut_apart(without_complex(traced))))
 
 
 def _scales(traced: Trace) -> ScaleAlgebra:
@@ -183,5 +184,7 @@ def _uncovered(traced: Trace, families: dict[str, Family], scales: ScaleAlgebra)
         elif name not in traced.read:
             reasons[name] = "no gradient: the loss does not read it"
         else:
-            reasons[name] = "; ".join(scales.why_fixed(name)) or "its factors cancel"
+            names = [piece for piece, p in traced.pieces.items() if p.of == name] or [name]
+            causes = dict.fromkeys(cause for n in names for cause in scales.why_fixed(n))
+            reasons[name] = "; ".join(causes) or "its factors cancel"
     return reasons

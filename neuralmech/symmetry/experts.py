@@ -66,7 +66,8 @@ def experts_apart(traced: Trace) -> Trace:
 
 class _Rewriting:
     def __init__(self, traced: Trace) -> None:
-        self.graph, self.parameters, self.output = traced.graph, traced.parameters, traced.output
+        self.graph, self.output = traced.graph, traced.output
+        self.parameters = {n: name for n, name in traced.parameters.items() if name not in traced.pieces}
         self.views: dict[str, torch.Size] = {}
         self._stored: dict[fx.Node, fx.Node] = {}  # the view of a parameter in its own shape → the parameter
         self._own: dict[fx.Node, tuple[fx.Node, fx.Node, bool]] = {}  # what is taken of, by what, whether by ends

@@ -22,6 +22,16 @@ from neuralmech.symmetry.untraceable import explain, quiet
 
 
 @dataclass(frozen=True)
+class Piece:
+    """Rows of a parameter, from `first` to before `end`: some of its `groups` of equally many rows."""
+
+    of: str
+    first: int
+    end: int
+    groups: int
+
+
+@dataclass(frozen=True)
 class Trace:
     """A model in training mode as a graph of ATen operations.
 
@@ -45,6 +55,8 @@ class Trace:
         Names of the parameters whose gradient a hook may change.
     views
         Parameter name → shape in which the graph reads it, where that is not its own.
+    pieces
+        Name of a piece → what it is a piece of, where the graph reads rows of a parameter as a parameter of their own.
     """
 
     graph: fx.Graph
@@ -56,19 +68,23 @@ class Trace:
     frozen: frozenset[str]
     hooked: frozenset[str]
     views: Mapping[str, torch.Size] = field(default_factory=dict)
+    pieces: Mapping[str, Piece] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def seen(self) -> dict[str, torch.Size]:
-        """Parameter name → shape in which the graph reads it."""
-        return self.shapes | dict(self.views)
+        """Name → shape in which the graph reads it, of parameters and of the pieces of those that are cut."""
+        out: dict[str, torch.Size] = {}
+        for name, shape in self.shapes.items():
+            mine = {n: torch.Size([p.end - p.first, *shape[1:]]) for n, p in self.pieces.items() if p.of == name}
+            out |= mine or {name: self.views.get(name, shape)}
+        return out
 
     @cached_property
     def read(self) -> frozenset[str]:
         """Names of the parameters that get a gradient."""
         reached = gradient_reaches(self.output)
-        return frozenset(
-            self.parameters[n.name] for n in reached if n.op == "placeholder" and n.name in self.parameters
-        )
+        read = {self.parameters[n.name] for n in reached if n.op == "placeholder" and n.name in self.parameters}
+        return frozenset(read | {self.pieces[name].of for name in read if name in self.pieces})
 
 
 def trace(model: nn.Module, inputs: tuple[Tensor, ...], keep: Container[str] = ()) -> Trace:

@@ -56,7 +56,7 @@ def walk(trace: Trace, algebra: Algebra[Value]) -> Value:
             if last_use[n] is node:
                 env.pop(n, None)
                 algebra.concrete.pop(n, None)
-    for name in trace.hooked & trace.read:
+    for name in trace.hooked & trace.read & trace.seen.keys():
         algebra.forbid(Parameter(name, trace.seen[name]), "a hook may change its gradient")
     return env[trace.output]
 

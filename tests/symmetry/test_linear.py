@@ -153,6 +153,17 @@ class Experts(nn.Module):
         return torch.bmm(torch.bmm(y.expand(2, *y.shape), self.one.mT), self.two.mT).sum(0)
 
 
+class Cross(nn.Module):
+    """Attention whose queries read another tensor than its keys and values."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention, self.out = nn.MultiheadAttention(4, 2, batch_first=True), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.out(self.attention(x[:, :2].square(), x, x, need_weights=False)[0].relu())
+
+
 def deep(*widths, bias=True):
     return nn.Sequential(*(nn.Linear(a, b, bias=bias) for a, b in itertools.pairwise(widths)))
 
@@ -184,6 +195,7 @@ NETS = {  # name: (model, shape of a batch, sizes of the sites)
     "attention": (Attention, TOKENS, [4, 4, 4, 4]),
     "attention_no_bias": (lambda: Attention(bias=False), TOKENS, [4, 4, 4, 4]),
     "attention_by_hand": (lambda: Attention(by_hand=True), TOKENS, [4, 4, 4, 4]),
+    "cross_attention": (Cross, TOKENS, [2, 2, 2, 2]),
     "grouped_query": (lambda: Attention(heads=4, kv_heads=2), TOKENS, [2, 2, 2, 2]),
     "grouped_query_by_hand": (lambda: Attention(heads=4, kv_heads=2, by_hand=True), TOKENS, [2, 2, 2, 2]),
     "rotary": (Rotary, TOKENS, [4, 4]),  # values and outputs only
