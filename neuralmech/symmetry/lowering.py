@@ -83,11 +83,10 @@ def _added(bias: Tensor, product: Tensor, beta: float, alpha: float) -> Tensor:
 
 
 def _hardtanh(x: Tensor, least: float = -1, most: float = 1) -> Any:
-    return NotImplemented if math.isfinite(least) and math.isfinite(most) else torch.clamp(x, *_bounds(least, most))
-
-
-def _bounds(*numbers: float) -> list[float | None]:
-    return [n if math.isfinite(n) else None for n in numbers]
+    bounds = [n if math.isfinite(n) else None for n in (least, most)]
+    if None not in bounds:
+        return NotImplemented
+    return torch.clamp(x, *bounds) if any(n is not None for n in bounds) else x.clone()
 
 
 def _trilinear(x: Tensor, weight: Tensor, y: Tensor, *dims: Any) -> Any:

@@ -8,6 +8,7 @@ rows.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -32,7 +33,7 @@ def cut_apart(traced: Trace) -> Trace:
         cuts = list(_cuts(node)) if len(shape) == 2 else []
         ranges = sorted({where for _, where in cuts})
         ends = [0, *(end for _, end in ranges)]
-        if len(ranges) < 2 or [first for first, _ in ranges] != ends[:-1] or ends[-1] != shape[0]:
+        if len(ranges) < 2 or ends[-1] != shape[0] or ranges != [(a, b) for a, b in itertools.pairwise(ends) if a < b]:
             continue
         rows = math.gcd(*ends)
         for first, end in ranges:
