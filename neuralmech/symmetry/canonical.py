@@ -7,6 +7,7 @@ entry by entry, with no shifts and no mixing. The same map is written here so th
 | --- | --- |
 | ``x @ W.T``, ``addmm(b, x, W.T)`` | ``linear(x, W, b)`` |
 | ``linear(x, W.T, b)`` | ``x @ W + b`` |
+| ``W @ x`` | ``linear(x.mT, W).mT`` |
 | ``linear(x, W · c, b)``, convolutions, ``x @ (W · c)`` | ``linear(x · c, W, b)`` |
 | ``linear(x, cat([W₁, W₂]))`` | ``cat([linear(x, W₁), linear(x, W₂)])`` |
 | ``linear(0, W, b)``, ``0 · x`` | b for each position, 0 |
@@ -65,13 +66,25 @@ class _Rewriting:
         if name in ("linear", *CONVOLUTIONS, *PRODUCTS):
             weight: Any = node.args[1]
             if not isinstance(weight, fx.Node) or not self._is_of_weights(weight):
-                return None
+                return self._from_the_left(node) if name in PRODUCTS else None
             return self._copied(node, weight) or self._multiplied(node, weight) or self._by_name(name, node, weight)
         if name == "addmm" and not node.kwargs and self._transposed(node.args[2]):
             bias, x, weight = node.args
             if bias.meta["val"].dim() == 1:  # type: ignore[union-attr]
                 return self._make(node, ATEN.linear.default, x, self._transposed(weight), bias)
         return None
+
+    def _from_the_left(self, node: fx.Node) -> fx.Node | None:
+        """A weight times columns: W x = (xᵀ Wᵀ)ᵀ."""
+        weight, x = node.args[:2]
+        shape = x.meta["val"].shape  # type: ignore[union-attr]
+        if not self._is_of_weights(weight) or len(weight.meta["val"].shape) != 2 or len(shape) < 2:  # type: ignore[union-attr]
+            return None
+        rows = self._make(node, ATEN.transpose.int, x, -1, -2)
+        rows.meta["val"] = x.meta["val"].mT  # type: ignore[union-attr]
+        mapped = self._make(node, ATEN.linear.default, rows, weight)
+        mapped.meta["val"] = node.meta["val"].mT
+        return self._make(node, ATEN.transpose.int, mapped, -1, -2)
 
     def _of_zeros(self, node: fx.Node, name: str) -> fx.Node:
         """What is left of a product with zeros, such as a first state: a bias, or zeros."""

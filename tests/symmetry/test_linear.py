@@ -153,6 +153,17 @@ class Experts(nn.Module):
         return torch.bmm(torch.bmm(y.expand(2, *y.shape), self.one.mT), self.two.mT).sum(0)
 
 
+class Left(nn.Module):
+    """Two weights at the left of their inputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Parameter(torch.randn(3, 2)), nn.Parameter(torch.randn(4, 3))
+
+    def forward(self, x):
+        return (self.b @ (self.a @ x.T)).relu().T
+
+
 class Cross(nn.Module):
     """Attention whose queries read another tensor than its keys and values."""
 
@@ -195,6 +206,7 @@ NETS = {  # name: (model, shape of a batch, sizes of the sites)
     "attention": (Attention, TOKENS, [4, 4, 4, 4]),
     "attention_no_bias": (lambda: Attention(bias=False), TOKENS, [4, 4, 4, 4]),
     "attention_by_hand": (lambda: Attention(by_hand=True), TOKENS, [4, 4, 4, 4]),
+    "weights_at_the_left": (Left, (6, 2), [3]),
     "cross_attention": (Cross, TOKENS, [2, 2, 2, 2]),
     "grouped_query": (lambda: Attention(heads=4, kv_heads=2), TOKENS, [2, 2, 2, 2]),
     "grouped_query_by_hand": (lambda: Attention(heads=4, kv_heads=2, by_hand=True), TOKENS, [2, 2, 2, 2]),
