@@ -148,12 +148,12 @@ def _substituted(rows: Entries, stage: Stage, count: int) -> Entries:
         factors = _common_multiple(abs(own[by[at]]), heads)
         scale = scale.astype(factors.dtype)
         scale[rows.rows[at[heads]]] = factors
-    values = _product(rows.values, scale[rows.rows])
+    values = product(rows.values, scale[rows.rows])
     others = stage.rows.starts()
     lengths = np.diff(others, append=stage.rows.rows.size)[by[hit]]
-    taken = _ranges(others[by[hit]], lengths)
+    taken = ranges(others[by[hit]], lengths)
     multiple = -(values[hit] // own[by[hit]])
-    filled = _product(np.repeat(multiple, lengths), stage.rows.values[taken])
+    filled = product(np.repeat(multiple, lengths), stage.rows.values[taken])
     return Entries.of(
         np.concatenate([rows.rows, np.repeat(rows.rows[hit], lengths)]),
         np.concatenate([rows.columns, stage.rows.columns[taken]]),
@@ -179,7 +179,7 @@ class _Pool:
         self._length = np.zeros(count, dtype=np.int64)
         self._denominator: NDArray = np.ones(count, dtype=np.int64)
         self._start[free], self._length[free] = np.arange(free.size), 1
-        self._free, self._numerator = _Growing(free), _Growing(np.ones(free.size, dtype=np.int64))
+        self._free, self._numerator = Growing(free), Growing(np.ones(free.size, dtype=np.int64))
 
     def add(self, pivots: Array, own: NDArray, rest: Entries) -> None:
         """Solve own[i]·pivots[i] + rest[i] = 0, where all that is in `rest` is known."""
@@ -190,12 +190,12 @@ class _Pool:
             multiples = _common_multiple(under, heads)
             common = common.astype(multiples.dtype)
             common[rest.rows[heads]] = multiples
-        weights = _product(rest.values, common[rest.rows] // under)
+        weights = product(rest.values, common[rest.rows] // under)
         lengths = self._length[rest.columns]
-        taken = _ranges(self._start[rest.columns], lengths)
-        numerators = _product(np.repeat(weights, lengths), self._numerator.array[taken])
+        taken = ranges(self._start[rest.columns], lengths)
+        numerators = product(np.repeat(weights, lengths), self._numerator.array[taken])
         found = Entries.of(np.repeat(rest.rows, lengths), self._free.array[taken], numerators)
-        self._store(pivots, _product(own, common), found)
+        self._store(pivots, product(own, common), found)
 
     def _store(self, pivots: Array, denominators: NDArray, found: Entries) -> None:
         starts = found.starts()
@@ -217,7 +217,7 @@ class _Pool:
     def result(self) -> NullSpace:
         unknowns = np.flatnonzero(self._length)
         lengths = self._length[unknowns]
-        taken = _ranges(self._start[unknowns], lengths)
+        taken = ranges(self._start[unknowns], lengths)
         return NullSpace(
             np.repeat(unknowns, lengths),
             self._free.array[taken],
@@ -226,7 +226,7 @@ class _Pool:
         )
 
 
-class _Growing:
+class Growing:
     """An array that grows at its end."""
 
     def __init__(self, values: NDArray) -> None:
@@ -234,9 +234,11 @@ class _Growing:
 
     @property
     def array(self) -> NDArray:
+        """What is there so far."""
         return self._store[: self.size]
 
     def append(self, values: NDArray) -> None:
+        """Put values at the end."""
         if values.dtype != self._store.dtype:
             self._store = self._store.astype(object)
         if self.size + values.size > self._store.size:
@@ -254,7 +256,7 @@ def _common_multiple(values: NDArray, heads: Array) -> NDArray:
     return np.lcm.reduceat(values, heads)
 
 
-def _ranges(starts: Array, lengths: Array) -> Array:
+def ranges(starts: Array, lengths: Array) -> Array:
     """Concatenate the ranges start, …, start + length − 1."""
     ends = np.cumsum(lengths)
     return np.arange(int(ends[-1]) if ends.size else 0) + np.repeat(starts - (ends - lengths), lengths)
@@ -267,7 +269,7 @@ def _holding(values: NDArray, factor: float) -> NDArray:
     return values.astype(object)
 
 
-def _product(a: NDArray, b: NDArray) -> NDArray:
+def product(a: NDArray, b: NDArray) -> NDArray:
     """Elementwise product, exact."""
     if a.dtype == object or b.dtype == object or not a.size:
         return a * b

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from neuralmech.symmetry.assemble import layer_names
+from neuralmech.symmetry.distinct import distinct_pairs
 from neuralmech.symmetry.group import Axis, Family, Term, axis_entries, offsets
 from neuralmech.symmetry.mixing import MixingAlgebra
-from neuralmech.symmetry.system import distinct_pairs
 
 Shapes = Mapping[str, Sequence[int]]
 Vector = NDArray[np.float64]

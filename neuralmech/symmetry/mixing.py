@@ -21,10 +21,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from neuralmech.symmetry.distinct import distinct_pairs, distinct_rows
 from neuralmech.symmetry.engine import Algebra, Parameter, RuleTable, Symbol
 from neuralmech.symmetry.geometry import narrow
 from neuralmech.symmetry.group import Axis
-from neuralmech.symmetry.system import ZERO, Ids, distinct_pairs
+from neuralmech.symmetry.system import ZERO, Ids
 
 rule: RuleTable[Vectors] = RuleTable()
 
@@ -148,7 +149,7 @@ class MixingAlgebra(Algebra[Vectors]):
     def read(self, channels: Tensor, history: Callable[[], Tensor], duals: Ids, groups: Ids | None = None) -> None:
         """Contract vectors, (…, length), with something that has `duals` along that length."""
         kept = narrow(channels)[0]
-        rows = np.unique(kept.expand(*kept.shape[:-1], channels.shape[-1]).flatten(0, -2).numpy(), axis=0)
+        rows, _ = distinct_rows(kept.expand(*kept.shape[:-1], channels.shape[-1]).flatten(0, -2).numpy())
         self.unify(rows, dual(duals)[None, :])
         if not self.system.find(duals).any():
             return
@@ -168,8 +169,7 @@ class MixingAlgebra(Algebra[Vectors]):
         """Fresh label of each row (n, m): the same for equal rows, and for none of another event."""
         kept = narrow(rows)[0]
         kept = kept.expand(rows.shape[0], kept.shape[1])
-        _, inverse = np.unique(kept.numpy(), axis=0, return_inverse=True)
-        return inverse.ravel() + self._take(rows.shape[0])
+        return distinct_rows(kept.numpy())[1] + self._take(rows.shape[0])
 
     def combined(self, *histories: Tensor) -> Tensor:
         """Fresh histories, one per distinct tuple of histories."""

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, fx
 
 from neuralmech.symmetry import geometry
+from neuralmech.symmetry.distinct import distinct_pairs
 from neuralmech.symmetry.engine import Parameter, barrier
 from neuralmech.symmetry.mixing import MixingAlgebra, Vectors, constant_along, dual, rule
-from neuralmech.symmetry.system import distinct_pairs
 
 
 def _output(algebra: MixingAlgebra, node: fx.Node) -> Vectors:

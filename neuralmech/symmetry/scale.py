@@ -16,12 +16,13 @@ import torch
 from torch import Tensor, fx
 
 from neuralmech.symmetry import geometry
+from neuralmech.symmetry.distinct import distinct_rows
 from neuralmech.symmetry.engine import Algebra, Parameter, RuleTable, Symbol, once
+from neuralmech.symmetry.scale_sums import Sums
 from neuralmech.symmetry.system import Ids
 from neuralmech.symmetry.trace import place
 
 rule: RuleTable[Tensor] = RuleTable()
-Number = int | Fraction
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,10 @@ class ScaleAlgebra(Algebra[Tensor]):
 
     factors: dict[str, Factors] = field(default_factory=dict)
     approximations: dict[str, None] = field(default_factory=dict)  # what holds up to a small number only, in order
-    _derived: dict[int, tuple[tuple[int, Number], ...]] = field(default_factory=dict)
-    _combinations: dict[tuple[tuple[int, Number], ...], int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.rules = rule
+        self._sums = Sums(self.system)
 
     def constant(self, shape: torch.Size) -> Tensor:
         """Ids of a tensor whose elements do not scale."""
@@ -119,31 +119,14 @@ class ScaleAlgebra(Algebra[Tensor]):
         self.equate(x, first.expand_as(x), node)
         return first
 
-    def combine(self, operands: list[Tensor], coefficients: Sequence[Number]) -> Tensor:
+    def combine(self, operands: list[Tensor], coefficients: Sequence[int | Fraction]) -> Tensor:
         """Ids of Σ coefficient·operand: one id per distinct combination of operand ids."""
         shape = torch.broadcast_shapes(*(o.shape for o in operands))
         narrow = torch.broadcast_tensors(*(geometry.narrow(o)[0] for o in operands))
         stacked = np.stack([self.system.find(n.numpy()).ravel() for n in narrow], axis=1)
-        tuples, inverse = np.unique(stacked, axis=0, return_inverse=True)
-        new = np.array([self._combination(t, coefficients) for t in tuples.tolist()], dtype=np.int64)
-        return torch.from_numpy(new[inverse.ravel()]).reshape(narrow[0].shape).expand(shape)
-
-    def _combination(self, ids: Sequence[int], coefficients: Sequence[Number]) -> int:
-        """Id of Σ coefficient·id. Combinations are kept in terms of ids that are none, so equal ones meet."""
-        total: dict[int, Number] = {}  # whole numbers stay int, which is ten times faster than Fraction
-        for root, coefficient in zip(ids, coefficients, strict=True):
-            for base, share in self._derived.get(root, ((root, 1),)):
-                total[base] = total.get(base, 0) + coefficient * share
-        key = tuple(sorted((base, c) for base, c in total.items() if c and base))
-        if not key:
-            return 0
-        if len(key) == 1 and key[0][1] == 1:
-            return key[0][0]
-        if key not in self._combinations:
-            new = int(self.system.new(1)[0])
-            self._combinations[key], self._derived[new] = new, key
-            self.system.add_rows(np.array([[*(b for b, _ in key), new]]), [*(c for _, c in key), -1])
-        return self._combinations[key]
+        tuples, inverse = distinct_rows(stacked)
+        ids = self._sums.of(tuples, coefficients)[inverse]
+        return torch.from_numpy(ids).reshape(narrow[0].shape).expand(shape)
 
     def linear_map(self, inputs: Ids, weight: Parameter, groups: int = 1) -> Ids:
         """Exponents after a linear map, for distinct rows of input exponents.
@@ -152,14 +135,12 @@ class ScaleAlgebra(Algebra[Tensor]):
         its factors; every further row adds one unknown constant per group, because r and c are known only
         up to that.
         """
-        outputs = np.empty((len(inputs), weight.shape[0]), dtype=np.int64)
-        for j, channels in enumerate(self.system.find(inputs)):
-            if weight.name not in self.factors:
-                self.introduce(weight, Factors(self.system.new(weight.shape[0]), channels, groups))
-                outputs[j] = self.factors[weight.name].rows
-            else:
-                outputs[j] = self._used_again(channels, self.factors[weight.name], transposed=False)
-        return outputs
+        channels = self.system.find(inputs)
+        if weight.name in self.factors:
+            return self._used_again(channels, self.factors[weight.name], transposed=False)
+        rows = self.system.new(weight.shape[0])
+        self.introduce(weight, Factors(rows, channels[0], groups))
+        return np.concatenate([rows[None], self._used_again(channels[1:], self.factors[weight.name], transposed=False)])
 
     def transposed_map(self, inputs: Ids, weight: Parameter, groups: int = 1) -> Ids:
         """Exponents after a linear map by a weight (in, out/groups, …), for distinct rows of input exponents.
@@ -172,7 +153,10 @@ class ScaleAlgebra(Algebra[Tensor]):
         factors = self.factors[weight.name]
         if factors.groups != groups:
             raise ValueError("a weight used with different numbers of groups")
-        return np.stack([self._used_again(channels, factors, transposed=True) for channels in inputs])
+        # Row by row: negatives that a later row reads as well stay older than what this row makes.
+        return np.concatenate(
+            [self._used_again(inputs[j : j + 1], factors, transposed=True) for j in range(len(inputs))]
+        )
 
     def _negative(self, ids: Ids) -> Ids:
         return self.combine([torch.from_numpy(ids)], [-1]).numpy()
@@ -191,24 +175,31 @@ class ScaleAlgebra(Algebra[Tensor]):
         self.system.add_rows(pairs.numpy(), [1, 1])
 
     def _used_again(self, channels: Ids, weight: Factors, *, transposed: bool) -> Ids:
-        """Exponents after a further use: an unknown k per group, because rows and columns are known only up to that.
+        """Exponents after further uses, for rows of channels; for each an unknown k per group.
 
-        With entry (o, i) scaling as rows[o] − columns[i], a map from i gives o rows[o] + k where channels[i] −
-        columns[i] = k, and one from o (`transposed`) gives i k − columns[i] where channels[o] + rows[o] = k.
+        Rows and columns of a weight are known only up to that. With entry (o, i) scaling as rows[o] − columns[i], a map
+        from i gives o rows[o] + k where channels[i] − columns[i] = k, and one from o (`transposed`) gives i
+        k − columns[i] where channels[o] + rows[o] = k.
         """
         read, written = (weight.rows, weight.columns) if transposed else (weight.columns, weight.rows)
         sign = 1 if transposed else -1
-        if np.array_equal(
-            self.system.find(read), self.system.find(self._negative(channels) if transposed else channels)
-        ):
-            return self._negative(written) if transposed else written
-        constants = self.system.new(weight.groups)
-        each_in = np.repeat(constants, channels.size // weight.groups)
-        self.system.add_rows(np.column_stack([channels, read, each_in]), [1, sign, -1])
-        each_out = np.repeat(constants, written.size // weight.groups)
-        out = self.system.new(written.size)
-        self.system.add_rows(np.column_stack([out, written, each_out]), [1, sign, -1])
-        return out
+        compared = self.system.find(self._negative(channels) if transposed else channels)
+        again = np.flatnonzero((compared != self.system.find(read)).any(axis=1))
+        as_before = self._negative(written) if transposed and again.size < len(channels) else written
+        outputs = np.tile(as_before, (len(channels), 1))
+        width = weight.groups + written.size
+        new = self.system.new(again.size * width).reshape(again.size, width)
+        constants, outputs[again] = new[:, : weight.groups], new[:, weight.groups :]
+        self._differ_by(constants, sign, (channels[again], read), (outputs[again], written))
+        return outputs
+
+    def _differ_by(self, constants: Ids, sign: int, *pairs: tuple[Ids, Ids]) -> None:
+        """Demand first + sign·second = constant, group by group, for every pair; firsts and constants in rows."""
+        parts = []
+        for first, second in pairs:
+            each = np.repeat(constants, second.size // constants.shape[1], axis=1)
+            parts.append(np.stack([first, np.broadcast_to(second, first.shape), each], axis=2))
+        self.system.add_rows(np.concatenate(parts, axis=1).reshape(-1, 3), [1, sign, -1])
 
 
 def _outer(weight: Factors) -> tuple[Ids, Ids]:

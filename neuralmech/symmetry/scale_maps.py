@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx
 
 from neuralmech.symmetry import geometry
+from neuralmech.symmetry.distinct import distinct_rows
 from neuralmech.symmetry.engine import Parameter, barrier
 from neuralmech.symmetry.ignored import constant_is_ignored, factor_is_ignored
 from neuralmech.symmetry.scale import Factors, ScaleAlgebra, rule
@@ -21,7 +22,7 @@ def _distinct_rows(x: Tensor, channel: int) -> tuple[Ids, Tensor, torch.Size]:
     moved = x.movedim(channel, -1)
     positions = geometry.narrow(moved)[0]
     full = positions.expand(*positions.shape[:-1], moved.shape[-1])
-    rows, inverse = np.unique(full.reshape(-1, full.shape[-1]).numpy(), axis=0, return_inverse=True)
+    rows, inverse = distinct_rows(full.reshape(-1, full.shape[-1]).numpy())
     return rows, torch.from_numpy(inverse.reshape(full.shape[:-1])), moved.shape[:-1]
 
 

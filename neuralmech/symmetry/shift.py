@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from neuralmech.symmetry import geometry
+from neuralmech.symmetry.distinct import distinct
 from neuralmech.symmetry.engine import Algebra, Parameter, RuleTable, once
 from neuralmech.symmetry.group import Axis
-from neuralmech.symmetry.system import Ids, Solution, distinct
+from neuralmech.symmetry.system import Ids, Solution
 
 CONSTANT = ("constant",)
 Key = tuple[Any, ...]

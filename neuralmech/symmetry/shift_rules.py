@@ -12,6 +12,7 @@ from torch import Tensor, fx
 
 from neuralmech.symmetry import geometry
 from neuralmech.symmetry.centring import centred_dims, is_taken_out
+from neuralmech.symmetry.distinct import distinct_rows
 from neuralmech.symmetry.engine import Parameter
 from neuralmech.symmetry.shift import CONSTANT, Key, Sector, Shift, ShiftAlgebra, Terms, rule
 from neuralmech.symmetry.shift_values import combined, expanded, let_none_pass, multiplied
@@ -233,7 +234,7 @@ def _fill(windows: Tensor, outside: Tensor) -> Tensor:
 def _mixed(amplitude: Tensor) -> Tensor:
     """Return one new amplitude per distinct set of amplitudes under a window."""
     flat = amplitude.reshape(-1, amplitude.shape[-1]).numpy()
-    _, inverse = np.unique(flat, axis=0, return_inverse=True)
+    _, inverse = distinct_rows(flat)
     return torch.from_numpy(inverse.reshape(amplitude.shape[:-1]))
 
 

@@ -11,14 +11,13 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
+from neuralmech.symmetry.distinct import Ids, distinct, distinct_pairs
 from neuralmech.symmetry.elimination import Entries, Stage, back_substitute, eliminate
 
-Ids = NDArray[np.int64]
 ZERO = 0
 
 
@@ -42,7 +41,7 @@ class System:
         self._why = np.full(1024, -1, dtype=np.int64)
         self._size = 1
         self._reasons: list[str] = []
-        self._rows: list[tuple[Ids, tuple[Fraction, ...]]] = []  # blocks of rows with the same coefficients
+        self._rows: list[tuple[int, Ids, Ids, NDArray]] = []  # blocks: how many rows; row, unknown, number
 
     def new(self, count: int) -> Ids:
         """Return `count` fresh unknowns."""
@@ -89,7 +88,16 @@ class System:
     def add_rows(self, ids: Ids, coefficients: Sequence[int | Fraction]) -> None:
         """Demand Σ_j coefficients[j]·ids[i, j] = 0 for every row i of `ids` (shape (rows, terms))."""
         if len(ids):
-            self._rows.append((distinct(self.find(ids)), tuple(Fraction(c) for c in coefficients)))
+            common = math.lcm(*(c.denominator for c in coefficients))
+            whole = [int(c * common) for c in coefficients]
+            values = np.array(whole, dtype=np.int64 if max(map(abs, whole)) < 2**31 else object)
+            rows = distinct(self.find(ids))
+            numbers = np.broadcast_to(np.arange(len(rows))[:, None], rows.shape)
+            self._rows.append((len(rows), numbers, rows, np.broadcast_to(values, rows.shape)))
+
+    def add_sums(self, ids: Ids, coefficients: NDArray, lengths: Ids) -> None:
+        """Demand Σ coefficients·ids = 0 over every stretch of the given lengths."""
+        self._rows.append((len(lengths), np.repeat(np.arange(len(lengths)), lengths), ids, coefficients))
 
     def why_zero(self, ids: Ids) -> list[str]:
         """Distinct reasons, in order of appearance, why those of `ids` that are zero became so."""
@@ -111,40 +119,15 @@ class System:
     def _reduced_rows(self) -> tuple[Ids, Entries]:
         """Unknowns that occur in rows, in order, and the rows over them."""
         parts, first = [], 0
-        for ids, weights in self._rows:
+        for count, numbers, ids, values in self._rows:
             roots = self.find(ids)
-            common = math.lcm(*(w.denominator for w in weights))
-            whole = [int(w * common) for w in weights]
-            kind = np.int64 if max(map(abs, whole)) < 2**31 else object
-            values = np.broadcast_to(np.array(whole, dtype=kind), roots.shape)
-            numbers = np.broadcast_to(first + np.arange(len(roots))[:, None], roots.shape)
-            parts.append((numbers[roots != ZERO], roots[roots != ZERO], values[roots != ZERO]))
-            first += len(roots)
+            kept = roots != ZERO
+            parts.append((first + numbers[kept], roots[kept], values[kept]))
+            first += count
         none = np.zeros(0, dtype=np.int64)
         numbers, roots, values = (np.concatenate([none, *(p[k] for p in parts)]) for k in range(3))
         labels, columns = np.unique(roots, return_inverse=True)
         return labels, Entries.of(numbers, columns, values)
-
-
-def distinct(rows: Ids) -> Ids:
-    """Distinct rows of a matrix, in order of first appearance; by hashing, where sorting would be slow."""
-    if len(rows) < 2:
-        return rows
-    frame = pd.DataFrame(rows)
-    return rows[~frame.duplicated().to_numpy()]
-
-
-def distinct_pairs(a: Ids, b: Ids) -> Ids:
-    """Distinct pairs (a_i, b_i) of non-negative numbers, sorted; shape (2, pairs).
-
-    As ``np.unique`` along an axis, of which 10⁷ pairs take ten seconds: here a pair is one integer.
-    """
-    width = int(b.max(initial=0)) + 1
-    if (int(a.max(initial=0)) + 1) * width > np.iinfo(np.int64).max:
-        return np.unique(np.stack([a, b]), axis=1)
-    packed = np.sort(a * width + b)
-    packed = packed[np.diff(packed, prepend=-1) > 0]
-    return np.stack(np.divmod(packed, width))
 
 
 class Solution:

@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neuralmech.symmetry.system import System, distinct_pairs
+from neuralmech.symmetry.distinct import distinct_pairs, distinct_rows
+from neuralmech.symmetry.system import System
 
 pairs = st.lists(st.tuples(st.integers(0, 7), st.integers(0, 7)), max_size=5)
 rows = st.lists(st.tuples(*[st.integers(0, 7)] * 3, *[st.sampled_from([-2, -1, 1, 2])] * 3), max_size=6)
