@@ -86,7 +86,8 @@ def diagonal_families(
             parts.append(_part(name, "rows", rows, 1))
             parts.append(_part(name, "columns", columns, 1, weight.groups))
     order, signatures, firsts, norms = _ordered(parts, solution.dimension)
-    kinds = [_kind(s) for s in signatures]
+    kind_of = {signature: _kind(signature) for signature in set(signatures)}
+    kinds = [kind_of[signature] for signature in signatures]
     return [
         _diagonal_family(name, [i for i, k in enumerate(kinds) if k == name], order, signatures, firsts, norms, parts)
         for name in ("scale", "rescale")
@@ -109,7 +110,8 @@ def _diagonal_family(
         rows = sparse.csr_array(scale @ part.coefficients[order[chosen]])
         if rows.nnz:
             terms.append(Term(part.parameter, part.axis, rows, first, 1, part.groups))
-    sites = tuple(_diagonal_site(signatures[i]) for i in chosen)
+    site_of = {signature: _diagonal_site(signature) for signature in {signatures[i] for i in chosen}}
+    sites = tuple(site_of[signatures[i]] for i in chosen)
     return Family(name, tuple(terms), sites, np.array([firsts[i] for i in chosen], dtype=np.int64))
 
 
@@ -194,7 +196,8 @@ def _ordered(parts: list[Term], components: int) -> tuple[NDArray, list[Signatur
     """
     lead = np.full((components, 3), np.iinfo(np.int64).max)  # (columns last, part, index)
     coefficient = np.ones(components)
-    moved: list[list[tuple[str, int]]] = [[] for _ in range(components)]
+    none = np.zeros((2, 0), dtype=np.int64)
+    moved = [none]  # component; twice the part, and one more where its sign is +
     for p, part in enumerate(parts):
         csr = part.coefficients
         csr.sort_indices()
@@ -202,21 +205,42 @@ def _ordered(parts: list[Term], components: int) -> tuple[NDArray, list[Signatur
         starts = csr.indptr[some]
         if not some.size:
             continue
-        lowest, highest = (f.reduceat(csr.data, starts).tolist() for f in (np.minimum, np.maximum))
-        places = zip(some.tolist(), csr.indices[starts].tolist(), csr.data[starts].tolist(), strict=True)
-        for (c, index, value), low, high in zip(places, lowest, highest, strict=True):
-            key = (int(part.axis == "columns"), p, index)
-            if key < tuple(lead[c]):
-                lead[c], coefficient[c] = key, value
-            moved[c].extend((part.parameter, sign) for sign in (-1, 1) if (low < 0 if sign < 0 else high > 0))
+        last = int(part.axis == "columns")
+        better = last < lead[some, 0]  # of parts of one kind, the first leads
+        lead[some[better]] = np.column_stack([np.full((int(better.sum()), 2), (last, p)), csr.indices[starts[better]]])
+        coefficient[some[better]] = csr.data[starts[better]]
+        for sign, extreme in enumerate((np.minimum, np.maximum)):
+            with_sign = some[extreme.reduceat(csr.data, starts) * (2 * sign - 1) > 0]
+            moved.append(np.stack([with_sign, np.full(with_sign.size, 2 * p + sign)]))
+    component, what = np.concatenate(moved, axis=1)
+    by_component = np.argsort(component, kind="stable")
+    begin = np.concatenate([[0], np.cumsum(np.bincount(component, minlength=components))])
     order = np.lexsort(lead.T[::-1])
-    order = order[[bool(moved[c]) for c in order]]
-    signatures = [_oriented(moved[c], coefficient[c]) for c in order.tolist()]
+    order = order[np.diff(begin)[order] > 0]
+    names = [part.parameter for part in parts]
+    signatures = _signatures(names, what[by_component], begin, order, coefficient)
     return order, signatures, lead[order, 2].tolist(), coefficient[order]
 
 
-def _oriented(moved: Iterable[tuple[str, int]], coefficient: float) -> Signature:
-    return tuple(dict.fromkeys((name, sign if coefficient > 0 else -sign) for name, sign in moved))
+def _signatures(
+    names: list[str], moved: NDArray, begin: NDArray, order: NDArray, coefficient: NDArray
+) -> list[Signature]:
+    """What each component moves and with which sign, such that what it moves first grows; equal ones are one object."""
+    places, width = moved.tobytes(), moved.itemsize
+    seen: dict[tuple[bytes, bool], Signature] = {}
+    out = []
+    for start, end, grows in zip(
+        (begin[order] * width).tolist(),
+        (begin[order + 1] * width).tolist(),
+        (coefficient[order] > 0).tolist(),
+        strict=True,
+    ):
+        key = (places[start:end], grows)
+        if key not in seen:
+            those = moved[start // width : end // width].tolist()
+            seen[key] = tuple(dict.fromkeys((names[m // 2], 1 if (m % 2 == 1) == grows else -1) for m in those))
+        out.append(seen[key])
+    return out
 
 
 def _kind(signature: Signature) -> FamilyName:

@@ -282,8 +282,12 @@ def _add(algebra: MixingAlgebra, x: Vectors, y: Vectors) -> Vectors:
 
 def _tell_places(algebra: MixingAlgebra, ids: Tensor, history: Tensor, side: int) -> None:
     """Token of a raw id on one side of a sum: the set of histories it stands at."""
-    pairs = torch.broadcast_tensors(*geometry.narrow(ids, history))
-    raw, at = distinct_pairs(*(t.reshape(-1).numpy() for t in pairs))
+    kept = (geometry.narrow(ids)[0], geometry.narrow(history)[0])
+    if all(1 in sizes for sizes in zip(*(t.shape for t in kept), strict=True)):  # each id at every history
+        raw = np.unique(kept[0].numpy())
+        algebra.tell(raw, np.full(raw.size, algebra.labels(torch.zeros(2, 1, dtype=torch.int64))[0]))
+        return
+    raw, at = distinct_pairs(*(t.reshape(-1).numpy() for t in torch.broadcast_tensors(*kept)))
     starts = np.flatnonzero(np.diff(raw, prepend=-1))
     seen: dict[bytes, int] = {}
     places, width = at.tobytes(), at.itemsize  # np.split takes longer than all the rest
