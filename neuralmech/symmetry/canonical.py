@@ -8,6 +8,9 @@ entry by entry, with no shifts and no mixing. The same map is written here so th
 | ``x @ W.T``, ``addmm(b, x, W.T)`` | ``linear(x, W, b)`` |
 | ``linear(x, W.T, b)`` | ``x @ W + b`` |
 | ``W @ x`` | ``linear(x.mT, W).mT`` |
+| ``linear(x, W.view(out, in), b)``, ``W.squeeze(-1)``, ``W[:, :, 0]`` | a convolution by W (out, in, 1) |
+| a convolution by ``W.view(out, in, 1, 1)`` | ``linear(x, W, b)`` of each position |
+| ``linear(x, W.to(bfloat16), b)`` | ``linear(x, W).to(bfloat16) + b`` |
 | ``linear(x, W · c, b)``, convolutions, ``x @ (W · c)`` | ``linear(x · c, W, b)`` |
 | ``linear(x, cat([W₁, W₂]))`` | ``cat([linear(x, W₁), linear(x, W₂)])`` |
 | ``linear(0, W, b)``, ``0 · x`` | b for each position, 0 |
@@ -20,8 +23,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from torch import Tensor, fx, ops
+from torch import Tensor, empty, finfo, fx, ops
 
+from neuralmech.symmetry.geometry import convolution_options, spread
 from neuralmech.symmetry.trace import Trace, operation
 
 ATEN = ops.aten
@@ -32,6 +36,9 @@ REARRANGED = (
     *(*COPIES, "expand", "narrow", "permute", "reshape", "select", "slice", "squeeze", "t", "transpose", "unsqueeze"),
     *("view", "_unsafe_view"),
 )
+CASTS = ("to", "_to_copy", "type_as")
+RESHAPES = ("view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze", "select")  # in order
+KERNELS = {3: ATEN.conv1d.default, 4: ATEN.conv2d.default, 5: ATEN.conv3d.default}
 
 
 def simplified(traced: Trace) -> Trace:
@@ -67,7 +74,10 @@ class _Rewriting:
             weight: Any = node.args[1]
             if not isinstance(weight, fx.Node) or not self._is_of_weights(weight):
                 return self._from_the_left(node) if name in PRODUCTS else None
-            return self._copied(node, weight) or self._multiplied(node, weight) or self._by_name(name, node, weight)
+            if weight.op != "call_function":
+                return None
+            better = self._copied(node, weight) or self._rounded(node, weight) or self._multiplied(node, weight)
+            return better or self._reshaped(node, weight) or self._by_name(name, node, weight)
         if name == "addmm" and not node.kwargs and self._transposed(node.args[2]):
             bias, x, weight = node.args
             if bias.meta["val"].dim() == 1:  # type: ignore[union-attr]
@@ -114,9 +124,60 @@ class _Rewriting:
         return self._of_weights[value]
 
     def _copied(self, node: fx.Node, weight: fx.Node) -> fx.Node | None:
-        if operation(weight) in COPIES and weight.op == "call_function":
+        same_type = operation(weight) in CASTS and weight.meta["val"].dtype == _dtype(weight.args[0])
+        if same_type or operation(weight) in COPIES:
             return self._make(node, node.target, node.args[0], weight.args[0], *node.args[2:], **node.kwargs)
         return None
+
+    def _rounded(self, node: fx.Node, weight: fx.Node) -> fx.Node | None:
+        """A weight that is cast to a lower precision: the product is cast instead, and named with the cast's place."""
+        if operation(weight) not in CASTS:
+            return None
+        low, high = weight.meta["val"].dtype, _dtype(weight.args[0])
+        if not (low.is_floating_point and high.is_floating_point) or finfo(low).eps <= finfo(high).eps:
+            return None
+        x, _, bias, *options = (*node.args, None)[: max(len(node.args), 3)]
+        val: Any = node.meta["val"]
+        raised = self._make(node, ATEN._to_copy.default, x, dtype=high)
+        raised.meta["val"] = empty(x.meta["val"].shape, dtype=high, device="meta")  # type: ignore[union-attr]
+        of = () if operation(node) in PRODUCTS else (None, *options)
+        exact = self._make(node, node.target, raised, weight.args[0], *of, **node.kwargs)
+        exact.meta["val"] = empty(val.shape, dtype=high, device="meta")
+        out = self._make(node, ATEN._to_copy.default, exact, dtype=low)
+        out.meta = {**weight.meta, "val": val}
+        if bias is None:
+            return out
+        if operation(node) in CONVOLUTIONS:
+            along = [-1, *[1] * (weight.meta["val"].dim() - 2)]
+            named: Any = bias
+            bias = self._make(node, ATEN.view.default, named, along)
+            bias.meta["val"] = named.meta["val"].reshape(along)
+        return self._make(node, ATEN.add.Tensor, out, bias)
+
+    def _reshaped(self, node: fx.Node, weight: fx.Node) -> fx.Node | None:
+        """A matrix that is made of a kernel of one element, or such a kernel of a matrix."""
+        inner = _of_same_matrix(weight)
+        if inner is weight:
+            return None
+        before, after = inner.meta["val"].shape, weight.meta["val"].shape
+        x, val, bias = node.args[0], node.meta["val"], (*node.args, None)[2]
+        given: Any = x.meta["val"]  # type: ignore[union-attr]
+        ones = [1] * (len(before) - 2)
+        if operation(node) == "linear" and len(before) in KERNELS:
+            first = self._make(node, ATEN.reshape.default, x, [-1, before[1], *ones])
+            made = self._make(node, KERNELS[len(before)], first, inner, bias)
+            out = self._make(node, ATEN.reshape.default, made, list(val.shape))
+            first.meta["val"], made.meta["val"] = given.reshape(first.args[1]), val.reshape(-1, before[0], *ones)
+            return out
+        if operation(node) not in CONVOLUTIONS or given.dim() != len(after) or not _is_plain(node):
+            return None
+        if ones:
+            matrix = self._make(node, ATEN.reshape.default, inner, list(before[:2]))
+            matrix.meta["val"], inner = inner.meta["val"].reshape(before[:2]), matrix
+        first = self._make(node, ATEN.movedim.int, x, 1, -1)
+        made = self._make(node, ATEN.linear.default, first, inner, bias)
+        first.meta["val"], made.meta["val"] = given.movedim(1, -1), val.movedim(1, -1)
+        return self._make(node, ATEN.movedim.int, made, -1, 1)
 
     def _multiplied(self, node: fx.Node, weight: fx.Node) -> fx.Node | None:
         """A number times the weight is taken to the input: (c·W)x = W(c·x)."""
@@ -163,6 +224,30 @@ class _Rewriting:
             made = self.graph.call_function(target, args, kwargs)
         made.meta = dict(node.meta)
         return made
+
+
+def _dtype(value: Any) -> Any:
+    return value.meta["val"].dtype
+
+
+def _of_same_matrix(weight: fx.Node) -> fx.Node:
+    """First of the tensors that a weight is reshaped from with its rows and columns, all other dims of length 1."""
+    rows_and_columns = weight.meta["val"].shape[:2]
+    while weight.op == "call_function" and operation(weight) in (*RESHAPES, *COPIES):
+        before: Any = weight.args[0]
+        shape = before.meta["val"].shape
+        if len(shape) < 2 or shape[:2] != rows_and_columns or shape[2:].numel() != 1:
+            break
+        weight = before
+    return weight
+
+
+def _is_plain(node: fx.Node) -> bool:
+    """Whether a convolution by a kernel of one element maps each position as it is, all channels together."""
+    chosen = convolution_options(node.args[3:], dict(node.kwargs))
+    padding = chosen.get("padding", 0)
+    padded = padding not in ("valid", "same") if isinstance(padding, str) else any(spread(padding, 1))
+    return chosen.get("groups", 1) == 1 and not padded and all(s == 1 for s in spread(chosen.get("stride", 1), 1))
 
 
 def _factor(weight: fx.Node) -> float | None:

@@ -10,8 +10,10 @@ from torch.nn import functional as F
 from nets import NETS
 from nets_more import MORE, Net, floats
 from neuralmech.symmetry.canonical import simplified
-from neuralmech.symmetry.discover import find_symmetries
+from neuralmech.symmetry.discover import RULED, find_symmetries
+from neuralmech.symmetry.scale import ScaleAlgebra
 from neuralmech.symmetry.trace import operation, trace
+from neuralmech.symmetry.walk import walk
 from oracle import check
 
 
@@ -28,22 +30,40 @@ WRITTEN = {  # a weight that meets an operation before its linear map, and the s
     "halved": lambda s, x: F.linear(torch.relu(F.linear(x, s.a * 0.5, s.b)), 3 * s.c),
     "divided": lambda s, x: F.linear(torch.relu(F.linear(x, -s.a / 4, s.b)), s.c),
     "halved and transposed": lambda s, x: torch.relu(x @ (0.5 * s.a).T + s.b) @ (s.c.T / 2),
+    "viewed": lambda s, x: F.linear(torch.relu(F.linear(x, s.k.view(5, 4), s.b)), s.c),
+    "squeezed": lambda s, x: F.linear(torch.relu(F.linear(x, s.k.squeeze(-1), s.b)), s.c),
+    "selected": lambda s, x: torch.relu(x @ s.k[..., 0].T + s.b) @ (0.5 * s.c).T,
+    "flattened": lambda s, x: F.linear(torch.relu(F.linear(x, s.q.flatten(1))), s.c),
+    "a kernel": lambda s, x: F.linear(torch.relu(F.conv1d(x[:, :, None], s.a.unsqueeze(-1), s.b)[..., 0]), s.c),
+    "a kernel of two": lambda s, x: F.linear(
+        torch.relu(F.conv2d(x[:, :, None, None], s.a.view(5, 4, 1, 1), padding="valid")).flatten(1) + s.b, s.c
+    ),
+    "cast to its own type": lambda s, x: F.linear(torch.relu(F.linear(x, s.a.to(x.dtype), s.b)), s.c.to(x)),
     "parallel": lambda s, x: F.linear(torch.relu(F.linear(x, s.a * 0.5) + F.linear(x, s.d * 0.5, s.b)), s.c),
     "joined": lambda s, x: F.linear(torch.relu(F.linear(x, torch.cat([s.a, s.d]), torch.cat([s.b, s.e]))), s.f),
     "joined without biases": lambda s, x: F.linear(torch.relu(F.linear(x, torch.cat([s.a, s.d]))), s.f) + 0 * x[:, :3],
 }
-PARTS = {"d": (5, 4), "e": (5,), "f": (3, 10), "g": (4, 5)}
-USED = {"turned": "g", "parallel": "d", "joined": "def", "joined without biases": "df"}
+PARTS = {"k": (5, 4, 1), "q": (5, 4, 1, 1), "d": (5, 4), "e": (5,), "f": (3, 10), "g": (4, 5)}
+USED = {
+    "turned": "g",
+    "viewed": "k",
+    "squeezed": "k",
+    "selected": "k",
+    "flattened": "q",
+    "parallel": "d",
+    "joined": "def",
+    "joined without biases": "df",
+}
 
 
 def written(name):
     torch.manual_seed(0)
     parts = two_weights(**{k: torch.randn(PARTS[k]) for k in USED.get(name, "")})
-    if name == "turned":
+    if name in ("turned", "viewed", "squeezed", "selected", "flattened"):
         del parts["a"]
     if "joined" in name:
         del parts["c"]
-    if name == "joined without biases":
+    if name in ("joined without biases", "flattened"):
         del parts["b"]
     return Net(WRITTEN[name], **parts)
 
@@ -83,8 +103,9 @@ def test_rewritten_graphs_compute_the_same(name):
 @pytest.mark.parametrize("name", WRITTEN)
 def test_weights_stand_in_linear_maps_as_they_are(name):
     model = written(name)
-    traced = simplified(trace(model, (torch.randn(12, 4),)))
-    weights = [n.args[1] for n in traced.graph.nodes if operation(n) in ("linear", "matmul", "mm", "addmm")]
+    traced = simplified(trace(model, (torch.randn(12, 4),), RULED))
+    maps = ("linear", "matmul", "mm", "addmm", "conv1d", "conv2d")
+    weights = [n.args[1] for n in traced.graph.nodes if operation(n) in maps]
     assert len(weights) >= 2
     assert all(w.name in traced.parameters for w in weights)
 
@@ -92,6 +113,52 @@ def test_weights_stand_in_linear_maps_as_they_are(name):
 @pytest.mark.parametrize("name", WRITTEN)
 def test_nothing_is_missed(name):
     check(written(name), (12, 4))
+
+
+WIDE, MANY = 120, 90  # together 210, multiplied 10,800
+ROUNDED = torch.bfloat16
+LARGE = {  # a weight (out, in, 1, 1) or (out, in) and what is made of it before it is read
+    "a view": (1, lambda x, w: F.linear(x, w.view(WIDE, MANY))),
+    "squeezed": (1, lambda x, w: F.linear(x, w.squeeze(-1).squeeze(-1))),
+    "of a view of a view": (1, lambda x, w: F.linear(x, w.squeeze(-1).clone()[..., 0])),
+    "a view, transposed": (1, lambda x, w: x @ w.flatten(1).T),
+    "transposed": (0, lambda x, w: x @ w.T),
+    "transposed, halved": (0, lambda x, w: F.linear(x, (0.5 * w.T).T)),
+    "halved": (0, lambda x, w: F.linear(x, w * 0.5)),
+    "another kernel": (1, lambda x, w: F.conv1d(x[:, :, None], w[..., 0])[..., 0]),
+    "a kernel": (0, lambda x, w: F.conv1d(x[:, :, None], w[:, :, None])[..., 0]),
+    "rounded": (0, lambda x, w: F.linear(x.to(ROUNDED), w.to(ROUNDED)).float()),
+    "rounded, a bias": (0, lambda x, w: F.linear(x.to(ROUNDED), w.to(ROUNDED), w.new_zeros(WIDE).to(ROUNDED)).float()),
+    "rounded, transposed": (0, lambda x, w: (x.to(ROUNDED) @ w.to(ROUNDED).T).float()),
+    "a rounded kernel": (0, lambda x, w: F.conv1d(x.to(ROUNDED)[:, :, None], w.to(ROUNDED)[..., None])[..., 0].float()),
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_unknowns_of_a_weight_are_as_many_as_its_rows_and_columns(name):
+    ones, read = LARGE[name]
+    model = Net(
+        lambda s, x: F.linear(torch.relu(read(torch.relu(x @ s.a), s.w)), s.c),
+        **{"a": torch.randn(4, MANY), "w": torch.randn(WIDE, MANY, *[1] * 2 * ones), "c": torch.randn(3, WIDE)},
+    )
+    traced = simplified(trace(model, (torch.randn(6, 4),), RULED))
+    algebra = ScaleAlgebra(traced.frozen)
+    walk(traced, algebra)
+    assert "w" in algebra.factors
+    assert "w" not in algebra.entry_ids
+    assert algebra.system.new(1)[0] < 10 * (WIDE + MANY)
+
+
+def test_a_weight_that_is_rounded_is_named_where_it_is_cast():
+    torch.manual_seed(0)
+    rounded = Net(
+        lambda s, x: F.linear(torch.relu(F.linear(x.to(ROUNDED), s.a.to(ROUNDED), s.b.to(ROUNDED)).float()), s.c),
+        **two_weights(),
+    )
+    found = find_symmetries(rounded, torch.randn(12, 4))
+    assert len(found.approximations) == 1
+    assert "bfloat16" in found.approximations[0]
+    assert found.sites["rescale"] == {"a + b -> c": 5}
 
 
 def test_as_many_charges_as_with_linear():
