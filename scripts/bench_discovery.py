@@ -22,7 +22,8 @@ from neuralmech.symmetry.discover import find_symmetries
 
 NAMES = (
     "timm:nest_tiny", "timm:pit_ti_224", "timm:tnt_s_patch16_224", "timm:davit_tiny", "timm:dm_nfnet_f0",
-    "torchvision:resnet50", "torchvision:swin_t", "torchvision:vit_b_16",
+    "timm:gmlp_ti16_224", "timm:resmlp_12_224", "timm:efficientvim_m1", "timm:crossvit_tiny_240",
+    "torchvision:resnet50", "torchvision:swin_t", "torchvision:vit_b_16", "torchvision:densenet121",
 )  # fmt: skip
 BATCH, SLOPE, OFFSET, GIGABYTES = 2, 3, 5.0, 2.0
 COLUMNS = ("model", "parameters", "export s", "discovery s", "bound s", "GB more", "within")

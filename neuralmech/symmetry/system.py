@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from fractions import Fraction
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +42,8 @@ class System:
         self._why = np.full(1024, -1, dtype=np.int64)
         self._size = 1
         self._reasons: list[str] = []
-        self._rows: list[tuple[int, Ids, Ids, NDArray]] = []  # blocks: how many rows; row, unknown, number
+        # Blocks of rows: unknowns (rows, terms) and a number for each term, or one after the other and their lengths.
+        self._rows: list[tuple[Ids, NDArray, Ids | None]] = []
 
     def new(self, count: int) -> Ids:
         """Return `count` fresh unknowns."""
@@ -91,13 +93,17 @@ class System:
             common = math.lcm(*(c.denominator for c in coefficients))
             whole = [int(c * common) for c in coefficients]
             values = np.array(whole, dtype=np.int64 if max(map(abs, whole)) < 2**31 else object)
-            rows = distinct(self.find(ids))
-            numbers = np.broadcast_to(np.arange(len(rows))[:, None], rows.shape)
-            self._rows.append((len(rows), numbers, rows, np.broadcast_to(values, rows.shape)))
+            self._rows.append((distinct(self.find(ids)), values, None))
 
     def add_sums(self, ids: Ids, coefficients: NDArray, lengths: Ids) -> None:
         """Demand Σ coefficients·ids = 0 over every stretch of the given lengths."""
-        self._rows.append((len(lengths), np.repeat(np.arange(len(lengths)), lengths), ids, coefficients))
+        length = int(lengths[0])
+        if (lengths == length).all():
+            table = coefficients.reshape(-1, length)
+            if (table == table[0]).all():
+                self._rows.append((ids.reshape(-1, length), table[0], None))
+                return
+        self._rows.append((ids, coefficients, lengths))
 
     def why_zero(self, ids: Ids) -> list[str]:
         """Distinct reasons, in order of appearance, why those of `ids` that are zero became so."""
@@ -119,15 +125,31 @@ class System:
     def _reduced_rows(self) -> tuple[Ids, Entries]:
         """Unknowns that occur in rows, in order, and the rows over them."""
         parts, first = [], 0
-        for count, numbers, ids, values in self._rows:
+        for ids, values, lengths in self._rows:
             roots = self.find(ids)
+            if lengths is None:  # much became equal since: to drop it first is cheaper than to sort it
+                roots = distinct(_cancelled(roots, values))
+                lengths = np.full(len(roots), roots.shape[1])
+                roots, values = roots.ravel(), np.tile(values, len(roots))
             kept = roots != ZERO
-            parts.append((first + numbers[kept], roots[kept], values[kept]))
-            first += count
+            numbers = first + np.repeat(np.arange(len(lengths)), lengths)
+            parts.append((numbers[kept], roots[kept], values[kept]))
+            first += len(lengths)
         none = np.zeros(0, dtype=np.int64)
         numbers, roots, values = (np.concatenate([none, *(p[k] for p in parts)]) for k in range(3))
-        labels, columns = np.unique(roots, return_inverse=True)
+        there = np.zeros(self._size, dtype=bool)
+        there[roots] = True
+        labels, columns = np.flatnonzero(there), (np.cumsum(there) - 1)[roots]
         return labels, Entries.of(numbers, columns, values)
+
+
+def _cancelled(rows: Ids, coefficients: NDArray) -> Ids:
+    """Rows of unknowns with those set to zero that are added and taken away again."""
+    for i, j in combinations(range(rows.shape[1]), 2):
+        if coefficients[i] + coefficients[j] == 0:
+            gone = rows[:, i] == rows[:, j]
+            rows[gone, i] = rows[gone, j] = ZERO
+    return rows
 
 
 class Solution:
@@ -136,11 +158,15 @@ class Solution:
     def __init__(self, system: System, labels: Ids, stages: list[Stage], size: int) -> None:
         self._system = system
         pivots = np.concatenate([np.zeros(0, dtype=np.int64), *(stage.pivots for stage in stages)])
-        free = np.setdiff1d(system.find(np.arange(size)), np.append(labels[pivots], ZERO))
+        is_free = np.zeros(size, dtype=bool)
+        is_free[system.find(np.arange(size))] = True
+        is_free[labels[pivots]] = is_free[ZERO] = False
+        free = np.flatnonzero(is_free)
         self.dimension = int(free.size)
-        among = np.flatnonzero(np.isin(labels, free))
+        among = np.flatnonzero(is_free[labels])
         found = back_substitute(stages, among, labels.size)
-        alone = np.flatnonzero(np.isin(free, labels, invert=True))
+        is_free[labels] = False  # what stands in no row is left
+        alone = np.flatnonzero(is_free[free])
         rows = np.concatenate([free[alone], labels[found.unknowns]])
         columns = np.concatenate([alone, np.searchsorted(free, labels[found.free])])
         data = np.concatenate([np.ones(alone.size), (found.numerators / found.denominators).astype(np.float64)])
