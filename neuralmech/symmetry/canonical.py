@@ -163,7 +163,7 @@ class _Rewriting:
         x, val, bias = node.args[0], node.meta["val"], (*node.args, None)[2]
         given: Any = x.meta["val"]  # type: ignore[union-attr]
         ones = [1] * (len(before) - 2)
-        if operation(node) == "linear" and len(before) in KERNELS:
+        if operation(node) == "linear" and len(before) in KERNELS and val.numel() and before.numel():
             first = self._make(node, ATEN.reshape.default, x, [-1, before[1], *ones])
             made = self._make(node, KERNELS[len(before)], first, inner, bias)
             out = self._make(node, ATEN.reshape.default, made, list(val.shape))

@@ -170,3 +170,11 @@ def test_as_many_charges_as_with_linear():
     counts = [{k: len(v) for k, v in find_symmetries(m, x).families.items()} for m in (by_hand, layers)]
     assert counts[0] == counts[1]
     assert counts[0]["linear"] == 15
+
+
+def test_an_empty_kernel_that_is_viewed_is_no_error():
+    model = Net(
+        lambda s, x: F.linear(x, s.a, s.b) + F.linear(x, s.k.view(0, 4)).sum(), **two_weights(k=torch.randn(0, 4, 1))
+    )
+    found = find_symmetries(model, torch.randn(12, 4))
+    assert "k" in found.uncovered
