@@ -4,16 +4,18 @@ The gradient constraint alone does not see what a comparison or an index reads: 
 """
 
 import copy
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import nn
 
 from neuralmech.symmetry.group import Symmetries
-from oracle import LIMIT, loss_at
+from oracle import LIMIT, NEARLY, loss_at
 
 AMOUNT = 0.3  # α, where the largest entry of a generator is 1
 CHANGED = 1e-8  # of a loss of about 1; a comparison that turns round changes it by some 1e-2
+CLEARLY = 100  # times what rounding changes, at least, is a change
 EACH = 16  # charges of a family that are tried one by one; more are tried as random sums
 
 
@@ -41,12 +43,22 @@ def largest_change(found: Symmetries, model: nn.Module, inputs, loss: str = "cro
                 step = torch.from_numpy(direction / np.abs(direction).max())
                 for alpha in (AMOUNT, -AMOUNT):
                     moved = theta + alpha * step if name == "translation" else theta * torch.exp(alpha * step)
-                    worst = max(worst, abs(at(moved, x, place) - before) / (1 + abs(before)))
+                    change = abs(at(moved, x, place) - before) / (1 + abs(before))
+                    if change > CHANGED and change < CLEARLY * max(_noise(at, p, x, place) for p in (theta, moved)):
+                        continue  # rounding decides here: a norm of what is the same for all samples
+                    worst = max(worst, change)
         done += 1
         if done == places:
             break
     assert done >= places // 2, "hardly any batch gives a loss that is no noise"
     return worst
+
+
+def _noise(at: Callable[[torch.Tensor, torch.Tensor, int], float], theta: torch.Tensor, x: torch.Tensor, place: int):
+    """How much parameters that differ in the 13th digit change a loss."""
+    generator = torch.Generator().manual_seed(place)
+    near = (theta * (1 + NEARLY * torch.randn(theta.shape, generator=generator)) for _ in range(3))
+    return max(abs(at(t, x, place) - at(theta, x, place)) for t in near)
 
 
 def _directions(rows: np.ndarray, seed: int) -> np.ndarray:

@@ -243,9 +243,11 @@ def weight(compute, **parts):
 W = {"w": P(4, 3)}
 WEIGHTS = {
     "a constant times": weight(lambda s: s.w * 0.3, **W),
-    "a constant mask": weight(lambda s: s.w * torch.ones(4, 3).triu(), **W),
-    "triu": weight(lambda s: s.w.triu(), **W),
-    "masked_fill": weight(lambda s: s.w.masked_fill(torch.ones(4, 3).triu() == 0, 0.0), **W),
+    "a constant mask": weight(lambda s: s.w * torch.ones(4, 3).tril(), **W),
+    "tril": weight(lambda s: s.w.tril(), **W),
+    "triu, a row of zeros": weight(lambda s: s.w.triu(), **W),
+    "masked_fill": weight(lambda s: s.w.masked_fill(torch.ones(4, 3).tril() == 0, 0.0), **W),
+    "where": weight(lambda s: torch.where(torch.ones(4, 3).tril() > 0, s.w, 0.5), **W),
     "transposed": weight(lambda s: s.w.t(), w=P(3, 4)),
     "mT": weight(lambda s: s.w.mT, w=P(3, 4)),
     "U @ V": weight(lambda s: s.u @ s.v, u=P(4, 2), v=P(2, 3)),

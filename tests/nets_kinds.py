@@ -33,8 +33,11 @@ NOT_SEEN = {
         "crashes: shape: adaptive pool to more", "constants: logsumexp", "arguments: interpolate, nearest",
         "arguments: interpolate, nearest-exact", "arguments: interpolate, area",
         "constants: weight: a mean taken from columns", "arguments: interpolate, down",
+        "constants: weight: repeated rows", "constants: weight: expanded", "constants: weight: rows by index",
+        "constants: weight: triu, a row of zeros",
     ),
-    "rows that only unread channels need: a forget gate before zeros": ("layers: LSTMCell",),
+    "rows that only unread channels need: a forget gate before zeros": ("layers: LSTMCell", "layers: CReLU"),
+    "a linear map written as a sum of products": ("constants: head: a sum of products",),
     "a weight that only steps need which nothing reads": (
         "layers: GRU both ways", "layers: LSTM both ways", "layers: RNN, relu, both ways",
     ),

@@ -173,7 +173,11 @@ FOLDS = {
         2,
         2,
     ),
-    "max_unpool": (lambda s, h: F.max_unpool2d(*F.max_pool2d(h, 2, return_indices=True), 2).mean((2, 3)), 2, 2),
+    "max_unpool": (
+        lambda s, h: F.max_unpool2d(*F.max_pool2d(h, 2, return_indices=True), 2, output_size=h.shape[2:]).mean((2, 3)),
+        2,
+        2,
+    ),
 }
 for name, (function, channels, width) in FOLDS.items():
     add = (

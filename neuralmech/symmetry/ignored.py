@@ -15,10 +15,12 @@ from typing import Any, TypeVar
 import torch
 from torch import fx
 
-from neuralmech.symmetry.geometry import NORMS, Norm
+from neuralmech.symmetry.geometry import NORMS, Norm, dims_of
 from neuralmech.symmetry.trace import operation
 
 Part = TypeVar("Part")
+LENGTHS = ("linalg_vector_norm", "sum", "mean", "amax", "amin")
+UNSEEN = 1e-8  # a least length that keeps a quotient finite and that float32 does not see
 COPIES = ("alias", "clone", "contiguous", "neg")
 
 
@@ -82,7 +84,7 @@ def _pass_constant(user: fx.Node, carried: dict[fx.Node, frozenset[int]]) -> fro
 
 
 def _pass_factor(user: fx.Node, carried: dict[fx.Node, Fraction], dims: int) -> Fraction | None:
-    """Power of the factor in an operation's output."""
+    """Power of the factor in an operation's output; None where there is none left."""
     name, operands = operation(user), list(_operands(user))
     carriers = [n for n in operands if n in carried]
     powers = [carried.get(n, Fraction(0)) for n in operands]
@@ -90,20 +92,30 @@ def _pass_factor(user: fx.Node, carried: dict[fx.Node, Fraction], dims: int) -> 
         norm, shape = _norm(user), _shape(operands[0])
         if norm.view == tuple(shape) and min(norm.dims) >= len(shape) - dims:
             return None
-    elif name in (*COPIES, "relu", "leaky_relu", "abs"):
-        return powers[0]
-    elif name in ("add", "sub"):
-        if len(operands) == 2 and _is_shape_of(user, carriers) and powers[0] == powers[1]:
-            return powers[0]
     elif name in ("mul", "div"):
-        if operands[0] is user.args[0] and _is_shape_of(user, carriers) and not user.kwargs:
-            return powers[0] + sum(powers[1:]) * (1 if name == "mul" else -1)
-    elif name == "linear":
-        if carriers == operands[:1] and len(operands) == 2:  # without a bias
-            return powers[0]
+        if operands[0] is user.args[0] and _is_shape_of(user, carriers, dims) and not user.kwargs:
+            return (powers[0] + sum(powers[1:]) * (1 if name == "mul" else -1)) or None
     elif name == "pow" and operands == [user.args[0]] and isinstance(user.args[1], (int, float)):
         return powers[0] * Fraction(user.args[1])
+    elif _is_homogeneous(user, operands, carriers, dims) and len({carried[n] for n in carriers}) == 1:
+        return carried[carriers[0]]
     raise _ReadError
+
+
+def _is_homogeneous(user: fx.Node, operands: list[fx.Node], carriers: list[fx.Node], dims: int) -> bool:
+    """Whether a positive factor of all operands, the same along the last `dims` dims, is one of the output."""
+    name = operation(user)
+    if name in (*COPIES, "relu", "leaky_relu", "abs"):
+        return True
+    if name in ("add", "sub"):
+        return len(operands) == 2 and carriers == operands and _is_shape_of(user, carriers)
+    if name == "linear":
+        return carriers == operands[:1] and len(operands) == 2  # without a bias
+    if name in LENGTHS:
+        return set(_reduced(user)) <= set(range(len(_shape(user)) - dims, len(_shape(user))))
+    if name == "clamp_min":
+        return isinstance(user.args[1], (int, float)) and 0 <= user.args[1] <= UNSEEN
+    return name == "expand" and _is_shape_of(user, carriers, dims)
 
 
 def _operands(user: fx.Node) -> Iterator[fx.Node]:
@@ -121,9 +133,20 @@ def _norm(user: fx.Node) -> Norm:
     return norm
 
 
-def _is_shape_of(user: fx.Node, carriers: Iterable[fx.Node]) -> bool:
-    """Whether an operation broadcasts none of its operands that carry the part."""
-    return all(_shape(n) == _shape(user) for n in carriers)
+def _is_shape_of(user: fx.Node, carriers: Iterable[fx.Node], dims: int = 0) -> bool:
+    """Whether an operation broadcasts none of its operands that carry the part, but along the last `dims` dims."""
+    shape = _shape(user)
+    before = len(shape) - dims
+    return all(len(_shape(n)) == len(shape) and _shape(n)[:before] == shape[:before] for n in carriers)
+
+
+def _reduced(user: fx.Node) -> Iterable[int]:
+    """Dims that a sum or a length is taken along, which stay with length 1; all and more if they go."""
+    rank, given = len(_shape(user.all_input_nodes[0])), dict(user.kwargs)
+    names = ("ord", "dim", "keepdim") if operation(user) == "linalg_vector_norm" else ("dim", "keepdim")
+    given |= dict(zip(names, user.args[1:], strict=False))
+    over: Any = given.get("dim")
+    return dims_of(over, rank) if given.get("keepdim") and over not in (None, []) else range(-1, rank)
 
 
 def _shape(node: fx.Node) -> torch.Size:

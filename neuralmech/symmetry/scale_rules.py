@@ -177,14 +177,19 @@ def _where(algebra: ScaleAlgebra, node: fx.Node, condition: Any, x: Any, y: Any)
     if _binds_nothing(y):
         return algebra.ids(x).expand(shape)
     x_ids, y_ids = algebra.ids(x), algebra.ids(y)
+    known = algebra.concrete.get(node.args[0])  # type: ignore[arg-type]
+    if known is not None:
+        return torch.where(known, x_ids, y_ids)
     algebra.equate(x_ids, y_ids, node)
     return x_ids.expand(shape)
 
 
 @rule("masked_fill", takes="self value", given="mask")
 def _masked_fill(algebra: ScaleAlgebra, node: fx.Node, x: Any, mask: Any, value: Any) -> Tensor:
-    ids = algebra.ids(x)
+    ids, known = algebra.ids(x), algebra.concrete.get(node.args[1])  # type: ignore[arg-type]
     if not _binds_nothing(value):
+        if known is not None:
+            return torch.where(known, algebra.ids(value), ids)
         algebra.equate(ids, algebra.ids(value), node)
     return ids.expand(node.meta["val"].shape)
 

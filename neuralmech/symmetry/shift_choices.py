@@ -17,7 +17,7 @@ from neuralmech.symmetry import geometry
 from neuralmech.symmetry.engine import known_index
 from neuralmech.symmetry.scale_choices import chosen_dim
 from neuralmech.symmetry.shift import Sector, Shift, ShiftAlgebra, first_along, rule
-from neuralmech.symmetry.shift_values import let_none_pass, paired, sets_along
+from neuralmech.symmetry.shift_values import combined, expanded, let_none_pass, masked, paired, sets_along
 from neuralmech.symmetry.trace import operation, place
 
 
@@ -133,13 +133,27 @@ def _where(algebra: ShiftAlgebra, node: fx.Node, condition: Any, x: Any, y: Any)
     for kept, filled in ((x, y), (y, x)):
         if isinstance(filled, float) and math.isinf(filled):
             return _mapped(algebra.shift(kept), lambda t: t.expand(node.meta["val"].shape))
+    known, shape = algebra.concrete.get(node.args[0]), node.meta["val"].shape  # type: ignore[arg-type]
+    if known is not None:
+        first, second = (expanded(algebra.shift(v), shape) for v in (x, y))
+        return combined(masked(first, ~known), masked(second, known), node)
     let_none_pass(algebra, node, algebra.shift(x), algebra.shift(y))
     return {}
 
 
+@rule("tril", "triu", takes="self", given="diagonal")
+def _triangle(algebra: ShiftAlgebra, node: fx.Node, x: Any, diagonal: int = 0) -> Shift:
+    shape = node.meta["val"].shape
+    kept = node.target(torch.ones(shape[-2:]), diagonal)  # type: ignore[operator]
+    return masked(algebra.shift(x), kept == 0)
+
+
 @rule("masked_fill", takes="self", given="mask value")
 def _masked_fill(algebra: ShiftAlgebra, node: fx.Node, x: Any, mask: Any, value: Any) -> Shift:
-    """Logits that a mask takes out: −∞ stays −∞."""
+    """Logits that a mask takes out: −∞ stays −∞; and so does any number, where it is known which are taken out."""
+    known = algebra.concrete.get(node.args[1])  # type: ignore[arg-type]
+    if known is not None and isinstance(value, (int, float)):
+        return masked(expanded(algebra.shift(x), node.meta["val"].shape), known)
     if not isinstance(value, float) or not math.isinf(value):
         let_none_pass(algebra, node, algebra.shift(x))
         return {}

@@ -15,7 +15,7 @@ from neuralmech.symmetry.centring import centred_dims, is_taken_out
 from neuralmech.symmetry.distinct import distinct_rows
 from neuralmech.symmetry.engine import Parameter
 from neuralmech.symmetry.shift import CONSTANT, Key, Sector, Shift, ShiftAlgebra, Terms, rule
-from neuralmech.symmetry.shift_values import combined, expanded, let_none_pass, multiplied
+from neuralmech.symmetry.shift_values import combined, expanded, let_none_pass, masked, multiplied
 from neuralmech.symmetry.trace import operation, place
 
 LARGE = 4096  # elements: below, a copy costs less than to look at it
@@ -112,9 +112,9 @@ def _mul(algebra: ShiftAlgebra, node: fx.Node, x: Any, y: Any, **options: Any) -
     if factor:
         return multiplied(algebra.shift(x), factor if "mul" in str(node.target) else 1 / factor)
     if factor is None and algebra.shift(y) == {}:
-        return _modulated(algebra.shift(x), node, 1)
+        return _unmasked(algebra, node, _modulated(algebra.shift(x), node, 1), 1)
     if algebra.shift(x) == {} and "mul" in str(node.target):
-        return _modulated(algebra.shift(y), node, 0)
+        return _unmasked(algebra, node, _modulated(algebra.shift(y), node, 0), 0)
     if isinstance(y, Parameter):  # a temperature, which must stay as it is
         let_none_pass(algebra, node, y)
         return _modulated(algebra.shift(x), node, 1)
@@ -123,6 +123,14 @@ def _mul(algebra: ShiftAlgebra, node: fx.Node, x: Any, y: Any, **options: Any) -
         return _modulated(algebra.shift(y), node, 0)
     let_none_pass(algebra, node, x, y)
     return {}
+
+
+def _unmasked(algebra: ShiftAlgebra, node: fx.Node, x: Shift, operand: int) -> Shift:
+    """Nothing is displaced where the numbers that multiply are known to be zero."""
+    known = algebra.concrete.get(node.args[operand])  # type: ignore[arg-type]
+    if known is None or "mul" not in str(node.target):
+        return x
+    return masked(x, known == 0)
 
 
 def _modulated(x: Shift, node: fx.Node, operand: int) -> Shift:

@@ -39,6 +39,19 @@ def combined(x: Shift, y: Shift, node: fx.Node) -> Shift:
     return out
 
 
+def masked(x: Shift, zeros: Tensor) -> Shift:
+    """Displacement of what is set to a number where `zeros` is true: there is none there."""
+    if not bool(zeros.any()):
+        return x
+
+    def of(sector: Sector) -> Sector:
+        at = zeros.expand(sector.amplitude.shape)
+        amplitude = torch.where(at, 0, sector.amplitude) if sector.origins else sector.amplitude
+        return Sector(amplitude, tuple((c, torch.where(at, 0, rows)) for c, rows in sector.terms), sector.origins)
+
+    return {key: of(sector) for key, sector in x.items()}
+
+
 def multiplied(x: Shift, factor: float) -> Shift:
     """Displacement of a multiple."""
     share = Fraction(factor)
