@@ -151,10 +151,10 @@ def _triangle(algebra: ShiftAlgebra, node: fx.Node, x: Any, diagonal: int = 0) -
 @rule("masked_fill", takes="self", given="mask value")
 def _masked_fill(algebra: ShiftAlgebra, node: fx.Node, x: Any, mask: Any, value: Any) -> Shift:
     """Logits that a mask takes out: −∞ stays −∞; and so does any number, where it is known which are taken out."""
-    known = algebra.concrete.get(node.args[1])  # type: ignore[arg-type]
+    shape, known = node.meta["val"].shape, algebra.concrete.get(node.args[1])  # type: ignore[arg-type]
+    if isinstance(value, float) and math.isinf(value):
+        return _mapped(algebra.shift(x), lambda t: t.expand(shape))
     if known is not None and isinstance(value, (int, float)):
-        return masked(expanded(algebra.shift(x), node.meta["val"].shape), known)
-    if not isinstance(value, float) or not math.isinf(value):
-        let_none_pass(algebra, node, algebra.shift(x))
-        return {}
-    return _mapped(algebra.shift(x), lambda t: t.expand(node.meta["val"].shape))
+        return masked(expanded(algebra.shift(x), shape), known)
+    let_none_pass(algebra, node, algebra.shift(x))
+    return {}
