@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
-from neuralmech.symmetry.group import Axis, Family, FamilyName, Term
+from neuralmech.symmetry.group import Axis, Family, FamilyName, Term, layer_names
 from neuralmech.symmetry.scale import ScaleAlgebra
 from neuralmech.symmetry.shift import ShiftAlgebra
 from neuralmech.symmetry.system import Ids, Solution
@@ -251,14 +251,6 @@ def _diagonal_site(signature: Signature) -> str:
     grows = layer_names(name for name, sign in signature if sign > 0)
     shrinks = layer_names(name for name, sign in signature if sign < 0)
     return " -> ".join(side for side in (grows, shrinks) if side)
-
-
-def layer_names(names: Iterable[str]) -> str:
-    """Join the layers' names; a residual stream's many writers are shortened."""
-    layers = list(dict.fromkeys(name.rpartition(".")[0] or name for name in names))
-    if len(layers) > 3:
-        return f"{layers[0]} + … + {layers[-1]} ({len(layers)} layers)"
-    return " + ".join(layers)
 
 
 def _translation_site(signature: Signature) -> str:

@@ -27,8 +27,8 @@ from neuralmech.symmetry.canonical import simplified
 from neuralmech.symmetry.complex_pairs import without_complex
 from neuralmech.symmetry.experts import experts_apart
 from neuralmech.symmetry.group import FAMILIES, Family, Symmetries
-from neuralmech.symmetry.matrix import linear_family
 from neuralmech.symmetry.mixing import MixingAlgebra
+from neuralmech.symmetry.mixing_sites import linear_family
 from neuralmech.symmetry.narrowing import kept_dims
 from neuralmech.symmetry.pieces import cut_apart, joined
 from neuralmech.symmetry.scale import ScaleAlgebra

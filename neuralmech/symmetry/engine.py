@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, fx
 
+from neuralmech.symmetry.group import Barrier
 from neuralmech.symmetry.system import Ids, System
 from neuralmech.symmetry.trace import operation, place
 
@@ -43,18 +44,6 @@ class Unknown:
 
 class Symbol:
     """Base of values that are neither tensors of variables nor dictionaries of them."""
-
-
-@dataclass(frozen=True)
-class Barrier:
-    """An operation at which symmetries end because no rule covers it."""
-
-    operation: str
-    place: str
-    why: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.operation} ({self.place}{'; ' if self.why else ''}{self.why})"
 
 
 @dataclass(frozen=True)

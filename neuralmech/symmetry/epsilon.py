@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from neuralmech.symmetry.scale_rules import TINY
+from neuralmech.symmetry.group import TINY
 
 NO_EPSILON = 1e-24  # in its place: too small to be seen, large enough to silence what has only rounding noise
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -11,11 +11,22 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from neuralmech.symmetry.engine import Barrier
-
 FamilyName = Literal["translation", "scale", "rescale", "linear"]
 FAMILIES: tuple[FamilyName, ...] = ("translation", "scale", "rescale", "linear")
 Axis = Literal["entries", "rows", "columns"]
+TINY = 1e-3  # an epsilon under a root or below a norm: the built-in norms' own is no larger
+
+
+@dataclass(frozen=True)
+class Barrier:
+    """An operation at which symmetries end because no rule covers it."""
+
+    operation: str
+    place: str
+    why: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.operation} ({self.place}{'; ' if self.why else ''}{self.why})"
 
 
 @dataclass(frozen=True)
@@ -179,3 +190,11 @@ def axis_entries(axis: Axis, groups: int, shape: Sequence[int]) -> NDArray[np.in
         return flat.reshape(shape[0], -1)
     grid = flat.reshape(groups, shape[0] // groups, shape[1], -1)
     return grid.transpose(0, 2, 1, 3).reshape(groups * shape[1], -1)
+
+
+def layer_names(names: Iterable[str]) -> str:
+    """Join the layers' names; a residual stream's many writers are shortened."""
+    layers = list(dict.fromkeys(name.rpartition(".")[0] or name for name in names))
+    if len(layers) > 3:
+        return f"{layers[0]} + … + {layers[-1]} ({len(layers)} layers)"
+    return " + ".join(layers)

@@ -16,6 +16,7 @@ from torch import Tensor, fx
 
 from neuralmech.symmetry import geometry
 from neuralmech.symmetry.engine import Parameter, barrier
+from neuralmech.symmetry.group import TINY
 from neuralmech.symmetry.ignored import constant_is_ignored
 from neuralmech.symmetry.scale import ScaleAlgebra, Zeros, is_zero, rule
 from neuralmech.symmetry.trace import operation, place
@@ -91,9 +92,6 @@ def _homogeneous(algebra: ScaleAlgebra, node: fx.Node, x: Any, *_: Any, **__: An
 def _native_dropout(algebra: ScaleAlgebra, node: fx.Node, x: Any, *_: Any) -> tuple:
     ids = algebra.ids(x)
     return ids, algebra.constant(ids.shape)
-
-
-TINY = 1e-3  # an epsilon under a root or below a norm: the built-in norms' own is no larger
 
 
 @rule("add", "sub", "rsub", takes="self other", given="alpha")
