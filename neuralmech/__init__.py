@@ -8,19 +8,19 @@ from importlib import import_module
 TYPE_CHECKING = False  # typing's own would be found in the working directory first by ``python -m neuralmech``
 if TYPE_CHECKING:
     from neuralmech.compare.analysis import analyze
+    from neuralmech.discovery.discover import find_symmetries
     from neuralmech.record import open_record as load
-    from neuralmech.symmetry.claims import SymmetryGroup, believe
-    from neuralmech.symmetry.discover import find_symmetries
-    from neuralmech.symmetry.verify import verify
+    from neuralmech.verification.claims import SymmetryGroup, believe
+    from neuralmech.verification.verify import verify
 
     __version__: str
 
 _LAZY = {
     "analyze": ("neuralmech.compare.analysis", "analyze"),
-    "SymmetryGroup": ("neuralmech.symmetry.claims", "SymmetryGroup"),
-    "believe": ("neuralmech.symmetry.claims", "believe"),
-    "find_symmetries": ("neuralmech.symmetry.discover", "find_symmetries"),
-    "verify": ("neuralmech.symmetry.verify", "verify"),
+    "SymmetryGroup": ("neuralmech.verification.claims", "SymmetryGroup"),
+    "believe": ("neuralmech.verification.claims", "believe"),
+    "find_symmetries": ("neuralmech.discovery.discover", "find_symmetries"),
+    "verify": ("neuralmech.verification.verify", "verify"),
     "load": ("neuralmech.record", "open_record"),
 }
 

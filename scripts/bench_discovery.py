@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from neuralmech.symmetry.discover import find_symmetries
+from neuralmech.discovery.discover import find_symmetries
 
 NAMES = (
     "timm:nest_tiny", "timm:pit_ti_224", "timm:tnt_s_patch16_224", "timm:davit_tiny", "timm:dm_nfnet_f0",

@@ -23,7 +23,7 @@ from torch import nn
 from zoo_page import cells, page
 from zoo_row import NAMES, ROOT, ROWS, SECONDS, examine, file_of, read, save
 
-from neuralmech.symmetry.discover import find_symmetries
+from neuralmech.discovery.discover import find_symmetries
 
 TARGET = ROOT / "docs" / "zoo.md"
 WORKERS = 2  # models at a time, each on one thread

@@ -10,7 +10,7 @@ from zoo_row import LARGE, LIBRARIES, NAMES, ROOT, SAMPLED, SAMPLED_OF_LARGE, re
 from zoo_vision import CLASSES
 
 from neuralmech.symmetry.group import FAMILIES
-from neuralmech.symmetry.verify import COARSE, NEARBY
+from neuralmech.verification.verify import COARSE, NEARBY
 
 TIMES, MORE = 3, 5  # discovery is to take at most TIMES an export and MORE seconds
 COLUMNS = (

@@ -18,9 +18,9 @@ import zoo_transformers
 import zoo_vision
 from torch import Tensor, nn
 
-from neuralmech.symmetry.discover import find_symmetries
+from neuralmech.discovery.discover import find_symmetries
 from neuralmech.symmetry.group import Symmetries
-from neuralmech.symmetry.verify import verify
+from neuralmech.verification.verify import verify
 
 ROOT = Path(__file__).parents[1]
 ROWS = ROOT / "outputs" / "zoo"

@@ -4,10 +4,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from neuralmech.symmetry.forms import Forms
+from neuralmech.charges.forms import Forms
+from neuralmech.charges.step import LINEAR, QUADRATIC, Step
 from neuralmech.symmetry.group import Symmetries
 from neuralmech.symmetry.layout import Layout
-from neuralmech.symmetry.step import LINEAR, QUADRATIC, Step
 
 
 def assert_tracked(found: Symmetries, model: nn.Module, dtype=torch.float64, signals=tuple(QUADRATIC)[:4]):

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from definitions import assert_tracked
-from neuralmech.symmetry.discover import find_symmetries
+from neuralmech.discovery.discover import find_symmetries
 
 LIMIT = 1e-2  # of a gradient in float32: what float64 rounds is 2⁻²⁹ of what float32 rounds
 MORE_EPSILON = 1e9  # factor that shows whether a norm's eps is felt

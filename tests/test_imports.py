@@ -1,6 +1,7 @@
 """Data flows one way, and so do imports."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -22,18 +23,24 @@ ALLOWED = {
     "jit": set(),
     "words": set(),
     "record": {"jit", "words"},
-    "laws": {"record"},
+    "laws": set(),
     "compare": {"laws", "record", "errors", "checks"},
     "balance": {"losses", "outputs", "errors"},
     "models": {"errors", "checks", "targets"},
     "data": {"errors", "checks", "losses", "targets", "signals"},
-    "symmetry": {"models", "data", "losses", "outputs", "errors", "checks", "jit", "words"},
-    "track": {"symmetry", "record"},
+    "symmetry": set(),
+    "discovery": {"symmetry", "data", "losses", "outputs", "errors"},
+    "charges": {"symmetry", "jit"},
+    "verification": {"discovery", "symmetry", "data", "losses", "outputs", "errors", "checks", "words"},
+    "track": {"charges", "symmetry", "record"},
     "config": {"models", "data", "losses", "symmetry", "record", "schedules", "errors", "checks"},
     "train": {
         "config",
         "track",
+        "charges",
+        "discovery",
         "symmetry",
+        "verification",
         "models",
         "data",
         "losses",
@@ -41,19 +48,25 @@ ALLOWED = {
         "record",
         "schedules",
         "errors",
-        "checks",
         "signals",
         "words",
     },
     "cli": {"train", "compare", "config", "record", "errors", "checks", "words"},
     "__main__": {"cli"},
-    "__init__": {"record", "symmetry", "compare"},
+    "__init__": {"record", "discovery", "verification", "compare"},
 }
 WITHOUT_TORCH = ("record", "laws", "compare", "errors", "checks", "words")
 
 
 def modules():
     return [p for p in sorted(ROOT.rglob("*.py")) if "conf" not in p.relative_to(ROOT).parts]
+
+
+def name_of(path):
+    return ".".join(("neuralmech", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
+
+
+NAMES = {name_of(p) for p in modules()}
 
 
 def imported(path):
@@ -63,6 +76,16 @@ def imported(path):
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             yield node.module
+
+
+def imported_at_start(path):
+    """What is imported when a module is, functions and type checkers aside."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            modules_of_it = {f"{node.module}.{alias.name}" for alias in node.names} & NAMES
+            yield from modules_of_it or {node.module}
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
@@ -79,8 +102,29 @@ def test_imports_run_one_way(path):
             assert top != "hydra", f"{path} imports hydra; only cli does"
 
 
-def test_every_part_is_listed():
-    assert {p.relative_to(ROOT).parts[0].removesuffix(".py") for p in modules()} <= set(ALLOWED)
+def used():
+    """Pairs (part, part that it imports)."""
+    for path in modules():
+        part = path.relative_to(ROOT).parts[0].removesuffix(".py")
+        for name in imported(path):
+            top, _, rest = name.partition(".")
+            if top == "neuralmech" and rest and rest.split(".")[0] != part:
+                yield part, rest.split(".")[0]
+
+
+def test_every_part_is_listed_and_may_import_only_what_it_does():
+    assert {p.relative_to(ROOT).parts[0].removesuffix(".py") for p in modules()} == set(ALLOWED)
+    assert set(used()) == {(part, target) for part, targets in ALLOWED.items() for target in targets}
+
+
+def test_verification_knows_discovery_by_its_entry_alone():
+    names = {n for p in modules() if p.parent.name == "verification" for n in imported(p) if "discovery" in n}
+    assert names == {"neuralmech.discovery.discover"}
+
+
+def test_no_imports_go_in_a_circle():
+    at_start = {name_of(p): set(imported_at_start(p)) for p in modules()}
+    list(graphlib.TopologicalSorter(at_start).static_order())  # raises CycleError, which names the circle
 
 
 def test_the_analysis_half_runs_without_torch():

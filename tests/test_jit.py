@@ -12,7 +12,7 @@ from neuralmech import jit
 ROOT = Path(neuralmech.__file__).parent
 CALL = """
 import numpy as np
-from neuralmech.symmetry.compiled import _pair_sums
+from neuralmech.charges.compiled import _pair_sums
 x, sums, columns = np.ones(6), np.zeros(3), np.zeros((4, 2))
 _pair_sums(x, x, np.array([[0, 1, 3, 2, 1, -1, 0]]), sums, columns)
 print(sums[0])
@@ -40,7 +40,7 @@ def test_code_of_an_older_source_is_not_used(tmp_path):
     compiled = {p: p.stat().st_mtime_ns for p in (tmp_path / "cache").rglob("*.nbc")}
     assert call() == 3.0
     assert compiled == {p: p.stat().st_mtime_ns for p in (tmp_path / "cache").rglob("*.nbc")}  # found again
-    source = tmp_path / "neuralmech/symmetry/sums.py"
+    source = tmp_path / "neuralmech/charges/sums.py"
     text = source.read_text()
     assert text.count("total += columns[tap]") == 1
     source.write_text(text.replace("total += columns[tap]", "total += 2 * columns[tap]"))

@@ -1,1 +1,1 @@
-"""Which transformations of the parameters leave the loss unchanged, and the charges they imply."""
+"""What a symmetry is: groups and their factored generators, matrix-valued families, where parameters lie."""

@@ -12,21 +12,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from neuralmech.charges.forms import Forms
+from neuralmech.charges.matrix_forms import FULL
+from neuralmech.charges.sparse_rows import SparseRows
+from neuralmech.charges.step import LINEAR, Motion, Step
 from neuralmech.record import BackgroundWriter, RecordWriter
 from neuralmech.record.rows import FamilyLayout
 from neuralmech.record.schema import NESTEROV_SIGNAL, NOISE_SIGNALS, SIGNALS, STEP_COLUMNS
-from neuralmech.symmetry.forms import Forms
 from neuralmech.symmetry.group import Family, Symmetries
 from neuralmech.symmetry.layout import Layout
-from neuralmech.symmetry.matrix_forms import FULL
-from neuralmech.symmetry.sparse_rows import SparseRows
-from neuralmech.symmetry.step import LINEAR, Motion, Step
 from neuralmech.track.block import Block, Columns, OnDevice, OnHost
 from neuralmech.track.selection import select
 from neuralmech.track.single import single_parameters
 
 if TYPE_CHECKING:
-    from neuralmech.symmetry.one_pass import OnePass
+    from neuralmech.charges.one_pass import OnePass
 
 BLOCK_BYTES = 1 << 25  # of which there are up to five: filled, being written, and what waits between
 

@@ -9,11 +9,11 @@ from typing import Any
 
 from neuralmech.config import resolve
 from neuralmech.data import training_batches
-from neuralmech.symmetry.conditions import CONDITIONS, check_conditions
-from neuralmech.symmetry.verify import Verification, verify
 from neuralmech.train.checkpoint import load_checkpoint
 from neuralmech.train.recorded import recorded_config
 from neuralmech.train.setup import prepare
+from neuralmech.verification.conditions import CONDITIONS, check_conditions
+from neuralmech.verification.verify import Verification, verify
 
 
 def verify_fresh(raw: Mapping[str, Any], sample: int, conditions: tuple[str, ...] = CONDITIONS) -> Verification:

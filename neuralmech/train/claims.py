@@ -13,9 +13,9 @@ from torch import Tensor
 from neuralmech.errors import UserError
 from neuralmech.losses import Loss
 from neuralmech.symmetry.group import Symmetries
-from neuralmech.symmetry.verify import verify
 from neuralmech.train.run import Run
 from neuralmech.train.state import random_state_kept
+from neuralmech.verification.verify import verify
 from neuralmech.words import first_line
 
 SAMPLES = 8  # of the first batch

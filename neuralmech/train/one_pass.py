@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from neuralmech.symmetry.step import Motion
+from neuralmech.charges.step import Motion
 from neuralmech.train.execute import Measuring, Row
 from neuralmech.train.optimizers import set_hyperparameters
 
 if TYPE_CHECKING:
-    from neuralmech.symmetry.one_pass import OnePass
+    from neuralmech.charges.one_pass import OnePass
     from neuralmech.train.run import Run
 
 
@@ -73,6 +73,6 @@ def in_one_pass(run: Run) -> InOnePass | None:
     take = run.tracker.one_pass(theta.detach()) if theta.device.type == "cpu" else None
     if take is None:
         return None
-    from neuralmech.symmetry.one_pass import moves_like_torch  # numba takes half a second to import
+    from neuralmech.charges.one_pass import moves_like_torch  # numba takes half a second to import
 
     return InOnePass(run, take) if moves_like_torch(theta.dtype, bool(optim.momentum)) else None

@@ -16,11 +16,11 @@ from torch import nn
 
 from neuralmech.config import Config, to_yaml
 from neuralmech.data import Dataset, load_data, settle
+from neuralmech.discovery.discover import find_symmetries
 from neuralmech.errors import UserError
 from neuralmech.losses import Called, Loss
 from neuralmech.models import build_model
 from neuralmech.outputs import output_of
-from neuralmech.symmetry.discover import find_symmetries
 from neuralmech.symmetry.group import Symmetries
 from neuralmech.train.patience import patience
 from neuralmech.train.precision import parameter_type

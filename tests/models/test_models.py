@@ -2,11 +2,11 @@ import pytest
 import torch
 
 from conftest import config
+from neuralmech.discovery.discover import find_symmetries
 from neuralmech.errors import UserError
 from neuralmech.models import MODELS, ConvNetOptions, build_model
 from neuralmech.models.parts import ACTIVATIONS
 from neuralmech.models.vision import ARCHITECTURES, VisionOptions
-from neuralmech.symmetry.discover import find_symmetries
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from torch import nn
 
 from nets import NETS
 from nets_more import MORE
-from neuralmech.symmetry.discover import find_symmetries
+from neuralmech.discovery.discover import find_symmetries
 from neuralmech.symmetry.factored import covered_entries, generator, inner_products, squared_lengths
 from neuralmech.symmetry.group import Family, Symmetries, Term
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from conftest import config
+from neuralmech.discovery.discover import find_symmetries
 from neuralmech.record import open_record
-from neuralmech.symmetry.discover import find_symmetries
 from neuralmech.train.checkpoint import path_of, read_checkpoint
 from neuralmech.train.loop import begin
 

@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from nets import Residual, ResidualConv, grouped
+from neuralmech.discovery.discover import find_symmetries
 from neuralmech.record import RecordWriter, open_record
-from neuralmech.symmetry.discover import find_symmetries
 from neuralmech.track import Tracker
 from neuralmech.train.flat import FlatParameters
 

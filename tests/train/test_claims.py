@@ -11,8 +11,8 @@ from torch import nn
 from conftest import config
 from neuralmech.errors import UserError
 from neuralmech.losses import CrossEntropy
-from neuralmech.symmetry.claims import SymmetryGroup, _assemble
 from neuralmech.train import claims, loop, setup
+from neuralmech.verification.claims import SymmetryGroup, _assemble
 from train_twins import contents, parameters, stopped
 
 OWN = {"name": "_target_", "arguments": {}}

@@ -7,9 +7,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from conftest import config
+from neuralmech.charges.forms import Forms
 from neuralmech.errors import RunError, UserError
 from neuralmech.record import open_record
-from neuralmech.symmetry.forms import Forms
 from neuralmech.train import execute, loop
 from neuralmech.train.loop import resume, train
 from neuralmech.train.run import Run

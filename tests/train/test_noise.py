@@ -9,9 +9,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from conftest import config
+from neuralmech.discovery.discover import find_symmetries
 from neuralmech.errors import RunError, UserError
 from neuralmech.record import open_record
-from neuralmech.symmetry.discover import find_symmetries
 from neuralmech.train import loop
 from neuralmech.train.flat import FlatParameters
 from neuralmech.train.noise import Epoch, Gradients

@@ -7,7 +7,7 @@ from functools import partial
 from torch import nn, randn
 
 from conftest import config
-from neuralmech.symmetry.discover import find_symmetries
+from neuralmech.discovery.discover import find_symmetries
 from neuralmech.train import setup
 from neuralmech.train.patience import patience
 

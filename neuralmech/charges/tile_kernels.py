@@ -1,0 +1,109 @@
+"""Sums of all tiles by one GPU kernel, in Triton."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton  # pyright: ignore
+import triton.language as tl  # pyright: ignore
+from torch import Tensor
+
+from neuralmech.charges.tiles import COLUMNS, FIELDS
+
+AT_ONCE = 8  # rows of a tile
+
+
+@triton.jit
+def _sums(before, after, gradient, table, sums, apart, FIELDS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Sums of θ², u², g² and θg over rows and columns of a tile, in float64, u being θ_k − θ_{k+1}.
+
+    No two tiles write to the same place, so the order of additions is always the same.
+    """
+    tile = table + FIELDS * tl.program_id(0)
+    start, rows, columns, stride = tl.load(tile), tl.load(tile + 1), tl.load(tile + 2), tl.load(tile + 3)
+    row_place, column_place = tl.load(tile + 4), tl.load(tile + 5)
+    j = tl.arange(0, COLUMNS)
+    a0 = tl.zeros((ROWS, COLUMNS), dtype=tl.float64)
+    a1, a2, a3 = a0, a0, a0
+    rows_wanted = tl.where(row_place >= 0, rows, 0)
+    for first in range(0, rows, ROWS):
+        i = first + tl.arange(0, ROWS)
+        inside = (i[:, None] < rows) & (j[None, :] < columns)
+        at = start + i[:, None] * stride + j[None, :]
+        t = tl.load(before + at, mask=inside, other=0.0).to(tl.float64)
+        u = t - tl.load(after + at, mask=inside, other=0.0).to(tl.float64)
+        g = tl.load(gradient + at, mask=inside, other=0.0).to(tl.float64)
+        p0, p1, p2, p3 = t * t, u * u, g * g, t * g
+        a0, a1, a2, a3 = a0 + p0, a1 + p1, a2 + p2, a3 + p3
+        to, wanted = sums + row_place + i, i < rows_wanted
+        tl.store(to, tl.sum(p0, axis=1), mask=wanted)
+        tl.store(to + apart, tl.sum(p1, axis=1), mask=wanted)
+        tl.store(to + 2 * apart, tl.sum(p2, axis=1), mask=wanted)
+        tl.store(to + 3 * apart, tl.sum(p3, axis=1), mask=wanted)
+    to, wanted = sums + column_place + j, j < tl.where(column_place >= 0, columns, 0)
+    tl.store(to, tl.sum(a0, axis=0), mask=wanted)
+    tl.store(to + apart, tl.sum(a1, axis=0), mask=wanted)
+    tl.store(to + 2 * apart, tl.sum(a2, axis=0), mask=wanted)
+    tl.store(to + 3 * apart, tl.sum(a3, axis=0), mask=wanted)
+
+
+@triton.jit
+def _weighed(
+    before,
+    after,
+    gradient,
+    coefficients,
+    table,
+    sums,
+    apart,
+    FIELDS: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    """Sums of θ, u and g over the columns of a tile, and over its rows, each times its coefficient."""
+    tile = table + FIELDS * tl.program_id(0)
+    start, rows, columns, stride = tl.load(tile), tl.load(tile + 1), tl.load(tile + 2), tl.load(tile + 3)
+    row_place, column_place, coefficient = tl.load(tile + 4), tl.load(tile + 5), tl.load(tile + 6)
+    j = tl.arange(0, COLUMNS)
+    a0 = tl.zeros((ROWS, COLUMNS), dtype=tl.float64)
+    a1, a2 = a0, a0
+    rows_wanted = tl.where(row_place >= 0, rows, 0)
+    for first in range(0, rows, ROWS):
+        i = first + tl.arange(0, ROWS)
+        inside = (i[:, None] < rows) & (j[None, :] < columns)
+        at = start + i[:, None] * stride + j[None, :]
+        c = tl.load(coefficients + coefficient + i, mask=i < rows, other=0.0)[:, None]
+        t = tl.load(before + at, mask=inside, other=0.0).to(tl.float64)
+        u = t - tl.load(after + at, mask=inside, other=0.0).to(tl.float64)
+        g = tl.load(gradient + at, mask=inside, other=0.0).to(tl.float64)
+        a0, a1, a2 = a0 + c * t, a1 + c * u, a2 + c * g
+        to, wanted = sums + row_place + i, i < rows_wanted
+        tl.store(to, tl.sum(t, axis=1), mask=wanted)
+        tl.store(to + apart, tl.sum(u, axis=1), mask=wanted)
+        tl.store(to + 2 * apart, tl.sum(g, axis=1), mask=wanted)
+    to, wanted = sums + column_place + j, j < tl.where(column_place >= 0, columns, 0)
+    tl.store(to, tl.sum(a0, axis=0), mask=wanted)
+    tl.store(to + apart, tl.sum(a1, axis=0), mask=wanted)
+    tl.store(to + 2 * apart, tl.sum(a2, axis=0), mask=wanted)
+
+
+SIZES = {"FIELDS": len(FIELDS), "ROWS": AT_ONCE, "COLUMNS": COLUMNS}
+
+
+def sum_tiles(before: Tensor, after: Tensor, gradient: Tensor, table: Tensor, sums: Tensor) -> None:
+    """Write the sums of θ², (θ_k − θ_{k+1})², g² and θg of every tile to `sums` (4, sums); see `tiles`."""
+    _launch(_sums, (before, after, gradient), table, sums)
+
+
+def add_rows(
+    before: Tensor, after: Tensor, gradient: Tensor, coefficients: Tensor, table: Tensor, sums: Tensor
+) -> None:
+    """Write the sums of θ, θ_k − θ_{k+1} and g of every tile to `sums` (3, sums); see `linear_tiles`."""
+    _launch(_weighed, (before, after, gradient, coefficients), table, sums)
+
+
+def _launch(kernel: Any, vectors: tuple[Tensor, ...], table: Tensor, sums: Tensor) -> None:
+    """A program for each row of the table."""
+    with torch.cuda.device_of(sums):  # Triton launches on the current device
+        kernel[(len(table),)](*vectors, table, sums, sums.stride(0), **SIZES, enable_fp_fusion=True)

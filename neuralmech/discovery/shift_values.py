@@ -1,0 +1,78 @@
+"""What rules do with displacements: add, multiply, stop them."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from neuralmech.discovery import geometry
+from neuralmech.discovery.shift import Sector, Shift, ShiftAlgebra
+from neuralmech.discovery.trace import place
+
+
+def let_none_pass(algebra: ShiftAlgebra, node: fx.Node, *values: Any) -> None:
+    """Forbid every displacement of an operation's inputs."""
+    for value in values:
+        algebra.forbid(value, f"{node.name} at {place(node)} is not blind to shifts")
+
+
+def expanded(x: Shift, shape: torch.Size) -> Shift:
+    """Amplitudes in another shape."""
+    return {key: sector.map(lambda t: t.expand(shape)) for key, sector in x.items()}
+
+
+def combined(x: Shift, y: Shift, node: fx.Node) -> Shift:
+    """Displacement of a sum."""
+    out = dict(x)
+    for key, sector in y.items():
+        mine = out.get(key)
+        if mine is None:
+            out[key] = sector
+        elif torch.equal(mine.amplitude, sector.amplitude):
+            out[key] = Sector(mine.amplitude, mine.terms + sector.terms, mine.origins + sector.origins)
+        else:  # the same input seen at other positions: an amplitude of its own
+            out[(*key, node.name)] = sector
+    return out
+
+
+def masked(x: Shift, zeros: Tensor) -> Shift:
+    """Displacement of what is set to a number where `zeros` is true: there is none there."""
+    if not bool(zeros.any()):
+        return x
+
+    def of(sector: Sector) -> Sector:
+        at = zeros.expand(sector.amplitude.shape)
+        amplitude = torch.where(at, 0, sector.amplitude) if sector.origins else sector.amplitude
+        return Sector(amplitude, tuple((c, torch.where(at, 0, rows)) for c, rows in sector.terms), sector.origins)
+
+    return {key: of(sector) for key, sector in x.items()}
+
+
+def multiplied(x: Shift, factor: float) -> Shift:
+    """Displacement of a multiple."""
+    share = Fraction(factor)
+    return {k: Sector(s.amplitude, tuple((c * share, r) for c, r in s.terms), s.origins) for k, s in x.items()}
+
+
+def source_of(node: fx.Node) -> str:
+    """Name of the tensor that a linear map reads: parallel weights on one input share amplitudes."""
+    return node.all_input_nodes[0].name
+
+
+def sets_along(amplitude: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """Number of what stands along `dims`, which have length 1 then: the same where the same amplitudes do."""
+    rest = [d for d in range(amplitude.dim()) if d not in dims]
+    rows = amplitude.permute(*rest, *dims).reshape(math.prod(amplitude.shape[d] for d in rest), -1)
+    _, inverse = torch.unique(rows, dim=0, return_inverse=True)
+    return inverse.reshape([1 if d in dims else n for d, n in enumerate(amplitude.shape)])
+
+
+def paired(amplitude: Tensor, other: Tensor) -> Tensor:
+    """One new amplitude, from 1 on, for each distinct pair."""
+    a, b = torch.broadcast_tensors(*geometry.narrow(amplitude), *geometry.narrow(other))
+    _, inverse = torch.unique(torch.stack([a.reshape(-1), b.reshape(-1)]), dim=1, return_inverse=True)
+    return (inverse + 1).reshape(a.shape).expand(amplitude.shape)

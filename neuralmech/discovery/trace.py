@@ -1,0 +1,171 @@
+"""Turn a module into a functional ATen graph, without touching the module."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor, fx, nn
+
+from neuralmech.discovery.draws import refuse_unseen_draws
+from neuralmech.discovery.gradients import gradient_reaches, hooked_parameters, marked_gradients
+from neuralmech.discovery.lowering import decompositions
+from neuralmech.discovery.sizes import settle_sizes
+from neuralmech.discovery.untraceable import explain, quiet
+from neuralmech.errors import OURS, UserError, short
+from neuralmech.outputs import output_of
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Rows of a parameter, from `first` to before `end`: some of its `groups` of equally many rows."""
+
+    of: str
+    first: int
+    end: int
+    groups: int
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A model in training mode as a graph of ATen operations.
+
+    Attributes
+    ----------
+    graph
+        Functional graph: no in-place operations, dropout with p = 0 gone.
+    output
+        The node that the loss reads (the logits or predictions), or the loss where it is traced, too.
+    parameters
+        Placeholder name → name in ``model.named_parameters()``; tied parameters share one placeholder.
+    constants
+        Placeholder name → tensor, for buffers and lifted constants.
+    buffers
+        Names of the placeholders among these that are buffers.
+    shapes
+        Parameter name → shape, in the order of ``model.named_parameters()``.
+    frozen
+        Names of the parameters with ``requires_grad=False``: they never move.
+    hooked
+        Names of the parameters whose gradient a hook may change.
+    views
+        Parameter name → shape in which the graph reads it, where that is not its own.
+    pieces
+        Name of a piece → what it is a piece of, where the graph reads rows of a parameter as a parameter of their own.
+    """
+
+    graph: fx.Graph
+    output: fx.Node
+    parameters: dict[str, str]
+    constants: dict[str, Tensor]
+    buffers: frozenset[str]
+    shapes: dict[str, torch.Size]
+    frozen: frozenset[str]
+    hooked: frozenset[str]
+    views: Mapping[str, torch.Size] = field(default_factory=dict)
+    pieces: Mapping[str, Piece] = field(default_factory=dict)
+
+    @cached_property
+    def seen(self) -> dict[str, torch.Size]:
+        """Name → shape in which the graph reads it, of parameters and of the pieces of those that are cut."""
+        out: dict[str, torch.Size] = {}
+        for name, shape in self.shapes.items():
+            mine = {n: torch.Size([p.end - p.first, *shape[1:]]) for n, p in self.pieces.items() if p.of == name}
+            out |= mine or {name: self.views.get(name, shape)}
+        return out
+
+    @cached_property
+    def read(self) -> frozenset[str]:
+        """Names of the parameters that get a gradient."""
+        reached = gradient_reaches(self.output)
+        read = {self.parameters[n.name] for n in reached if n.op == "placeholder" and n.name in self.parameters}
+        return frozenset(read | {self.pieces[name].of for name in read if name in self.pieces})
+
+
+def trace(model: nn.Module, inputs: tuple[Tensor, ...], keep: Container[str] = ()) -> Trace:
+    """Trace a deep copy of `model` in training mode with ``torch.export``.
+
+    Operations named in `keep` stay whole; others are written in simpler ones where torch knows how.
+
+    A model on the meta device has shapes and no numbers, which is all that is needed; only an integer buffer made
+    there is unknown, and what it indexes is a barrier.
+
+    Raises
+    ------
+    UserError
+        If the model cannot be exported (a data-dependent branch, for instance) or returns no tensor.
+    """
+    twin, kind = _copy(model).train(), type(model).__name__
+    twin.register_forward_hook(lambda module, args, out: output_of(out, kind))  # after those of its own
+    if any(p.is_meta for p in twin.parameters()):
+        inputs = tuple(x.to("meta") for x in inputs)
+    try:
+        with quiet(), refuse_unseen_draws(twin):
+            with marked_gradients(twin):
+                program = torch.export.export(twin, inputs, strict=False)
+            program = program.run_decompositions(decompositions(keep))
+            settle_sizes(program.graph)
+    except UserError:
+        raise
+    except Exception as error:  # torch.export raises many unrelated types for what a user's model does
+        raise explain(error, model, inputs) from error
+    signature = program.graph_signature
+    values = {**program.state_dict, **program.constants}
+    sources = {**signature.inputs_to_buffers, **signature.inputs_to_lifted_tensor_constants}
+    first_name = {id(p): name for name, p in twin.named_parameters()}
+    named = dict(twin.named_parameters(remove_duplicate=False))
+    return Trace(
+        graph=program.graph,
+        output=_output(program.graph, tuple(signature.user_outputs), model),
+        parameters={place: first_name[id(named[name])] for place, name in signature.inputs_to_parameters.items()},
+        constants={place: values[source] for place, source in sources.items() if source in values},
+        buffers=frozenset(signature.inputs_to_buffers),
+        shapes={name: p.shape for name, p in model.named_parameters()},
+        frozen=frozenset(name for name, p in model.named_parameters() if not p.requires_grad),
+        hooked=hooked_parameters(model),
+    )
+
+
+def _copy(model: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(model)
+    except RuntimeError as error:  # torch.nn.utils.weight_norm and spectral_norm leave a computed weight behind
+        raise UserError(
+            f"model: {type(model).__name__} cannot be copied: it keeps a computed tensor that is no parameter; "
+            "use torch.nn.utils.parametrizations for weight_norm and spectral_norm"
+        ) from error
+
+
+def _output(graph: fx.Graph, user_outputs: tuple, model: nn.Module) -> fx.Node:
+    names = [name for name in user_outputs if isinstance(name, str)]
+    nodes = {node.name: node for node in graph.nodes}
+    tensors = [nodes[name] for name in names if name in nodes]
+    if not tensors:
+        raise UserError(f"model: {type(model).__name__} returns no tensor; return the logits")
+    return tensors[0]
+
+
+def operation(node: fx.Node) -> str:
+    """Short name of a node's operation: ``gelu`` for ``aten.gelu.default``."""
+    packet = getattr(node.target, "overloadpacket", None)
+    if packet is not None:
+        return packet.__name__
+    return getattr(node.target, "__name__", str(node.target))
+
+
+def place(node: fx.Node) -> str:
+    """Say where a node comes from: its module path and, if it is not torch's own, its source line."""
+    stack = node.meta.get("nn_module_stack") or {}
+    module = next((path for path, _ in reversed(list(stack.values())) if path), "")
+    frames = re.findall(r'File "([^"]+)", line (\d+)', node.meta.get("stack_trace") or "")
+    own = [f"{short(file)}:{line}" for file, line in frames if not _is_no_users(file.replace("\\", "/"))]
+    return " at ".join(part for part in (module, own[-1] if own else "") if part) or "forward()"
+
+
+def _is_no_users(file: str) -> bool:
+    return "/torch/" in file or any(Path(file).is_relative_to(OURS / part) for part in ("symmetry", "losses"))

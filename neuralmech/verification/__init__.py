@@ -1,0 +1,1 @@
+"""Whether claims hold: finite transformations, gradient and Hessian constraints, in every precision."""
