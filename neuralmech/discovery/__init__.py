@@ -1,1 +1,1 @@
-"""Find the symmetries of a model's loss: a traced graph, three algebras that walk it, the null spaces that they leave."""
+"""Find the symmetries of a model's loss: a traced graph, three algebras that walk it, their null spaces."""

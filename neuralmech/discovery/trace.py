@@ -168,4 +168,4 @@ def place(node: fx.Node) -> str:
 
 
 def _is_no_users(file: str) -> bool:
-    return "/torch/" in file or any(Path(file).is_relative_to(OURS / part) for part in ("discovery", "symmetry", "losses"))
+    return "/torch/" in file or any(Path(file).is_relative_to(OURS / part) for part in ("discovery", "losses"))
