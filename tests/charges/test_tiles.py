@@ -118,8 +118,8 @@ def assert_charges_are_the_same(device):
 
 INTERPRETED = """
 import sys
-sys.path.insert(0, sys.argv[1])
-from symmetry.test_tiles import CPU, assert_charges_are_the_same, assert_tiles_are_runs, sums_tiles
+sys.path[:0] = sys.argv[1:]
+from charges.test_tiles import CPU, assert_charges_are_the_same, assert_tiles_are_runs, sums_tiles
 assert_tiles_are_runs(CPU)
 assert_charges_are_the_same(CPU)
 assert sums_tiles(CPU)
@@ -129,10 +129,14 @@ print("the same")
 
 def test_the_kernel_gives_the_sums_when_it_is_interpreted():
     pytest.importorskip("triton")
-    tests = str(Path(__file__).parents[1])
+    tests = Path(__file__).parents[1]
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", INTERPRETED, tests], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", INTERPRETED, tests, tests / "support"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.stdout == "the same\n", done.stderr
 
