@@ -82,6 +82,7 @@ def _triangle(algebra: ScaleAlgebra, node: fx.Node, x: Any, diagonal: int = 0) -
 
 
 @rule("relu", "leaky_relu", "neg", "abs", takes="self", given="negative_slope")
+@rule("rrelu", takes="self", given="lower upper training generator")
 @rule("dropout", "feature_dropout", takes="input", given="p train")
 def _homogeneous(algebra: ScaleAlgebra, node: fx.Node, x: Any, *_: Any, **__: Any) -> Tensor:
     """Positively homogeneous of degree 1, elementwise."""

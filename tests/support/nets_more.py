@@ -268,6 +268,7 @@ def cosine_head():
 
 
 MORE = {
+    "leaky_at_random": (lambda: nn.Sequential(nn.Linear(3, 4), nn.RReLU(), nn.Linear(4, 3)), floats(6, 3)),
     "attention": (attention(), floats(4, 5, 4)),
     "attention_by_hand": (attention(by_hand=True), floats(4, 5, 4)),
     "attention_grouped": (attention(kv=1), floats(4, 5, 4)),
