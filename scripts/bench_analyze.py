@@ -38,7 +38,7 @@ LAWS = ["gradient_flow", "weight_decay", "first_order_flow", "modified_flow", "d
 def write(folder: Path, steps: int, charges: int) -> None:
     rng = np.random.default_rng(0)
     sites = [f"site{i // 100}" for i in range(charges)]
-    layout = {"scale": FamilyLayout(sites, range(charges), SIGNALS, linear=False)}
+    layout = {"scale": FamilyLayout(sites, range(charges), SIGNALS, translation=False)}
     q, p = rng.uniform(1, 2, charges), np.zeros(charges)
     with RecordWriter(folder, {"config": "{}"}, layout, BLOCK) as writer:
         for start in range(0, steps, BLOCK):

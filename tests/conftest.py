@@ -59,7 +59,7 @@ def record(folder, value, signals=None, given=None, **columns):
     steps["batch_size"][:] = 8
     steps |= {k: np.full(rows, v).astype(STEP_COLUMNS[k]) for k, v in columns.items()}
     sites = ["a"] * (value.shape[1] - 1) + ["b"]
-    layout = {"scale": FamilyLayout(sites, range(len(sites)), signals, linear=False)}
+    layout = {"scale": FamilyLayout(sites, range(len(sites)), signals, translation=False)}
     with RecordWriter(folder, {"config": "{}"}, layout) as writer:
         writer.append(steps, {"scale": dict.fromkeys(signals, 0 * value) | {"value": value, **(given or {})}})
     return open_record(folder)

@@ -31,11 +31,11 @@ class Ledger(Law):
     equation = r"P = P_\lambda + P_R + P_D + P_0"
     source = "linearity of the discrete law"
     inputs = EXACT.inputs
-    linear_inputs = EXACT.linear_inputs
+    translation_inputs = EXACT.translation_inputs
 
-    def matrices(self, h: Hyperparameters, *, linear: bool) -> tuple[Array, Array]:
+    def matrices(self, h: Hyperparameters, *, translation: bool) -> tuple[Array, Array]:
         """Φ of shape (rows, 5, 5) and Γ of shape (rows, 5, inputs)."""
-        phi, gamma = EXACT.matrices(h, linear=linear)
+        phi, gamma = EXACT.matrices(h, translation=translation)
         split = np.zeros((len(h), 5, 5))
         split[:, 0, 0], split[:, 0, 1:] = phi[:, 0, 0], phi[:, 0, 1, None]
         split[:, 1, 0] = phi[:, 1, 0]
@@ -47,7 +47,7 @@ class Ledger(Law):
         forcing[:, 3, 1:] = gamma[:, 1, 1:]  # D, and uᵀSb under Nesterov
         return split, forcing
 
-    def initial(self, value: Array, inputs: Array, h: Hyperparameters, *, linear: bool) -> Array:
+    def initial(self, value: Array, inputs: Array, h: Hyperparameters, *, translation: bool) -> Array:
         """(Q₀, 0, 0, 0, 0): the momentum buffer is empty."""
         return np.stack([value, *[np.zeros_like(value)] * 4])
 
@@ -99,12 +99,12 @@ def motion(record: Record, family: str, block: int = 1024) -> Motion:
     if record.rows == 0:
         raise RecordError(f"{record.path} holds no committed rows; train for at least one block")
     charges = record.charges(family)
-    linear = charges.is_translation
+    translation = charges.is_translation
     c = circumstances(record, charges)
     if reason := EXACT.reason(c):
         raise RecordError(f"{record.path}: no budget can be drawn up: {reason}")
-    signals = EXACT.signals(linear=linear, nesterov=c.nesterov)
-    ledger = Integration(Ledger(), linear=linear)
+    signals = EXACT.signals(translation=translation, nesterov=c.nesterov)
+    ledger = Integration(Ledger(), translation=translation)
     measured = sum(charges.value[w.stop - 1] - charges.value[w.start] for w in record.windows)
     sums = {name: np.zeros(len(charges)) for name in (*PARTS[:3], *ORIGINS)}
     for stretch in stretches(record, block):
@@ -114,13 +114,13 @@ def motion(record: Record, family: str, block: int = 1024) -> Motion:
             inputs[:, i] = getattr(charges, signal)[rows]
         states = ledger.states(h, charges.value[rows.start], inputs, stretch.following(charges))
         steps = min(rows.stop, stretch.window.stop - 1) - rows.start  # the last row's step is not in the record
-        _add(sums, h[:steps], states[:steps], inputs[:steps], linear=linear)
+        _add(sums, h[:steps], states[:steps], inputs[:steps], translation=translation)
     sums["momentum_memory"] = np.sum([sums[name] for name in ORIGINS], axis=0)
     return Motion(np.asarray(measured), sums)
 
 
-def _add(sums: dict[str, Array], h: Hyperparameters, states: Array, inputs: Array, *, linear: bool) -> None:
-    phi, gamma = EXACT.matrices(h, linear=linear)
+def _add(sums: dict[str, Array], h: Hyperparameters, states: Array, inputs: Array, *, translation: bool) -> None:
+    phi, gamma = EXACT.matrices(h, translation=translation)
     weights, memory = phi[:, 0, 0] - 1, phi[:, 0, 1]
     sums["weight_decay"] += weights @ states[:, 0]
     sums["symmetry_breaking"] += gamma[:, 0, 0] @ inputs[:, 0]

@@ -19,7 +19,7 @@ def circumstances(record: Record, charges: Charges) -> Circumstances:
     """What laws must know of a run to say whether they hold for some of its charges."""
     return Circumstances(
         family=charges.name,
-        linear=charges.is_translation,
+        translation=charges.is_translation,
         signals=(*charges.signals, *(name for name, of in DERIVED.items() if set(of) <= set(charges.signals))),
         optimizer=str(record.config.get("optim", {}).get("name", "sgd")),
         momentum="momentum" in record.in_use,

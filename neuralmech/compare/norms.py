@@ -83,7 +83,7 @@ def norm_rows(
 
 def _norms(record: Record, charges: Charges, columns: list[int], law: Law, block: int) -> tuple[Array, Array, Array]:
     """Theory − measured, measured, and its motion, at the rows where the norms were measured: (rows, sites) each."""
-    run, off, kept, moved, start = Integration(law, linear=False), [], [], [], np.zeros(len(columns))
+    run, off, kept, moved, start = Integration(law, translation=False), [], [], [], np.zeros(len(columns))
     for stretch in stretches(record, block):
         norms = charges.frobenius[stretch.rows][:, columns]
         h = hyperparameters(record, stretch)

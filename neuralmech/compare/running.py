@@ -96,8 +96,8 @@ class Run:
         kept: NDArray[np.int64],
         chosen: NDArray[np.int64],
     ) -> None:
-        self.signals = law.signals(linear=charges.is_translation, nesterov=nesterov)
-        self._integration = Integration(law, linear=charges.is_translation)
+        self.signals = law.signals(translation=charges.is_translation, nesterov=nesterov)
+        self._integration = Integration(law, translation=charges.is_translation)
         self._charges = len(charges)
         self._sites, self._index, self._chosen = sites, kept, chosen
         self._square = np.zeros(len(sites.codes))

@@ -10,7 +10,7 @@ from neuralmech.laws.system import Array, Hyperparameters, Law, repeat
 class Discrete(Law):
     """State (Q, P = θᵀSb): P̃ = βP + (1−δ)λQ; Q ← Q − 2ηP̃ + η²D; P ← P̃ − ηD.
 
-    It follows from θ ← θ − ηu, u = b = βb + (1−δ)(g + λθ) and θᵀSg = 0. A linear charge c has the state
+    It follows from θ ← θ − ηu, u = b = βb + (1−δ)(g + λθ) and θᵀSg = 0. A translation charge c has the state
     (c, s = ⟨a, b⟩): s ← βs + (1−δ)λc, c ← c − ηs, a forecast from the start alone. Under Nesterov
     u = d + βb, so θᵀSu = λQ + βP̃ and P ← P̃ − ηB with B = uᵀSb.
 
@@ -27,15 +27,15 @@ class Discrete(Law):
     omits = "what breaks the symmetry: a norm's eps, rounding"
     inputs = ("drive_update", "drive_buffer")
 
-    def matrices(self, h: Hyperparameters, *, linear: bool) -> tuple[Array, Array]:
+    def matrices(self, h: Hyperparameters, *, translation: bool) -> tuple[Array, Array]:
         """Φ and Γ of one step, composed over the span."""
-        return repeat(lambda one: self._step(one, linear=linear), h)
+        return repeat(lambda one: self._step(one, translation=translation), h)
 
-    def _step(self, h: Hyperparameters, *, linear: bool) -> tuple[Array, Array]:
-        phi = _homogeneous(h, decay=1 if linear else 2)
-        return phi, np.zeros((len(h), 2, 0)) if linear else _drives(h)
+    def _step(self, h: Hyperparameters, *, translation: bool) -> tuple[Array, Array]:
+        phi = _homogeneous(h, decay=1 if translation else 2)
+        return phi, np.zeros((len(h), 2, 0)) if translation else _drives(h)
 
-    def initial(self, value: Array, inputs: Array, h: Hyperparameters, *, linear: bool) -> Array:
+    def initial(self, value: Array, inputs: Array, h: Hyperparameters, *, translation: bool) -> Array:
         """(Q₀, 0): the momentum buffer is empty."""
         return np.stack([value, np.zeros_like(value)])
 
@@ -53,12 +53,12 @@ class DiscreteBroken(Discrete):
     source = "exact algebra of the SGD update"
     omits = "the rounding of stored parameters"
     inputs = ("residual", "drive_update", "drive_buffer")
-    linear_inputs = ("residual",)
+    translation_inputs = ("residual",)
 
-    def _step(self, h: Hyperparameters, *, linear: bool) -> tuple[Array, Array]:
+    def _step(self, h: Hyperparameters, *, translation: bool) -> tuple[Array, Array]:
         """As for `Discrete`, with the residual as the first input."""
-        decay = 1 if linear else 2
-        parts = [_residual(h, decay)] if linear else [_residual(h, decay), _drives(h)]
+        decay = 1 if translation else 2
+        parts = [_residual(h, decay)] if translation else [_residual(h, decay), _drives(h)]
         return _homogeneous(h, decay), np.concatenate(parts, axis=2)
 
 

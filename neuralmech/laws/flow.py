@@ -1,7 +1,7 @@
 """Continuous laws: gradient flow and what weight decay, momentum and the finite learning rate add to it.
 
 Time is counted in steps (t/η), so that a schedule of η needs nothing special; rates below are per unit of
-t = Σ η_k. `decay` is 2 for a quadratic charge and 1 for a linear one, which has no drive.
+t = Σ η_k. `decay` is 2 for a quadratic charge and 1 for a translation, which has no drive.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class GradientFlow(Law):
     source = "Kunin et al. 2021 (Neural Mechanics), section 4; Gluch & Urbanke 2021"
     omits = "weight decay, momentum and the finite learning rate"
 
-    def matrices(self, h: Hyperparameters, *, linear: bool) -> tuple[Array, Array]:
+    def matrices(self, h: Hyperparameters, *, translation: bool) -> tuple[Array, Array]:
         """Φ = 1, no input."""
         return np.ones((len(h), 1, 1)), np.zeros((len(h), 1, 0))
 
@@ -40,9 +40,9 @@ class WeightDecay(Law):
     source = "Kunin et al. 2021 (Neural Mechanics), section 5"
     omits = "the finite learning rate: no drive"
 
-    def matrices(self, h: Hyperparameters, *, linear: bool) -> tuple[Array, Array]:
+    def matrices(self, h: Hyperparameters, *, translation: bool) -> tuple[Array, Array]:
         """Φ = exp(−2λη/(1−β)), no input."""
-        decay = 1 if linear else 2
+        decay = 1 if translation else 2
         rate = -decay * h.weight_decay * h.lr * np.where(h.decoupled, 1.0, h.usual_gain / (1 - h.momentum))
         return np.exp(rate * h.span)[:, None, None], np.zeros((len(h), 1, 0))
 
@@ -62,9 +62,9 @@ class FirstOrderFlow(Law):
     omits = "the inertia of momentum: what the charge does within 1/(1−β) steps"
     inputs = ("drive_update", "drive_buffer")
 
-    def matrices(self, h: Hyperparameters, *, linear: bool) -> tuple[Array, Array]:
+    def matrices(self, h: Hyperparameters, *, translation: bool) -> tuple[Array, Array]:
         """Exact step of the equation with the drive held over each step."""
-        friction, stiffness, drive = coefficients(h, linear=linear)
+        friction, stiffness, drive = coefficients(h, translation=translation)
         a = -h.lr * stiffness / friction
         b = (h.lr / friction)[:, None] * drive
         return zero_order_hold(a[:, None, None], b[:, None, :], h.span)
@@ -96,10 +96,10 @@ class ModifiedFlow(Law):
     omits = "third and higher orders in η"
     inputs = ("drive_update", "drive_buffer")
 
-    def matrices(self, h: Hyperparameters, *, linear: bool) -> tuple[Array, Array]:
+    def matrices(self, h: Hyperparameters, *, translation: bool) -> tuple[Array, Array]:
         """Exact step of the oscillator with the drive held over each step, after a kick by the drive's jump."""
-        friction, stiffness, drive = coefficients(h, linear=linear)
-        inertia, shrink = (1 + h.momentum) / 2, _shrinkage(h, linear=linear)  # inertia times η
+        friction, stiffness, drive = coefficients(h, translation=translation)
+        inertia, shrink = (1 + h.momentum) / 2, _shrinkage(h, translation=translation)  # inertia times η
         a = np.zeros((len(h), 2, 2))
         a[:, 0, 0] = -h.lr * shrink
         a[:, 0, 1] = h.lr
@@ -109,11 +109,11 @@ class ModifiedFlow(Law):
         b = np.zeros((len(h), 2, drive.shape[1]))
         b[:, 1, :] = drive * weight
         phi, gamma = zero_order_hold(a, b, h.span)
-        memory = _memory_of_decay(h, linear=linear)
+        memory = _memory_of_decay(h, translation=translation)
         phi, gamma = _turned(memory) @ phi @ _turned(-memory), _turned(memory) @ gamma
-        return (phi, gamma) if linear else _kicked(phi, gamma, _kicks(h) * weight, h.span)
+        return (phi, gamma) if translation else _kicked(phi, gamma, _kicks(h) * weight, h.span)
 
-    def initial(self, value: Array, inputs: Array, h: Hyperparameters, *, linear: bool) -> Array:
+    def initial(self, value: Array, inputs: Array, h: Hyperparameters, *, translation: bool) -> Array:
         """Q₀, no drive before, and V₀ = 0: SGD starts with an empty momentum buffer.
 
         Summing the exact update and integrating the oscillator over a run must leave no lasting difference. The
@@ -121,19 +121,19 @@ class ModifiedFlow(Law):
         start has to make up for ½η(1+β)Q'₀ = −ηλQ₀, which is V₀ = 0. With dampening δ the first gradient is
         taken in undamped: V₀ = −4δλQ₀/(1+β), and half of it for a translation charge.
         """
-        decay = 1 if linear else 2
+        decay = 1 if translation else 2
         undamped = np.where(h.decoupled, 0.0, 2 * decay * (1 - h.usual_gain) * h.weight_decay / (1 + h.momentum))
-        return np.stack([value, -undamped * value] if linear else [value, np.zeros_like(value), -undamped * value])
+        return np.stack([value, -undamped * value] if translation else [value, np.zeros_like(value), -undamped * value])
 
 
-def _memory_of_decay(h: Hyperparameters, *, linear: bool) -> Array:
+def _memory_of_decay(h: Hyperparameters, *, translation: bool) -> Array:
     """s of V = Q' + sQ: 2(1−δ)λ/(1+β), under Nesterov 1+2β times as much; 0 if decay does not pass the buffer.
 
     λ_k acts at step k and is held over the step behind it, so half a step late; a jump of λ kicks Q' by −Q times the
     jump of s, and V does not notice.
     """
     lookahead = np.where(h.nesterov, h.momentum, 0.0)
-    rate = (1 if linear else 2) * h.usual_gain * h.weight_decay * (1 + 2 * lookahead) / (1 + h.momentum)
+    rate = (1 if translation else 2) * h.usual_gain * h.weight_decay * (1 + 2 * lookahead) / (1 + h.momentum)
     return np.where(h.decoupled, 0.0, rate)
 
 
@@ -176,24 +176,24 @@ def _kicked(phi: Array, gamma: Array, kicks: Array, span: Array) -> tuple[Array,
     return step, driven
 
 
-def _shrinkage(h: Hyperparameters, *, linear: bool) -> Array:
-    """Rate of decoupled weight decay to second order in η: s + ½ηs² with s = 2λ (λ for a linear charge).
+def _shrinkage(h: Hyperparameters, *, translation: bool) -> Array:
+    """Rate of decoupled weight decay to second order in η: s + ½ηs² with s = 2λ (λ for a translation charge).
 
     Without Nesterov D holds λ²Q + 2λP̃ of the decay's own motion, which adds ½ηs²β/(1−β).
     """
-    rate = (1 if linear else 2) * h.weight_decay * h.decoupled
-    memory = np.where(h.nesterov | linear, 0.0, h.momentum / (1 - h.momentum))
+    rate = (1 if translation else 2) * h.weight_decay * h.decoupled
+    memory = np.where(h.nesterov | translation, 0.0, h.momentum / (1 - h.momentum))
     return rate + h.lr * rate**2 / 2 * (1 + memory)
 
 
-def coefficients(h: Hyperparameters, *, linear: bool) -> tuple[Array, Array, Array]:
+def coefficients(h: Hyperparameters, *, translation: bool) -> tuple[Array, Array, Array]:
     """Friction of Q', stiffness of Q, and the weights (rows, inputs) of the drives D and B = uᵀSb.
 
     Nesterov's update obeys u_k = βu_{k−1} + d_k + β(d_k − d_{k−1}); the last term is βη ḋ in the flow, and
     2θᵀSḋ = 2λQ' + 2uᵀSd with uᵀSd = D − βB. With dampening, λ becomes (1−δ)λ. Decoupled weight decay leaves λ out
     of d and puts (1−β)(Q' + 2λQ) in place of (1−β)Q' + 2λQ.
     """
-    decay, extra = (1, 0) if linear else (2, 1)
+    decay, extra = (1, 0) if translation else (2, 1)
     beta = h.momentum
     lookahead = np.where(h.nesterov, beta, 0.0)
     friction = 1 - beta + np.where(h.decoupled, 0.0, decay * lookahead * h.lr * h.weight_decay)

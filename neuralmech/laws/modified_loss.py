@@ -11,7 +11,7 @@ class ModifiedLoss(Law):
     """Q' = −(2λ + ηλ²)Q + ηG, for gradient descent without momentum.
 
     θ' = −ĝ − ½η Ĥĝ with ĝ = g + λθ and Ĥ = H + λ. The Hessian constraint H∂_αψ + (∂_θ∂_αψ)g = 0 turns θᵀSĤĝ into
-    λ²Q − G, so the loss's curvature is not needed. A linear charge (H a = 0) obeys c' = −(λ + ½ηλ²)c.
+    λ²Q − G, so the loss's curvature is not needed. A translation charge (H a = 0) obeys c' = −(λ + ½ηλ²)c.
     """
 
     name = "modified_loss"
@@ -27,13 +27,13 @@ class ModifiedLoss(Law):
         without = c.momentum and c.optimizer in self.optimizers
         return "derived without momentum" if without else super().reason(c)
 
-    def matrices(self, h: Hyperparameters, *, linear: bool) -> tuple[Array, Array]:
+    def matrices(self, h: Hyperparameters, *, translation: bool) -> tuple[Array, Array]:
         """Exact step of the equation with the drive held over each step."""
-        return driven(h, np.zeros((len(h), 0)) if linear else (h.lr**2)[:, None], linear=linear)
+        return driven(h, np.zeros((len(h), 0)) if translation else (h.lr**2)[:, None], translation=translation)
 
 
-def driven(h: Hyperparameters, drives: Array, *, linear: bool) -> tuple[Array, Array]:
+def driven(h: Hyperparameters, drives: Array, *, translation: bool) -> tuple[Array, Array]:
     """Decay at the rate decay·(λ + ½ηλ²) with `drives`, the weights (rows, inputs) of each step's inputs."""
-    decay = 1 if linear else 2
+    decay = 1 if translation else 2
     a = -decay * h.lr * (h.weight_decay + h.lr * h.weight_decay**2 / 2)
     return zero_order_hold(a[:, None, None], drives[:, None, :], h.span)

@@ -33,14 +33,14 @@ class Noether(Law):
             return "only for scale charges"
         return "not derived for Nesterov momentum" if c.nesterov else super().reason(c)
 
-    def matrices(self, h: Hyperparameters, *, linear: bool) -> tuple[Array, Array]:
+    def matrices(self, h: Hyperparameters, *, translation: bool) -> tuple[Array, Array]:
         """Exact step of the equation with the drive held over each step."""
-        friction, stiffness, drive = coefficients(h, linear=linear)
+        friction, stiffness, drive = coefficients(h, translation=translation)
         a = -2 * h.lr * stiffness / friction
         b = (2 * h.lr / friction)[:, None] * drive[:, :1]
         return zero_order_hold(a[:, None, None], b[:, None, :], h.span)
 
-    def initial(self, value: Array, inputs: Array, h: Hyperparameters, *, linear: bool) -> Array:
+    def initial(self, value: Array, inputs: Array, h: Hyperparameters, *, translation: bool) -> Array:
         """Q₀²."""
         return value[None, :] ** 2
 

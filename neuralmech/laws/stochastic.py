@@ -28,7 +28,7 @@ class Stochastic(Law):
     source = "Kunin et al. 2021 (Neural Mechanics), section 5 (stochasticity)"
     omits = "what this batch's gradient had beyond its expectation"
     inputs = ("gradient_mean", "gradient_noise")
-    linear_inputs = ()
+    translation_inputs = ()
 
     def reason(self, c: Circumstances) -> str:
         """Derived without momentum; needs gradients of half batches."""
@@ -37,9 +37,9 @@ class Stochastic(Law):
             return f"{why}; train with track.noise=1"
         return why or ("with momentum it takes how long the mean gradient keeps its direction" if c.momentum else "")
 
-    def matrices(self, h: Hyperparameters, *, linear: bool) -> tuple[Array, Array]:
+    def matrices(self, h: Hyperparameters, *, translation: bool) -> tuple[Array, Array]:
         """Exact step of the equation with the expected drive held over each step."""
-        if linear:
-            return driven(h, np.zeros((len(h), 0)), linear=True)
+        if translation:
+            return driven(h, np.zeros((len(h), 0)), translation=True)
         weights = np.stack([np.ones(len(h)), 1 / h.batch_size], axis=1)
-        return driven(h, (h.lr**2)[:, None] * weights, linear=False)
+        return driven(h, (h.lr**2)[:, None] * weights, translation=False)

@@ -83,7 +83,7 @@ class Circumstances:
     """
 
     family: str
-    linear: bool
+    translation: bool
     signals: tuple[str, ...]
     optimizer: str = "sgd"
     momentum: bool = False
@@ -96,7 +96,7 @@ class Law(ABC):
 
     Class attributes say what it is: `name` in files, `label` in figures, `heading` (two short lines) in the
     terminal, `equation` (LaTeX, for a quadratic charge), `source`, `omits` (what is missing where it degrades), and
-    `inputs` and `linear_inputs`, the recorded signals that drive it for a quadratic and a linear charge.
+    `inputs` and `translation_inputs`, the recorded signals that drive it for a quadratic and a translation charge.
     """
 
     name: ClassVar[str]
@@ -106,7 +106,7 @@ class Law(ABC):
     source: ClassVar[str]
     omits: ClassVar[str]
     inputs: ClassVar[tuple[str, ...]] = ()
-    linear_inputs: ClassVar[tuple[str, ...]] = ()
+    translation_inputs: ClassVar[tuple[str, ...]] = ()
     optimizers: ClassVar[tuple[str, ...]] = ("sgd", "sgdw")
 
     def reason(self, c: Circumstances) -> str:
@@ -117,24 +117,24 @@ class Law(ABC):
                 if c.optimizer.startswith("adam")
                 else f"not derived for {c.optimizer}"
             )
-        missing = [s for s in self.signals(linear=c.linear, nesterov=c.nesterov) if s not in c.signals]
+        missing = [s for s in self.signals(translation=c.translation, nesterov=c.nesterov) if s not in c.signals]
         return f"the record lacks {missing[0]}" if missing else ""
 
     def observe(self, state: Array) -> Array:
         """The charge, given the first number of the state."""
         return state
 
-    def signals(self, *, linear: bool, nesterov: bool) -> tuple[str, ...]:
-        """Signals that drive the law for a linear or quadratic charge."""
-        if linear:
-            return self.linear_inputs
+    def signals(self, *, translation: bool, nesterov: bool) -> tuple[str, ...]:
+        """Signals that drive the law for a translation or quadratic charge."""
+        if translation:
+            return self.translation_inputs
         return self.inputs if nesterov else tuple(s for s in self.inputs if s != "drive_buffer")
 
     @abstractmethod
-    def matrices(self, h: Hyperparameters, *, linear: bool) -> tuple[Array, Array]:
+    def matrices(self, h: Hyperparameters, *, translation: bool) -> tuple[Array, Array]:
         """Φ of shape (rows, states, states) and Γ of shape (rows, states, inputs), inputs in full order."""
 
-    def initial(self, value: Array, inputs: Array, h: Hyperparameters, *, linear: bool) -> Array:
+    def initial(self, value: Array, inputs: Array, h: Hyperparameters, *, translation: bool) -> Array:
         """State (states, charges) at the first row, from the charges there and the inputs of its step."""
         return value[None, :]
 
@@ -145,9 +145,9 @@ class Integration:
     Each call to `advance` takes the next rows and returns the law's charges there.
     """
 
-    def __init__(self, law: Law, *, linear: bool) -> None:
+    def __init__(self, law: Law, *, translation: bool) -> None:
         self._law = law
-        self._linear = linear
+        self._translation = translation
         self._state: Array | None = None
         self._work: Array | None = None
 
@@ -172,10 +172,10 @@ class Integration:
 
         State and inputs lie together, so that a step is one product: x_{k+1} = [Φ_k Γ_k] (x_k, w_k).
         """
-        phi, gamma = self._law.matrices(h, linear=self._linear)
+        phi, gamma = self._law.matrices(h, translation=self._translation)
         step = np.concatenate([phi, gamma[:, :, : inputs.shape[1]]], axis=2)
         if self._state is None or following is not None:
-            self._state = self._law.initial(value, inputs[0], h[:1], linear=self._linear)
+            self._state = self._law.initial(value, inputs[0], h[:1], translation=self._translation)
         if following is not None:
             _set_in_motion(self._state, step[0], inputs[0], following)
         states, charges = self._state.shape

@@ -77,7 +77,7 @@ def _columns(file: h5py.File, group: str, columns: Mapping[str, type], block: in
 
 
 def _family(group: h5py.Group, layout: FamilyLayout, block: int, compress: bool) -> None:
-    set_text(group, "form", "linear" if layout.linear else "quadratic")
+    set_text(group, "form", "linear" if layout.translation else "quadratic")
     partners = {} if layout.partners is None else {"partner": layout.partners}
     _checked(group, "index", index({"site": layout.sites, "channel": layout.channels, **partners}))
     for signal in layout.signals:

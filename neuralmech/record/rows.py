@@ -20,7 +20,7 @@ class FamilyLayout:
     sites: Sequence[str]
     channels: Sequence[int] | NDArray[np.int64]
     signals: Sequence[str]
-    linear: bool
+    translation: bool
     partners: Sequence[int] | NDArray[np.int64] | None = None
     norms: Sequence[str] = ()
     parameters: Sequence[tuple[str, int, int]] = ()

@@ -52,7 +52,7 @@ LATER_COLUMNS = ("skipped", "work", "work_behind")  # older records do not have 
 
 # With the charge's form q(·) = ⟨a, ·⟩ or (·)ᵀS(·), the update direction u = (θ_k − θ_{k+1})/η and the gradient g:
 #   value q(θ), drive_update q(u), drive_gradient q(g), residual ⟨a, g⟩ or θᵀSg; under Nesterov momentum also
-#   drive_buffer uᵀSb with the momentum buffer b after the step (⟨a, b⟩ for a linear charge).
+#   drive_buffer uᵀSb with the momentum buffer b after the step (⟨a, b⟩ for a translation charge).
 SIGNALS = ("value", "drive_update", "drive_gradient", "residual")
 NESTEROV_SIGNAL = "drive_buffer"
 # Where measured, for quadratic charges: M and T of the drive's expectation M + T/B at batch size B.

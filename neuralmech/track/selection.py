@@ -21,7 +21,7 @@ def select(
 
     Examples
     --------
-    >>> layout = FamilyLayout(["a", "a", "b"], [0, 1, 0], ("value",), linear=False)
+    >>> layout = FamilyLayout(["a", "a", "b"], [0, 1, 0], ("value",), translation=False)
     >>> kept, matrix = select({"scale": layout}, "site", 0)
     >>> kept["scale"].sites, matrix.toarray().tolist()
     (('a', 'b'), [[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]])

@@ -23,7 +23,7 @@ ADAM = "moves each parameter at a rate of its own"
 def test_the_optimizer_comes_first(law, optimizer, family):
     """Whatever else is in the way: momentum, Nesterov, a signal that is not in the record, the family."""
     c = Circumstances(
-        family, linear=family == "translation", signals=(), optimizer=optimizer, momentum=True, nesterov=True
+        family, translation=family == "translation", signals=(), optimizer=optimizer, momentum=True, nesterov=True
     )
     assert law.reason(c).startswith(f"{optimizer} {ADAM}")
 

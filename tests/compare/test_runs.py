@@ -23,7 +23,7 @@ from neuralmech.record import FAILURE_FILE, RecordError, RecordWriter
 from neuralmech.record.rows import FamilyLayout
 from neuralmech.record.schema import SIGNALS, STEP_COLUMNS
 
-LAYOUT = {"scale": FamilyLayout(["a", "a"], [0, 1], SIGNALS, linear=False)}
+LAYOUT = {"scale": FamilyLayout(["a", "a"], [0, 1], SIGNALS, translation=False)}
 
 
 def rows(start, count):

@@ -25,11 +25,11 @@ def hyper(steps, lr, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=Fal
     )  # fmt: skip
 
 
-def predict(name, h, values, signals, linear):
+def predict(name, h, values, signals, translation):
     law = LAWS[name]
-    wanted = law.signals(linear=linear, nesterov=bool(h.nesterov.any()))
+    wanted = law.signals(translation=translation, nesterov=bool(h.nesterov.any()))
     inputs = np.stack([signals[s] for s in wanted], axis=1) if wanted else np.zeros((len(h), 0, values.shape[1]))
-    run, half = Integration(law, linear=linear), len(h) // 2
+    run, half = Integration(law, translation=translation), len(h) // 2
     return np.concatenate([
         run.advance(h[:half], values[0], inputs[:half]), run.advance(h[half:], values[half], inputs[half:])
     ])  # fmt: skip
@@ -91,10 +91,10 @@ def test_discrete_law_is_exact(lr, momentum, dampening, weight_decay, nesterov, 
         h.weight_decay[:] *= np.linspace(1, 0.3, 60)
     found = sgd(h, seed, broken=broken)
     law = "discrete_broken" if broken else "discrete"
-    for kind, linear in (("q", False), ("c", True)):
+    for kind, translation in (("q", False), ("c", True)):
         signals = found[kind]
         scale = np.abs(signals["value"]).max()
-        assert np.abs(predict(law, h, signals["value"], signals, linear) - signals["value"]).max() <= 1e-11 * scale
+        assert np.abs(predict(law, h, signals["value"], signals, translation) - signals["value"]).max() <= 1e-11 * scale
 
 
 ORDERS = [
@@ -104,13 +104,15 @@ ORDERS = [
     ("modified_loss", 0.0, False, 2), ("stochastic", 0.0, False, 2), ("noether", 0.0, False, 1),
     ("noether", 0.5, False, 1),
 ]  # fmt: skip
-FORMS = [(*case, linear) for case in ORDERS for linear in (False, True) if case[0] != "noether" or not linear]
+FORMS = [
+    (*case, translation) for case in ORDERS for translation in (False, True) if case[0] != "noether" or not translation
+]
 
 
-@pytest.mark.parametrize(("name", "momentum", "nesterov", "order", "linear"), FORMS)
+@pytest.mark.parametrize(("name", "momentum", "nesterov", "order", "translation"), FORMS)
 @pytest.mark.parametrize("decoupled", [False, True])
 def test_halving_the_learning_rate_shrinks_the_error_at_the_expected_order(
-    name, momentum, nesterov, order, linear, decoupled
+    name, momentum, nesterov, order, translation, decoupled
 ):
     """Noiseless gradient descent over a fixed time, η = 2⁻¹⁰ … 2⁻¹²; slope of log error against log η."""
     if decoupled and name == "first_order_flow":
@@ -118,8 +120,8 @@ def test_halving_the_learning_rate_shrinks_the_error_at_the_expected_order(
     errors, rates = [], 2.0 ** -np.arange(10, 13)
     for lr in rates:
         h = hyper(int(1 / lr), lr, momentum, weight_decay=0.1, nesterov=nesterov, decoupled=decoupled)
-        signals = noiseless(lr, momentum, nesterov, decoupled=decoupled)["c" if linear else "q"]
-        theory = predict(name, h, signals["value"], signals, linear)
+        signals = noiseless(lr, momentum, nesterov, decoupled=decoupled)["c" if translation else "q"]
+        theory = predict(name, h, signals["value"], signals, translation)
         errors.append(np.abs(theory[-1] - signals["value"][-1]).max())
     slope = np.polyfit(np.log(rates), np.log(errors), 1)[0]
     assert order - 0.25 <= slope <= order + 0.6, (slope, errors)
@@ -186,17 +188,17 @@ def test_modified_flow_follows_the_discrete_law_under_noise(momentum, nesterov, 
     assert np.abs(flow - exact).max() <= (20 * small**2 + 2e-4) * np.ptp(exact)
 
 
-@pytest.mark.parametrize("linear", [False, True])
+@pytest.mark.parametrize("translation", [False, True])
 @pytest.mark.parametrize(
     ("momentum", "dampening", "nesterov"),
     [(0.0, 0.0, False), (0.5, 0.0, False), (0.9, 0.0, False), (0.9, 0.3, False), (0.5, 0.8, False), (0.9, 0.0, True)],
 )
-def test_modified_flow_takes_jumps_of_weight_decay_in_time(momentum, dampening, nesterov, linear):
+def test_modified_flow_takes_jumps_of_weight_decay_in_time(momentum, dampening, nesterov, translation):
     """λ = 0.1, 0.01, 0.1 from a dampened start: half a step late it would be off by 1e-4 … 1e-3."""
     h = hyper(600, 0.01, momentum, dampening, 0.1, nesterov)
     h.weight_decay[200:400] = 0.01
-    drives = {} if linear else {name: np.zeros((600, 1)) for name in ("drive_update", "drive_buffer")}
-    exact, flow = (predict(law, h, np.ones((600, 1)), drives, linear) for law in ("discrete", "modified_flow"))
+    drives = {} if translation else {name: np.zeros((600, 1)) for name in ("drive_update", "drive_buffer")}
+    exact, flow = (predict(law, h, np.ones((600, 1)), drives, translation) for law in ("discrete", "modified_flow"))
     after = np.r_[190:200, 390:400, 590:600]  # within 1/(1−β) steps of a jump the expansion in η/(1−β) is coarser
     assert np.abs(flow - exact)[after].max() <= 2.5e-6 / (1 - momentum)
 

@@ -9,7 +9,7 @@ from neuralmech.record import BackgroundWriter, RecordWriter, open_record
 from neuralmech.record.rows import FamilyLayout
 from neuralmech.record.schema import SIGNALS, STEP_COLUMNS
 
-LAYOUT = {"scale": FamilyLayout(["a", "a"], [0, 1], SIGNALS, linear=False)}
+LAYOUT = {"scale": FamilyLayout(["a", "a"], [0, 1], SIGNALS, translation=False)}
 
 
 def block(first, rows=4):

@@ -17,7 +17,7 @@ from neuralmech.record.schema import EVALUATION_COLUMNS, SIGNALS, STEP_COLUMNS
 from neuralmech.record.text import index as table
 
 HUGE = 10**12
-LAYOUT = {"scale": FamilyLayout(["a", "a", "b -> c"], [0, 1, 0], SIGNALS, linear=False)}
+LAYOUT = {"scale": FamilyLayout(["a", "a", "b -> c"], [0, 1, 0], SIGNALS, translation=False)}
 
 
 @pytest.fixture
@@ -218,7 +218,7 @@ def test_any_flipped_bit_of_a_chunk_is_named(folder):
 
 def test_zeros_that_lzf_made_small_are_read(tmp_path):
     """A network that does not move: its record is a hundredth of what it holds, and no bomb."""
-    layout = {"scale": FamilyLayout(["a"] * 2000, range(2000), SIGNALS, linear=False)}
+    layout = {"scale": FamilyLayout(["a"] * 2000, range(2000), SIGNALS, translation=False)}
     with RecordWriter(tmp_path, {}, layout, 1000, compress=True) as record:
         steps = {name: np.zeros(2000, dtype) for name, dtype in STEP_COLUMNS.items()}
         record.append(steps, {"scale": {s: np.zeros((2000, 2000)) for s in SIGNALS}})

@@ -13,7 +13,7 @@ from neuralmech.record import SCHEMA_VERSION, RecordError, RecordWriter, open_re
 from neuralmech.record.rows import FamilyLayout
 from neuralmech.record.schema import SIGNALS, STEP_COLUMNS
 
-LAYOUT = {"scale": FamilyLayout(["a", "a", "b -> c"], [0, 1, 0], SIGNALS, linear=False)}
+LAYOUT = {"scale": FamilyLayout(["a", "a", "b -> c"], [0, 1, 0], SIGNALS, translation=False)}
 
 
 def block(start, rows, seed=0):

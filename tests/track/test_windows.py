@@ -61,8 +61,8 @@ def test_the_buffer_at_a_window_is_the_one_that_the_run_had(records):
 
 def _states(record, family):
     charges = record.charges(family)
-    exact, out = Integration(EXACT, linear=charges.is_translation), []
-    signals = EXACT.signals(linear=charges.is_translation, nesterov=bool(record.column("nesterov").any()))
+    exact, out = Integration(EXACT, translation=charges.is_translation), []
+    signals = EXACT.signals(translation=charges.is_translation, nesterov=bool(record.column("nesterov").any()))
     for stretch in stretches(record, 1000):
         inputs = np.stack([getattr(charges, s)[stretch.rows] for s in signals], axis=1)
         h, value = hyperparameters(record, stretch), charges.value[stretch.rows.start]

@@ -145,7 +145,7 @@ def test_a_skipped_step_changes_no_law(law, linear):
         decoupled=np.zeros(3, dtype=bool),
         batch_size=np.full(3, 8),
     )
-    phi, gamma = law.matrices(h, linear=linear)
+    phi, gamma = law.matrices(h, translation=linear)
     np.testing.assert_allclose(phi[1], np.eye(len(phi[1])), rtol=0, atol=1e-15)
     assert not gamma[1].any()
 
