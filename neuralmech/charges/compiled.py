@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
-from neuralmech.charges.linear_plan import LinearPlan, WholeRows, whole_rows
 from neuralmech.charges.one_pass import OnePass
 from neuralmech.charges.plan import Ints, QuadraticPlan
-from neuralmech.charges.step import LINEAR, MAIN, QUADRATIC, Motion, Step
+from neuralmech.charges.step import MAIN, QUADRATIC, TRANSLATION, Motion, Step
 from neuralmech.charges.sums import fold, sum_rows
+from neuralmech.charges.translation_plan import TranslationPlan, WholeRows, whole_rows
 from neuralmech.jit import REORDERED, jit
 from neuralmech.symmetry.layout import Layout
 
@@ -148,9 +148,9 @@ class CompiledForms:
     diagonal ones first.
     """
 
-    def __init__(self, quadratic: QuadraticPlan, linear: LinearPlan, signals: tuple[str, ...]) -> None:
+    def __init__(self, quadratic: QuadraticPlan, translation: TranslationPlan, signals: tuple[str, ...]) -> None:
         assert signals[: len(MAIN)] == MAIN
-        self._signals, self._q, self._l = signals, quadratic, linear
+        self._signals, self._q, self._l = signals, quadratic, translation
         width = int((quadratic.blocks[:, 3] * quadratic.blocks[:, 4]).max(initial=1))
         self._sums = np.zeros((len(signals), quadratic.sums))
         self._columns = np.zeros((len(MAIN), width))
@@ -181,15 +181,17 @@ class CompiledForms:
             _main_sums(*take.vectors, take.rest, self._sums, self._columns)
         self._finish(step, take.vectors, self._rows.blocks, self._rows.rest, out)
 
-    def _finish(self, step: Step, vectors: tuple[NDArray, ...], weighed: Ints, rest: LinearPlan, out: Tensor) -> None:
+    def _finish(
+        self, step: Step, vectors: tuple[NDArray, ...], weighed: Ints, rest: TranslationPlan, out: Tensor
+    ) -> None:
         """From the sums to the forms; `rest` are the translation charges' parts that are not summed yet."""
         target, q, p = out.numpy(), self._q, self._l
         for i, signal in enumerate(self._signals[len(MAIN) :], len(MAIN)):
             if self._split:
                 pair = tuple(step.vector(name).numpy() for name in QUADRATIC[signal])
                 _pair_sums(*pair, q.blocks, self._sums[i], self._columns)
-            if p.charges and signal in LINEAR:
-                vector, charges = step.vector(LINEAR[signal]).numpy(), target[i, self._split :]
+            if p.charges and signal in TRANSLATION:
+                vector, charges = step.vector(TRANSLATION[signal]).numpy(), target[i, self._split :]
                 _pieces(vector, p.pieces, p.coefficients, _compressed(p.entries), charges)
             else:
                 target[i, self._split :] = 0.0  # a charge linear in the parameters has no noise drive

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from neuralmech.charges.eager import EagerForms
-from neuralmech.charges.linear_plan import linear_plan
 from neuralmech.charges.matrix_forms import FULL, MatrixForms
 from neuralmech.charges.plan import families_by_form, quadratic_plan
 from neuralmech.charges.step import Motion, Step
+from neuralmech.charges.translation_plan import translation_plan
 from neuralmech.symmetry.group import Family
 from neuralmech.symmetry.layout import Layout
 from neuralmech.symmetry.matrix import MatrixFamily
@@ -60,10 +60,10 @@ class Forms:
         self.matrix = next(
             (MatrixForms(f, layout, device, full) for f in families.values() if isinstance(f, MatrixFamily)), None
         )
-        diagonal, linear = families_by_form(families)
+        diagonal, translation = families_by_form(families)
         large = self.matrix.diagonal if self.matrix else None
         quadratic = quadratic_plan([*diagonal, *([large] if large else [])], layout)
-        plan = linear_plan(linear, layout)
+        plan = translation_plan(translation, layout)
         self._layout = layout
         if device.type == "cpu" if compiled is None else compiled:
             from neuralmech.charges.compiled import CompiledForms
@@ -73,7 +73,7 @@ class Forms:
             self._forms = EagerForms(quadratic, plan, signals, layout, device)
         self.columns: dict[str, slice] = {}
         self.width = 0
-        sizes = [(f.name, len(f)) for f in (*diagonal, *linear)]
+        sizes = [(f.name, len(f)) for f in (*diagonal, *translation)]
         self._vectors = sum(n for _, n in sizes)
         for name, size in [*sizes, *([("linear", len(self.matrix))] if self.matrix else [])]:
             self.columns[name] = slice(self.width, self.width + size)

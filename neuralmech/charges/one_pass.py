@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from neuralmech.charges.linear_plan import WholeRows, linear_plan, whole_rows
 from neuralmech.charges.one_pass_kernels import COLUMNS, take_alone, take_beside
 from neuralmech.charges.plan import Ints
 from neuralmech.charges.step import Motion
 from neuralmech.charges.strips import Strips, strips
+from neuralmech.charges.translation_plan import WholeRows, translation_plan, whole_rows
 from neuralmech.symmetry.layout import Layout
 
 SERIAL = 1 << 20  # parameters below which a second thread costs more than it saves
@@ -119,7 +119,7 @@ def moves_like_torch(dtype: torch.dtype, momentum: bool) -> bool:
     optimizer = torch.optim.SGD([theirs], lr=0.013, momentum=beta, weight_decay=5e-4, fused=True)
     rows_and_columns = np.array([[0, 1, 32, 32, 1, 0, 32]])
     layout = Layout.by_shape({"theta": (32, 32)})
-    nothing = whole_rows(linear_plan((), layout), rows_and_columns, 0, layout)
+    nothing = whole_rows(translation_plan((), layout), rows_and_columns, 0, layout)
     one_pass = OnePass(rows_and_columns, nothing, np.zeros((4, 64)), layout, (), ours)
     buffer = torch.zeros_like(ours) if momentum else None
     for step, gradient in enumerate(gradients):

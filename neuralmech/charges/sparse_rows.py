@@ -7,8 +7,8 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from neuralmech.charges.linear_plan import LinearPlan
 from neuralmech.charges.step import Step
+from neuralmech.charges.translation_plan import TranslationPlan
 
 
 class SparseRows:
@@ -47,7 +47,7 @@ class SparseRows:
             out.index_copy_(1, rows, (sums[:, indices] * weights).sum(dim=-1))  # (signals, rows, width) summed
 
 
-def written_out(plan: LinearPlan) -> sparse.csr_array:
+def written_out(plan: TranslationPlan) -> sparse.csr_array:
     """Generators over the flat vector: (charges, parameters)."""
     entries = plan.entries.tocoo()
     rows, columns, data = [entries.row], [entries.col], [entries.data]

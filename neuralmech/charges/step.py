@@ -17,7 +17,7 @@ QUADRATIC = {
     "drive_buffer": ("update", "buffer"),
 }
 MAIN = ("value", "drive_update", "drive_gradient", "residual")  # always evaluated, the first of all
-LINEAR = {
+TRANSLATION = {
     "value": "theta",
     "drive_update": "update",
     "drive_gradient": "gradient",

@@ -99,7 +99,7 @@ def sum_tiles(before: Tensor, after: Tensor, gradient: Tensor, table: Tensor, su
 def add_rows(
     before: Tensor, after: Tensor, gradient: Tensor, coefficients: Tensor, table: Tensor, sums: Tensor
 ) -> None:
-    """Write the sums of θ, θ_k − θ_{k+1} and g of every tile to `sums` (3, sums); see `linear_tiles`."""
+    """Write the sums of θ, θ_k − θ_{k+1} and g of every tile to `sums` (3, sums); see `translation_tiles`."""
     _launch(_weighed, (before, after, gradient, coefficients), table, sums)
 
 

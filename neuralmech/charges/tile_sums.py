@@ -10,12 +10,12 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from neuralmech.charges.linear_plan import LinearPlan, whole_rows
 from neuralmech.charges.plan import Ints, QuadraticPlan
 from neuralmech.charges.run_sums import RunSums
 from neuralmech.charges.sparse_rows import SparseRows, written_out
-from neuralmech.charges.step import LINEAR, MAIN, Step
-from neuralmech.charges.tiles import linear_tiles, tiles
+from neuralmech.charges.step import MAIN, TRANSLATION, Step
+from neuralmech.charges.tiles import tiles, translation_tiles
+from neuralmech.charges.translation_plan import TranslationPlan, whole_rows
 from neuralmech.symmetry.layout import Layout
 
 
@@ -40,14 +40,14 @@ class TileSums:
 class TranslationSums:
     """The signals `MAIN` of translation charges: rows and columns are added up by a kernel, single entries gathered."""
 
-    def __init__(self, plan: LinearPlan, blocks: Ints, layout: Layout, device: torch.device) -> None:
-        linear = linear_tiles(whole_rows(plan, blocks, 0, layout), layout.size)
-        cut, rest = linear.tiles, written_out(linear.rest).tocoo()
+    def __init__(self, plan: TranslationPlan, blocks: Ints, layout: Layout, device: torch.device) -> None:
+        translation = translation_tiles(whole_rows(plan, blocks, 0, layout), layout.size)
+        cut, rest = translation.tiles, written_out(translation.rest).tocoo()
         places, columns = np.unique(rest.col, return_inverse=True)
         gathered = sparse.csr_array((rest.data, (rest.row, columns)), shape=(plan.charges, len(places)))
         self._combine = SparseRows(sparse.csr_array(sparse.hstack([cut.combine, gathered])), device)
         self._table = torch.as_tensor(cut.table, device=device)
-        self._coefficients = torch.as_tensor(linear.coefficients, device=device)
+        self._coefficients = torch.as_tensor(translation.coefficients, device=device)
         self._places = torch.as_tensor(places.astype(np.int64), device=device)
         self._parts = torch.zeros(3, cut.sums + len(places), dtype=torch.float64, device=device)
         self._sums, self._gathered = self._parts[:, : cut.sums], self._parts[:, cut.sums :]
@@ -96,18 +96,21 @@ def _example(device: torch.device, *, tiled: bool) -> Tensor:
     pieces = [(start, rows, width, width, 0, 0, 1), (start, rows, width, width, width, 1, 0)]
     bias = layout.offsets["bias"] + np.arange(rows)
     single = (np.full(rows, 2.0), (width + np.arange(rows), bias))
-    linear = LinearPlan(
+    translation = TranslationPlan(
         np.array(pieces), np.array([0.5, -1.0]), sparse.csr_array(single, shape=(width + rows, layout.size))
     )
     generator = torch.Generator().manual_seed(0)
     vectors = (torch.randn(layout.size, generator=generator).to(device) for _ in range(3))
-    step, out = Step(*vectors, rate=10.0), torch.zeros(4, sums + linear.charges, dtype=torch.float64, device=device)
+    step, out = (
+        Step(*vectors, rate=10.0),
+        torch.zeros(4, sums + translation.charges, dtype=torch.float64, device=device),
+    )
     if tiled:
         TileSums(plan, layout.size, device).evaluate(step, out[:, :sums])
-        TranslationSums(linear, plan.blocks, layout, device).evaluate(step, out[:, sums:])
+        TranslationSums(translation, plan.blocks, layout, device).evaluate(step, out[:, sums:])
         return out
     RunSums(plan, MAIN, device).evaluate(step, out[:, :sums])
-    every = SparseRows(written_out(linear), device)
+    every = SparseRows(written_out(translation), device)
     for signal, charges in zip(MAIN, out[:, sums:], strict=True):
-        every.apply(step, LINEAR[signal], charges)
+        every.apply(step, TRANSLATION[signal], charges)
     return out

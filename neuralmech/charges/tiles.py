@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from neuralmech.charges.linear_plan import LinearPlan, WholeRows
 from neuralmech.charges.plan import NONE, Ints, QuadraticPlan, joined
+from neuralmech.charges.translation_plan import TranslationPlan, WholeRows
 
 COLUMNS = 128  # of a tile, at most
 MANY = 1 << 26  # parameters from which on tiles have more rows, so that their sums stay a small share of θ
@@ -44,7 +44,7 @@ def tiles(plan: QuadraticPlan, size: int) -> Tiles:
 
 
 @dataclass(frozen=True)
-class LinearTiles:
+class TranslationTiles:
     """The same for translation charges; `rest` are pieces whose entries are charges one by one.
 
     Column sums are of rows times their `coefficients`.
@@ -52,10 +52,10 @@ class LinearTiles:
 
     tiles: Tiles
     coefficients: NDArray[np.float64]
-    rest: LinearPlan
+    rest: TranslationPlan
 
 
-def linear_tiles(rows: WholeRows, size: int) -> LinearTiles:
+def translation_tiles(rows: WholeRows, size: int) -> TranslationTiles:
     """Cut weights whose rows are added up, and pieces whose rows or columns are."""
     most, plan, ones = _most(size), rows.rest, len(rows.coefficients)
     cuts: list[_Cut] = []
@@ -83,7 +83,7 @@ def linear_tiles(rows: WholeRows, size: int) -> LinearTiles:
     triple = (joined(weights), (joined(charges).astype(np.int64), np.arange(count)))
     cut = _combined(cuts, sparse.csr_array(triple, shape=(plan.charges, count)))
     coefficients = np.append(rows.coefficients, np.ones(outer[is_summed].max(initial=0)))
-    return LinearTiles(cut, coefficients, plan.only(~is_summed))
+    return TranslationTiles(cut, coefficients, plan.only(~is_summed))
 
 
 def _most(size: int) -> int:

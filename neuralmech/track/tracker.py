@@ -15,7 +15,7 @@ from torch import Tensor
 from neuralmech.charges.forms import Forms
 from neuralmech.charges.matrix_forms import FULL
 from neuralmech.charges.sparse_rows import SparseRows
-from neuralmech.charges.step import LINEAR, Motion, Step
+from neuralmech.charges.step import TRANSLATION, Motion, Step
 from neuralmech.record import BackgroundWriter, RecordWriter
 from neuralmech.record.rows import FamilyLayout
 from neuralmech.record.schema import NESTEROV_SIGNAL, NOISE_SIGNALS, SIGNALS, STEP_COLUMNS
@@ -138,7 +138,7 @@ class Tracker:
         return {name: layouts[name] for name in self._forms.columns}  # in the order of the forms
 
     def _signals(self, family: Family) -> tuple[str, ...]:
-        return tuple(s for s in self._kept if s in LINEAR or not family.is_translation)
+        return tuple(s for s in self._kept if s in TRANSLATION or not family.is_translation)
 
     @torch.no_grad()
     def before(self, theta: Tensor) -> None:

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from neuralmech.charges import one_pass_kernels as kernels
-from neuralmech.charges.linear_plan import LinearPlan, whole_rows
 from neuralmech.charges.one_pass import OnePass, moves_like_torch
 from neuralmech.charges.plan import NONE
 from neuralmech.charges.step import Motion
+from neuralmech.charges.translation_plan import TranslationPlan, whole_rows
 from neuralmech.symmetry.layout import Layout
 
 KINDS = st.sampled_from(["rows", "columns", "both", "entries", "none", "twice"])
@@ -66,7 +66,7 @@ def weighed_rows(layout, blocks, size, which):
         coefficients += [row - 2.5 for row in range(1, rows)]
         charges += width
     table = np.array(pieces, dtype=np.int64).reshape(-1, 7)
-    plan = LinearPlan(table, np.array(coefficients), sparse.csr_array((charges, layout.size)))
+    plan = TranslationPlan(table, np.array(coefficients), sparse.csr_array((charges, layout.size)))
     return whole_rows(plan, blocks, size, layout)
 
 

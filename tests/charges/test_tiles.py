@@ -15,11 +15,11 @@ from scipy import sparse
 from nets_tracked import NETS
 from neuralmech.charges import tiles
 from neuralmech.charges.eager import EagerForms
-from neuralmech.charges.linear_plan import linear_plan
 from neuralmech.charges.plan import NONE, QuadraticPlan, families_by_form, quadratic_plan
 from neuralmech.charges.run_sums import RunSums
 from neuralmech.charges.step import MAIN, Step
 from neuralmech.charges.tile_sums import TileSums, sums_tiles
+from neuralmech.charges.translation_plan import translation_plan
 from neuralmech.discovery.discover import find_symmetries
 from neuralmech.symmetry.layout import Layout
 
@@ -103,8 +103,8 @@ def assert_charges_are_the_same(device):
         model = build().train()
         found = find_symmetries(model, batch())
         layout = Layout.by_shape({n: tuple(p.shape) for n, p in model.named_parameters() if p.requires_grad})
-        diagonal, linear = families_by_form(found.families)
-        plans = quadratic_plan(diagonal, layout), linear_plan(linear, layout)
+        diagonal, translation = families_by_form(found.families)
+        plans = quadratic_plan(diagonal, layout), translation_plan(translation, layout)
         charges = plans[0].combine.shape[0] + plans[1].charges
         step = step_of(layout.size, torch.float32, device)
         for signals in (MAIN, (*MAIN, "drive_buffer")):

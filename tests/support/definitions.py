@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from neuralmech.charges.forms import Forms
-from neuralmech.charges.step import LINEAR, QUADRATIC, Step
+from neuralmech.charges.step import QUADRATIC, TRANSLATION, Step
 from neuralmech.symmetry.group import Symmetries
 from neuralmech.symmetry.layout import Layout
 
@@ -30,7 +30,9 @@ def assert_tracked(found: Symmetries, model: nn.Module, dtype=torch.float64, sig
         for i, signal in enumerate(signals):
             dense = {n: np.append(step.vector(n).numpy(), 0.0)[in_order] for n in {*QUADRATIC[signal]}}
             if family == "translation":
-                truth = generators @ dense[LINEAR[signal]] if signal in LINEAR else np.zeros(generators.shape[0])
+                truth = (
+                    generators @ dense[TRANSLATION[signal]] if signal in TRANSLATION else np.zeros(generators.shape[0])
+                )
             else:
                 x, y = (dense[n] for n in QUADRATIC[signal])
                 truth = generators @ (x * y)

@@ -18,7 +18,7 @@ PIECE = ("offset", "outer", "stride", "inner", "charge", "outer_step", "inner_st
 
 
 @dataclass(frozen=True)
-class LinearPlan:
+class TranslationPlan:
     """Translation charges: coefficient × a strided piece of the vector, added to charges.
 
     `pieces` has a row per piece, with the columns `PIECE`: entry (a, j) of `outer` × `inner`, at offset + a·stride + j,
@@ -35,9 +35,9 @@ class LinearPlan:
         """Number of charges."""
         return self.entries.shape[0]
 
-    def only(self, chosen: NDArray[np.bool_]) -> LinearPlan:
+    def only(self, chosen: NDArray[np.bool_]) -> TranslationPlan:
         """Some of the pieces, and all single entries."""
-        return LinearPlan(self.pieces[chosen], self.coefficients[chosen], self.entries)
+        return TranslationPlan(self.pieces[chosen], self.coefficients[chosen], self.entries)
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,10 @@ class WholeRows:
     blocks: Ints
     coefficients: NDArray[np.float64]
     sums: int
-    rest: LinearPlan
+    rest: TranslationPlan
 
 
-def linear_plan(families: Sequence[Family], layout: Layout) -> LinearPlan:
+def translation_plan(families: Sequence[Family], layout: Layout) -> TranslationPlan:
     """Plan the sums for translation families, in the families' order."""
     pieces, coefficients, first = [np.zeros((0, len(PIECE)), dtype=np.int64)], [np.zeros(0)], 0
     for family in families:
@@ -75,7 +75,7 @@ def linear_plan(families: Sequence[Family], layout: Layout) -> LinearPlan:
     is_entry = table[:, 1] * table[:, 3] == 1
     triple = (weights[is_entry], (table[is_entry, 4], table[is_entry, 0]))
     entries = sparse.csr_array(triple, shape=(first, layout.size))
-    return LinearPlan(table[~is_entry], weights[~is_entry], entries)
+    return TranslationPlan(table[~is_entry], weights[~is_entry], entries)
 
 
 def _pieces(term: Term, first: int, layout: Layout) -> tuple[Ints, NDArray[np.float64]]:
@@ -113,7 +113,7 @@ def _merged(table: Ints, data: NDArray[np.float64]) -> tuple[Ints, NDArray[np.fl
     return out, data[begins]
 
 
-def whole_rows(plan: LinearPlan, blocks: Ints, first: int, layout: Layout) -> WholeRows:
+def whole_rows(plan: TranslationPlan, blocks: Ints, first: int, layout: Layout) -> WholeRows:
     """Tell apart the weights that can be summed with the `blocks` of a quadratic plan, row by row.
 
     Their sums go to `first` and on.

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from neuralmech.charges.linear_plan import linear_plan, whole_rows
 from neuralmech.charges.plan import NONE
 from neuralmech.charges.sparse_rows import written_out
-from neuralmech.charges.tiles import linear_tiles
+from neuralmech.charges.tiles import translation_tiles
+from neuralmech.charges.translation_plan import translation_plan, whole_rows
 from neuralmech.symmetry.group import Family, Term, generator_matrix
 from neuralmech.symmetry.layout import Layout
 
@@ -72,7 +72,7 @@ def test_charges_are_the_generators(drawn):
     x = np.random.default_rng(0).standard_normal(layout.size)
     given_order = np.concatenate([layout.offsets[n] + np.arange(math.prod(s)) for n, s in shapes.items()])
     wanted = np.concatenate([generator_matrix(family, shapes) @ x[given_order] for family in found])
-    plan = linear_plan(found, layout)
+    plan = translation_plan(found, layout)
     np.testing.assert_allclose(written_out(plan) @ x, wanted, rtol=1e-12, atol=1e-11)
 
     rows = whole_rows(plan, np.zeros((0, 7), dtype=np.int64), 0, layout)
@@ -83,13 +83,13 @@ def test_charges_are_the_generators(drawn):
         by_rows[charge : charge + width] += rows.coefficients[first:end] @ block
     np.testing.assert_allclose(by_rows, wanted, rtol=1e-12, atol=1e-11)
 
-    linear = linear_tiles(rows, layout.size)
-    sums = np.full(linear.tiles.sums, np.nan)
-    for start, n, width, stride, row_place, column_place, first in linear.tiles.table.tolist():
+    translation = translation_tiles(rows, layout.size)
+    sums = np.full(translation.tiles.sums, np.nan)
+    for start, n, width, stride, row_place, column_place, first in translation.tiles.table.tolist():
         tile = x[start + stride * np.arange(n)[:, None] + np.arange(width)]
         if row_place != NONE:
             sums[row_place : row_place + n] = tile.sum(axis=1)
         if column_place != NONE:
-            sums[column_place : column_place + width] = linear.coefficients[first : first + n] @ tile
-    by_tiles = linear.tiles.combine @ sums + written_out(linear.rest) @ x
+            sums[column_place : column_place + width] = translation.coefficients[first : first + n] @ tile
+    by_tiles = translation.tiles.combine @ sums + written_out(translation.rest) @ x
     np.testing.assert_allclose(by_tiles, wanted, rtol=1e-12, atol=1e-11)
