@@ -50,14 +50,13 @@ def gradients(model: nn.Module, inputs, samples: int, loss: str, seed: int = 0):
         parts = [torch.randn(p.numel(), generator=generator, dtype=torch.float64) for p in model.parameters()]
         theta = 0.7 * torch.cat(parts)
         x = inputs(generator)
-        if loss != "mse" and loss_at(exact, theta, x, loss, attempt) < SATURATED:
-            continue
-        grad = _gradient(exact, theta, x, loss, attempt)
+        value, grad = _gradient(exact, theta, x, loss, attempt)
         narrow = x.float() if x.is_floating_point() else x
         is_clear = all(
             (g - grad).norm() < LIMIT * grad.norm() for g in _nearby(rough, theta, narrow, loss, attempt, NUDGES)
         )
         nearly = _nearby(near, theta, x, loss, attempt, (NEARLY, -NEARLY))
+        is_clear &= loss == "mse" or value > SATURATED
         if is_clear and all((g - grad).norm() < FALSE * grad.norm() for g in nearly):
             thetas.append(theta)
             grads.append(grad)
@@ -84,18 +83,19 @@ def _nearby(
         for buffer, value in zip(model.buffers(), before, strict=True):
             buffer.copy_(value)
         near = theta * (1 + by * torch.rand(theta.shape, generator=generator)) if by else theta
-        yield _gradient(model, near, x, loss, seed).double()
+        yield _gradient(model, near, x, loss, seed)[1].double()
 
 
-def _gradient(model: nn.Module, theta: torch.Tensor, x: torch.Tensor, loss: str, seed: int) -> torch.Tensor:
-    """Move the model to θ and return ∇L, flattened; noise in it and the random targets are those of `seed`."""
+def _gradient(
+    model: nn.Module, theta: torch.Tensor, x: torch.Tensor, loss: str, seed: int
+) -> tuple[float, torch.Tensor]:
+    """Move the model to θ and return the loss and ∇L, flattened; noise in it and the random targets are those of `seed`."""
     value = loss_at(model, theta, x, loss, seed)
     parameters = list(model.parameters())
     found = iter(torch.autograd.grad(value, [p for p in parameters if p.requires_grad], allow_unused=True))
     grads = [next(found) if p.requires_grad else None for p in parameters]
-    return torch.cat(
-        [torch.zeros(p.numel()) if g is None else g.ravel() for p, g in zip(parameters, grads, strict=True)]
-    )
+    flat = [torch.zeros(p.numel()) if g is None else g.ravel() for p, g in zip(parameters, grads, strict=True)]
+    return value.item(), torch.cat(flat)
 
 
 def loss_at(model: nn.Module, theta: torch.Tensor, x: torch.Tensor, loss: str, seed: int) -> torch.Tensor:
