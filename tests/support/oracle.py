@@ -89,7 +89,7 @@ def _nearby(
 def _gradient(
     model: nn.Module, theta: torch.Tensor, x: torch.Tensor, loss: str, seed: int
 ) -> tuple[float, torch.Tensor]:
-    """Move the model to θ and return the loss and ∇L, flattened; noise in it and the random targets are those of `seed`."""
+    """Move the model to θ and return the loss and ∇L, flattened; noise and random targets are those of `seed`."""
     value = loss_at(model, theta, x, loss, seed)
     parameters = list(model.parameters())
     found = iter(torch.autograd.grad(value, [p for p in parameters if p.requires_grad], allow_unused=True))
