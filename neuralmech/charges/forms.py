@@ -14,7 +14,7 @@ from neuralmech.charges.matrix_forms import FULL, MatrixForms
 from neuralmech.charges.plan import families_by_form, quadratic_plan
 from neuralmech.charges.step import Motion, Step
 from neuralmech.charges.translation_plan import translation_plan
-from neuralmech.symmetry.group import Family
+from neuralmech.symmetry.family import Family
 from neuralmech.symmetry.layout import Layout
 from neuralmech.symmetry.matrix import MatrixFamily
 

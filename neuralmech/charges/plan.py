@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from neuralmech.symmetry.group import Family, Term
+from neuralmech.symmetry.family import Family, Term
 from neuralmech.symmetry.layout import Layout
 
 Ints = NDArray[np.int64]

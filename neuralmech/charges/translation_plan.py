@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from neuralmech.charges.plan import Ints, joined, table_of
-from neuralmech.symmetry.group import Family, Term
+from neuralmech.symmetry.family import Family, Term
 from neuralmech.symmetry.layout import Layout
 
 PIECE = ("offset", "outer", "stride", "inner", "charge", "outer_step", "inner_step")

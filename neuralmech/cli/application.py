@@ -10,17 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from neuralmech.cli.outcome import TOLD, Outcome
+from neuralmech.cli.outcome import TOLD, BlockedError, Outcome
 from neuralmech.cli.output import never_fail
 from neuralmech.errors import NotFiniteError, RunError, UserError
 from neuralmech.words import is_plainly_path, set_given_in
 
 PROGRAM = "neuralmech"
 LAUNCHERS = ("joblib", "submitit", "concurrent")
-
-
-class BlockedError(BaseException):
-    """What Hydra would make a warning of if it were an `Exception`; the cause is what is wrong."""
 
 
 def config_folder() -> Path:

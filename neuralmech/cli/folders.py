@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from neuralmech.cli.application import BlockedError
+from neuralmech.cli.outcome import BlockedError
 from neuralmech.errors import UserError
 from neuralmech.record import FAILURE_FILE, FILE_NAME
 from neuralmech.record.storage import write_whole

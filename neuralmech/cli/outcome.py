@@ -11,6 +11,10 @@ from neuralmech.record import RecordError
 TOLD = (UserError, RecordError, RunError, MemoryError, OSError)  # what is said in one line
 
 
+class BlockedError(BaseException):
+    """What Hydra would make a warning of if it were an `Exception`; the cause is what is wrong."""
+
+
 class Outcome(float):
     """What a job of a sweep gives back: its error, if it had one, and whether that refused the sweep as a whole.
 

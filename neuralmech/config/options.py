@@ -11,7 +11,7 @@ from neuralmech.errors import UserError
 from neuralmech.losses import CrossEntropy
 from neuralmech.record.schema import ALL_SIGNALS
 from neuralmech.schedules import SCHEDULES
-from neuralmech.symmetry.group import FAMILIES
+from neuralmech.symmetry.family import FAMILIES
 
 PRECISIONS = ("fp32", "fp64", "tf32", "bf16", "fp16")
 OPTIMIZERS = ("sgd", "sgdw", "adam", "adamw")

@@ -14,7 +14,7 @@ from scipy import sparse
 from neuralmech.discovery.scale import ScaleAlgebra
 from neuralmech.discovery.shift import ShiftAlgebra
 from neuralmech.discovery.system import Ids, Solution
-from neuralmech.symmetry.group import Axis, Family, FamilyName, Term, layer_names
+from neuralmech.symmetry.family import Axis, Family, FamilyName, Term, layer_names
 
 Shapes = Mapping[str, torch.Size]
 Signature = tuple[tuple[str, int], ...]  # (parameter, sign) in the order of the model's parameters

@@ -25,7 +25,7 @@ from neuralmech.discovery.distinct import distinct_pairs, distinct_rows
 from neuralmech.discovery.engine import Algebra, Parameter, RuleTable, Symbol
 from neuralmech.discovery.geometry import narrow
 from neuralmech.discovery.system import ZERO, Ids
-from neuralmech.symmetry.group import Axis
+from neuralmech.symmetry.family import Axis
 
 rule: RuleTable[Vectors] = RuleTable()
 

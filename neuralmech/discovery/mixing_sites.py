@@ -9,7 +9,7 @@ import numpy as np
 
 from neuralmech.discovery.distinct import distinct_pairs
 from neuralmech.discovery.mixing import MixingAlgebra
-from neuralmech.symmetry.group import Axis, layer_names
+from neuralmech.symmetry.family import Axis, layer_names
 from neuralmech.symmetry.matrix import Block, MatrixFamily, MatrixSite
 
 Occurrence = tuple[bool, int, Axis, int, int, tuple[int, ...], int]  # columns last, parameter, axis, sign, …

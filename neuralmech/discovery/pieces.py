@@ -19,7 +19,7 @@ from scipy import sparse
 from torch import fx
 
 from neuralmech.discovery.trace import Piece, Trace, operation
-from neuralmech.symmetry.group import Family, Term
+from neuralmech.symmetry.family import Family, Term
 from neuralmech.symmetry.matrix import Block, MatrixFamily
 
 Range = tuple[int, int]

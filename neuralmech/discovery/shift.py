@@ -21,7 +21,7 @@ from neuralmech.discovery import geometry
 from neuralmech.discovery.distinct import distinct
 from neuralmech.discovery.engine import Algebra, Parameter, RuleTable, once
 from neuralmech.discovery.system import Ids, Solution
-from neuralmech.symmetry.group import Axis
+from neuralmech.symmetry.family import Axis
 
 CONSTANT = ("constant",)
 Key = tuple[Any, ...]

@@ -14,7 +14,7 @@ from neuralmech.discovery.engine import Parameter
 from neuralmech.discovery.shift import CONSTANT, Key, Sector, Shift, ShiftAlgebra, first_along, rule
 from neuralmech.discovery.shift_values import combined, let_none_pass, multiplied, paired, sets_along, source_of
 from neuralmech.discovery.trace import operation, place
-from neuralmech.symmetry.group import Axis
+from neuralmech.symmetry.family import Axis
 
 
 def _weighted(

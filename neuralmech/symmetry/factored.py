@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from neuralmech.symmetry.group import Family, Term, axis_entries, generator_matrix, offsets
+from neuralmech.symmetry.family import Family, Term, axis_entries, generator_matrix, offsets
 
 Shapes = Mapping[str, Sequence[int]]
 Vector = NDArray[np.float64]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from neuralmech.symmetry.group import Axis, Family, Term, axis_entries, offsets
+from neuralmech.symmetry.family import Axis, Family, Term, axis_entries, offsets
 
 Shapes = Mapping[str, Sequence[int]]
 Vector = NDArray[np.float64]

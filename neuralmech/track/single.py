@@ -8,7 +8,7 @@ import numpy as np
 from scipy import sparse
 
 from neuralmech.record.rows import FamilyLayout
-from neuralmech.symmetry.group import Family, axis_entries
+from neuralmech.symmetry.family import Family, axis_entries
 from neuralmech.symmetry.layout import Layout
 from neuralmech.symmetry.matrix import MatrixFamily
 

@@ -19,7 +19,8 @@ from neuralmech.charges.step import TRANSLATION, Motion, Step
 from neuralmech.record import BackgroundWriter, RecordWriter
 from neuralmech.record.rows import FamilyLayout
 from neuralmech.record.schema import NESTEROV_SIGNAL, NOISE_SIGNALS, SIGNALS, STEP_COLUMNS
-from neuralmech.symmetry.group import Family, Symmetries
+from neuralmech.symmetry.family import Family
+from neuralmech.symmetry.group import Symmetries
 from neuralmech.symmetry.layout import Layout
 from neuralmech.track.block import Block, Columns, OnDevice, OnHost
 from neuralmech.track.selection import select

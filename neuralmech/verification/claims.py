@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from neuralmech.errors import UserError
 from neuralmech.losses import LossLike
-from neuralmech.symmetry.group import FAMILIES, Family, FamilyName, Symmetries, Term
+from neuralmech.symmetry.family import FAMILIES, Family, FamilyName, Term
+from neuralmech.symmetry.group import Symmetries
 from neuralmech.verification.verify import verify
 
 

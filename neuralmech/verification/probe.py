@@ -16,7 +16,7 @@ from neuralmech.data.draws import generators_kept
 from neuralmech.losses import LossLike, as_loss
 from neuralmech.outputs import output_of
 from neuralmech.symmetry.factored import Shapes, Vector, generator, inner_products, squared_lengths
-from neuralmech.symmetry.group import Family
+from neuralmech.symmetry.family import Family
 from neuralmech.symmetry.matrix import MatrixFamily
 from neuralmech.verification.conditions import Condition
 

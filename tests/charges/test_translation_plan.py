@@ -11,7 +11,7 @@ from neuralmech.charges.plan import NONE
 from neuralmech.charges.sparse_rows import written_out
 from neuralmech.charges.tiles import translation_tiles
 from neuralmech.charges.translation_plan import translation_plan, whole_rows
-from neuralmech.symmetry.group import Family, Term, generator_matrix
+from neuralmech.symmetry.family import Family, Term, generator_matrix
 from neuralmech.symmetry.layout import Layout
 
 NAMES = ("a", "b", "c")

@@ -10,7 +10,8 @@ from nets import NETS
 from nets_more import MORE
 from neuralmech.discovery.discover import find_symmetries
 from neuralmech.symmetry.factored import covered_entries, generator, inner_products, squared_lengths
-from neuralmech.symmetry.group import Family, Symmetries, Term
+from neuralmech.symmetry.family import Family, Term
+from neuralmech.symmetry.group import Symmetries
 
 
 def example(inputs):

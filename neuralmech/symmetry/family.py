@@ -1,0 +1,144 @@
+"""Families of charges as data: which entries of which parameters a charge is made of, and where it lives."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+FamilyName = Literal["translation", "scale", "rescale", "linear"]
+FAMILIES: tuple[FamilyName, ...] = ("translation", "scale", "rescale", "linear")
+Axis = Literal["entries", "rows", "columns"]
+
+
+@dataclass(frozen=True)
+class Term:
+    """One parameter's part in the generators of a family, in factored form.
+
+    A weight of shape (O, I/groups, …) is never written out entry by entry: its part of a diagonal generator
+    is constant along rows (first dimension) or columns (groups × second dimension); its part of a
+    translation is one number per row, the same for each of the `width` columns, which are charges of their
+    own.
+
+    Attributes
+    ----------
+    parameter
+        Name in ``model.named_parameters()``.
+    axis
+        What `coefficients` runs over.
+    coefficients
+        Sparse, shape (components, length of the axis).
+    first
+        Index of each component's first charge.
+    width
+        Charges per component: the number of entries in a row for a translated weight, otherwise 1.
+    groups
+        Groups of a grouped convolution.
+    view
+        Shape in which rows and columns are told, where it is not the parameter's own: a stack of matrices (E, O, I) is
+        E groups of a matrix (E·O, I).
+    """
+
+    parameter: str
+    axis: Axis
+    coefficients: sparse.csr_array
+    first: NDArray[np.int64]
+    width: int = 1
+    groups: int = 1
+    view: tuple[int, ...] | None = None
+
+    def shape(self, shapes: Mapping[str, Sequence[int]]) -> Sequence[int]:
+        """Shape in which rows and columns are told; `shapes` are the parameters' own."""
+        return self.view or shapes[self.parameter]
+
+
+@dataclass(frozen=True)
+class Family:
+    """All charges of one kind.
+
+    Attributes
+    ----------
+    name
+        ``translation``: charge ⟨a, θ⟩. ``scale``, ``rescale``: charge Σ_j m_j θ_j² with M = diag(m); all m_j of
+        one sign for scale.
+    sites, channels
+        For each charge: the layers whose parameters it moves, and its number there.
+    """
+
+    name: FamilyName
+    terms: tuple[Term, ...]
+    sites: tuple[str, ...]
+    channels: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.sites)
+
+    @property
+    def is_translation(self) -> bool:
+        """Whether the charges are linear in the parameters, ⟨a, θ⟩; all others are quadratic."""
+        return self.name == "translation"
+
+    def seen_as(self, views: Mapping[str, Sequence[int]]) -> Family:
+        """The same, its rows and columns told in the shapes `views` of some parameters."""
+        mine = (views.get(t.parameter) for t in self.terms)
+        terms = (replace(t, view=tuple(v)) if v else t for t, v in zip(self.terms, mine, strict=True))
+        return replace(self, terms=tuple(terms))
+
+    def site_counts(self) -> dict[str, int]:
+        """Site → number of charges, in order."""
+        counts: dict[str, int] = {}
+        for site in self.sites:
+            counts[site] = counts.get(site, 0) + 1
+        return counts
+
+
+def offsets(shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
+    """Where each parameter starts in the flattened parameter vector."""
+    starts = np.cumsum([0, *(math.prod(s) for s in shapes.values())])
+    return dict(zip(shapes, starts.tolist(), strict=False))
+
+
+def generator_matrix(family: Family, shapes: Mapping[str, Sequence[int]]) -> sparse.csr_array:
+    """Write a family's generators out in full: sparse, shape (charges, parameters)."""
+    starts = offsets(shapes)
+    total = sum(math.prod(s) for s in shapes.values())
+    rows, columns, data = [], [], []
+    for term in family.terms:
+        part = term.coefficients.tocoo()
+        every = axis_entries(term.axis, term.groups, term.shape(shapes))
+        entries = every[part.col]  # (nonzeros, entries per axis element)
+        charges = np.repeat(term.first[part.row][:, None], entries.shape[1], axis=1)
+        if term.width > 1:
+            charges = charges + np.arange(term.width)
+        rows.append(charges.ravel())
+        columns.append((starts[term.parameter] + entries).ravel())
+        data.append(np.repeat(part.data, entries.shape[1]))
+    triple = (np.concatenate(data), (np.concatenate(rows), np.concatenate(columns)))
+    matrix = sparse.csr_array(triple, shape=(len(family), total))
+    matrix.sum_duplicates()
+    matrix.eliminate_zeros()
+    return matrix
+
+
+def axis_entries(axis: Axis, groups: int, shape: Sequence[int]) -> NDArray[np.int64]:
+    """Flat indices of a parameter's entries under each element of an axis."""
+    flat = np.arange(math.prod(shape))
+    if axis == "entries":
+        return flat[:, None]
+    if axis == "rows":
+        return flat.reshape(shape[0], -1)
+    grid = flat.reshape(groups, shape[0] // groups, shape[1], -1)
+    return grid.transpose(0, 2, 1, 3).reshape(groups * shape[1], -1)
+
+
+def layer_names(names: Iterable[str]) -> str:
+    """Join the layers' names; a residual stream's many writers are shortened."""
+    layers = list(dict.fromkeys(name.rpartition(".")[0] or name for name in names))
+    if len(layers) > 3:
+        return f"{layers[0]} + … + {layers[-1]} ({len(layers)} layers)"
+    return " + ".join(layers)
