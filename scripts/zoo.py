@@ -21,14 +21,14 @@ import zoo_transformers
 import zoo_vision
 from torch import nn
 from zoo_page import cells, page
-from zoo_row import NAMES, ROOT, ROWS, SECONDS, examine, file_of, read, save
+from zoo_row import NAMES, ROOT, ROWS, examine, file_of, read, save
 
 from neuralmech.discovery.discover import find_symmetries
 
 TARGET = ROOT / "docs" / "zoo.md"
 WORKERS = 2  # models at a time, each on one thread
 PATIENCE = 600  # seconds on the clock
-ENDS = {-signal.SIGXCPU: f"more than {SECONDS} s", -signal.SIGKILL: "killed (memory)", -signal.SIGSEGV: "crash"}
+ENDS = {-signal.SIGXCPU: "out of time", -signal.SIGKILL: "killed (memory)", -signal.SIGSEGV: "crash"}
 
 
 def run(names: list[str]) -> Iterator[dict[str, Any]]:
