@@ -19,14 +19,12 @@ entry by entry, with no shifts and no mixing. The same map is written here so th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, empty, finfo, fx, ops
 
 from neuralmech.discovery.geometry import convolution_options, spread
-from neuralmech.discovery.trace import Trace, operation
+from neuralmech.discovery.trace import Trace, operation, put, rewritten, without_dead_code
 
 ATEN = ops.aten
 CONVOLUTIONS = ("conv1d", "conv2d", "conv3d")
@@ -43,20 +41,11 @@ KERNELS = {3: ATEN.conv1d.default, 4: ATEN.conv2d.default, 5: ATEN.conv3d.defaul
 
 def simplified(traced: Trace) -> Trace:
     """Rewrite a trace's graph in place."""
-    graph, output = traced.graph, traced.output
-    work = _Rewriting(graph, frozenset(traced.parameters))
+    work = _Rewriting(traced.graph, frozenset(traced.parameters))
     more = True
     while more:  # what a rewriting makes may be rewritten, too
-        more = False
-        for node in list(graph.nodes):
-            better = work.rewritten(node) if node.op == "call_function" else None
-            if better is not None:
-                node.replace_all_uses_with(better)
-                graph.erase_node(node)
-                output = better if output is node else output
-                more = True
-    graph.eliminate_dead_code(is_impure_node=lambda n: n.op in ("placeholder", "output"))
-    return replace(traced, output=output)
+        traced, more = rewritten(traced, work.rewritten)
+    return without_dead_code(traced)
 
 
 class _Rewriting:
@@ -81,7 +70,7 @@ class _Rewriting:
         if name == "addmm" and not node.kwargs and self._transposed(node.args[2]):
             bias, x, weight = node.args
             if bias.meta["val"].dim() == 1:  # type: ignore[union-attr]
-                return self._make(node, ATEN.linear.default, x, self._transposed(weight), bias)
+                return put(node, ATEN.linear.default, x, self._transposed(weight), bias)
         return None
 
     def _from_the_left(self, node: fx.Node) -> fx.Node | None:
@@ -90,28 +79,28 @@ class _Rewriting:
         shape = x.meta["val"].shape  # type: ignore[union-attr]
         if not self._is_of_weights(weight) or len(weight.meta["val"].shape) != 2 or len(shape) < 2:  # type: ignore[union-attr]
             return None
-        rows = self._make(node, ATEN.transpose.int, x, -1, -2)
+        rows = put(node, ATEN.transpose.int, x, -1, -2)
         rows.meta["val"] = x.meta["val"].mT  # type: ignore[union-attr]
-        mapped = self._make(node, ATEN.linear.default, rows, weight)
+        mapped = put(node, ATEN.linear.default, rows, weight)
         mapped.meta["val"] = node.meta["val"].mT
-        return self._make(node, ATEN.transpose.int, mapped, -1, -2)
+        return put(node, ATEN.transpose.int, mapped, -1, -2)
 
     def _of_zeros(self, node: fx.Node, name: str) -> fx.Node:
         """What is left of a product with zeros, such as a first state: a bias, or zeros."""
         val, bias = node.meta["val"], node.args[2] if name == "linear" and len(node.args) > 2 else None
         if bias is not None:
-            return self._make(node, ATEN.expand.default, bias, list(val.shape))
-        return self._make(node, ATEN.full.default, list(val.shape), 0, dtype=val.dtype)
+            return put(node, ATEN.expand.default, bias, list(val.shape))
+        return put(node, ATEN.full.default, list(val.shape), 0, dtype=val.dtype)
 
     def _by_name(self, name: str, node: fx.Node, weight: fx.Node) -> fx.Node | None:
         turned = self._transposed(weight)
         if name in PRODUCTS and turned is not None:
             x: Any = node.args[0]
-            return self._make(node, ATEN.linear.default, x, turned) if x.meta["val"].dim() > 1 else None
+            return put(node, ATEN.linear.default, x, turned) if x.meta["val"].dim() > 1 else None
         if name == "linear" and turned is not None:
-            made = self._make(node, ATEN.matmul.default, node.args[0], turned)
+            made = put(node, ATEN.matmul.default, node.args[0], turned)
             bias = node.args[2] if len(node.args) > 2 else None
-            return made if bias is None else self._make(node, ATEN.add.Tensor, made, bias)
+            return made if bias is None else put(node, ATEN.add.Tensor, made, bias)
         return self._joined(node, weight) if name == "linear" else None
 
     def _is_of_weights(self, value: Any) -> bool:
@@ -126,7 +115,7 @@ class _Rewriting:
     def _copied(self, node: fx.Node, weight: fx.Node) -> fx.Node | None:
         same_type = operation(weight) in CASTS and weight.meta["val"].dtype == _dtype(weight.args[0])
         if same_type or operation(weight) in COPIES:
-            return self._make(node, node.target, node.args[0], weight.args[0], *node.args[2:], **node.kwargs)
+            return put(node, node.target, node.args[0], weight.args[0], *node.args[2:], **node.kwargs)
         return None
 
     def _rounded(self, node: fx.Node, weight: fx.Node) -> fx.Node | None:
@@ -138,21 +127,21 @@ class _Rewriting:
             return None
         x, _, bias, *options = (*node.args, None)[: max(len(node.args), 3)]
         val: Any = node.meta["val"]
-        raised = self._make(node, ATEN._to_copy.default, x, dtype=high)
+        raised = put(node, ATEN._to_copy.default, x, dtype=high)
         raised.meta["val"] = empty(x.meta["val"].shape, dtype=high, device="meta")  # type: ignore[union-attr]
         of = () if operation(node) in PRODUCTS else (None, *options)
-        exact = self._make(node, node.target, raised, weight.args[0], *of, **node.kwargs)
+        exact = put(node, node.target, raised, weight.args[0], *of, **node.kwargs)
         exact.meta["val"] = empty(val.shape, dtype=high, device="meta")
-        out = self._make(node, ATEN._to_copy.default, exact, dtype=low)
+        out = put(node, ATEN._to_copy.default, exact, dtype=low)
         out.meta = {**weight.meta, "val": val}
         if bias is None:
             return out
         if operation(node) in CONVOLUTIONS:
             along = [-1, *[1] * (weight.meta["val"].dim() - 2)]
             named: Any = bias
-            bias = self._make(node, ATEN.view.default, named, along)
+            bias = put(node, ATEN.view.default, named, along)
             bias.meta["val"] = named.meta["val"].reshape(along)
-        return self._make(node, ATEN.add.Tensor, out, bias)
+        return put(node, ATEN.add.Tensor, out, bias)
 
     def _reshaped(self, node: fx.Node, weight: fx.Node) -> fx.Node | None:
         """A matrix that is made of a kernel of one element, or such a kernel of a matrix."""
@@ -164,20 +153,20 @@ class _Rewriting:
         given: Any = x.meta["val"]  # type: ignore[union-attr]
         ones = [1] * (len(before) - 2)
         if operation(node) == "linear" and len(before) in KERNELS and val.numel() and before.numel():
-            first = self._make(node, ATEN.reshape.default, x, [-1, before[1], *ones])
-            made = self._make(node, KERNELS[len(before)], first, inner, bias)
-            out = self._make(node, ATEN.reshape.default, made, list(val.shape))
+            first = put(node, ATEN.reshape.default, x, [-1, before[1], *ones])
+            made = put(node, KERNELS[len(before)], first, inner, bias)
+            out = put(node, ATEN.reshape.default, made, list(val.shape))
             first.meta["val"], made.meta["val"] = given.reshape(first.args[1]), val.reshape(-1, before[0], *ones)
             return out
         if operation(node) not in CONVOLUTIONS or given.dim() != len(after) or not _is_plain(node):
             return None
         if ones:
-            matrix = self._make(node, ATEN.reshape.default, inner, list(before[:2]))
+            matrix = put(node, ATEN.reshape.default, inner, list(before[:2]))
             matrix.meta["val"], inner = inner.meta["val"].reshape(before[:2]), matrix
-        first = self._make(node, ATEN.movedim.int, x, 1, -1)
-        made = self._make(node, ATEN.linear.default, first, inner, bias)
+        first = put(node, ATEN.movedim.int, x, 1, -1)
+        made = put(node, ATEN.linear.default, first, inner, bias)
         first.meta["val"], made.meta["val"] = given.movedim(1, -1), val.movedim(1, -1)
-        return self._make(node, ATEN.movedim.int, made, -1, 1)
+        return put(node, ATEN.movedim.int, made, -1, 1)
 
     def _multiplied(self, node: fx.Node, weight: fx.Node) -> fx.Node | None:
         """A number times the weight is taken to the input: (c·W)x = W(c·x)."""
@@ -191,7 +180,7 @@ class _Rewriting:
                 made = self.graph.call_function(ATEN.mul.Tensor, (x, factor))
             made.meta = {**node.meta, "val": x.meta["val"]}
             self._multiples[x, factor] = made
-        return self._make(node, node.target, self._multiples[x, factor], inner, *node.args[2:], **node.kwargs)
+        return put(node, node.target, self._multiples[x, factor], inner, *node.args[2:], **node.kwargs)
 
     def _joined(self, node: fx.Node, weight: fx.Node) -> fx.Node | None:
         x, _, bias = (*node.args, None)[:3]
@@ -203,10 +192,10 @@ class _Rewriting:
         ends = list(_cumulated(_lengths(weights)))
         maps = []
         for w, b, end in zip(weights, biases, ends, strict=True):
-            made = self._make(node, ATEN.linear.default, x, w, *([] if b is None else [b]))
+            made = put(node, ATEN.linear.default, x, w, *([] if b is None else [b]))
             made.meta["val"] = val[..., end - w.meta["val"].shape[0] : end]
             maps.append(made)
-        return self._make(node, ATEN.cat.default, maps, -1)
+        return put(node, ATEN.cat.default, maps, -1)
 
     def _transposed(self, value: Any) -> fx.Node | None:
         """What a matrix computed from weights is the transpose of."""
@@ -218,12 +207,6 @@ class _Rewriting:
         swaps = name == "t" or (name == "transpose" and {d % 2 for d in dims} == {0, 1})
         swaps = swaps or name == "numpy_T" or (name == "permute" and [d % 2 for d in dims[0]] == [1, 0])
         return inner if swaps else None
-
-    def _make(self, node: fx.Node, target: Callable[..., Any] | Any, *args: Any, **kwargs: Any) -> fx.Node:
-        with self.graph.inserting_before(node):
-            made = self.graph.call_function(target, args, kwargs)
-        made.meta = dict(node.meta)
-        return made
 
 
 def _dtype(value: Any) -> Any:

@@ -8,14 +8,13 @@ keeps its complex result, whose real and imaginary part are then read as they ar
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, fx, ops
 
 from neuralmech.discovery.geometry import MOVEMENT
-from neuralmech.discovery.trace import Trace, operation
+from neuralmech.discovery.trace import Trace, operation, put, rewritten, without_dead_code
 
 ATEN = ops.aten
 Pair = tuple[Any, Any]
@@ -26,14 +25,8 @@ LINEAR = frozenset((*MOVEMENT, "sum", "mean")) - {"_to_copy", "to", "type_as", "
 
 def without_complex(traced: Trace) -> Trace:
     """Rewrite a trace's graph in place."""
-    work, output = _Rewriting(traced.graph), traced.output
-    for node in list(traced.graph.nodes):
-        better = work.real(node) if node.op == "call_function" else None
-        if better is not None:
-            node.replace_all_uses_with(better)
-            output = better if output is node else output
-    traced.graph.eliminate_dead_code(is_impure_node=lambda n: n.op in ("placeholder", "output"))
-    return replace(traced, output=output)
+    traced, _ = rewritten(traced, _Rewriting(traced.graph).real)
+    return without_dead_code(traced)
 
 
 class _Rewriting:
@@ -149,8 +142,7 @@ class _Rewriting:
     def _make(
         self, node: fx.Node, target: Callable[..., Any] | Any, *args: Any, before: fx.Node | None = None, **kwargs: Any
     ) -> fx.Node:
-        with self.graph.inserting_before(before or node):
-            made = self.graph.call_function(target, args, kwargs)
+        made = put(before or node, target, *args, **kwargs)
         blank = fx.map_arg((args, kwargs), lambda n: torch.empty_like(n.meta["val"], device="meta"))
         made.meta = {**node.meta, "val": target(*blank[0], **blank[1])}  # type: ignore[index,misc]
         return made

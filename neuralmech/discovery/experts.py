@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, ops
 
-from neuralmech.discovery.stacks import Stacks, shape_of
-from neuralmech.discovery.trace import Trace, operation
+from neuralmech.discovery.stacks import VIEWS, Stacks, shape_of
+from neuralmech.discovery.trace import Trace, operation, rewritten, without_dead_code
 
 ATEN = ops.aten
 GROUPED = ("aten::_grouped_mm", "transformers::grouped_mm_fallback")
@@ -50,23 +50,16 @@ own_rows.register_fake(lambda stack, by, ends: torch.empty_like(stack[0]))
 def experts_apart(traced: Trace) -> Trace:
     """Rewrite a trace's graph in place."""
     work = _Rewriting(traced)
-    for node in list(traced.graph.nodes):
-        better = work.rewritten(node) if node.op == "call_function" else None
-        if better is not None:
-            node.replace_all_uses_with(better)
-            traced.graph.erase_node(node)
-            work.output = better if work.output is node else work.output
-    traced.graph.eliminate_dead_code(is_impure_node=lambda n: n.op in ("placeholder", "output"))
-    return replace(traced, output=work.output, views={**traced.views, **work.stacks.views})
+    traced, _ = rewritten(traced, work.rewritten)
+    return replace(without_dead_code(traced), views={**traced.views, **work.stacks.views})
 
 
 class _Rewriting:
     def __init__(self, traced: Trace) -> None:
-        self.graph, self.output = traced.graph, traced.output
         self.stacks = Stacks(traced)
         self._own: dict[fx.Node, tuple[fx.Node, fx.Node, bool]] = {}  # what is taken of, by what, whether by ends
         self._parts: dict[fx.Node, tuple[fx.Node, fx.Node, bool]] = {}
-        grouped = [n.args[1:3] for n in self.graph.nodes if _is_grouped(n)]
+        grouped = [n.args[1:3] for n in traced.graph.nodes if _is_grouped(n)]
         self._experts = {_expert_of(ends): shape_of(weight)[0] for weight, ends in grouped}  # how many there are
 
     def rewritten(self, node: fx.Node) -> fx.Node | None:
@@ -177,7 +170,7 @@ def _expert_of(ends: Any) -> fx.Node | None:
 
 def _most(index: Any) -> float:
     """How many values an index can have: it says where along a dim something stands."""
-    while operation(index) in ("view", "reshape", "flatten", "_unsafe_view", *COPIES):
+    while operation(index) in (*VIEWS, *COPIES):
         index = index.args[0]
     if operation(index) == "getitem" and index.args[1] == 1 and operation(index.args[0]) in ("topk", "sort"):
         choice = index.args[0]

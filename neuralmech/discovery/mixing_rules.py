@@ -88,8 +88,6 @@ def _convolution(
     algebra: MixingAlgebra, node: fx.Node, x: Any, weight: Any, bias: Any, chosen: Any, *, transposed: bool = False
 ) -> Any:
     shape = node.meta["val"].shape
-    if len(shape) < len(getattr(weight, "shape", ())):  # unbatched
-        return barrier(algebra, node, x, weight, bias)
     positions = torch.Size([shape[0], *shape[2:]])
     groups = chosen.get("groups", 1)
     out = _map(

@@ -18,7 +18,7 @@ import torch
 from scipy import sparse
 from torch import fx
 
-from neuralmech.discovery.trace import Piece, Trace, operation
+from neuralmech.discovery.trace import Piece, Trace, operation, without_dead_code
 from neuralmech.symmetry.family import Family, Term
 from neuralmech.symmetry.matrix import Block, MatrixFamily
 
@@ -45,7 +45,7 @@ def cut_apart(traced: Trace) -> Trace:
             pieces[label] = Piece(name, first, end, shape[0] // rows)
             for cut in (cut for cut, where in cuts if where == (first, end)):
                 cut.replace_all_uses_with(piece)
-    traced.graph.eliminate_dead_code(is_impure_node=lambda n: n.op in ("placeholder", "output"))
+    without_dead_code(traced)
 
     def with_pieces(names: frozenset[str]) -> frozenset[str]:
         return names | {label for label, piece in pieces.items() if piece.of in names}

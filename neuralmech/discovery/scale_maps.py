@@ -79,8 +79,6 @@ def _conv(
 ) -> Tensor:
     chosen = geometry.convolution_options(options, more)
     ids, groups, shape = algebra.ids(x), chosen.get("groups", 1), node.meta["val"].shape
-    if ids.dim() < len(weight.shape):
-        return barrier(algebra, node, x, weight, bias)  # unbatched
     if weight.shape[2:].numel() == 1:
         strides = geometry.spread(chosen.get("stride", 1), ids.dim() - 2)
         for d, step in enumerate(strides):

@@ -201,9 +201,6 @@ def _conv(
     algebra: ShiftAlgebra, node: fx.Node, x: Any, weight: Any, bias: Any = None, *options: Any, **more: Any
 ) -> Shift:
     shape, kernel = node.meta["val"].shape, node.args[1].meta["val"].shape  # type: ignore[union-attr]
-    if len(shape) < len(kernel):  # unbatched
-        let_none_pass(algebra, node, algebra.shift(x), weight, bias)
-        return {}
     width = kernel[2:]
     chosen = geometry.convolution_options(options, more)
     padding, groups = chosen.get("padding", 0), chosen.get("groups", 1)
@@ -227,9 +224,6 @@ def _conv_transpose(
 ) -> Shift:
     """Each position sees its own mixture of inputs and taps, the same for all outputs of a group."""
     shape, kernel = node.meta["val"].shape, node.args[1].meta["val"].shape  # type: ignore[union-attr]
-    if len(shape) < len(kernel):  # unbatched
-        let_none_pass(algebra, node, algebra.shift(x), weight, bias)
-        return {}
     chosen = geometry.convolution_options(options, more, transposed=True)
     carried, groups = algebra.shift(x), chosen.get("groups", 1)
     if kernel[2:].numel() > 1 or chosen.keys() - {"groups"}:  # not all positions see as much of a displacement

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import fx, ops
 
-from neuralmech.discovery.trace import Trace, operation
+from neuralmech.discovery.trace import Trace, operation, put
 
 ATEN = ops.aten
 VIEWS = ("view", "reshape", "flatten", "_unsafe_view")
@@ -111,9 +111,7 @@ class Stacks:
 
     def make(self, node: fx.Node, target: Callable[..., Any] | Any, shape: Any, *args: Any, **kwargs: Any) -> fx.Node:
         """Put a node in front of `node`, from the same place of the model; its value has `shape`, or that of `node`."""
-        with self.graph.inserting_before(node):
-            made = self.graph.call_function(target, args, kwargs)
-        made.meta = dict(node.meta)
+        made = put(node, target, *args, **kwargs)
         if shape is not None:
             val = node.meta["val"]
             made.meta["val"] = torch.empty(shape, dtype=getattr(val, "dtype", None), device="meta")

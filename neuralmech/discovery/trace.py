@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Container, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -148,6 +149,32 @@ def _output(graph: fx.Graph, user_outputs: tuple, model: nn.Module) -> fx.Node:
     if not tensors:
         raise UserError(f"model: {type(model).__name__} returns no tensor; return the logits")
     return tensors[0]
+
+
+def put(node: fx.Node, target: Callable[..., Any] | Any, *args: Any, **kwargs: Any) -> fx.Node:
+    """Put a node in front of `node`, from the same place of the model; until told otherwise it has the same value."""
+    with node.graph.inserting_before(node):
+        made = node.graph.call_function(target, args, kwargs)
+    made.meta = dict(node.meta)
+    return made
+
+
+def rewritten(traced: Trace, better: Callable[[fx.Node], fx.Node | None]) -> tuple[Trace, bool]:
+    """Rewrite a graph in place: each operation for which there is a `better` node gives way to it; whether any does."""
+    output, changed = traced.output, False
+    for node in list(traced.graph.nodes):
+        made = better(node) if node.op == "call_function" else None
+        if made is not None:
+            node.replace_all_uses_with(made)
+            traced.graph.erase_node(node)
+            output, changed = made if output is node else output, True
+    return replace(traced, output=output), changed
+
+
+def without_dead_code(traced: Trace) -> Trace:
+    """Drop from a graph, in place, what nothing reads; what it takes and gives stays."""
+    traced.graph.eliminate_dead_code(is_impure_node=lambda n: n.op in ("placeholder", "output"))
+    return traced
 
 
 def operation(node: fx.Node) -> str:

@@ -58,7 +58,8 @@ def _noise(at: Callable[[torch.Tensor, torch.Tensor, int], float], theta: torch.
     """How much parameters that differ in the 13th digit change a loss."""
     generator = torch.Generator().manual_seed(place)
     near = (theta * (1 + NEARLY * torch.randn(theta.shape, generator=generator)) for _ in range(3))
-    return max(abs(at(t, x, place) - at(theta, x, place)) for t in near)
+    here = at(theta, x, place)
+    return max(abs(at(t, x, place) - here) for t in near)
 
 
 def _directions(rows: np.ndarray, seed: int) -> np.ndarray:
