@@ -33,8 +33,8 @@ def translation_family(algebra: ShiftAlgebra, solution: Solution, shapes: Shapes
             parts.append(_part(name, axis, solution.values(ids), math.prod(shape) // max(ids.size, 1), groups))
         if name in algebra.uniform:
             parts.append(_part(name, "columns", solution.values(algebra.uniform[name]), 1))
-        if name in algebra.alike:
-            parts.append(_part(name, "rows", solution.values(algebra.alike[name]), 1))
+        if name in algebra.redundant:
+            parts.append(_part(name, "entries", _along_normals(algebra, name, solution), 1))
     order, signatures, firsts, _ = _ordered(parts, solution.dimension)
     widths = np.ones(solution.dimension, dtype=np.int64)
     for part in parts:
@@ -45,6 +45,22 @@ def translation_family(algebra: ShiftAlgebra, solution: Solution, shapes: Shapes
     terms = [replace(p, coefficients=rows, first=first) for p in parts if (rows := p.coefficients[order]).nnz]
     channels = _translation_channels(sites, widths, firsts)
     return Family("translation", tuple(terms), tuple(np.repeat(sites, widths).tolist()), channels)
+
+
+def _along_normals(algebra: ShiftAlgebra, name: str, solution: Solution) -> sparse.csr_array:
+    """What a weight's redundant displacements are entry by entry: sparse, shape (entries, components)."""
+    found = algebra.redundant[name]
+    _, outputs, taps = found.ids.shape
+    normals = sparse.coo_array(found.normals[:, :-1])
+    o, t = (g.ravel()[:, None] for g in np.meshgrid(np.arange(outputs), np.arange(taps), indexing="ij"))
+    unknown = (normals.row * outputs + o) * taps + t
+    channels = normals.shape[1]
+    is_right = algebra.weights[name][0] == "columns"
+    entry = normals.col * outputs + o if is_right else (o * channels + normals.col) * taps + t
+    data = np.broadcast_to(normals.data, unknown.shape)
+    triple = (data.ravel(), (entry.ravel(), unknown.ravel()))
+    spread = sparse.csr_array(triple, shape=(channels * outputs * taps, found.ids.size))
+    return sparse.csr_array(spread @ solution.values(found.ids))
 
 
 def _translation_channels(sites: list[str], widths: NDArray, firsts: list[int]) -> NDArray[np.int64]:
@@ -83,6 +99,9 @@ def diagonal_families(
             weight = scales.factors[name]
             rows, columns = solution.values(weight.rows), -solution.values(weight.columns)
             rows, columns = _without_cancelling(rows, columns, weight.groups)
+            if name in dead:
+                rows = _without_dead(rows, "rows", dead[name], shapes[name])
+                columns = _without_dead(columns, "columns", dead[name], shapes[name])
             parts.append(_part(name, "rows", rows, 1))
             parts.append(_part(name, "columns", columns, 1, weight.groups))
     order, signatures, firsts, norms = _ordered(parts, solution.dimension)
@@ -172,6 +191,7 @@ def _dead_entries(shifts: ShiftAlgebra, solution: Solution, shapes: Shapes) -> d
     """Entries that a translation charge moves alone: the loss does not depend on them."""
     narrowed = {n: _narrowed(shifts.entry_ids[n]) for n in shapes if n in shifts.entry_ids}
     values = {n: solution.values(ids) for n, (axis, ids) in narrowed.items() if axis == "entries"}
+    values |= {n: _along_normals(shifts, n, solution) for n in shapes if n in shifts.redundant}
     used = np.zeros(solution.dimension)
     for matrix in values.values():
         used += np.asarray((matrix != 0).sum(axis=0)).ravel()
@@ -180,12 +200,17 @@ def _dead_entries(shifts: ShiftAlgebra, solution: Solution, shapes: Shapes) -> d
         *(ids for axis, ids in narrowed.values() if axis != "entries"),
         *rows_of_weights,
         *shifts.uniform.values(),
-        *shifts.alike.values(),
     ):  # a component with weights is never a single entry
         used += 2 * np.asarray((solution.values(rows) != 0).sum(axis=0)).ravel()
     alone = (used == 1).astype(float)
     dead = {name: np.asarray(abs(matrix) @ alone).ravel() > 0 for name, matrix in values.items()}
     return {name: mask for name, mask in dead.items() if mask.any()}
+
+
+def _without_dead(values: sparse.csr_array, axis: Axis, dead: NDArray[np.bool_], shape: torch.Size) -> sparse.csr_array:
+    """Leave out rows or columns of a weight (O, C, …) whose entries are all dead."""
+    whole = np.asarray(dead.reshape(shape[0], shape[1], -1).all(axis=(1, 2) if axis == "rows" else (0, 2)))
+    return sparse.csr_array(values.multiply(~whole[:, None])) if whole.size == values.shape[0] else values
 
 
 def _ordered(parts: list[Term], components: int) -> tuple[NDArray, list[Signature], list[int], NDArray]:

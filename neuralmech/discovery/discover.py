@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from neuralmech.discovery import (  # noqa: F401  (they fill the tables)
     mixing,
     mixing_rules,
+    relation_rules,
     scale,
     scale_choices,
     scale_indices,

@@ -126,6 +126,9 @@ class Algebra(Generic[Value]):
         """Demand that the tensor be left as it is."""
         raise NotImplementedError
 
+    def observe(self, node: fx.Node) -> None:
+        """Note what an operation says beside the value that its rule gives; by default nothing."""
+
     def entries(self, parameter: Parameter) -> Ids:
         """One unknown per entry of a parameter, in its shape; all zero if the parameter is frozen.
 

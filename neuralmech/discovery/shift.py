@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from neuralmech.discovery import geometry
 from neuralmech.discovery.distinct import distinct
 from neuralmech.discovery.engine import Algebra, Parameter, RuleTable, once
+from neuralmech.discovery.relations import Normals, Relations
 from neuralmech.discovery.system import Ids, Solution
 from neuralmech.symmetry.family import Axis
 
@@ -57,6 +58,28 @@ class Sector:
         return Sector(function(self.amplitude), terms, self.origins)
 
 
+@dataclass
+class Redundancy:
+    """Displacements e_o ⊗ n ⊗ e_t of a weight (O, C, taps…) that reads h with n·h + r = 0: its output moves by −r.
+
+    Attributes
+    ----------
+    normals
+        Those n and r, (relations, C + 1).
+    ids
+        Unknowns, (relations, O, taps).
+    node
+        The weight in the graph.
+    uses
+        How many operations that read it these displacements were told of.
+    """
+
+    normals: Normals
+    ids: Ids
+    node: fx.Node
+    uses: int = 0
+
+
 Shift = dict[Key, Sector]
 rule: RuleTable[Shift] = RuleTable()
 
@@ -66,12 +89,13 @@ class ShiftAlgebra(Algebra[Shift]):
     """Value of a tensor: its displacement, by sector.
 
     An embedding may be displaced token by token (`weights`) and, besides, for all tokens alike (`uniform`: one
-    unknown per channel), which a position table can take back. A weight may be displaced alike in all columns
-    (`alike`: one unknown per row) if all that it reads sums to zero.
+    unknown per channel), which a position table can take back. The rows of a weight may be displaced along what its
+    input has no component along (`redundant`).
     """
 
     uniform: dict[str, Ids] = field(default_factory=dict)
-    alike: dict[str, Ids] = field(default_factory=dict)
+    redundant: dict[str, Redundancy] = field(default_factory=dict)
+    relations: Relations = field(default_factory=Relations)
     weights: dict[str, tuple[Axis, Ids]] = field(default_factory=dict)
     _asked: dict[tuple[int, ...], list[frozenset[tuple]]] = field(default_factory=dict)
 
@@ -132,18 +156,30 @@ class ShiftAlgebra(Algebra[Shift]):
         else:
             self.uniform[table.name] = np.zeros(self.weights[table.name][1].size, dtype=np.int64)
 
+    def observe(self, node: fx.Node) -> None:
+        """Find the relations among an output's channels."""
+        self.relations.observe(node, self.concrete)
+
     def solve(self) -> Solution:
         """Null space, with nothing in it twice.
 
         To move all tokens of an embedding alike is the sum of moving each, where each may move: a repetition for
         every component of the displacements token by token. An entry that only this component moves is held. So it
-        is with the columns of a weight.
+        is with the rows of a weight: to move each along n is to move some columns alike.
         """
+        for found in self.redundant.values():
+            if found.uses < len(found.node.users):
+                self.system.zero(found.ids, "read by something else, too")
         solution = self.system.solve()
-        together = [*self.uniform.items(), *self.alike.items()]
+        together = [(n, ids[:, None]) for n, ids in self.uniform.items()]
+        for name, found in self.redundant.items():
+            relations, outputs, taps = found.ids.shape
+            taken = found.ids.swapaxes(0, 1).reshape(outputs, relations * taps)
+            together.append((name, taken))
         if not together:
             return solution
-        held = np.concatenate([ids for _, ids in together])
+        width = max(ids.shape[1] for _, ids in together)
+        held = np.concatenate([np.pad(ids, ((0, 0), (0, width - ids.shape[1]))) for _, ids in together])
         moved = solution.values(np.concatenate([self.weights[name][1] for name, _ in together]))
         alone = np.flatnonzero(np.diff(moved.indptr) == 1)
         repeated, first = np.unique(moved.indices[moved.indptr[alone]], return_index=True)

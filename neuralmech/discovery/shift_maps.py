@@ -5,16 +5,28 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx
 
 from neuralmech.discovery import geometry
-from neuralmech.discovery.centring import sums_to_zero
 from neuralmech.discovery.engine import Parameter
-from neuralmech.discovery.shift import CONSTANT, Key, Sector, Shift, ShiftAlgebra, first_along, rule
-from neuralmech.discovery.shift_values import combined, let_none_pass, multiplied, paired, sets_along, source_of
+from neuralmech.discovery.relations import none
+from neuralmech.discovery.shift import CONSTANT, Key, Redundancy, Sector, Shift, ShiftAlgebra, first_along, rule
+from neuralmech.discovery.shift_values import (
+    combined,
+    let_none_pass,
+    mixed_by,
+    multiplied,
+    paired,
+    sets_along,
+    source_of,
+)
 from neuralmech.discovery.trace import operation, place
 from neuralmech.symmetry.family import Axis
+
+CONVOLUTIONS = ("conv1d", "conv2d", "conv3d")
+MANY = 1 << 22  # numbers in displacements along relations of a weight; where there are more, none is told
 
 
 def _weighted(
@@ -52,15 +64,18 @@ def _biased(algebra: ShiftAlgebra, bias: Any, shape: torch.Size, channel: int) -
     return {k: s.map(lambda t: _along(t, channel, shape)) for k, s in algebra.shift(bias).items()}
 
 
-def _through(algebra: ShiftAlgebra, node: fx.Node, x: Shift, channel: int) -> Shift:
+def _through(algebra: ShiftAlgebra, node: fx.Node, x: Shift, channel: int, matrix: Tensor | None = None) -> Shift:
     """Displacements that a linear map carries on: opaque, the same where all that it mixes is the same.
 
     Only those that are the same for the whole batch and at every position survive; it takes no more to find
-    the biases that a BatchNorm behind a projection makes idle.
+    the biases that a BatchNorm behind a projection makes idle. A known `matrix` (out, in) says what becomes of others.
     """
     shape = node.meta["val"].shape
     out: Shift = {}
     for key, sector in x.items():
+        if matrix is not None and (mixed := mixed_by(matrix, sector, channel)) is not None:
+            out[key if key == CONSTANT else (*key, node.name)] = mixed
+            continue
         flat = [t.movedim(channel, -1) for t in (sector.amplitude, *(r for _, r in sector.terms))]
         places = geometry.narrow(*flat)[0].shape[:-1].numel()
         if places == 1 and (key == CONSTANT or sector.origins):
@@ -75,24 +90,51 @@ def _through(algebra: ShiftAlgebra, node: fx.Node, x: Shift, channel: int) -> Sh
 @rule("linear", takes="input weight bias")
 def _linear(algebra: ShiftAlgebra, node: fx.Node, x: Any, weight: Any, bias: Any = None) -> Shift:
     shape = node.meta["val"].shape
-    out = combined(_through(algebra, node, algebra.shift(x), -1), _biased(algebra, bias, shape, -1), node)
+    known = algebra.concrete.get(node.args[1])  # type: ignore[arg-type]
+    out = combined(_through(algebra, node, algebra.shift(x), -1, known), _biased(algebra, bias, shape, -1), node)
     positions = torch.arange(shape[:-1].numel()).reshape(*shape[:-1], 1)
-    is_new = isinstance(weight, Parameter) and weight.name not in (*algebra.alike, *algebra.frozen)
-    if is_new and _reads_what_sums_to_zero(node.args[1]):
-        algebra.alike[weight.name] = algebra.system.new(weight.shape[0])
-    return combined(out, _weighted(algebra, weight, ("linear", source_of(node)), positions, shape, -1), node)
+    mapped = _weighted(algebra, weight, ("linear", source_of(node)), positions, shape, -1)
+    return _all(node, out, mapped, _redundant(algebra, node, (0, -1), (1, weight), shape))
 
 
-def _reads_what_sums_to_zero(weight: Any) -> bool:
-    """Whether a weight is that of linear maps alone, and their input always sums to zero: Σᵢ (w + u)ᵢxᵢ = Σᵢ wᵢxᵢ."""
-    return all(
-        operation(user) == "linear"
-        and user.args[1] is weight
-        and user.args[0] is not weight
-        and weight not in user.args[2:]
-        and sums_to_zero(user.args[0])
-        for user in weight.users
-    )
+def _all(node: fx.Node, *parts: Shift) -> Shift:
+    out = parts[0]
+    for part in parts[1:]:
+        out = combined(out, part, node)
+    return out
+
+
+def _redundant(
+    algebra: ShiftAlgebra, node: fx.Node, read: tuple[int, int], weight: tuple[int, Any], shape: torch.Size
+) -> Shift:
+    """Displacement of a map's output by rows of its weight that move along what the input has no component along.
+
+    `read` is the argument that the weight reads and its dim of channels, `weight` the argument that the weight is and
+    the weight, (O, C, taps…) or, at the right of a product, (C, O).
+    """
+    raw: Any = node.args[weight[0]]
+    parameter, x = weight[1], node.args[read[0]]
+    if not isinstance(parameter, Parameter) or parameter.name in algebra.frozen:
+        return {}
+    is_right = operation(node) not in ("linear", *CONVOLUTIONS)
+    normals = algebra.relations.along(x, read[1])
+    size = parameter.shape
+    if parameter.name not in algebra.redundant:
+        outputs, taps = (size[1], 1) if is_right else (size[0], size[2:].numel())
+        if normals is None or normals.nnz * outputs * taps > MANY:
+            normals = none(size[0] if is_right else size[1])
+        ids = algebra.system.new(normals.shape[0] * outputs * taps).reshape(normals.shape[0], outputs, taps)
+        algebra.redundant[parameter.name] = Redundancy(normals, ids, raw)
+    found = algebra.redundant[parameter.name]
+    found.uses += sum(a is raw for a in node.all_input_nodes) if raw is not x else -MANY
+    rows = [] if normals is None else [row.tobytes() for row in normals.toarray()]
+    missing = np.array([row.tobytes() not in rows for row in found.normals.toarray()], dtype=bool)
+    algebra.system.zero(found.ids[missing], "read something else, too")
+    channel = 1 if operation(node) in CONVOLUTIONS else -1
+    terms = []
+    for ids, r in zip(found.ids, found.normals[:, -1:].toarray().ravel().tolist(), strict=True):
+        terms += [(Fraction(-r), _along(torch.from_numpy(tap.copy()), channel, shape)) for tap in ids.T if r]
+    return {CONSTANT: Sector(torch.zeros((), dtype=torch.int64).expand(shape), tuple(terms))} if terms else {}
 
 
 @rule("addmm", takes="self mat1 mat2", given="beta alpha")
@@ -108,18 +150,22 @@ def _addmm(
     positions = torch.arange(shape[0])[:, None]
     source = node.all_input_nodes[1].name
     mapped = _weighted(algebra, weight, ("linear", source), positions, shape, -1, "columns")
-    return combined(out, multiplied(mapped, alpha), node)
+    redundant = _redundant(algebra, node, (1, -1), (2, weight), shape)
+    return _all(node, out, multiplied(mapped, alpha), multiplied(redundant, alpha))
 
 
 @rule("mm", "bmm", takes="self mat2")
 @rule("matmul", takes="self other")
 def _matmul(algebra: ShiftAlgebra, node: fx.Node, x: Any, y: Any) -> Shift:
     """Products of activations, or of one and a weight (in, out) at its right."""
+    shape, known = node.meta["val"].shape, algebra.concrete.get(node.args[1])  # type: ignore[arg-type]
+    if known is not None and known.dim() == 2:
+        return _through(algebra, node, algebra.shift(x), -1, known.T)
     let_none_pass(algebra, node, algebra.shift(x))
-    shape = node.meta["val"].shape
     if isinstance(y, Parameter) and len(y.shape) == 2:
         positions = torch.arange(shape[:-1].numel()).reshape(*shape[:-1], 1)
-        return _weighted(algebra, y, ("linear", source_of(node)), positions, shape, -1, "columns")
+        mapped = _weighted(algebra, y, ("linear", source_of(node)), positions, shape, -1, "columns")
+        return _all(node, mapped, _redundant(algebra, node, (0, -1), (1, y), shape))
     return _keys(algebra, node, algebra.shift(y), shape)
 
 
@@ -211,7 +257,12 @@ def _conv(
         carried = {}
     out = combined(_through(algebra, node, carried, 1), _biased(algebra, bias, shape, 1), node)
     key = ("conv", source_of(node), str(options), str(more), tuple(kernel[1:]))
-    return combined(out, _weighted(algebra, weight, key, _places(shape, groups), shape, 1), node)
+    mapped = _weighted(algebra, weight, key, _places(shape, groups), shape, 1)
+    redundant = _redundant(algebra, node, (0, 1), (1, weight), shape) if groups == 1 else {}
+    if padded and redundant:  # the border sees less of it
+        let_none_pass(algebra, node, redundant)
+        redundant = {}
+    return _all(node, out, mapped, redundant)
 
 
 @rule(

@@ -15,7 +15,7 @@ from neuralmech.discovery.centring import centred_dims, is_taken_out
 from neuralmech.discovery.distinct import distinct_rows
 from neuralmech.discovery.engine import Parameter
 from neuralmech.discovery.shift import CONSTANT, Key, Sector, Shift, ShiftAlgebra, Terms, rule
-from neuralmech.discovery.shift_values import combined, expanded, let_none_pass, masked, multiplied
+from neuralmech.discovery.shift_values import MOST_TERMS, combined, expanded, let_none_pass, masked, multiplied
 from neuralmech.discovery.trace import operation, place
 
 LARGE = 4096  # elements: below, a copy costs less than to look at it
@@ -228,9 +228,33 @@ def _pooled(
                 out[key] = Sector(inside.amplitude[..., 0], terms)
             else:
                 out[(*key, node.name)] = Sector(_mixed(seen.amplitude) + 1, terms, sector.origins)
+        elif average and (averaged := _averaged(inside.amplitude, seen, count_all=not blind)) is not None:
+            out[key if key == CONSTANT else (*key, node.name)] = averaged
         else:
             let_none_pass(algebra, node, {key: sector})
     return out
+
+
+def _averaged(amplitude: Tensor, seen: Sector, *, count_all: bool) -> Sector | None:
+    """The mean over windows of what is displaced differently, with one amplitude all over each; None if it has not.
+
+    `amplitude` is that of what is inside (…, window); with `count_all`, what sticks out counts as not displaced.
+    """
+    width = seen.amplitude.shape[-1]
+    if seen.origins or width * len(seen.terms) > MOST_TERMS:
+        return None
+    outside = seen.amplitude == geometry.PADDING
+    first = _fill(seen.amplitude, outside)[..., :1] if count_all else amplitude[..., :1]
+    if not bool(((seen.amplitude == first) | outside).all()):
+        return None
+    counts = torch.full_like(first[..., 0], width) if count_all else (~outside).sum(-1)
+    terms = [
+        (c / count, torch.where((counts == count) & ~outside[..., slot], rows[..., slot], 0))
+        for count in counts.unique().tolist()
+        for slot in range(width)
+        for c, rows in seen.terms
+    ]
+    return Sector(first[..., 0], tuple(terms)) if len(terms) <= MOST_TERMS else None
 
 
 def _fill(windows: Tensor, outside: Tensor) -> Tensor:

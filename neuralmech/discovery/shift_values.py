@@ -13,6 +13,8 @@ from neuralmech.discovery import geometry
 from neuralmech.discovery.shift import Sector, Shift, ShiftAlgebra
 from neuralmech.discovery.trace import place
 
+MOST_TERMS = 64  # of a displacement that a constant matrix mixes
+
 
 def let_none_pass(algebra: ShiftAlgebra, node: fx.Node, *values: Any) -> None:
     """Forbid every displacement of an operation's inputs."""
@@ -50,6 +52,30 @@ def masked(x: Shift, zeros: Tensor) -> Shift:
         return Sector(amplitude, tuple((c, torch.where(at, 0, rows)) for c, rows in sector.terms), sector.origins)
 
     return {key: of(sector) for key, sector in x.items()}
+
+
+def mixed_by(matrix: Tensor, sector: Sector, channel: int) -> Sector | None:
+    """What a constant matrix (out, in) makes of a displacement along `channel`; None if that takes too many terms.
+
+    All that it mixes has to have the same amplitude. Each output's entries of one value are counted through: the first
+    of each make a term, and so do the second.
+    """
+    amplitude = sector.amplitude.movedim(channel, -1)
+    if sector.origins or not matrix.isfinite().all() or not bool((amplitude == amplitude[..., :1]).all()):
+        return None
+    out: list[tuple[Fraction, Tensor]] = []
+    rows = [(c, r.movedim(channel, -1)) for c, r in sector.terms]
+    for value in matrix.unique().tolist():
+        at = matrix == value
+        for slot in range(int(at.sum(1).max()) if value else 0):
+            mine = at & (at.cumsum(1) == slot + 1)
+            source, there = mine.int().argmax(1), mine.any(1)
+            for c, r in rows:
+                out.append((c * Fraction(value), torch.where(there, r[..., source], 0).movedim(-1, channel)))
+            if len(out) > MOST_TERMS:
+                return None
+    shape = [*amplitude.shape[:-1], len(matrix)]
+    return Sector(amplitude[..., :1].expand(shape).movedim(-1, channel), tuple(out))
 
 
 def multiplied(x: Shift, factor: float) -> Shift:

@@ -50,6 +50,7 @@ def walk(trace: Trace, algebra: Algebra[Value]) -> Value:
             env[node] = _placeholder(node, trace, algebra)
         elif node.op == "call_function":
             env[node] = _call(node, env, algebra, live)
+            algebra.observe(node)
         else:  # a submodule of torch.cond and the like, which is a barrier
             env[node] = None
         for n in node.all_input_nodes:

@@ -24,19 +24,19 @@ _PARTS = {
 
 # Symmetries that exist and are not claimed, by their cause: what is claimed of these must only be true.
 NOT_SEEN = {
-    "an input that is redundant, by a constant matrix of lower rank or because some of it is constant": (
-        "arguments: adaptive_avg_pool1d of rows, windows that overlap", "arguments: half a mean taken out",
-        "arguments: outputs for each pixel, a norm", "choosing: data's argmax into a table", "constants: cosine of two",
-        "constants: divide", "constants: half filled", "constants: layer_norm by hand", "constants: less its largest",
-        "constants: linspace as factor", "constants: zeros assigned in", "constants: zeros concatenated",
-        "constants: zeros times",
-        "crashes: shape: adaptive pool to more", "constants: logsumexp", "arguments: interpolate, nearest",
-        "arguments: interpolate, nearest-exact", "arguments: interpolate, area",
-        "constants: weight: a mean taken from columns", "arguments: interpolate, down",
-        "constants: weight: repeated rows", "constants: weight: expanded", "constants: weight: rows by index",
-        "constants: weight: triu, a row of zeros",
+    "channels that are equal at other places, or sum to what does not change, for a nonlinear reason": (
+        "arguments: interpolate, nearest", "arguments: interpolate, nearest-exact", "arguments: interpolate, area",
+        "constants: divide",
     ),
-    "rows that only unread channels need: a forget gate before zeros": ("layers: LSTMCell", "layers: CReLU"),
+    "what is computed twice, and equal displacements that a choice would need": (
+        "constants: layer_norm by hand", "constants: less its largest", "constants: logsumexp",
+    ),
+    "a row of a table that no index reaches": ("choosing: data's argmax into a table",),
+    "rows that only unread channels need: a forget gate before zeros": (
+        "layers: LSTMCell", "layers: CReLU", "constants: half filled", "constants: linspace as factor",
+        "constants: zeros assigned in", "constants: zeros concatenated", "constants: zeros times",
+        "arguments: interpolate, down", "constants: weight: triu, a row of zeros",
+    ),
     "a linear map written as a sum of products": ("constants: head: a sum of products",),
     "a weight that only steps need which nothing reads": (
         "layers: GRU both ways", "layers: LSTM both ways", "layers: RNN, relu, both ways",
