@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
+from neuralmech.record.files import write_whole
 from neuralmech.record.schema import RecordError
-from neuralmech.record.storage import write_whole
 
 MAGIC = b"neuralmech skeleton 1\n"
 
