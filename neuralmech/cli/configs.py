@@ -54,7 +54,7 @@ class FileConfigSource(file_config_source.FileConfigSource):
 
 
 def use_own_sources() -> None:
-    """Let Hydra read files by the class above."""
+    """Let Hydra read files by `FileConfigSource`."""
     Plugins.instance()  # registers its own
     SourcesRegistry.instance().types["file"] = FileConfigSource
     strays.clear()

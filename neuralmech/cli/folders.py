@@ -61,7 +61,10 @@ class Before(Callback):
         self._note(config.hydra.run.dir, is_sweep=False, before=before if is_new else None)
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """A sweep, likewise; its file is set aside, which also keeps Hydra from writing through a link."""
+        """A sweep; one named after the time gets a folder that no other has.
+
+        Its file is set aside, which also keeps Hydra from writing through a link.
+        """
         before = there_above(config.hydra.sweep.dir)
         is_new = own_folder(config, "sweep")
         self._note(config.hydra.sweep.dir, is_sweep=True, before=before if is_new else None)

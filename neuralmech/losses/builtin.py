@@ -80,7 +80,7 @@ class CrossEntropy(Loss):
         return "soft"
 
     def wrong(self, targets: Tensor, kind: Kind) -> tuple[Tensor, str]:
-        """Those that are no probabilities."""
+        """Mask of the targets that are no probabilities, and why."""
         if kind != "soft":
             return super().wrong(targets, kind)
         sums = targets.double().sum(class_dim(targets.dim()), keepdim=True)
@@ -217,7 +217,7 @@ class BinaryCrossEntropy(Loss):
         return "values"
 
     def wrong(self, targets: Tensor, kind: Kind) -> tuple[Tensor, str]:
-        """Those that are no probabilities."""
+        """Mask of the targets that are no probabilities, and why."""
         good = ((targets >= 0) & (targets <= 1)).reshape(len(targets), -1).all(1)
         return (
             ~good,

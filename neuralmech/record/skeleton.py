@@ -94,11 +94,11 @@ class Mended(io.RawIOBase):
         return self._at
 
     def readable(self) -> bool:
-        """It is."""
+        """Say that it can be read."""
         return True
 
     def seekable(self) -> bool:
-        """It is."""
+        """Say that every place of it can be read."""
         return True
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
