@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 
 from neuralmech.record import RecordWriter, open_record
-from neuralmech.record.rows import FamilyLayout
-from neuralmech.record.schema import SIGNALS, STEP_COLUMNS
+from neuralmech.record.schema import SIGNALS, STEP_COLUMNS, FamilyLayout
 
 BLOCK = 256
 LR, BETA, DECAY = 0.05, 0.9, 1e-3

@@ -97,7 +97,7 @@ class Ours:
 
     def __call__(self) -> None:
         """Take a step."""
-        loop._step(self.run, *self.run.batches(self.run.step))
+        loop.take_step(self.run, *self.run.batches(self.run.step))
         if self.run.tracker.is_full:
             self.run.tracker.write(self.record)
 

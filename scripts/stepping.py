@@ -14,14 +14,14 @@ from neuralmech.train.run import Run
 @contextmanager
 def after_each_step(look: Callable[[Run], None]) -> Iterator[None]:
     """Call `look` with the run after every step that a training loop takes meanwhile."""
-    take = loop._step
+    take = loop.take_step
 
     def step(run: Run, x: Tensor, y: Tensor) -> None:
         take(run, x, y)
         look(run)
 
-    loop._step = step
+    loop.take_step = step
     try:
         yield
     finally:
-        loop._step = take
+        loop.take_step = take

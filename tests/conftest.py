@@ -48,8 +48,7 @@ def record(folder, value, signals=None, given=None, **columns):
     import numpy as np
 
     from neuralmech.record import RecordWriter, open_record
-    from neuralmech.record.rows import FamilyLayout
-    from neuralmech.record.schema import SIGNALS, STEP_COLUMNS
+    from neuralmech.record.schema import SIGNALS, STEP_COLUMNS, FamilyLayout
 
     signals = signals or SIGNALS
     rows = len(value)

@@ -18,8 +18,7 @@ import pytest
 from neuralmech.cli import main
 from neuralmech.record import open_record
 from neuralmech.train import loop
-from neuralmech.train.interrupt import SAME_SECONDS
-from neuralmech.train.lock import locked
+from neuralmech.train.process import SAME_SECONDS, locked
 
 SMALL = ["model=mlp", "model.width=6", "data.batch_size=16", "train.steps=30", "device=cpu"]
 

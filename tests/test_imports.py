@@ -22,7 +22,7 @@ ALLOWED = {
     "signals": set(),
     "jit": set(),
     "words": set(),
-    "record": {"jit", "words"},
+    "record": {"words"},
     "laws": set(),
     "compare": {"laws", "record", "errors", "checks"},
     "balance": {"losses", "outputs", "errors"},

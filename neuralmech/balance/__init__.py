@@ -4,8 +4,7 @@ They hold for whole-batch losses at given parameters, so they are computed from 
 """
 
 from neuralmech.balance.data import angular_momentum, finite_change, orbit, rotations
-from neuralmech.balance.kernel import GradientNorm, gradient_norm, tangent_kernel
-from neuralmech.balance.loss import LossBalance, loss_balance
+from neuralmech.balance.time import GradientNorm, LossBalance, gradient_norm, loss_balance, tangent_kernel
 
 __all__ = [
     "GradientNorm",

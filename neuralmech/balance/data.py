@@ -20,7 +20,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from neuralmech.balance.functional import gradient, outputs_of, trainable
+from neuralmech.balance.time import gradient, outputs_of, trainable
 from neuralmech.errors import UserError
 from neuralmech.losses import LossLike, loss_of
 

@@ -1,7 +1,7 @@
 """The command line: ``neuralmech train | analyze | symmetries | verify``.
 
-The only part that imports Hydra. Each command is a Hydra application of its own, in a module of its own; they import
-what they need when they run, so that help and completion come at once.
+The only part that imports Hydra. Each command is a Hydra application of its own; they import what they need when they
+run, so that help and completion come at once.
 """
 
 from neuralmech.cli.application import config_folder

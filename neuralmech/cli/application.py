@@ -1,4 +1,4 @@
-"""A command as a Hydra application: its config tree, its words, its errors."""
+"""A command as a Hydra application: its config tree, its words, its errors, and what became of its jobs."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn, Self
 
-from neuralmech.cli.outcome import TOLD, BlockedError, Outcome
 from neuralmech.cli.output import never_fail
 from neuralmech.errors import NotFiniteError, RunError, UserError
+from neuralmech.record import RecordError
 from neuralmech.words import is_plainly_path, set_given_in
+
+TOLD = (UserError, RecordError, RunError, MemoryError, OSError)  # what is said in one line
+
 
 PROGRAM = "neuralmech"
 LAUNCHERS = ("joblib", "submitit", "concurrent")
@@ -44,8 +47,7 @@ def launch(
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
-    from neuralmech.cli.hydra_errors import explain
-    from neuralmech.cli.sources import check_strays, use_own_sources
+    from neuralmech.cli.configs import check_strays, explain, use_own_sources
 
     outcomes: list[Outcome] = []
     Outcome.arrived.clear()
@@ -86,13 +88,8 @@ def _carry_out(task: Callable[[Any], Any], raw: Any, *, is_here: bool) -> Outcom
     """Do a job, if need be in a process that a launcher started."""
     if is_here:
         return _outcome(task, raw)
-    from neuralmech.cli.folders import Before
-
     never_fail()
-    Before.refused = False
-    outcome = _outcome(task, raw)
-    outcome.refused |= Before.refused
-    return outcome
+    return _outcome(task, raw)
 
 
 def _outcome(task: Callable[[Any], Any], raw: Any) -> Outcome:
@@ -100,7 +97,7 @@ def _outcome(task: Callable[[Any], Any], raw: Any) -> Outcome:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from neuralmech.cli.sources import check_effect
+    from neuralmech.cli.configs import check_effect
 
     hydra = HydraConfig.get()
     number = hydra.job.num if hydra.mode == RunMode.MULTIRUN else 0
@@ -112,7 +109,8 @@ def _outcome(task: Callable[[Any], Any], raw: Any) -> Outcome:
     try:
         return Outcome(number, value=task(raw))
     except TOLD as error:
-        return Outcome(number, error, value=math.inf if isinstance(error, NotFiniteError) else None)
+        value = math.inf if isinstance(error, NotFiniteError) else None
+        return Outcome(number, error, refused=isinstance(error, RefusedError), value=value)
 
 
 @contextmanager
@@ -136,13 +134,6 @@ def run_folders(words: list[str], command: str, is_run: Callable[[Path], bool]) 
     return [w for w in found if is_plainly_path(w) or "=" not in w or is_run(Path(w))]
 
 
-def one_line(error: object) -> str:
-    """An error in one line; what it quotes of a record does not steer the terminal."""
-    from neuralmech.record.safety import printable  # takes h5py along
-
-    return printable(" ".join(str(error).split()))
-
-
 def overrides_in(words: list[str], command: str) -> list[str]:
     """Return the words that are neither flags nor their values."""
     from hydra.main import get_args_parser
@@ -153,3 +144,56 @@ def overrides_in(words: list[str], command: str) -> list[str]:
     parser = get_args_parser()
     parser.error = refuse
     return parser.parse_intermixed_args(words).overrides
+
+
+def one_line(error: object) -> str:
+    """An error in one line; what it quotes of a record does not steer the terminal."""
+    from neuralmech.record.safety import printable  # takes h5py along
+
+    return printable(" ".join(str(error).split()))
+
+
+class RefusedError(UserError):
+    """A job that is not taken up, because of what its folder holds or who has it: nor is the sweep that it is of."""
+
+
+class BlockedError(BaseException):
+    """What Hydra would make a warning of if it were an `Exception`; the cause is what is wrong."""
+
+
+class Outcome(float):
+    """What a job of a sweep gives back: its error, if it had one, and whether that refused the sweep as a whole.
+
+    It is a number for a sweeper that looks for the best job.
+
+    A launcher that runs jobs in other processes, or on other computers, brings the outcome to the one that the user
+    looks at, and there Hydra drops it. So it leaves word where it is unpickled.
+
+    Attributes
+    ----------
+    arrived
+        Outcomes from elsewhere, by the number of their job.
+    """
+
+    arrived: ClassVar[dict[int, Outcome]] = {}
+
+    number: int
+    error: Exception | None
+    refused: bool
+
+    def __new__(
+        cls, number: int, error: Exception | None = None, *, refused: bool = False, value: float | None = None
+    ) -> Self:
+        """Make one; `value` is the number, NaN if there is none."""
+        self = super().__new__(cls, math.nan if value is None else value)
+        self.number, self.error, self.refused = number, error, refused
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Say how it is unpickled."""
+        return _arrive, (self.number, self.error, self.refused, float(self))
+
+
+def _arrive(number: int, error: Exception | None, refused: bool, value: float) -> Outcome:
+    Outcome.arrived[number] = Outcome(number, error, refused=refused, value=value)
+    return Outcome.arrived[number]

@@ -6,15 +6,16 @@ import errno
 import os
 import signal
 import sys
-from typing import NoReturn
+from collections.abc import Collection
+from typing import Any, NoReturn
 
-from neuralmech.cli import analyze, symmetries, train, verify
-from neuralmech.cli.application import PROGRAM, one_line
-from neuralmech.cli.completion import complete
+from neuralmech.cli import train
+from neuralmech.cli.application import PROGRAM, launch, one_line
+from neuralmech.cli.commands import analyze, symmetries, verify
 from neuralmech.cli.output import never_fail, unprinted
 from neuralmech.errors import RunError, UserError
 from neuralmech.record import RecordError
-from neuralmech.train.interrupt import until_terminated
+from neuralmech.train.process import until_terminated
 
 COMMANDS = {
     "train": "train a network and record its charges at every step",
@@ -22,7 +23,7 @@ COMMANDS = {
     "symmetries": "show which charges a model has, without training",
     "verify": "check every claimed symmetry on a real batch",
 }
-TASKS = {"train": train.run, "analyze": analyze.run, "symmetries": symmetries.run, "verify": verify.run}
+TASKS = {"train": train.run, "analyze": analyze, "symmetries": symmetries, "verify": verify}
 WRITING = ("train", "analyze")  # into folders
 SAID = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 HELP = """neuralmech: predict how symmetric combinations of a network's parameters move, and measure how well.
@@ -97,3 +98,23 @@ def _dispatch(words: list[str]) -> None:
         from neuralmech.checks import check_choice
 
         check_choice("command", words[0], COMMANDS)
+
+
+def complete(words: list[str], commands: Collection[str]) -> None:
+    """Complete first the command, then whatever Hydra offers for it."""
+    if len(words) < 2:
+        raise UserError("--shell-completion needs install=SHELL; SHELL is bash, zsh or fish")
+    line = os.environ.get("COMP_LINE", "")
+    typed = line.split()[1:]
+    command = typed[0] if typed and typed[0] in commands and (len(typed) > 1 or line.endswith(" ")) else None
+    if any(w.startswith("query=") for w in words) and command is None:
+        print(" ".join(c for c in commands if c.startswith(typed[0] if typed else "")))
+        return
+    if command:
+        program, _, rest = line.partition(command)
+        os.environ["COMP_LINE"] = program.rstrip() + rest
+    launch(_nothing, command or "train", words)
+
+
+def _nothing(_: Any) -> None:
+    """Task of an application that only completes words."""

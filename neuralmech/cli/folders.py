@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from neuralmech.cli.outcome import BlockedError
+from neuralmech.cli.application import BlockedError
 from neuralmech.errors import UserError
 from neuralmech.record import FAILURE_FILE, FILE_NAME
-from neuralmech.record.storage import write_whole
-from neuralmech.train.lock import locked
+from neuralmech.record.files import write_whole
+from neuralmech.train.process import locked
 from neuralmech.words import hydra_value
 
 COMPOSED = ".hydra"
@@ -26,12 +27,15 @@ ASIDE = ".multirun.yaml.before"
 
 
 class Before(Callback):
-    """Keeps what is there before Hydra makes the folder of a run or a sweep; ``hydra.callbacks`` names it.
+    """Keeps what is there before Hydra makes the folder of a run or a sweep, so that a refused one leaves no trace.
+
+    Hydra alone knows the folder's name, which it composes; it makes the folder and writes a sweep's file before any job
+    can refuse. Its callback is the one moment before that.
 
     Attributes
     ----------
     folder
-        Of the run or the sweep that this process started; None if another process did.
+        Of the run or the sweep; None as long as Hydra has not named it.
     is_sweep
         Which of them.
     found
@@ -42,12 +46,13 @@ class Before(Callback):
         Whether nothing described a sweep there before; where that is meanwhile.
     """
 
-    folder: Path | None = None
-    is_sweep: bool = False
-    found: tuple[Path, ...] = ()
-    refused: bool = False
-    is_first: bool = False
-    aside: Path | None = None
+    def __init__(self) -> None:
+        self.folder: Path | None = None
+        self.is_sweep = False
+        self.found: tuple[Path, ...] = ()
+        self.refused = False
+        self.is_first = False
+        self.aside: Path | None = None
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """A single run; one whose folder is named after the time gets a folder that no other has."""
@@ -56,7 +61,10 @@ class Before(Callback):
         self._note(config.hydra.run.dir, is_sweep=False, before=before if is_new else None)
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """A sweep, likewise; its file is set aside, which also keeps Hydra from writing through a link."""
+        """A sweep; one named after the time gets a folder that no other has.
+
+        Its file is set aside, which also keeps Hydra from writing through a link.
+        """
         before = there_above(config.hydra.sweep.dir)
         is_new = own_folder(config, "sweep")
         self._note(config.hydra.sweep.dir, is_sweep=True, before=before if is_new else None)
@@ -64,35 +72,54 @@ class Before(Callback):
         path, aside = folder / SWEEP_FILE, folder / ASIDE
         if not os.path.lexists(path):
             if _is_file(aside):  # a process that had set it aside was killed
-                Before.aside = aside
-            Before.is_first = Before.aside is None
+                self.aside = aside
+            self.is_first = self.aside is None
         elif _is_file(path):
             try:
-                Before.aside = path.replace(aside)
+                self.aside = path.replace(aside)
             except OSError as error:
                 raise BlockedError from error
 
-    @classmethod
-    def tidy(cls) -> None:
+    def tidy(self) -> None:
         """Put the file of a sweep back that was not taken up; remove the folders that were made and are empty."""
-        if cls.folder is None:
+        if self.folder is None:
             return
-        path = cls.folder / SWEEP_FILE
-        if cls.aside and (cls.refused or not os.path.lexists(path)):  # Hydra may have been stopped before it wrote one
+        path = self.folder / SWEEP_FILE
+        if self.aside and (self.refused or not os.path.lexists(path)):
             with suppress(FileNotFoundError):  # another process had the same in hand
-                cls.aside.replace(path)
-        elif cls.aside:
-            _remove([cls.aside])
-        elif cls.refused and cls.is_first:
+                self.aside.replace(path)
+        elif self.aside:
+            _remove([self.aside])
+        elif self.refused and self.is_first:
             _remove([path])
-        _remove([], *(p for p in (cls.folder, *cls.folder.parents) if p not in cls.found))
-        Before.folder = None
+        _remove([], *(p for p in (self.folder, *self.folder.parents) if p not in self.found))
 
     def _note(self, name: str, *, is_sweep: bool, before: tuple[Path, ...] | None) -> None:
-        folder = Path(name).absolute()
-        Before.folder, Before.is_sweep, Before.is_first = folder, is_sweep, False
-        Before.refused, Before.aside = False, None
-        Before.found = there_above(folder) if before is None else before
+        self.folder, self.is_sweep = Path(name).absolute(), is_sweep
+        self.found = there_above(self.folder) if before is None else before
+
+
+_present: ContextVar[Before] = ContextVar("before")
+
+
+@contextmanager
+def kept_before() -> Iterator[Before]:
+    """What is there before the launch of a run or sweep; tidied at the end."""
+    before = Before()
+    token = _present.set(before)
+    try:
+        yield before
+    finally:
+        _present.reset(token)
+        before.tidy()
+
+
+def before() -> Before:
+    """What ``hydra.callbacks`` names: Hydra calls it and hands nothing over, so the launch's own is looked up here.
+
+    In a process that a launcher started, where Hydra has a job only and makes no folder, it is an idle one.
+    """
+    return _present.get(None) or Before()
 
 
 def there_above(name: str | Path) -> tuple[Path, ...]:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from neuralmech.cli.application import PROGRAM, launch
-from neuralmech.cli.outcome import Outcome
+from neuralmech.cli.application import PROGRAM, Outcome, RefusedError, launch
 from neuralmech.errors import RunError, UserError
-from neuralmech.record import FAILURE_FILE, FILE_NAME, RecordError, open_record
+from neuralmech.record import FAILURE_FILE, FILE_NAME, RecordError
+from neuralmech.record.files import write_whole
 from neuralmech.record.schema import held_out
-from neuralmech.record.storage import write_whole
-from neuralmech.train.interrupt import Interrupted
+from neuralmech.train.process import Interrupted
 from neuralmech.words import folder_word, override_word, short
+
+if TYPE_CHECKING:
+    from neuralmech.cli.folders import Before
 
 
 def run(words: list[str]) -> None:
@@ -27,9 +29,14 @@ def run(words: list[str]) -> None:
 
 def _launch(words: list[str]) -> None:
     """A run or a sweep as a Hydra application."""
-    from hydra.types import RunMode
+    from neuralmech.cli.folders import kept_before
 
-    from neuralmech.cli.folders import Before
+    with kept_before() as before:
+        _launch_after(before, words)
+
+
+def _launch_after(before: Before, words: list[str]) -> None:
+    from hydra.types import RunMode
 
     begun: list[object] = []  # under a launcher that runs the jobs in other processes it is filled at the end
 
@@ -39,7 +46,11 @@ def _launch(words: list[str]) -> None:
         folder = Path(HydraConfig.get().runtime.output_dir)
         begun.append(folder)
         in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
-        result = _job(raw, folder, in_sweep=in_sweep)
+        try:
+            result = _job(raw, folder, in_sweep=in_sweep)
+        except RefusedError:
+            before.refused = True
+            raise
         _show_result(result, folder)
         if not in_sweep:
             _show_next(folder)
@@ -47,29 +58,27 @@ def _launch(words: list[str]) -> None:
 
     def last(outcomes: list[Outcome]) -> None:
         begun.extend(outcomes)
-        Before.refused |= any(outcome.refused for outcome in outcomes)
-        if Before.is_sweep and Before.folder and any(outcome.error is None for outcome in outcomes):
-            _show_next(Before.folder)
+        before.refused |= any(outcome.refused for outcome in outcomes)
+        if before.is_sweep and before.folder and any(outcome.error is None for outcome in outcomes):
+            _show_next(before.folder)
 
     try:
         launch(task, "train", words, last)
     except KeyboardInterrupt as error:
-        raise _with_remedy(error, Before.folder, words if Before.is_sweep else None) from None
+        raise _with_remedy(error, before.folder, words if before.is_sweep else None) from None
     except UserError:
-        Before.refused |= not begun
+        before.refused |= not begun
         raise
     except OSError as error:
-        Before.refused |= not begun
-        if error.filename is not None or Before.folder is None:
+        before.refused |= not begun
+        if error.filename is not None or before.folder is None:
             raise
-        raise OSError(error.errno, error.strerror or str(error), short(Before.folder)) from error  # Hydra's own file
-    finally:
-        Before.tidy()
+        raise OSError(error.errno, error.strerror or str(error), short(before.folder)) from error  # Hydra's own file
 
 
 def _job(raw: Any, folder: Path, *, in_sweep: bool) -> Any:
     """Train in a new folder; a job of a sweep that is there already is continued."""
-    from neuralmech.cli.folders import Before, claimed
+    from neuralmech.cli.folders import claimed
     from neuralmech.config import resolve
     from neuralmech.train.loop import resume
     from neuralmech.train.recorded import AnotherRunError, as_changes
@@ -86,11 +95,11 @@ def _job(raw: Any, folder: Path, *, in_sweep: bool) -> Any:
             is_ours = True
             return _train_new(raw, folder, in_sweep=in_sweep)
     except AnotherRunError as error:
-        Before.refused = True
-        raise AnotherRunError(f"{error} with another hydra.sweep.dir=") from error
-    except UserError:
-        Before.refused |= not is_ours
-        raise
+        raise RefusedError(f"{error} with another hydra.sweep.dir=") from error
+    except UserError as error:
+        if is_ours:
+            raise
+        raise RefusedError(str(error)) from error
 
 
 def _train_new(raw: Any, folder: Path, *, in_sweep: bool) -> Any:
@@ -157,7 +166,7 @@ def _changes(words: list[str]) -> dict[str, Any]:
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
-    from neuralmech.cli.hydra_errors import explain
+    from neuralmech.cli.configs import explain
 
     if flags := [w for w in words if w.startswith("-")]:
         raise UserError(f"{flags[0]} does not go with resume=, which takes key=value only")
@@ -188,5 +197,7 @@ def _objective(result: Any, folder: Path) -> float:
     """What a sweeper that looks for the best job compares: the loss held out, or in training if nothing is."""
     if result.loss is not None and not math.isnan(result.loss):
         return float(result.loss)
+    from neuralmech.record import open_record  # takes pandas along
+
     with open_record(folder) as record:
         return float(record.column("loss", slice(record.rows - 1, record.rows))[0])

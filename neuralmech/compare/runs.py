@@ -10,7 +10,7 @@ from typing import Any
 
 from neuralmech.compare.columns import distinct
 from neuralmech.record import FAILURE_FILE, FILE_NAME, Record, RecordError, open_record
-from neuralmech.record.live import is_in_use
+from neuralmech.record.files import is_in_use
 from neuralmech.record.safety import MAX_YAML, first_line, plain_yaml, printable
 
 # Differences between jobs that are not hyperparameters of the run.

@@ -3,7 +3,7 @@
 Hydra composes plain YAML; `resolve` turns the result into checked dataclasses once, at the boundary.
 """
 
-from neuralmech.config.composed import OWN, own_code, own_options, resolve, to_yaml
+from neuralmech.config.composed import OLDEST_LOSS, OWN, own_code, own_options, resolve, to_yaml
 from neuralmech.config.options import (
     CheckpointConfig,
     Config,
@@ -14,6 +14,6 @@ from neuralmech.config.options import (
 )
 
 __all__ = [
-    "OWN", "CheckpointConfig", "Config", "OptimConfig", "ScheduleConfig", "TrackConfig", "TrainConfig", "own_code",
-    "own_options", "resolve", "to_yaml",
+    "OLDEST_LOSS", "OWN", "CheckpointConfig", "Config", "OptimConfig", "ScheduleConfig", "TrackConfig", "TrainConfig",
+    "own_code", "own_options", "resolve", "to_yaml",
 ]  # fmt: skip

@@ -14,7 +14,7 @@ from neuralmech.checks import check_choice
 from neuralmech.config.options import Config, OptimConfig, TrackConfig, TrainConfig
 from neuralmech.data import DATASETS
 from neuralmech.errors import UserError
-from neuralmech.losses import LOSSES
+from neuralmech.losses import LOSSES, CrossEntropy
 from neuralmech.models import MODELS
 
 # Groups that may be a user's own code, and the options of each by name.
@@ -23,6 +23,7 @@ OWN: dict[str, dict[str, type]] = {
     "data": {name: options for name, (options, _) in DATASETS.items()},
     "loss": LOSSES,
 }
+OLDEST_LOSS = CrossEntropy.name  # that of records from before there was a choice
 EXAMPLES = {"model": "MyNet", "data": "my_data", "loss": "my_loss"}
 
 
@@ -40,7 +41,7 @@ def resolve(raw: DictConfig | Mapping[str, Any]) -> Config:
     values.pop("experiment", None)
     if values.pop("resume", None) is not None:
         raise UserError("resume belongs on the command line: neuralmech train resume=RUN [train.steps=…]")
-    values.setdefault("loss", {"name": "cross_entropy"})  # records from before there was a choice
+    values.setdefault("loss", {"name": OLDEST_LOSS})
     for key in OWN:
         if isinstance(values.get(key), dict) and "_target_" in values[key]:
             values[key] = own_code(key, values[key])
@@ -88,8 +89,8 @@ def own_options(key: str) -> set[str]:
 
 @dataclass
 class _Rest:
-    seed: int = 0
-    device: str = "auto"
+    seed: int = Config.seed
+    device: str = Config.device
 
 
 def _options(key: str, values: Mapping[str, Any], registry: Mapping[str, type]) -> type:

@@ -9,7 +9,7 @@ from typing import Any
 from neuralmech.checks import check_at_least, check_choice
 from neuralmech.errors import UserError
 from neuralmech.losses import CrossEntropy
-from neuralmech.record.schema import ALL_SIGNALS
+from neuralmech.record.schema import ALL_SIGNALS, BLOCK
 from neuralmech.schedules import SCHEDULES
 from neuralmech.symmetry.family import FAMILIES
 
@@ -104,7 +104,7 @@ class TrackConfig:
     signals: list[str] | None = None
     steps: list[list[int]] | None = None
     every: int = 1
-    block: int = 256
+    block: int = BLOCK
     full: int = 16
     norms: int = 16
     noise: int = 0

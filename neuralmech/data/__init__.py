@@ -5,17 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from neuralmech.data.batches import Batches
-from neuralmech.data.cifar import load_cifar
+from neuralmech.data.builtin import (
+    DigitsOptions,
+    SyntheticOptions,
+    TokensOptions,
+    load_digits,
+    make_synthetic,
+    make_tokens,
+)
 from neuralmech.data.custom import CustomOptions, load_custom
-from neuralmech.data.dataset import Dataset, in_memory
-from neuralmech.data.digits import DigitsOptions, load_digits
-from neuralmech.data.images import ImageOptions
-from neuralmech.data.mnist import load_mnist
-from neuralmech.data.residency import settle
-from neuralmech.data.synthetic import SyntheticOptions, make_synthetic
+from neuralmech.data.dataset import Dataset, in_memory, settle
+from neuralmech.data.images import ImageOptions, load_cifar, load_mnist, load_tiny_imagenet
 from neuralmech.data.targets import fitted
-from neuralmech.data.tinyimagenet import load_tiny_imagenet
-from neuralmech.data.tokens import TokensOptions, make_tokens
 from neuralmech.errors import UserError
 from neuralmech.losses import LossLike, as_loss
 

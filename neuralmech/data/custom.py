@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from neuralmech.checks import check_at_least
-from neuralmech.data.dataset import Dataset
+from neuralmech.data.dataset import Dataset, Pixels, measure
 from neuralmech.data.draws import generators_kept, seed_generators
-from neuralmech.data.inputs import Pixels, measure
 from neuralmech.data.options import BatchOptions
 from neuralmech.data.parts import Items, Part, Samples
 from neuralmech.errors import UserError

@@ -1,7 +1,8 @@
-"""A data set: its parts, and where a run keeps them."""
+"""A data set: its parts, its samples as a model takes them, and where a run keeps them."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -10,13 +11,58 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuralmech.data.inputs import Inputs, Pixels
-from neuralmech.data.order import CPU
+from neuralmech.data.draws import CPU
+from neuralmech.data.options import DataOptions
 from neuralmech.data.parts import Items, Part, Samples, Wanted, Watched
 from neuralmech.data.stream import read
 from neuralmech.errors import UserError
 
 HELD_OUT = (0, 4)  # keeps the random numbers of its items apart from those of the training part
+SHARE = 0.5  # of the memory, at most, that data may take before they are streamed
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Mean and standard deviation of each channel, on the scale where 255 is 1."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class Inputs:
+    """Turns a batch as stored into what the model takes: (pixel/255 − mean)/std of bytes, other numbers as they are.
+
+    Parameters
+    ----------
+    pixels
+        Needed for bytes (uint8) only.
+    """
+
+    def __init__(self, device: torch.device, dtype: torch.dtype, pixels: Pixels | None = None) -> None:
+        self._dtype = dtype
+        self._mean, self._std = (
+            (torch.tensor(values, dtype=torch.float64, device=device) * 255).to(dtype).reshape(-1, 1, 1)
+            for values in ((pixels.mean, pixels.std) if pixels else ((0.0,), (1.0,)))
+        )
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Real numbers in the model's precision, or tokens."""
+        if x.dtype == torch.uint8:
+            return (x - self._mean).div_(self._std)
+        return x.to(self._dtype if x.is_floating_point() else torch.int64)
+
+
+def measure(x: Tensor) -> Pixels:
+    """Mean and standard deviation of each channel of images (samples, channels, height, width), of bytes.
+
+    They come from counts of grey levels, so they depend neither on the order nor on the machine. A channel that is
+    constant has its standard deviation set to one grey level.
+    """
+    levels = torch.arange(256, dtype=torch.float64)
+    shares = [torch.bincount(x[:, c].flatten(), minlength=256).double() / x[:, c].numel() for c in range(x.shape[1])]
+    mean = [float(share @ levels) for share in shares]
+    std = [float((s @ (levels - m) ** 2).sqrt()) or 1.0 for s, m in zip(shares, mean, strict=True)]
+    return Pixels(tuple(m / 255 for m in mean), tuple(s / 255 for s in std))
 
 
 @dataclass(frozen=True)
@@ -134,3 +180,32 @@ def split(x: Tensor, y: Tensor, test_fraction: float, classes: int, seed: int = 
         raise UserError(f"data.test_fraction={test_fraction} holds out {held} of {len(x)} samples; change it")
     test, train = order[:held], order[held:]
     return Dataset(Samples(x[train], y[train]), Samples(x[test], y[test]), classes)
+
+
+def settle(data: Dataset, options: DataOptions, device: torch.device, dtype: torch.dtype) -> Dataset:
+    """Put the samples on the device, or leave them to be streamed, as ``data.residency`` says.
+
+    Items that draw random numbers are read anew in every epoch, and so cannot be kept.
+
+    Raises
+    ------
+    UserError
+        If they were to be.
+    """
+    streamed = options.residency == "loader" or (options.residency == "auto" and not fits(data, device))
+    settled = data.to(Place(device, dtype, streamed, options.workers))
+    if options.residency == "device" and any(isinstance(part, Items) for part in (settled.train, settled.test)):
+        raise UserError("data.residency=device: items of the data set are drawn at random; use auto or loader")
+    return settled
+
+
+def fits(data: Dataset, device: torch.device) -> bool:
+    """Whether the samples take at most half of the free memory of a GPU.
+
+    Those that are read one by one must also fit into half of the computer's memory.
+    """
+    size = data.train.size + data.test.size
+    if device.type == "cuda" and size > SHARE * torch.cuda.mem_get_info(device)[0]:
+        return False
+    is_read = isinstance(data.train, Items) or isinstance(data.test, Items)
+    return not is_read or size <= SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
-from typing import BinaryIO
-from urllib.request import Request, urlopen
+from typing import Any, BinaryIO
 
 from tqdm import tqdm
 
-from neuralmech.errors import UserError
+from neuralmech.errors import UserError, chain
 
 CHUNK = 1 << 20  # bytes
 TIMEOUT = 30.0  # seconds without a byte before the next mirror is tried
+HEADERS = {"User-Agent": "neuralmech", "Accept-Encoding": "identity"}  # the bytes whose checksum is published
+INCOMPLETE = "incomplete, or another file than the one published"
 
 
 @dataclass(frozen=True)
@@ -28,10 +27,6 @@ class Remote:
     name: str
     sha256: str
     urls: tuple[str, ...]
-
-
-class _FailedError(Exception):
-    """A mirror that does not give the file, and why."""
 
 
 def data_folder(folder: str | None, name: str) -> Path:
@@ -46,6 +41,9 @@ def data_folder(folder: str | None, name: str) -> Path:
 def fetch(remote: Remote, folder: Path) -> Path:
     """Path of the verified file in `folder`; downloads it if it is not there.
 
+    What pooch does not do is done here: it takes one address, and would write over a file that is there and another,
+    which may be the user's own.
+
     Raises
     ------
     UserError
@@ -53,35 +51,55 @@ def fetch(remote: Remote, folder: Path) -> Path:
     """
     path = folder / remote.name
     if path.exists():
-        if checksum(path) != remote.sha256:
+        if _checksum(path) != remote.sha256:
             raise UserError(f"{path} is incomplete or damaged; delete it, and it will be downloaded again")
         return path
     failures = []
     for url in remote.urls:
-        try:
-            _download(url, remote, path)
+        failure = _download(url, remote, path)
+        if failure is None:
             return path
-        except _FailedError as error:
-            failures.append(f"{url}: {error}")
+        failures.append(f"{url}: {failure}")
     raise UserError(
         f"{remote.name} cannot be downloaded ({'; '.join(failures)}); "
         f"check the network, put the file into {folder}, or set data.folder"
     )
 
 
-def checksum(path: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal digits.
+def _checksum(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal digits."""
+    import pooch
 
-    Raises
-    ------
-    UserError
-        If it cannot be read.
-    """
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return pooch.file_hash(str(path), "sha256")
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); choose another data.folder") from error
+
+
+def _download(url: str, remote: Remote, path: Path) -> str | None:
+    """Download a file from one address; returns why that does not give it, if it does not."""
+    import pooch
+    from requests import RequestException, exceptions
+
+    pooch.get_logger().setLevel("WARNING")  # the progress bar says the rest
+
+    def load(url: str, file: Any, _: object) -> None:
+        Path(file).chmod(path.parent.stat().st_mode & 0o666)  # pooch's temporary files are for their owner alone
+        with tqdm(total=1, unit="B", unit_scale=True, desc=remote.name, disable=None) as progress:
+            pooch.HTTPDownloader(progress, CHUNK, timeout=TIMEOUT, headers=HEADERS)(url, file, None)
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pooch.retrieve(url, f"sha256:{remote.sha256}", path.name, path.parent, downloader=load)
+    except (exceptions.ChunkedEncodingError, exceptions.ContentDecodingError):
+        return INCOMPLETE
+    except RequestException as error:  # which is an OSError
+        return error.response.reason if error.response is not None else _reason(error)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    except ValueError:  # of another checksum
+        return INCOMPLETE
+    return None
 
 
 @contextmanager
@@ -102,38 +120,17 @@ def whole(path: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise UserError(
-            f"{path} cannot be written ({error.strerror or error}); make room or choose another data.folder"
-        ) from error
+        raise _unwritable(path, error) from error
     finally:
-        _remove(temporary)
+        if path.parent.is_dir():  # it may not have come to be
+            temporary.unlink(missing_ok=True)
 
 
-def _remove(path: Path) -> None:
-    """Delete what is left of a file; where its folder never came to be there is nothing."""
-    if path.parent.is_dir():
-        path.unlink(missing_ok=True)
+def _unwritable(path: Path, error: OSError) -> UserError:
+    return UserError(f"{path} cannot be written ({_reason(error)}); make room or choose another data.folder")
 
 
-def _download(url: str, remote: Remote, path: Path) -> None:
-    digest = hashlib.sha256()
-    with whole(path) as file:
-        for chunk in _chunks(url, remote.name):
-            file.write(chunk)
-            digest.update(chunk)
-        if digest.hexdigest() != remote.sha256:
-            raise _FailedError("incomplete, or another file than the one published")
-
-
-def _chunks(url: str, name: str) -> Iterator[bytes]:
-    """The content behind an address; whatever goes wrong with the network is a `_FailedError`."""
-    try:
-        with (
-            urlopen(Request(url, headers={"User-Agent": "neuralmech"}), timeout=TIMEOUT) as response,
-            tqdm(total=response.length, unit="B", unit_scale=True, desc=name, disable=None) as progress,
-        ):
-            while chunk := response.read(CHUNK):
-                yield chunk
-                progress.update(len(chunk))
-    except (OSError, HTTPException) as error:  # URLError and timeouts are OSErrors
-        raise _FailedError(getattr(error, "reason", None) or str(error) or type(error).__name__) from error
+def _reason(error: BaseException) -> str:
+    """What is behind an error, in the system's words."""
+    *_, first = chain(error)
+    return getattr(first, "strerror", None) or str(first) or type(first).__name__

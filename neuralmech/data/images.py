@@ -1,12 +1,29 @@
-"""Image data sets that are downloaded once: what they have in common."""
+"""Image data sets that are downloaded once: MNIST, CIFAR-10 and CIFAR-100, Tiny ImageNet.
+
+Of CIFAR the binary version of the archives, which has the same images as the pickled one and no code. The JPEG files of
+Tiny ImageNet are decoded once; the decoded bytes are kept beside the archive.
+"""
 
 from __future__ import annotations
 
+import gzip
+import tarfile
+import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from io import BytesIO
+from pathlib import Path, PurePosixPath
 
-from neuralmech.data.download import data_folder
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from neuralmech.data.dataset import Dataset, Pixels
+from neuralmech.data.download import Remote, data_folder, fetch, whole
 from neuralmech.data.options import BatchOptions
+from neuralmech.data.parts import Samples
+from neuralmech.errors import UserError
 
 
 @dataclass
@@ -20,3 +37,155 @@ class ImageOptions(BatchOptions):
     def files(self) -> Path:
         """Folder of this set's files."""
         return data_folder(self.folder, self.name)
+
+
+MNIST_MIRRORS = (
+    "https://ossci-datasets.s3.amazonaws.com/mnist/",
+    "https://storage.googleapis.com/cvdf-datasets/mnist/",
+)
+MNIST_FILES = {
+    "train-images-idx3-ubyte.gz": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+    "train-labels-idx1-ubyte.gz": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+    "t10k-images-idx3-ubyte.gz": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+    "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+}
+MNIST_PIXELS = Pixels((0.1307,), (0.3081,))  # of the training part
+
+
+def load_mnist(options: ImageOptions) -> Dataset:
+    """MNIST (LeCun et al. 1998, *Gradient-based learning*): 60,000 + 10,000 handwritten digits.
+
+    Images (1, 28, 28) of bytes; the official test part is held out.
+    """
+    remotes = [Remote(name, sha, tuple(m + name for m in MNIST_MIRRORS)) for name, sha in MNIST_FILES.items()]
+    arrays = [read_idx(fetch(remote, options.files)) for remote in remotes]
+    train, test = (
+        Samples(x.unsqueeze(1), y.long()) for x, y in zip(arrays[::2], arrays[1::2], strict=True)
+    )  # fmt: skip
+    return Dataset(train, test, classes=10, pixels=MNIST_PIXELS)
+
+
+def read_idx(path: Path) -> Tensor:
+    """An array of bytes in the idx format: 0 0 8 rank, sizes as big-endian 32-bit integers, values."""
+    content = gzip.decompress(path.read_bytes())
+    rank = content[3]
+    shape = np.frombuffer(content, ">i4", count=rank, offset=4)
+    values = np.frombuffer(content, np.uint8, offset=4 + 4 * rank)
+    return torch.from_numpy(values.reshape(shape).copy())
+
+
+CIFAR_SHAPE = (3, 32, 32)
+CIFAR_URL = "https://www.cs.toronto.edu/~kriz/"
+
+
+@dataclass(frozen=True)
+class CifarArchive:
+    """File, its members by part, bytes of labels before each image (the last one counts), and facts."""
+
+    remote: Remote
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+    labels: int
+    classes: int
+    pixels: Pixels
+
+
+def _from_toronto(name: str, sha256: str) -> Remote:
+    return Remote(name, sha256, (CIFAR_URL + name,))
+
+
+CIFARS = {
+    "cifar10": CifarArchive(
+        _from_toronto("cifar-10-binary.tar.gz", "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"),
+        tuple(f"cifar-10-batches-bin/data_batch_{i}.bin" for i in range(1, 6)),
+        ("cifar-10-batches-bin/test_batch.bin",),
+        labels=1,
+        classes=10,
+        pixels=Pixels((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    ),
+    "cifar100": CifarArchive(
+        _from_toronto("cifar-100-binary.tar.gz", "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec"),
+        ("cifar-100-binary/train.bin",),
+        ("cifar-100-binary/test.bin",),
+        labels=2,  # of the coarse class, and of the fine one
+        classes=100,
+        pixels=Pixels((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+    ),
+}
+
+
+def load_cifar(options: ImageOptions) -> Dataset:
+    """CIFAR (Krizhevsky 2009, *Tiny images*): 50,000 + 10,000 small photographs of 10 or 100 classes.
+
+    Images (3, 32, 32) of bytes; the official test part is held out.
+    """
+    archive = CIFARS[options.name]
+    with tarfile.open(fetch(archive.remote, options.files)) as tar:
+        train, test = (_records(tar, names, archive.labels) for names in (archive.train, archive.test))
+    return Dataset(train, test, archive.classes, archive.pixels)
+
+
+def _records(tar: tarfile.TarFile, names: tuple[str, ...], labels: int) -> Samples:
+    """Records of label bytes and an image, plane by plane."""
+    files = [tar.extractfile(name) for name in names]
+    content = b"".join(file.read() for file in files if file)
+    records = torch.from_numpy(np.frombuffer(content, np.uint8).reshape(-1, labels + int(np.prod(CIFAR_SHAPE))).copy())
+    return Samples(records[:, labels:].reshape(-1, *CIFAR_SHAPE), records[:, labels - 1].long())
+
+
+TINY_NAME = "tiny-imagenet-200"
+TINY = Remote(
+    f"{TINY_NAME}.zip",
+    "6198c8ae015e2b3e007c7841da39ec069199b9aa3bfa943a462022fe5e43c821",
+    (f"https://cs231n.stanford.edu/{TINY_NAME}.zip", f"http://cs231n.stanford.edu/{TINY_NAME}.zip"),
+)
+TINY_CLASSES = 200
+TINY_PIXELS = Pixels((0.4802, 0.4481, 0.3975), (0.2770, 0.2691, 0.2821))
+
+
+def load_tiny_imagenet(options: ImageOptions) -> Dataset:
+    """Tiny ImageNet (Stanford CS231n): 100,000 + 10,000 photographs of 200 classes.
+
+    Images (3, 64, 64) of bytes; the official validation part is held out. Classes are in the order of their names.
+
+    Raises
+    ------
+    UserError
+        If the archive cannot be had, or the decoded file is damaged.
+    """
+    decoded = options.files / f"{TINY_NAME}.npz"
+    if not decoded.exists():
+        train, test = _decoded(fetch(TINY, options.files))
+        with whole(decoded) as file:
+            np.savez(file, train_x=train[0], train_y=train[1], test_x=test[0], test_y=test[1])
+    try:
+        with np.load(decoded, allow_pickle=False) as content:  # compares checksums
+            train, test = (
+                Samples(*(torch.from_numpy(content[f"{part}_{which}"]) for which in "xy")) for part in ("train", "test")
+            )
+    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{decoded} is damaged ({error}); delete it, and it will be made again") from error
+    return Dataset(train, test, TINY_CLASSES, TINY_PIXELS)
+
+
+def _decoded(path: Path) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Images and labels of the training and of the held-out part."""
+    with zipfile.ZipFile(path) as archive:
+        names = [n for n in archive.namelist() if n.endswith(".JPEG")]
+        classes = sorted(archive.read(f"{TINY_NAME}/wnids.txt").decode().split())
+        number = {name: i for i, name in enumerate(classes)}
+        train = {n: number[PurePosixPath(n).parts[2]] for n in names if n.startswith(f"{TINY_NAME}/train/")}
+        lines = archive.read(f"{TINY_NAME}/val/val_annotations.txt").decode().splitlines()
+        test = {f"{TINY_NAME}/val/images/{file}": number[wnid] for file, wnid, *_ in (line.split() for line in lines)}
+        return [(_pixels(archive, list(part)), np.array(list(part.values()), dtype=np.int64)) for part in (train, test)]
+
+
+def _pixels(archive: zipfile.ZipFile, names: Sequence[str]) -> np.ndarray:
+    """Decoded images (count, 3, 64, 64); grey ones become coloured."""
+    from PIL import Image
+
+    images = np.empty((len(names), 3, 64, 64), dtype=np.uint8)
+    for i, name in enumerate(tqdm(names, desc="decoding", unit="image", disable=None)):
+        with Image.open(BytesIO(archive.read(name))) as image:
+            images[i] = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
+    return images

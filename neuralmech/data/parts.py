@@ -93,7 +93,7 @@ class Items(Indexed):
         return self._batch(indices, pairs)
 
     def watched(self, numbers: NDArray[np.int64]) -> tuple[Tensor, Tensor, bool]:
-        """The same, and whether any of them drew a random number."""
+        """Inputs and targets of some samples, and whether any of them drew a random number."""
         indices = numbers.tolist()
         with generators_kept():
             seed_generators((0,), self._own)

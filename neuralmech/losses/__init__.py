@@ -9,9 +9,8 @@ from torch import Tensor
 from neuralmech.checks import check_choice
 from neuralmech.errors import UserError
 from neuralmech.losses.base import IGNORED, Kind, Loss, Tally, classes_in, counts
-from neuralmech.losses.cross_entropy import CrossEntropy
+from neuralmech.losses.builtin import BinaryCrossEntropy, CrossEntropy, SquaredError
 from neuralmech.losses.own import Called, CustomLoss
-from neuralmech.losses.values import BinaryCrossEntropy, SquaredError
 
 LOSSES: dict[str, type[Loss]] = {
     "cross_entropy": CrossEntropy,

@@ -76,10 +76,10 @@ class Called(Loss):
         return torch.zeros(len(targets), dtype=torch.bool, device=targets.device), ""
 
     def fit(self, outputs: torch.Size, targets: Tensor) -> None:
-        """Whatever it takes."""
+        """Nothing: what goes together only the callable knows."""
 
     def _at(self, outputs: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-        """Itself, or a module's copy where the outputs are, in their type."""
+        """The callable; of a module a copy where the outputs are, in their type."""
         if not isinstance(self.function, nn.Module):
             return self.function
         place = outputs.device, outputs.dtype

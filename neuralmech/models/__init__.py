@@ -1,4 +1,4 @@
-"""Architectures by name. Adding one is a file with an options dataclass and a build function, listed here."""
+"""Architectures by name. One is a dataclass of options and what builds a module from them, listed here."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from typing import Any
 from torch import nn
 
 from neuralmech.errors import UserError
-from neuralmech.models.convnet import ConvNet, ConvNetOptions
-from neuralmech.models.mlp import MLP, MLPOptions
-from neuralmech.models.target import TargetOptions, build_target
+from neuralmech.models.foreign import TargetOptions, VisionOptions, build_target, build_vision
+from neuralmech.models.stacks import MLP, ConvNet, ConvNetOptions, MLPOptions
 from neuralmech.models.transformer import Transformer, TransformerOptions
-from neuralmech.models.vision import VisionOptions, build_vision
 
-# name → (options, what builds it from options, input shape, number of classes)
+# name → (its options; what builds a module from options, the shape of a sample and the number of classes)
 MODELS: dict[str, tuple[type, Any]] = {
     "mlp": (MLPOptions, MLP),
     "convnet": (ConvNetOptions, ConvNet),
@@ -21,7 +19,7 @@ MODELS: dict[str, tuple[type, Any]] = {
     "torchvision": (VisionOptions, build_vision),
     "_target_": (TargetOptions, build_target),
 }
-OF_TOKENS = ("transformer",)  # take tokens; a user's own model takes what it takes; all others, real numbers
+OF_TOKENS = ("transformer",)  # take tokens, the others real numbers; what a user's own model takes nobody knows
 
 
 def build_model(options: Any, shape: tuple[int, ...], classes: int, *, tokens: bool = False) -> nn.Module:

@@ -1,6 +1,6 @@
 """The record of a run: one HDF5 file that the capture half writes and the analysis half reads.
 
-This package imports no torch; h5py, pandas and numba only when they are needed.
+This package imports no torch; h5py and pandas only when they are needed.
 """
 
 from importlib import import_module

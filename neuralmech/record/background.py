@@ -49,7 +49,7 @@ class BackgroundWriter:
         self.append_later(lambda: (steps, charges))
 
     def append_later(self, rows: Later, done: Callable[[], object] | None = None) -> None:
-        """The same with rows that the thread asks for: they may have to come from a GPU, or be none (None).
+        """Hand over rows that the thread asks for when it writes: they may have to come from a GPU, or be none (None).
 
         It calls `done` when it needs the arrays no more.
         """

@@ -11,9 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from neuralmech.record.safety import printable, remedy
+from neuralmech.record.safety import attribute, printable, remedy
 from neuralmech.record.schema import RecordError
-from neuralmech.record.text import attribute
 from neuralmech.words import first_line
 
 BESIDES = ("frobenius", "parameters")  # datasets of a family that are no signals of its charges

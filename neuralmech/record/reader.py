@@ -17,12 +17,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from neuralmech.record.charges import Charges, Checked
-from neuralmech.record.content import check_file
-from neuralmech.record.live import is_being_written, quiet_copy
-from neuralmech.record.safety import naming_damage, plain_yaml, printable, remedy
+from neuralmech.record.files import is_being_written, quiet_copy
+from neuralmech.record.safety import attribute, check_file, naming_damage, plain_yaml, printable, remedy
 from neuralmech.record.schema import EVALUATION_COLUMNS, FILE_NAME, LATER_COLUMNS, STEP_COLUMNS, RecordError
 from neuralmech.record.skeleton import Mended, Skeleton
-from neuralmech.record.text import attribute
 from neuralmech.words import first_line
 
 GROUPS = ("model", "data", "optim", "track", "train")  # of a config
@@ -155,7 +153,7 @@ class Record:
         return rows
 
     def readable_evaluations(self) -> int:
-        """The same for evaluations."""
+        """Evaluations before the first that is missing in the file or does not match its checksum."""
         rows = self._file["evaluation"]["committed"][()].item()
         return min(_readable(self._file["evaluation"][name], rows) for name in EVALUATION_COLUMNS)
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
+from neuralmech.record.files import write_whole
 from neuralmech.record.schema import RecordError
-from neuralmech.record.storage import write_whole
 
 MAGIC = b"neuralmech skeleton 1\n"
 
@@ -94,11 +94,11 @@ class Mended(io.RawIOBase):
         return self._at
 
     def readable(self) -> bool:
-        """It is."""
+        """Say that it can be read."""
         return True
 
     def seekable(self) -> bool:
-        """It is."""
+        """Say that every place of it can be read."""
         return True
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]

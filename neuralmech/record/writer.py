@@ -15,12 +15,19 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from neuralmech.record.files import disk_error, locking_of, patiently, reserve, write_whole
 from neuralmech.record.layout import CHECKSUM_BYTES, FORMATS, blank, set_attribute, set_status
-from neuralmech.record.live import locking_of, patiently
-from neuralmech.record.rows import FamilyLayout, Position, Rows
-from neuralmech.record.schema import EVALUATION_COLUMNS, FILE_NAME, STEP_COLUMNS, RecordError
+from neuralmech.record.schema import (
+    BLOCK,
+    EVALUATION_COLUMNS,
+    FILE_NAME,
+    STEP_COLUMNS,
+    FamilyLayout,
+    Position,
+    RecordError,
+    Rows,
+)
 from neuralmech.record.skeleton import Skeleton
-from neuralmech.record.storage import disk_error, reserve, write_whole
 
 Later = Callable[[], tuple[Mapping, Mapping] | None]  # makes rows when it is called, or none
 SLACK_BYTES = 1 << 18  # what a write may take besides its data
@@ -57,7 +64,7 @@ class RecordWriter:
         folder: str | Path,
         attributes: Mapping[str, object],
         families: Mapping[str, FamilyLayout],
-        block: int = 256,
+        block: int = BLOCK,
         *,
         compress: bool = False,
     ) -> None:
@@ -68,15 +75,12 @@ class RecordWriter:
         self._open()
 
     def _open(self) -> None:
-        from neuralmech.record.chunks import ChunkWriter  # numba takes half a second to import
-
         locking = locking_of(self.path)
         options: dict[str, Any] = {"libver": FORMATS, "rdcc_nbytes": 0, "locking": locking}  # whole chunks, no cache
         self._file = patiently(lambda: h5py.File(self.path, "r+", **options))
         self._fd = self._file.id.get_vfd_handle()
         self.rows = self._whole = self._evaluations = 0
         self._waiting: list[Rows] = []  # none or one
-        self._chunk_writer = ChunkWriter()
         self._chunks: dict[str, list[tuple[int, int]]] = {}  # where the whole ones are, of each dataset
         try:
             self._bind(self._file)
@@ -210,10 +214,10 @@ class RecordWriter:
     def _write(self, rows: Rows) -> None:
         with self._room(rows.bytes):
             for name, dataset in self._steps.items():
-                self._chunk_writer.write(dataset, self._whole, rows.steps[name])
+                _put(dataset, self._whole, rows.steps[name])
             for family, signals in self._charges.items():
                 for signal, dataset in signals.items():
-                    self._chunk_writer.write(dataset, self._whole, rows.charges[family][signal])
+                    _put(dataset, self._whole, rows.charges[family][signal])
             self._commit(self._committed, self._whole + len(rows))
 
     def _commit(self, counter: h5py.Dataset, value: int) -> None:
@@ -264,3 +268,9 @@ class RecordWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close("complete" if error is None else f"stopped: {type(error).__name__}")
+
+
+def _put(dataset: h5py.Dataset, start: int, values: NDArray) -> None:
+    """Write rows from `start`, the first of a chunk, to the end of a dataset; it grows where it must."""
+    dataset.resize(start + len(values), axis=0)
+    dataset[start:] = values

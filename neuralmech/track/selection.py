@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from scipy import sparse
 
-from neuralmech.record.rows import FamilyLayout
+from neuralmech.record.schema import FamilyLayout
 
 
 def select(

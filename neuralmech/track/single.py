@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from scipy import sparse
 
-from neuralmech.record.rows import FamilyLayout
+from neuralmech.record.schema import FamilyLayout
 from neuralmech.symmetry.family import Family, axis_entries
 from neuralmech.symmetry.layout import Layout
 from neuralmech.symmetry.matrix import MatrixFamily

@@ -17,8 +17,7 @@ from neuralmech.charges.matrix_forms import FULL
 from neuralmech.charges.sparse_rows import SparseRows
 from neuralmech.charges.step import TRANSLATION, Motion, Step
 from neuralmech.record import BackgroundWriter, RecordWriter
-from neuralmech.record.rows import FamilyLayout
-from neuralmech.record.schema import NESTEROV_SIGNAL, NOISE_SIGNALS, SIGNALS, STEP_COLUMNS
+from neuralmech.record.schema import NESTEROV_SIGNAL, NOISE_SIGNALS, SIGNALS, STEP_COLUMNS, FamilyLayout
 from neuralmech.symmetry.family import Family
 from neuralmech.symmetry.group import Symmetries
 from neuralmech.symmetry.layout import Layout

@@ -10,11 +10,13 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from neuralmech.errors import UserError
-from neuralmech.record.storage import write_whole
+from neuralmech.record.files import write_whole
+from neuralmech.record.schema import Position, Rows
 
 # What damaged bytes make zipfile and torch.load raise.
 _DAMAGE = (
@@ -121,3 +123,34 @@ def prune(folder: Path, keep: int | None) -> None:
     for step in later[:-keep] if keep else ():
         path_of(folder, step).unlink()
         skeleton_of(folder, step).unlink(missing_ok=True)
+
+
+def from_position(position: Position) -> dict[str, Any]:
+    """A place in the record, with the rows that wait for their chunk to fill."""
+    waiting = position.waiting
+    return {
+        "rows": position.rows,
+        "evaluations": position.evaluations,
+        "steps": {name: torch.from_numpy(np.ascontiguousarray(v)) for name, v in waiting.steps.items()},
+        "charges": {
+            family: {signal: torch.from_numpy(np.ascontiguousarray(v)) for signal, v in signals.items()}
+            for family, signals in waiting.charges.items()
+        },
+    }
+
+
+def to_position(state: Mapping[str, Any]) -> Position:
+    """Inverse of `from_position`.
+
+    Raises
+    ------
+    ValueError
+        For numbers of rows that are none.
+    """
+    if not all(type(state[name]) is int and state[name] >= 0 for name in ("rows", "evaluations")):
+        raise ValueError("rows and evaluations are whole numbers")
+    waiting = Rows(
+        {name: v.numpy() for name, v in state["steps"].items()},
+        {family: {s: v.numpy() for s, v in signals.items()} for family, signals in state["charges"].items()},
+    )
+    return Position(state["rows"], state["evaluations"], waiting)

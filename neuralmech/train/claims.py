@@ -1,21 +1,31 @@
-"""Check what a run is about to record of a fresh model, so that no false claim reaches a record."""
+"""Claims of symmetry, verified: those that a run is about to record, and those of a config's or a run's model."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor
 
+from neuralmech.config import resolve
+from neuralmech.data import training_batches
+from neuralmech.data.draws import generators_kept
 from neuralmech.errors import UserError
 from neuralmech.losses import Loss
 from neuralmech.symmetry.group import Symmetries
+from neuralmech.train.checkpoint import load_checkpoint
+from neuralmech.train.recorded import recorded_config
 from neuralmech.train.run import Run
-from neuralmech.train.state import random_state_kept
-from neuralmech.verification.verify import verify
+from neuralmech.train.setup import prepare
+from neuralmech.verification.conditions import CONDITIONS, check_conditions
+from neuralmech.verification.verify import Verification, verify
 from neuralmech.words import first_line
 
 SAMPLES = 8  # of the first batch
@@ -28,11 +38,11 @@ CANNOT = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError,
 
 
 def check_claims(run: Run) -> None:
-    """Verify every claim that will be recorded on samples of the first batch, in float64 and on copies.
+    """Verify every claim that will be recorded on samples of the first batch, so that no false one reaches a record.
 
-    The gradient's constraint is checked of every charge, the finite transformation and the Hessian's of as many as half
-    a second is enough for. What was found is said in one line; so is what cannot be checked, and why. The run does not
-    notice.
+    All is done in float64 and on copies: the run does not notice. The gradient's constraint is checked of every charge,
+    the finite transformation and the Hessian's of as many as half a second is enough for. What was found is said in one
+    line; so is what cannot be checked, and why.
 
     Raises
     ------
@@ -46,7 +56,7 @@ def check_claims(run: Run) -> None:
         return
     start = perf_counter()
     x, y = _some(*run.batches(0), run.config.loss)
-    with random_state_kept(run.setup.device):
+    with generators_kept(run.setup.device):
         try:
             table = _verified(run, claims, x, y)
         except CANNOT as error:  # what a model does in float64, or on a copy: it may be trained all the same
@@ -106,10 +116,49 @@ def _is_function(run: Run, x: Tensor, y: Tensor) -> bool:
     """Whether a copy, called again with the same random numbers, has the same loss."""
     twin, losses = copy.deepcopy(run.setup.model), []
     for _ in range(2):
-        with random_state_kept(run.setup.device):
+        with generators_kept(run.setup.device):
             losses.append(float(run.loss(twin, x, y)))
     return losses[0] == losses[1]
 
 
 def _not_checked(reason: str) -> None:
     print(f"Claims of symmetry are not checked: {reason}; neuralmech verify checks those of a run")
+
+
+def verify_fresh(raw: Mapping[str, Any], sample: int, conditions: tuple[str, ...] = CONDITIONS) -> Verification:
+    """Verify the model that a config describes, as initialised."""
+    check_conditions(conditions)
+    return _verify(raw, None, None, sample, conditions)
+
+
+def verify_run(
+    folder: Path,
+    step: int | None,
+    sample: int,
+    conditions: tuple[str, ...] = CONDITIONS,
+    code: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Verification:
+    """Verify a run's model at one of its checkpoints.
+
+    Raises
+    ------
+    RecordError, UserError
+        If there is no such run, checkpoint or condition, or the run's model, data or loss are a user's own code, which
+        is never taken from a record: the user gives ``_target_`` and its arguments in `code`, by ``model``, ``data``
+        and ``loss``.
+    """
+    check_conditions(conditions)
+    return _verify(recorded_config(folder, code or {}), folder, step, sample, conditions)
+
+
+def _verify(
+    raw: Mapping[str, Any], folder: Path | None, step: int | None, sample: int, conditions: tuple[str, ...]
+) -> Verification:
+    config = resolve(raw)
+    setup = prepare(config)
+    if folder is not None:
+        load_checkpoint(folder / "checkpoints", setup.model, step)
+    with closing(training_batches(setup.data, config.data, config.seed)) as batches:
+        x, y = batches(0)
+    options = {"sample": sample, "seed": config.seed, "conditions": conditions, "precision": config.train.precision}
+    return verify(setup.model, x, y, setup.symmetries, config.loss, **options)

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from neuralmech.config import TrainConfig
 from neuralmech.errors import RunError, UserError, chain
-from neuralmech.train.optimizers import momentum_buffer, set_hyperparameters
-from neuralmech.train.precision import Loss
+from neuralmech.train.update import Loss, momentum_buffer, set_hyperparameters
 
 if TYPE_CHECKING:
     from neuralmech.train.run import Run

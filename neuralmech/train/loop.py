@@ -19,28 +19,25 @@ from tqdm import tqdm
 
 from neuralmech.config import Config
 from neuralmech.data import Batches, Dataset, training_batches
+from neuralmech.data.draws import seed_all
 from neuralmech.errors import NotFiniteError
 from neuralmech.losses import LossLike, as_loss
 from neuralmech.outputs import output_of
 from neuralmech.record import FILE_NAME, BackgroundWriter, RecordWriter
-from neuralmech.record.live import locking_of
+from neuralmech.record.files import locking_of
 from neuralmech.track import Schedule, Tracker
-from neuralmech.train.announce import announce
-from neuralmech.train.broken_data import check_data, remedy
 from neuralmech.train.claims import check_claims
+from neuralmech.train.disk import announce, told
 from neuralmech.train.execute import check_execution
-from neuralmech.train.failures import told
+from neuralmech.train.finite import check_data, remedy
 from neuralmech.train.flat import FlatParameters
-from neuralmech.train.interrupt import Interrupted, Stop, on_signals
 from neuralmech.train.kernels import choose_kernels, kernel_errors
-from neuralmech.train.lock import locked
-from neuralmech.train.optimizers import build_optimizer, hyperparameters
-from neuralmech.train.precision import autocast
+from neuralmech.train.process import Interrupted, Stop, locked, on_signals, say
 from neuralmech.train.recorded import changed_config
 from neuralmech.train.restore import make_readable, restore
-from neuralmech.train.run import Run, Saver, save, say
+from neuralmech.train.run import Run, Saver, save
 from neuralmech.train.setup import Setup, choose_device, prepare, provenance
-from neuralmech.train.state import seed_all
+from neuralmech.train.update import autocast, build_optimizer, hyperparameters
 
 SLOW_SECONDS = 10.0  # of waiting for the disk, after which the run says so
 COMMIT_SECONDS = 60.0  # a slow run commits incomplete blocks this often
@@ -190,7 +187,7 @@ def _advance(run: Run, record: BackgroundWriter, saver: Saver, stop: Stop) -> No
             if every and run.step % every == 0:
                 _settle(run, record, progress)
                 record.append_evaluation(run.step, *_until(stop, lambda: _evaluate(run)))
-            _step(run, *_until(stop, lambda: run.batches(run.step)))
+            take_step(run, *_until(stop, lambda: run.batches(run.step)))
             progress.update()
             record.check()
             if run.tracker.is_full:
@@ -239,8 +236,8 @@ def _until(stop: Stop, wait: Callable[[], _T]) -> _T:
         stop.waits = False
 
 
-def _step(run: Run, x: Tensor, y: Tensor) -> None:
-    """One step of the optimiser, measured if the schedule wants it."""
+def take_step(run: Run, x: Tensor, y: Tensor) -> None:
+    """Take the run's next step on a batch, measured if the schedule wants it."""
     what = run.measured
     row = hyperparameters(run.config.optim, run.step, run.steps, run.time, run.config.data.batch_size)
     row["lr"] = run.execution.rate(row["lr"])
@@ -261,7 +258,7 @@ def _hand_over(run: Run, record: BackgroundWriter) -> None:
 
 
 def _write(run: Run, record: BackgroundWriter, progress: tqdm) -> None:
-    """The same, and wait until it has them."""
+    """Give the pending rows to the record and wait until it has them."""
     _hand_over(run, record)
     _settle(run, record, progress)
 

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from neuralmech.data.draws import generators_kept
 from neuralmech.losses import CrossEntropy
 from neuralmech.train.flat import FlatParameters
-from neuralmech.train.state import random_state_kept
 
 COUNTED = CrossEntropy().weight_of
 
@@ -60,7 +60,7 @@ class Gradients:
     @contextmanager
     def _unnoticed(self, device: torch.device) -> Iterator[None]:
         kept = [b.clone() for b in self._model.buffers()]
-        with torch.enable_grad(), random_state_kept(device):
+        with torch.enable_grad(), generators_kept(device):
             yield
         for buffer, value in zip(self._model.buffers(), kept, strict=True):
             buffer.copy_(value)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from neuralmech.charges.step import Motion
 from neuralmech.train.execute import Measuring, Row
-from neuralmech.train.optimizers import set_hyperparameters
+from neuralmech.train.update import set_hyperparameters
 
 if TYPE_CHECKING:
     from neuralmech.charges.one_pass import OnePass

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from neuralmech.config import OWN, Config, own_code, resolve, to_yaml
+from neuralmech.config import OLDEST_LOSS, OWN, Config, own_code, resolve, to_yaml
 from neuralmech.errors import UserError
 from neuralmech.record import RecordError, open_record
 from neuralmech.record.safety import plain_yaml, printable
@@ -55,7 +55,7 @@ def recorded_config(folder: Path, code: Mapping[str, Mapping[str, Any]]) -> dict
     for key, value in flat(raw).items():
         if any(part.startswith("_") for part in key.split(".")) or "${" in str(value):
             raise RecordError(f"{folder}: {printable(key)} in its config is no plain value; train again")
-    raw.setdefault("loss", {"name": "cross_entropy"})  # records from before there was a choice
+    raw.setdefault("loss", {"name": OLDEST_LOSS})
     for group in OWN:
         _check_code(folder, group, raw.get(group), code.get(group))
     if isinstance(raw.get("data"), dict):

@@ -11,17 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from neuralmech.data.draws import set_random_state
 from neuralmech.errors import UserError
 from neuralmech.record import FILE_NAME, Record, RecordError, open_record
 from neuralmech.record.reader import can_mend
-from neuralmech.record.rows import Position, Rows
 from neuralmech.record.safety import plain_yaml, printable
-from neuralmech.record.schema import STEP_COLUMNS
+from neuralmech.record.schema import STEP_COLUMNS, Position, Rows
 from neuralmech.record.skeleton import Skeleton
-from neuralmech.train.checkpoint import checkpoints, path_of, read_checkpoint, skeleton_of
+from neuralmech.train.checkpoint import checkpoints, path_of, read_checkpoint, skeleton_of, to_position
+from neuralmech.train.process import say
 from neuralmech.train.recorded import disagreements
-from neuralmech.train.run import Run, say
-from neuralmech.train.state import set_random_state, to_position
+from neuralmech.train.run import Run
 
 
 def restore(run: Run, folder: Path) -> Position:

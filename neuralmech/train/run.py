@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,20 +13,19 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from neuralmech.config import CheckpointConfig, Config, to_yaml
 from neuralmech.data import Batches
+from neuralmech.data.draws import random_state
 from neuralmech.data.parts import Samples
 from neuralmech.errors import RunError, UserError
 from neuralmech.record import BackgroundWriter
-from neuralmech.record.safety import printable
 from neuralmech.track import Schedule, Tracker
-from neuralmech.train.checkpoint import prune, save_checkpoint, skeleton_of
+from neuralmech.train.checkpoint import from_position, prune, save_checkpoint, skeleton_of
 from neuralmech.train.execute import CudaCapture, Execution, Graphed, Measuring, Plain, compiled
 from neuralmech.train.finite import FiniteLosses
 from neuralmech.train.flat import FlatParameters
 from neuralmech.train.noise import Epoch, Gradients
 from neuralmech.train.one_pass import in_one_pass
-from neuralmech.train.precision import Loss, Update, loss_function
 from neuralmech.train.setup import Setup
-from neuralmech.train.state import from_position, random_state
+from neuralmech.train.update import Loss, Update, loss_function
 from neuralmech.words import first_line
 
 WEIGHED = 16  # batches of a streamed set that tell how many targets a sample has
@@ -208,8 +206,3 @@ class Saver:
         save(run, record, self._folder)
         prune(self._folder, self._config.keep)
         self._clock = monotonic()
-
-
-def say(text: str) -> None:
-    """Tell the user something on stderr, in one line."""
-    print(f"neuralmech: {printable(' '.join(text.split()))}", file=sys.stderr)

@@ -16,15 +16,15 @@ from torch import nn
 
 from neuralmech.config import Config, to_yaml
 from neuralmech.data import Dataset, load_data, settle
+from neuralmech.data.draws import seed_all
 from neuralmech.discovery.discover import find_symmetries
 from neuralmech.errors import UserError
 from neuralmech.losses import Called, Loss
 from neuralmech.models import build_model
 from neuralmech.outputs import output_of
 from neuralmech.symmetry.group import Symmetries
-from neuralmech.train.patience import patience
-from neuralmech.train.precision import parameter_type
-from neuralmech.train.state import seed_all
+from neuralmech.train.process import patience
+from neuralmech.train.update import parameter_type
 from neuralmech.words import first_line
 
 

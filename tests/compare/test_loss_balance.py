@@ -20,7 +20,7 @@ def test_work_is_the_gradient_along_the_steps_on_both_sides(run):
     at, theta, slopes = loop.begin(config(**parts)), [], []
     for _ in range(6):
         theta.append(at.flat.theta.detach().clone())
-        loop._step(at, *at.batches(at.step))
+        loop.take_step(at, *at.batches(at.step))
         slopes.append(at.flat.grad.clone())
     with open_record(run(**parts)) as r:
         work, behind = r.column("work"), r.column("work_behind")

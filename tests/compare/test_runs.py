@@ -20,8 +20,7 @@ from neuralmech.compare.options import Options
 from neuralmech.compare.runs import CUT_OFF, PATIENCE_SECONDS, find_runs
 from neuralmech.errors import UserError
 from neuralmech.record import FAILURE_FILE, RecordError, RecordWriter
-from neuralmech.record.rows import FamilyLayout
-from neuralmech.record.schema import SIGNALS, STEP_COLUMNS
+from neuralmech.record.schema import SIGNALS, STEP_COLUMNS, FamilyLayout
 
 LAYOUT = {"scale": FamilyLayout(["a", "a"], [0, 1], SIGNALS, translation=False)}
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torchvision.transforms import functional as transform
 
-from neuralmech.data.augment import Augment, crop_and_flip
+from neuralmech.data.batches import Augment, crop_and_flip
+from neuralmech.data.draws import CPU, Order
 from neuralmech.data.options import AugmentOptions
-from neuralmech.data.order import CPU, Order
 from neuralmech.errors import UserError
 
 SHAPE = (3, 8, 6)

@@ -110,3 +110,8 @@ def test_a_silent_server_does_not_hold_a_run(monkeypatch, tmp_path):
         with pytest.raises(UserError, match="timed out"):
             fetch(Remote("set.bin", "0" * 64, (url,)), tmp_path)
     assert os.listdir(tmp_path) == []  # noqa: PTH208
+
+
+def test_whoever_may_read_the_folder_may_read_the_file(site, tmp_path):
+    path = fetch(remote(site, "set.bin"), tmp_path / "shared")
+    assert path.stat().st_mode & 0o777 == path.parent.stat().st_mode & 0o666

@@ -11,8 +11,8 @@ from torchvision.datasets.mnist import read_image_file, read_label_file
 
 from image_files import make_cifar, make_mnist, make_tiny_imagenet, served
 from neuralmech.config import resolve
-from neuralmech.data import ImageOptions, cifar, load_data, mnist, tinyimagenet
-from neuralmech.data.inputs import Inputs, measure
+from neuralmech.data import ImageOptions, images, load_data
+from neuralmech.data.dataset import Inputs, measure
 from neuralmech.errors import UserError
 
 NAMES = ("mnist", "cifar10", "cifar100", "tinyimagenet")
@@ -41,7 +41,7 @@ def assert_is(data, arrays):
 def test_mnist(site, tmp_path, monkeypatch):
     folder, address = site
     arrays = make_mnist(folder, monkeypatch)
-    monkeypatch.setattr(mnist, "MIRRORS", (address + "nowhere/", address))
+    monkeypatch.setattr(images, "MNIST_MIRRORS", (address + "nowhere/", address))
     data = load_data(options(tmp_path, "mnist"))
     assert_is(data, arrays)
     assert (data.shape, data.classes, data.has_tokens) == ((1, 28, 28), 10, False)
@@ -55,9 +55,9 @@ def test_mnist(site, tmp_path, monkeypatch):
 @pytest.mark.parametrize(("name", "classes"), [("cifar10", 10), ("cifar100", 100)])
 def test_cifar(site, tmp_path, monkeypatch, name, classes):
     folder, address = site
-    monkeypatch.setattr(cifar, "URL", address)
+    monkeypatch.setattr(images, "CIFAR_URL", address)
     arrays = make_cifar(folder, monkeypatch, name)
-    archive = cifar.ARCHIVES[name].remote
+    archive = images.CIFARS[name].remote
     (tmp_path / "data" / name).mkdir(parents=True)
     (folder / archive.name).rename(tmp_path / "data" / name / archive.name)  # a file that the user brought
     data = load_data(options(tmp_path, name))
@@ -68,16 +68,16 @@ def test_cifar(site, tmp_path, monkeypatch, name, classes):
 def test_tiny_imagenet(site, tmp_path, monkeypatch):
     folder, address = site
     make_tiny_imagenet(folder, monkeypatch)
-    remote = tinyimagenet.REMOTE
-    monkeypatch.setattr(tinyimagenet, "REMOTE", type(remote)(remote.name, remote.sha256, (address + remote.name,)))
+    remote = images.TINY
+    monkeypatch.setattr(images, "TINY", type(remote)(remote.name, remote.sha256, (address + remote.name,)))
     chosen = options(tmp_path, "tinyimagenet")
     data = load_data(chosen)
     with zipfile.ZipFile(folder / remote.name) as archive:
         archive.extractall(tmp_path)
     there = ImageFolder(str(tmp_path / "tiny-imagenet-200/train"))  # torchvision on the files
-    images = {np.asarray(image).transpose(2, 0, 1).tobytes(): label for image, label in there}
+    wanted = {np.asarray(image).transpose(2, 0, 1).tobytes(): label for image, label in there}
     found = {x.numpy().tobytes(): int(y) for x, y in zip(data.train.x, data.train.y, strict=True)}
-    assert found == images
+    assert found == wanted
     assert len(found) == 12
     assert data.test.y.tolist() == [2, 1, 0, 2, 1, 0]
     (chosen.files / remote.name).unlink()  # decoded once
@@ -92,11 +92,11 @@ def test_tiny_imagenet(site, tmp_path, monkeypatch):
 
 
 def test_published_files_are_named():
-    assert all(len(sha) == 64 for sha in mnist.FILES.values())
-    assert [a.remote.urls[0].rsplit("/", 1)[1] for a in cifar.ARCHIVES.values()] == [
+    assert all(len(sha) == 64 for sha in images.MNIST_FILES.values())
+    assert [a.remote.urls[0].rsplit("/", 1)[1] for a in images.CIFARS.values()] == [
         "cifar-10-binary.tar.gz", "cifar-100-binary.tar.gz",
     ]  # fmt: skip
-    assert all(url.startswith("https://") for url in mnist.MIRRORS)
+    assert all(url.startswith("https://") for url in images.MNIST_MIRRORS)
 
 
 def test_bytes_become_standardised_numbers():

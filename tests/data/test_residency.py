@@ -16,10 +16,9 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from conftest import config
 from image_files import limited_files, make_cifar
-from neuralmech.data import CustomOptions, Dataset, residency, settle, training_batches
-from neuralmech.data.dataset import Place
-from neuralmech.data.inputs import Pixels
-from neuralmech.data.options import AugmentOptions, ResidencyOptions
+from neuralmech.data import CustomOptions, Dataset, settle, training_batches
+from neuralmech.data.dataset import Pixels, Place, fits
+from neuralmech.data.options import AugmentOptions, DataOptions
 from neuralmech.data.parts import Items, Samples
 from neuralmech.data.stream import Stream
 from neuralmech.errors import RunError, UserError
@@ -103,12 +102,12 @@ def test_auto_keeps_on_the_device_what_takes_half_of_its_memory(
 ):  # 80 images of 192 bytes with labels of 8: 16,000 bytes
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free, 0))
     monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": memory}.get)
-    assert residency.fits(data(as_items), torch.device(device)) is not wanted
+    assert fits(data(as_items), torch.device(device)) is not wanted
 
 
 def test_residency_is_as_asked():
     for asked, streamed in (("auto", False), ("device", False), ("loader", True)):
-        assert settle(data(), ResidencyOptions(asked, 0), CPU, torch.float32).place.streamed is streamed
+        assert settle(data(), DataOptions(asked, 0), CPU, torch.float32).place.streamed is streamed
 
 
 class Slow:

@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from neuralmech.data import Batches, TokensOptions, load_data
+from neuralmech.data.builtin import transitions
 from neuralmech.data.dataset import Place
-from neuralmech.data.tokens import transitions
 from neuralmech.errors import UserError
 from neuralmech.losses import IGNORED
 

@@ -5,8 +5,8 @@ from conftest import config
 from neuralmech.discovery.discover import find_symmetries
 from neuralmech.errors import UserError
 from neuralmech.models import MODELS, ConvNetOptions, build_model
+from neuralmech.models.foreign import ARCHITECTURES, VisionOptions
 from neuralmech.models.parts import ACTIVATIONS
-from neuralmech.models.vision import ARCHITECTURES, VisionOptions
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,6 @@ def test_torchvision_models_have_their_charges():
 
 @pytest.mark.parametrize("arch", ["resnet18", "vgg11_bn", pytest.param("vit_b_16", marks=pytest.mark.slow)])
 def test_symmetries_need_no_numbers(arch):
-    pytest.importorskip("torchvision")
     from neuralmech.config import resolve
     from neuralmech.train.setup import prepare, summary
 

@@ -5,7 +5,7 @@ from torch.nn import functional as F
 from conftest import config
 from neuralmech.errors import UserError
 from neuralmech.models import TransformerOptions, build_model
-from neuralmech.models.attention import Attention
+from neuralmech.models.transformer import Attention
 
 TINY = {"width": 8, "heads": 4, "hidden": 6}
 

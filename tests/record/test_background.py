@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from neuralmech.record import BackgroundWriter, RecordWriter, open_record
-from neuralmech.record.rows import FamilyLayout
-from neuralmech.record.schema import SIGNALS, STEP_COLUMNS
+from neuralmech.record.schema import SIGNALS, STEP_COLUMNS, FamilyLayout
 
 LAYOUT = {"scale": FamilyLayout(["a", "a"], [0, 1], SIGNALS, translation=False)}
 

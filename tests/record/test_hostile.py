@@ -12,9 +12,8 @@ from neuralmech.compare.files import analyze_folder
 from neuralmech.compare.options import Options
 from neuralmech.errors import UserError
 from neuralmech.record import RecordError, RecordWriter, open_record
-from neuralmech.record.rows import FamilyLayout
-from neuralmech.record.schema import EVALUATION_COLUMNS, SIGNALS, STEP_COLUMNS
-from neuralmech.record.text import index as table
+from neuralmech.record.layout import index as table
+from neuralmech.record.schema import EVALUATION_COLUMNS, SIGNALS, STEP_COLUMNS, FamilyLayout
 
 HUGE = 10**12
 LAYOUT = {"scale": FamilyLayout(["a", "a", "b -> c"], [0, 1, 0], SIGNALS, translation=False)}

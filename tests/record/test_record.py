@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from neuralmech.record import SCHEMA_VERSION, RecordError, RecordWriter, open_record
-from neuralmech.record.rows import FamilyLayout
-from neuralmech.record.schema import SIGNALS, STEP_COLUMNS
+from neuralmech.record.schema import SIGNALS, STEP_COLUMNS, FamilyLayout
 
 LAYOUT = {"scale": FamilyLayout(["a", "a", "b -> c"], [0, 1, 0], SIGNALS, translation=False)}
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from neuralmech.data import cifar, mnist, tinyimagenet
+from neuralmech.data import images
 
 
 class Server(SimpleHTTPRequestHandler):
@@ -85,13 +85,13 @@ def make_mnist(folder, monkeypatch, train=60, test=20):
         (folder / f"{prefix}-images-idx3-ubyte.gz").write_bytes(idx(x[:, 0]))
         (folder / f"{prefix}-labels-idx1-ubyte.gz").write_bytes(idx(y))
         arrays += [x, y]
-    monkeypatch.setattr(mnist, "FILES", {name: sha256(folder / name) for name in mnist.FILES})
+    monkeypatch.setattr(images, "MNIST_FILES", {name: sha256(folder / name) for name in images.MNIST_FILES})
     return arrays
 
 
 def make_cifar(folder, monkeypatch, name="cifar10", train=80, test=20):
     """Write the archive; returns (train_x, train_y, test_x, test_y)."""
-    archive, rng, arrays = cifar.ARCHIVES[name], np.random.default_rng(1), []
+    archive, rng, arrays = images.CIFARS[name], np.random.default_rng(1), []
     path = folder / archive.remote.name
     with tarfile.open(path, "w:gz") as tar:
         for members, count in ((archive.train, train), (archive.test, test)):
@@ -104,13 +104,13 @@ def make_cifar(folder, monkeypatch, name="cifar10", train=80, test=20):
                 tar.addfile(info, BytesIO(part.tobytes()))
             arrays += [x, y]
     remote = replace(archive.remote, sha256=sha256(path))
-    monkeypatch.setitem(cifar.ARCHIVES, name, replace(archive, remote=remote))
+    monkeypatch.setitem(images.CIFARS, name, replace(archive, remote=remote))
     return arrays
 
 
 def make_tiny_imagenet(folder, monkeypatch, classes=3, each=4, test=6):
     """Write the archive, its classes not in the order of their names, one image grey."""
-    rng, top = np.random.default_rng(2), tinyimagenet.NAME
+    rng, top = np.random.default_rng(2), images.TINY_NAME
     wnids = [f"n{9 - i:08d}" for i in range(classes)]
     with zipfile.ZipFile(folder / f"{top}.zip", "w") as archive:
 
@@ -131,5 +131,5 @@ def make_tiny_imagenet(folder, monkeypatch, classes=3, each=4, test=6):
             image(f"test/images/test_{i}.JPEG")
         rows = [f"val_{i}.JPEG\t{wnid}\t0\t0\t63\t63\n" for i, wnid in enumerate(labels)]
         archive.writestr(f"{top}/val/val_annotations.txt", "".join(rows))
-    remote = replace(tinyimagenet.REMOTE, sha256=sha256(folder / f"{top}.zip"))
-    monkeypatch.setattr(tinyimagenet, "REMOTE", remote)
+    remote = replace(images.TINY, sha256=sha256(folder / f"{top}.zip"))
+    monkeypatch.setattr(images, "TINY", remote)

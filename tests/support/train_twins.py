@@ -12,7 +12,7 @@ from conftest import config
 from neuralmech.record import open_record
 from neuralmech.train import loop
 from neuralmech.train.checkpoint import path_of, read_checkpoint
-from neuralmech.train.interrupt import Interrupted
+from neuralmech.train.process import Interrupted
 
 
 def contents(folder):

@@ -10,7 +10,7 @@ from neuralmech.cli.entry import main
 from neuralmech.errors import UserError
 from neuralmech.losses import IGNORED
 from neuralmech.record import open_record
-from neuralmech.train.check import verify_run
+from neuralmech.train.claims import verify_run
 from neuralmech.train.loop import begin, evaluate, resume, train
 from neuralmech.train.noise import Epoch
 from train_twins import assert_twins, stopped

@@ -129,7 +129,7 @@ def test_a_plain_step_asks_for_no_number(graphs, train):
     made = loop.begin(config(optim=SGD, train=train))
     with Recorder() as recorder:
         for _ in range(5):
-            loop._step(made, *made.batches(made.step))
+            loop.take_step(made, *made.batches(made.step))
     assert len(recorder.calls) > 100
     assert WAITING.isdisjoint(call[0] for call in recorder.calls)
     with recorder:
@@ -228,12 +228,12 @@ def test_a_step_never_waits_for_the_gpu(train):
     """After the first steps, which allocate and capture, and within an epoch."""
     made: Run = loop.begin(config(**gpu({"optim": SGD, "train": train, "data": {"size": 640}})))
     for _ in range(5):
-        loop._step(made, *made.batches(made.step))
+        loop.take_step(made, *made.batches(made.step))
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
         for _ in range(20):
-            loop._step(made, *made.batches(made.step))
+            loop.take_step(made, *made.batches(made.step))
     finally:
         torch.cuda.set_sync_debug_mode("default")
 

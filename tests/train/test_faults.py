@@ -19,8 +19,8 @@ from image_files import limited_files
 from neuralmech.errors import RunError, UserError
 from neuralmech.record import RecordWriter, open_record
 from neuralmech.train.checkpoint import checkpoints
-from neuralmech.train.lock import locked
 from neuralmech.train.loop import resume, train
+from neuralmech.train.process import locked
 from neuralmech.train.run import Saver
 from train_twins import assert_twins, in_process, resume_there, train_there
 
@@ -317,6 +317,6 @@ def test_clock_jumps_do_not_matter(tmp_path, finished, monkeypatch):
         train(config(**OPTIONS), folder)
     assert_twins(folder, finished(**OPTIONS), 400)
     os.utime(folder / "record.h5", (4e9, 4e9))
-    from neuralmech.record.live import quiet_copy
+    from neuralmech.record.files import quiet_copy
 
     assert quiet_copy(folder / "record.h5") == (folder / "record.h5").read_bytes()

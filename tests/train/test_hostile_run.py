@@ -12,7 +12,7 @@ from torch import nn
 from conftest import config
 from neuralmech.errors import UserError
 from neuralmech.record import RecordError
-from neuralmech.record.text import attribute
+from neuralmech.record.safety import attribute
 from neuralmech.train.checkpoint import load_checkpoint, path_of
 from neuralmech.train.loop import begin, resume, train
 from neuralmech.train.restore import restore

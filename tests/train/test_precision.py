@@ -74,7 +74,7 @@ def test_it_is_the_loop_that_people_write(run, tmp_path):
         scaler.step(optimizer)
         scaler.update()
         skipped += scaler.get_scale() < before
-        loop._step(made, x, y)
+        loop.take_step(made, x, y)
     assert float(made.update.skipped) == skipped > 20
     for p, q in zip(twin.parameters(), made.setup.model.parameters(), strict=True):
         # the order of float32 roundings in the two optimisers, amplified by fp16 activations that round up or down

@@ -15,15 +15,14 @@ import numpy as np
 import pytest
 
 from conftest import record
-from neuralmech.cli.outcome import Outcome
+from neuralmech.cli.application import Outcome
 from neuralmech.compare.runs import CUT_OFF, find_runs, status_of
 from neuralmech.errors import UserError
 from neuralmech.record import RecordError, open_record
 from neuralmech.record.layout import set_status
 from neuralmech.record.reader import snapshot
 from neuralmech.train.checkpoint import checkpoints
-from neuralmech.train.interrupt import SAME_SECONDS, Interrupted, Stop, on_signals, until_terminated
-from neuralmech.train.lock import locked
+from neuralmech.train.process import SAME_SECONDS, Interrupted, Stop, locked, on_signals, until_terminated
 
 NEURALMECH = [sys.executable, "-m", "neuralmech"]
 TRAIN = [
@@ -163,7 +162,7 @@ def test_a_signal_that_the_parent_ignores_stays_ignored(tmp_path, number):
 
 def test_one_wish_that_is_sent_twice_is_no_hurry(monkeypatch):
     now = iter([10.0, 10.1, 10.1 + 2 * SAME_SECONDS])
-    monkeypatch.setattr("neuralmech.train.interrupt.monotonic", lambda: next(now))
+    monkeypatch.setattr("neuralmech.train.process.monotonic", lambda: next(now))
     stop = Stop()
     stop(signal.SIGTERM, None)
     stop(signal.SIGTERM, None)

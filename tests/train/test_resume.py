@@ -10,7 +10,7 @@ from conftest import config
 from neuralmech.config import resolve, to_yaml
 from neuralmech.errors import RunError, UserError
 from neuralmech.record import RecordWriter, open_record
-from neuralmech.record.rows import Position, Rows
+from neuralmech.record.schema import Position, Rows
 from neuralmech.train import loop
 from neuralmech.train.checkpoint import checkpoints, path_of
 from neuralmech.train.loop import resume, train
@@ -56,12 +56,12 @@ def test_dropout_goes_on_with_the_same_random_numbers(finished, tmp_path, monkey
 
 def test_numpys_and_pythons_random_numbers_go_on_too(run, tmp_path, monkeypatch):
     """Gaussians come in pairs, of which one may wait; `track.noise` draws nothing besides."""
-    step = loop._step
+    step = loop.take_step
 
     def drawing(run, x, y):
         step(run, x * (1 + 0.1 * random.gauss(0, 1) + 0.1 * np.random.standard_normal()), y)  # noqa: NPY002
 
-    monkeypatch.setattr(loop, "_step", drawing)
+    monkeypatch.setattr(loop, "take_step", drawing)
     for track in ({"block": 7}, {"block": 7, "noise": 5}):
         options = {**OPTIONS, "track": track}
         folder = stopped(tmp_path, monkeypatch, 37, options)

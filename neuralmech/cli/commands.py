@@ -1,7 +1,8 @@
-"""``neuralmech verify``."""
+"""The commands that train nothing: analyze, symmetries, verify."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,54 @@ from neuralmech.cli.application import launch, overrides_in, run_folders
 from neuralmech.errors import RunError, UserError
 from neuralmech.record import FILE_NAME
 
+
+def analyze(words: list[str]) -> None:
+    """Compare the run folders among the words with theory."""
+    runs = run_folders(words, "analyze", Path.exists)
+    rest = [w for w in words if w not in runs]
+    if not runs and not any(w.startswith("-") for w in rest):
+        raise UserError("analyze needs a run folder: neuralmech analyze RUN [RUN ...]")
+
+    def task(raw: Any) -> None:
+        from neuralmech.compare.files import analyze_folder
+        from neuralmech.compare.live import follow
+        from neuralmech.compare.options import options
+        from neuralmech.compare.runs import find_runs
+        from neuralmech.compare.terminal import show_analysis
+
+        chosen = options(dict(raw))
+        for found in [find_runs(Path(run), live=chosen.live) for run in runs]:  # all are there before the first
+            if chosen.live:
+                follow(found.folder, chosen, show_analysis)
+            else:
+                show_analysis(analyze_folder(found.folder, chosen))
+
+    launch(task, "analyze", rest)
+
+
+def symmetries(words: list[str]) -> None:
+    """Show which charges a model has, as a table or with ``--json``."""
+    as_json = "--json" in words
+
+    def task(raw: Any) -> None:
+        from neuralmech.compare.terminal import show_symmetries
+        from neuralmech.config import resolve
+        from neuralmech.train.setup import prepare, summary
+
+        found = summary(prepare(resolve(raw), bare=True))
+        if as_json:
+            print(json.dumps(found, indent=2))
+        else:
+            show_symmetries(**found)
+
+    launch(task, "symmetries", [w for w in words if w != "--json"])
+
+
 OF_RUN = ("checkpoint", "conditions", "verify.sample")  # and the user's own code, which a record must not name
 CODE = ("model", "data", "loss")
 
 
-def run(words: list[str]) -> None:
+def verify(words: list[str]) -> None:
     """Check every claimed symmetry of a fresh model, or of the run folder among the words."""
     runs = run_folders(words, "verify", lambda path: (path / FILE_NAME).exists())
     if len(runs) > 1:
@@ -24,7 +68,7 @@ def run(words: list[str]) -> None:
         from omegaconf import OmegaConf
 
         from neuralmech.compare.terminal import show_verification
-        from neuralmech.train.check import verify_fresh, verify_run
+        from neuralmech.train.claims import verify_fresh, verify_run
 
         own = OmegaConf.create({k: v for k, v in raw.items() if k not in ("verify", "conditions", "checkpoint")})
         sample = raw.verify.sample

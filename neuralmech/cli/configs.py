@@ -1,7 +1,9 @@
-"""Config files of other people: read whatever editor wrote them, and named if they have no effect."""
+"""Config files: read whatever editor wrote them, named if they have no effect; what Hydra says of them, in one line."""
 
 from __future__ import annotations
 
+import difflib
+import re
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -10,11 +12,12 @@ from hydra._internal.core_plugins import file_config_source
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
+from hydra.errors import OverrideParseException
 from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
 from omegaconf import OmegaConf
 
 from neuralmech.errors import UserError
-from neuralmech.words import short
+from neuralmech.words import override_word, short
 
 REMEDY = "make `# @package _global_` the first line of its file"
 strays: list[Path] = []  # files in experiment/ that were read and do not say where their options belong
@@ -51,7 +54,7 @@ class FileConfigSource(file_config_source.FileConfigSource):
 
 
 def use_own_sources() -> None:
-    """Let Hydra read files by the class above."""
+    """Let Hydra read files by `FileConfigSource`."""
     Plugins.instance()  # registers its own
     SourcesRegistry.instance().types["file"] = FileConfigSource
     strays.clear()
@@ -79,3 +82,44 @@ def check_strays() -> None:
     """Raise a `UserError` for a file that only showing a config has met."""
     if strays:
         raise UserError(f"{short(strays[-1])} sets options of experiment only, which have no effect; {REMEDY}")
+
+
+def explain(error: Exception, program: str) -> str:
+    r"""One line for a composition error.
+
+    Examples
+    --------
+    >>> text = "In 'train': Could not find 'model/resnet'\nAvailable options in 'model':\n\tmlp"
+    >>> explain(Exception(text), "neuralmech train")
+    'model=resnet is unknown; choose one of mlp'
+    """
+    text = str(error)
+    missing = re.search(r"Could not find '(?:(.+)/)?([^/']+)'", text)
+    if missing:
+        return _unknown_option(missing[1] or "config", missing[2], text)
+    override = re.search(r"Could not override '([^']+)'", text)
+    if override:
+        return f"{override[1]} is no option; {_hint(error, override[1])}see `{program} --cfg job` for all of them"
+    quoted = ""
+    if isinstance(error, OverrideParseException):
+        key, equals, value = error.override.partition("=")
+        if equals and re.fullmatch(r"[+~]{0,2}[\w./@:-]+", key) and not set("[]{}()'\"") & set(value):
+            quoted = f"; for this text as it stands write {override_word(key, value)}"
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    kept = [line for line in lines if not line.startswith(("full_key:", "object_type=", "See https://"))]
+    return f"{'; '.join(kept)}{quoted}; see `{program} --help`"
+
+
+def _unknown_option(group: str, name: str, text: str) -> str:
+    listed = text.partition("Available options")[2].partition("Config search path")[0]
+    options = [line.strip() for line in listed.splitlines()[1:] if line.strip()]
+    near = difflib.get_close_matches(name, options, n=1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    return f"{group}={name} is unknown{hint}" + (f"; choose one of {', '.join(options)}" if options else "")
+
+
+def _hint(error: Exception, key: str) -> str:
+    parent = getattr(error.__cause__, "parent_node", None)
+    names = [str(name) for name in parent] if parent is not None else []
+    near = difflib.get_close_matches(key.rpartition(".")[2], names, n=1)
+    return f"did you mean {near[0]}? " if near else ""

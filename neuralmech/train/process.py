@@ -1,15 +1,23 @@
-"""Stop between two steps when asked to."""
+"""A run as a process among others: it stops when asked to, alone holds its folder, and says what it waits for."""
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from time import monotonic
 from types import FrameType
 from typing import Any
 
+from neuralmech.errors import UserError
+from neuralmech.record import FILE_NAME
+from neuralmech.record.files import patiently, try_lock
+from neuralmech.record.schema import LOCK_FILE
 from neuralmech.signals import SIGNALS
 
 Handler = Callable[[int, FrameType | None], None]
@@ -113,3 +121,83 @@ def _handled_by(handler: Handler, but: tuple[int, ...] = ()) -> dict[int, Any]:
     for number in taken:
         signal.signal(number, handler)
     return taken
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a run folder for this process; the kernel lets go of it when the process ends, however it ends.
+
+    Nothing there may be a link: the folder may come from somewhere else, and what is written goes where links point.
+
+    Raises
+    ------
+    UserError
+        If another process trains there, or its checkpoints or the lock are links to another place.
+    """
+    for path in (folder / FILE_NAME, folder / "checkpoints"):
+        if path.is_symlink():
+            raise UserError(f"{path} is a link to another place; put what it points to there instead")
+    (folder / "checkpoints").mkdir(exist_ok=True)
+    handle = _open(folder / LOCK_FILE)
+    with open(handle, "rb"):  # noqa: PTH123  (closes it)
+        try:
+            has_locks = patiently(lambda: try_lock(handle))
+        except BlockingIOError:
+            raise UserError(f"{folder} is in use by another process that trains there; wait for it to end") from None
+        if not has_locks:
+            say(f"{folder} is on a file system without locks: see to it that no second process trains there")
+        yield
+
+
+def _open(path: Path) -> int:
+    """Open the lock, which stays empty, or make it; what is there is not written to."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise UserError(f"{path} is a link to another place; remove it") from None
+
+
+AFTER, AGAIN = 5.0, 30.0  # seconds until the first line, and until a step that goes on is named once more
+
+
+@contextmanager
+def patience(task: str, after: float = AFTER, again: float = AGAIN) -> Iterator[Callable[[str], None]]:
+    """Give a function that takes the name of each step of a task; after a while, lines on stderr name the step.
+
+    A thread prints, because a step may be one long call. A task that ends before prints nothing.
+    """
+    stream, start = sys.stderr, monotonic()  # torch.export's own words are kept from stderr, ours are not
+    changed, ended, step = threading.Condition(), False, "starting"
+
+    def enter(name: str) -> None:
+        nonlocal step
+        with changed:
+            step = name
+            changed.notify()
+
+    def tell() -> None:
+        with changed:
+            changed.wait_for(lambda: ended, after)
+            while not ended:
+                said = step
+                print(f"neuralmech: {task}: {said} ({monotonic() - start:.0f} s so far)", file=stream, flush=True)
+                changed.wait_for(lambda: ended or step != said, again)  # noqa: B023  (called here alone)
+
+    teller = threading.Thread(target=tell, daemon=True, name="patience")
+    teller.start()
+    try:
+        yield enter
+    finally:
+        with changed:
+            ended = True
+            changed.notify()
+        teller.join()
+
+
+def say(text: str) -> None:
+    """Tell the user something on stderr, in one line."""
+    from neuralmech.record.safety import printable  # takes h5py along
+
+    print(f"neuralmech: {printable(' '.join(text.split()))}", file=sys.stderr)

@@ -1,0 +1,90 @@
+"""An option has one default, whether the command line, Python or the documentation says it."""
+
+import re
+from dataclasses import asdict
+from inspect import signature
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from neuralmech.cli import config_folder
+from neuralmech.compare.options import Options
+from neuralmech.config import OWN, Config, OptimConfig, TrackConfig, TrainConfig
+from neuralmech.config.composed import own_code
+from neuralmech.verification.conditions import CONDITIONS
+from neuralmech.verification.verify import verify
+
+DOCS = Path(__file__).parents[1] / "docs"
+SCHEMAS = {**OWN, "optim": OptimConfig, "track": TrackConfig}
+CHOICES = [
+    (group, path.stem) for group in SCHEMAS for path in sorted((config_folder() / group).glob("*.yaml"))
+]  # fmt: skip
+OF_ADAM = {"lr": 1e-3}  # what is usual with it; the options' own default is that of SGD
+
+
+def composed(*overrides, command="train"):
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        return OmegaConf.to_container(compose(command, [*overrides]), resolve=True)
+
+
+@pytest.mark.parametrize(("group", "name"), CHOICES)
+def test_a_group_on_the_command_line_has_the_defaults_of_its_options(group, name):
+    found = composed(f"{group}={name}")[group]
+    if name == "custom":
+        found = own_code(group, {**found, "_target_": "mine"})
+        wanted = asdict(OWN[group]["_target_"](target="mine"))
+    elif group in OWN:
+        wanted = asdict(SCHEMAS[group][name](name=name))
+    else:
+        wanted = asdict(SCHEMAS[group](**({"name": name} if group == "optim" else {})))
+        if name.startswith("adam"):
+            wanted |= OF_ADAM
+            found = {**{key: wanted[key] for key in ("momentum", "dampening", "nesterov")}, **found}  # none of Adam's
+        elif group == "optim":
+            found = {**{key: wanted[key] for key in ("betas", "eps")}, **found}  # none of SGD's
+    assert found == wanted
+
+
+def test_every_group_has_its_files():
+    assert {group for group, _ in CHOICES} == set(SCHEMAS)
+    for group in OWN:
+        assert {name for g, name in CHOICES if g == group} == {*OWN[group], "custom"} - {"_target_"}
+
+
+def test_the_rest_of_a_run():
+    found = composed()
+    assert found["train"] == asdict(TrainConfig())
+    assert (found["seed"], found["device"]) == (Config.seed, Config.device)
+    assert found["loss"]["name"] == signature(verify).parameters["loss"].default
+
+
+def test_an_analysis():
+    assert composed(command="analyze") == asdict(Options())
+
+
+def test_a_verification():
+    found = composed(command="verify")
+    assert found["verify"] == {"sample": signature(verify).parameters["sample"].default}
+    assert {"exact", *found["conditions"]} == set(CONDITIONS)
+    assert f"the default is `[{','.join(found['conditions'])}]`" in (DOCS / "symmetries.md").read_text()
+
+
+def test_the_table_of_what_is_recorded():
+    rows = re.findall(r"^\| `track\.(\w+)` \| (\S+) \|", (DOCS / "recording.md").read_text(), re.MULTILINE)
+    said = {name: None if value == "all" else yaml.safe_load(value.strip("`")) for name, value in rows}
+    assert len(said) == 12
+    assert {name: getattr(TrackConfig(), name) for name in said} == said
+
+
+def test_the_table_of_checkpoints():
+    text = (DOCS / "runs.md").read_text()
+    rows = re.findall(r"^\| `train\.checkpoint\.(\w+)` \| [^|(]*\((\d+); ", text, re.MULTILINE)
+    assert len(rows) == 2
+    assert {name: float(value) for name, value in rows} == {
+        name: getattr(TrainConfig().checkpoint, name) for name, _ in rows
+    }
+    assert TrainConfig().loss_precision == "fp64"
+    assert "`train.loss_precision=fp64`, the default" in (DOCS / "theory.md").read_text()
