@@ -17,11 +17,10 @@ def run(words: list[str]) -> None:
         raise UserError("analyze needs a run folder: neuralmech analyze RUN [RUN ...]")
 
     def task(raw: Any) -> None:
-        from neuralmech.compare.files import analyze_folder
-        from neuralmech.compare.live import follow
-        from neuralmech.compare.options import options
-        from neuralmech.compare.runs import find_runs
-        from neuralmech.compare.terminal import show_analysis
+        from neuralmech.compare.folder import analyze_folder, follow
+        from neuralmech.compare.gather.options import options
+        from neuralmech.compare.gather.runs import find_runs
+        from neuralmech.compare.show.terminal import show_analysis
 
         chosen = options(dict(raw))
         for found in [find_runs(Path(run), live=chosen.live) for run in runs]:  # all are there before the first

@@ -13,7 +13,7 @@ def run(words: list[str]) -> None:
     as_json = "--json" in words
 
     def task(raw: Any) -> None:
-        from neuralmech.compare.terminal import show_symmetries
+        from neuralmech.compare.show.claims import show_symmetries
         from neuralmech.config import resolve
         from neuralmech.train.setup import prepare, summary
 

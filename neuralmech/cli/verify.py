@@ -23,7 +23,7 @@ def run(words: list[str]) -> None:
     def task(raw: Any) -> None:
         from omegaconf import OmegaConf
 
-        from neuralmech.compare.terminal import show_verification
+        from neuralmech.compare.show.claims import show_verification
         from neuralmech.train.check import verify_fresh, verify_run
 
         own = OmegaConf.create({k: v for k, v in raw.items() if k not in ("verify", "conditions", "checkpoint")})
