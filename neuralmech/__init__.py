@@ -7,7 +7,7 @@ from importlib import import_module
 
 TYPE_CHECKING = False  # typing's own would be found in the working directory first by ``python -m neuralmech``
 if TYPE_CHECKING:
-    from neuralmech.compare.analysis import analyze
+    from neuralmech.compare.gather.analysis import analyze
     from neuralmech.discovery.discover import find_symmetries
     from neuralmech.record import open_record as load
     from neuralmech.verification.claims import SymmetryGroup, believe
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     __version__: str
 
 _LAZY = {
-    "analyze": ("neuralmech.compare.analysis", "analyze"),
+    "analyze": ("neuralmech.compare.gather.analysis", "analyze"),
     "SymmetryGroup": ("neuralmech.verification.claims", "SymmetryGroup"),
     "believe": ("neuralmech.verification.claims", "believe"),
     "find_symmetries": ("neuralmech.discovery.discover", "find_symmetries"),

@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from stepping import after_each_step
 
-from neuralmech.compare.style import COLOURS, STYLE
+from neuralmech.compare.show.style import COLOURS, STYLE
 from neuralmech.config import resolve
 from neuralmech.train import loop
 from neuralmech.train.run import Run

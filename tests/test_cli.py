@@ -252,7 +252,7 @@ def test_a_path_that_cannot_be_made_is_one_line(command, tmp_path):
 
 def test_memory_that_is_short_is_one_line(command, tmp_path, monkeypatch):
     command("train", *SMALL, "hydra.run.dir=run")
-    monkeypatch.setattr("neuralmech.compare.files.analyze_folder", lambda *_: np.zeros(1 << 50))
+    monkeypatch.setattr("neuralmech.compare.folder.analyze_folder", lambda *_: np.zeros(1 << 50))
     code, out, err = command("analyze", "run")
     assert (code, out) == (1, "")
     assert re.fullmatch("neuralmech: memory is short .*8.00 PiB.*; free some, or take a smaller model.*\n", err)

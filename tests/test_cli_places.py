@@ -12,7 +12,7 @@ import h5py
 import pytest
 
 from neuralmech import jit
-from neuralmech.compare.runs import find_runs
+from neuralmech.compare.gather.runs import find_runs
 from neuralmech.record import RecordError, open_record
 from test_cli import SMALL, command, refused  # noqa: F401
 

@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from neuralmech.cli import config_folder
-from neuralmech.compare.options import Options
+from neuralmech.compare.gather.options import Options
 from neuralmech.config import OWN, Config, OptimConfig, TrackConfig, TrainConfig
 from neuralmech.config.composed import own_code
 from neuralmech.verification.conditions import CONDITIONS

@@ -6,7 +6,7 @@ Where a bound is wider than rounding, its cause stands beside it.
 import pytest
 
 from conftest import config
-from neuralmech.compare.errors import compare_family
+from neuralmech.compare.measure.errors import compare_family
 from neuralmech.record import open_record
 from neuralmech.train.loop import train
 

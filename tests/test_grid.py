@@ -5,7 +5,7 @@ from itertools import product
 import pytest
 
 from conftest import config
-from neuralmech.compare.errors import compare_family
+from neuralmech.compare.measure.errors import compare_family
 from neuralmech.record import open_record
 from neuralmech.train.loop import train
 

@@ -55,6 +55,14 @@ ALLOWED = {
     "__main__": {"cli"},
     "__init__": {"record", "discovery", "verification", "compare"},
 }
+# So with the rooms of compare: what was measured is gathered, what was gathered is shown.
+ALLOWED_IN_COMPARE = {
+    "measure": set(),
+    "gather": {"measure"},
+    "show": {"measure", "gather"},
+    "folder": {"measure", "gather", "show"},
+    "__init__": set(),
+}
 WITHOUT_TORCH = ("record", "laws", "compare", "errors", "checks", "words")
 
 
@@ -120,6 +128,16 @@ def test_every_part_is_listed_and_may_import_only_what_it_does():
     assert set(used()) == {(part, target) for part, targets in ALLOWED.items() for target in targets}
 
 
+def test_the_rooms_of_compare_import_only_what_they_may():
+    found = {room: set() for room in ALLOWED_IN_COMPARE}
+    for path in (ROOT / "compare").rglob("*.py"):
+        room = path.relative_to(ROOT / "compare").parts[0].removesuffix(".py")
+        targets = {name.removeprefix("neuralmech.compare.") for name in imported(path) if "compare" in name.split(".")}
+        assert "neuralmech.compare" not in targets, f"{path}: name the room"
+        found[room] |= {target.split(".")[0] for target in targets} - {room}
+    assert found == ALLOWED_IN_COMPARE
+
+
 def test_verification_knows_discovery_by_its_entry_alone():
     names = {n for p in modules() if p.parent.name == "verification" for n in imported(p) if "discovery" in n}
     assert names == {"neuralmech.discovery.discover"}
@@ -132,8 +150,8 @@ def test_no_imports_go_in_a_circle():
 
 def test_the_analysis_half_runs_without_torch():
     code = (
-        "import sys, neuralmech, neuralmech.compare.analysis, neuralmech.compare.terminal, neuralmech.laws\n"
-        "import neuralmech.compare.files, neuralmech.compare.live\n"
+        "import sys, neuralmech, neuralmech.compare.folder, neuralmech.compare.show.terminal, neuralmech.laws\n"
+        "import neuralmech.compare.gather.analysis, neuralmech.compare.show.claims\n"
         "neuralmech.load, neuralmech.analyze\n"
         "sys.exit(bool({'torch', 'hydra', 'omegaconf', 'matplotlib'} & set(sys.modules)))"
     )

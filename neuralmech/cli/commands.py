@@ -19,11 +19,10 @@ def analyze(words: list[str]) -> None:
         raise UserError("analyze needs a run folder: neuralmech analyze RUN [RUN ...]")
 
     def task(raw: Any) -> None:
-        from neuralmech.compare.files import analyze_folder
-        from neuralmech.compare.live import follow
-        from neuralmech.compare.options import options
-        from neuralmech.compare.runs import find_runs
-        from neuralmech.compare.terminal import show_analysis
+        from neuralmech.compare.folder import analyze_folder, follow
+        from neuralmech.compare.gather.options import options
+        from neuralmech.compare.gather.runs import find_runs
+        from neuralmech.compare.show.terminal import show_analysis
 
         chosen = options(dict(raw))
         for found in [find_runs(Path(run), live=chosen.live) for run in runs]:  # all are there before the first
@@ -40,7 +39,7 @@ def symmetries(words: list[str]) -> None:
     as_json = "--json" in words
 
     def task(raw: Any) -> None:
-        from neuralmech.compare.terminal import show_symmetries
+        from neuralmech.compare.show.claims import show_symmetries
         from neuralmech.config import resolve
         from neuralmech.train.setup import prepare, summary
 
@@ -67,7 +66,7 @@ def verify(words: list[str]) -> None:
     def task(raw: Any) -> None:
         from omegaconf import OmegaConf
 
-        from neuralmech.compare.terminal import show_verification
+        from neuralmech.compare.show.claims import show_verification
         from neuralmech.train.claims import verify_fresh, verify_run
 
         own = OmegaConf.create({k: v for k, v in raw.items() if k not in ("verify", "conditions", "checkpoint")})

@@ -1,1 +1,1 @@
-"""Compare what was measured with what the laws say: errors, tables, figures. Needs no torch."""
+"""Compare what was measured with what the laws say: `measure` a run, `gather` a folder's, `show`. Needs no torch."""

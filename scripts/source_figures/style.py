@@ -10,7 +10,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from neuralmech.compare.style import COLOURS, LAW_COLOURS, STYLE
+from neuralmech.compare.show.style import COLOURS, LAW_COLOURS, STYLE
 
 BLUE, GREEN, SKY, PINK = COLOURS
 ORANGE, BLACK, GREY = LAW_COLOURS["first_order_flow"], LAW_COLOURS["modified_flow"], LAW_COLOURS["gradient_flow"]

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from neuralmech.compare.errors import compare_family
+from neuralmech.compare.measure.errors import compare_family
 from neuralmech.record import Record
 from neuralmech.train.flat import FlatParameters
 from neuralmech.train.setup import prepare

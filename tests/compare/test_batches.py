@@ -1,9 +1,9 @@
 """Predictions across batch sizes on real runs."""
 
-from neuralmech.compare.analysis import compare_runs
-from neuralmech.compare.batches import batch_pairs, predict_batches
-from neuralmech.compare.options import Options
-from neuralmech.compare.runs import find_runs
+from neuralmech.compare.gather.analysis import compare_runs
+from neuralmech.compare.gather.options import Options
+from neuralmech.compare.gather.runs import find_runs
+from neuralmech.compare.measure.batches import batch_pairs, predict_batches
 
 
 def test_one_batch_size_predicts_another_and_the_error_grows(run):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from conftest import record
-from neuralmech.compare.equilibrium import equilibrium_table
+from neuralmech.compare.measure.equilibrium import equilibrium_table
 from neuralmech.record import open_record
 
 NET = {"name": "convnet", "norm": "batch", "width": 8, "depth": 3}

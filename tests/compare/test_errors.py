@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from conftest import record
-from neuralmech.compare.errors import compare_family
+from neuralmech.compare.measure.errors import compare_family
 from neuralmech.laws import LAWS
 from neuralmech.record import RecordError, open_record
 

@@ -4,13 +4,12 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.lines import Line2D
 
-from neuralmech.compare.curves import Curves
-from neuralmech.compare.errors import compare_family
-from neuralmech.compare.plots import DRAWN, FLOOR, family_figure
-from neuralmech.compare.plots_budget import BARS, budget_figure
-from neuralmech.compare.plots_parameters import parameters_figure
-from neuralmech.compare.plots_rates import effective_rate_figure
-from neuralmech.compare.plots_sweep import sweep_figure
+from neuralmech.compare.measure.curves import Curves
+from neuralmech.compare.measure.errors import compare_family
+from neuralmech.compare.show.plots_accounts import BARS, budget_figure
+from neuralmech.compare.show.plots_charges import DRAWN, effective_rate_figure, family_figure, parameters_figure
+from neuralmech.compare.show.plots_sweeps import sweep_figure
+from neuralmech.compare.show.style import FLOOR
 from neuralmech.laws import LAWS
 from neuralmech.record import open_record
 

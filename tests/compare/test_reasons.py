@@ -7,10 +7,10 @@ import pytest
 from rich.console import Console
 
 from conftest import record
-from neuralmech.compare.budget import budget_table
-from neuralmech.compare.files import analyze_folder
-from neuralmech.compare.options import Options
-from neuralmech.compare.terminal import show_analysis
+from neuralmech.compare.folder import analyze_folder
+from neuralmech.compare.gather.options import Options
+from neuralmech.compare.measure.accounts import budget_table
+from neuralmech.compare.show.terminal import show_analysis
 from neuralmech.laws import LAWS
 from neuralmech.laws.system import Circumstances
 

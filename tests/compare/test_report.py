@@ -13,8 +13,8 @@ import pytest
 import yaml
 from matplotlib.image import imread
 
-from neuralmech.compare.files import analyze_folder
-from neuralmech.compare.options import Options
+from neuralmech.compare.folder import analyze_folder
+from neuralmech.compare.gather.options import Options
 
 EVIL = "<script>document.title='pwned'</script><img src=x onerror=\"document.title='pwned'\">$\\frac{&|"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")

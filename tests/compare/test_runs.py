@@ -7,43 +7,18 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 
+import made_runs
 import neuralmech
-from neuralmech.compare.analysis import compare_runs
-from neuralmech.compare.figures import save_figures
-from neuralmech.compare.files import analyze_folder
-from neuralmech.compare.live import follow
-from neuralmech.compare.options import Options
-from neuralmech.compare.runs import CUT_OFF, PATIENCE_SECONDS, find_runs
+from made_runs import config, job
+from neuralmech.compare.folder import analyze_folder, follow
+from neuralmech.compare.gather.analysis import compare_runs
+from neuralmech.compare.gather.options import Options
+from neuralmech.compare.gather.runs import CUT_OFF, PATIENCE_SECONDS, find_runs
 from neuralmech.errors import UserError
-from neuralmech.record import FAILURE_FILE, RecordError, RecordWriter
-from neuralmech.record.schema import SIGNALS, STEP_COLUMNS, FamilyLayout
-
-LAYOUT = {"scale": FamilyLayout(["a", "a"], [0, 1], SIGNALS, translation=False)}
-
-
-def rows(start, count):
-    steps = {n: np.zeros(count, dtype=d) for n, d in STEP_COLUMNS.items()}
-    steps["step"] = np.arange(start, start + count)
-    steps["lr"], steps["time"] = np.full(count, 0.1), 0.1 * steps["step"]
-    value = np.exp(-0.01 * steps["step"])[:, None] * np.ones((1, 2))
-    return steps, {"scale": {s: value if s == "value" else 0 * value for s in SIGNALS}}
-
-
-def job(folder, config, status="complete", count=20):
-    (folder / ".hydra").mkdir(parents=True)
-    (folder / ".hydra/config.yaml").write_text(config)
-    writer = RecordWriter(folder, {"config": config}, LAYOUT, 10)
-    if count:
-        writer.append(*rows(0, count))
-    writer.close(status)
-
-
-def config(lr, seed):
-    return f"optim: {{lr: {lr}, momentum: 0.9}}\nseed: {seed}\n"
+from neuralmech.record import FAILURE_FILE, RecordError
 
 
 @pytest.fixture
@@ -109,18 +84,6 @@ def test_a_damaged_job_of_a_sweep_is_named_and_the_others_are_analysed(sweep, da
         compare_runs(find_runs(sweep), Options())
 
 
-def test_keys_that_look_alike_have_a_column_and_a_figure_each(tmp_path):
-    r"""`\x01` and `\x02` cannot be printed, and a file's name has neither `-` nor `β`."""
-    swept = {r"a.\x01": (1, 2), r"a.\x02": (1, 3), "a.b-c": (1, 4), "a.b_c": (1, 5), "a.βγ": (1, 6)}
-    for k in (0, 1):
-        job(tmp_path / str(k), "".join(f'"{key}": {values[k]}\n' for key, values in swept.items()))
-    found = compare_runs(find_runs(tmp_path), Options())
-    assert found.keys == ("a.?", "a.?_2", "a.b-c", "a.b_c", "a.βγ")
-    assert found.runs.set_index("job").loc["1", list(found.keys)].tolist() == [2, 3, 4, 5, 6]
-    files = [path.name for path in save_figures(tmp_path, found) if path.match("error_*.png")]
-    assert files == [f"error_{name}.png" for name in ("a__", "a___2", "a_b_c", "a_b_c_2", "a___")]
-
-
 def test_nothing_behind_a_link_is_shown(sweep, tmp_path_factory):
     secret = tmp_path_factory.mktemp("home") / "secret"
     secret.write_text("password: 1234\n")
@@ -155,20 +118,11 @@ def test_what_an_analysis_before_made_and_nobody_else_did_is_removed(tmp_path):
     assert (tmp_path / "run/record.h5").exists()
 
 
-def test_integers_and_floats_are_one_value(tmp_path):
-    """lr=1 on the command line of a failed job is the others' 1.0, no difference."""
-    job(tmp_path / "0", config(1.0, 0))
-    job(tmp_path / "1", config(1.0, 1))
-    (tmp_path / "2/.hydra").mkdir(parents=True)
-    (tmp_path / "2/.hydra/config.yaml").write_text(config(1, 2))
-    assert compare_runs(find_runs(tmp_path), Options()).keys == ("seed",)
-
-
 WRITE = """
 import sys, time
-sys.path.insert(0, sys.argv[2])
+sys.path.insert(0, sys.argv[3])
 from pathlib import Path
-from live_rows import LAYOUT, rows
+from made_runs import LAYOUT, rows
 from neuralmech.record import RecordWriter
 writer = RecordWriter(Path(sys.argv[1]), {"config": ""}, LAYOUT, 10)
 print("open", flush=True)
@@ -183,11 +137,12 @@ writer.close()
 
 def test_a_run_is_followed_to_its_end(tmp_path):
     """From before its first committed row: the tables grow, and the last ones are those of the whole run."""
-    (tmp_path / "live_rows.py").write_text(Path(__file__).read_text().partition("def job(")[0])
     folder = tmp_path / "run"
     folder.mkdir()
     child = subprocess.Popen(
-        [sys.executable, "-c", WRITE, str(folder), str(tmp_path)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", WRITE, str(folder), str(tmp_path), str(Path(made_runs.__file__).parent)],
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         assert child.stdout is not None
@@ -265,39 +220,6 @@ def test_swept_values_and_names_of_jobs_do_not_steer_the_terminal(tmp_path):
     assert list(found.runs["job"]) == ["0", "1?[2J"]
     assert list(found.runs["model.name"]) == ["?[2J0", "?[2J1"]
     assert not [note for note in found.notes if "\x1b" in note]
-
-
-TAKEN = ["site", "family", "law", "charges", "run", "job", "status", "error", "square", "x", "self", "discrete"]
-
-
-def test_keys_that_are_called_as_columns_are_do_not_take_their_place(tmp_path):
-    for name, value in (("0", 0.5), ("1", 1.5)):
-        own = "".join(f"{key}: {value}\n" for key in TAKEN)
-        nested = f"config: {{site: {value}}}\n../../evil: {value}\na/b.c: {10 ** (300 * int(value))}\n"
-        job(tmp_path / "sweep" / name, f"data: {{batch_size: {value}}}\n{own}{nested}")
-    found = analyze_folder(tmp_path / "sweep", Options(figures=False))
-    assert set(found.comparison["site"]) == {"a"}
-    assert set(found.comparison["family"]) == {"scale"}
-    assert list(found.runs["job"]) == ["0", "1"]
-    assert list(found.runs["status"]) == ["complete", "complete"]
-    for key in ("../../evil", *(f"config.{key}" for key in (*TAKEN, "config.site"))):
-        assert set(found.comparison[key]) == {0.5, 1.5}
-        assert list(found.runs[key]) == [0.5, 1.5]
-    assert {p.name for p in tmp_path.iterdir()} == {"sweep"}
-
-
-def test_figures_of_keys_that_are_paths_stay_in_their_folder(tmp_path):
-    for name in ("1", "2"):
-        job(tmp_path / "sweep" / name, f"../../evil: {name}\nx: {name}\nmodel.w_2: {name}\n")
-    found = analyze_folder(tmp_path / "sweep")
-    assert {"error_______evil.png", "error_config_x.png", "error_model_w_2.png"} <= {p.name for p in found.files}
-    assert {p.parent for p in found.files} == {tmp_path / "sweep/analysis"}
-
-
-def test_integers_that_no_float_tells_apart_are_two_values(tmp_path):
-    for name in ("0", "1"):
-        job(tmp_path / name, f"seed: {2**60 + int(name)}\n")
-    assert list(compare_runs(find_runs(tmp_path), Options()).runs["seed"]) == [2**60, 2**60 + 1]
 
 
 @pytest.mark.parametrize("value", ["1" + "0" * 400, "-0x1" + "0" * 5000])

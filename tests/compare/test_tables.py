@@ -6,13 +6,14 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from neuralmech.compare.analysis import Analysis
-from neuralmech.compare.batches import BatchPredictions
-from neuralmech.compare.budget import budget_table, no_budget
-from neuralmech.compare.formats import latex, markdown
-from neuralmech.compare.report import report
-from neuralmech.compare.tables import best_laws, budget_sheet, comparison_sheets, law_cells, seed_table
-from neuralmech.compare.terminal import show_analysis
+from neuralmech.compare.gather.analysis import Analysis, seed_table
+from neuralmech.compare.measure.accounts import budget_table, no_budget
+from neuralmech.compare.measure.batches import BatchPredictions
+from neuralmech.compare.show.cells import best_laws, law_cells
+from neuralmech.compare.show.formats import latex, markdown
+from neuralmech.compare.show.report import report
+from neuralmech.compare.show.sheets import budget_sheet, comparison_sheets
+from neuralmech.compare.show.terminal import show_analysis
 from neuralmech.record import open_record
 
 WHY = "Adam has no <b>momentum</b> form & 50 % | more"

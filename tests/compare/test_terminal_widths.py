@@ -6,8 +6,8 @@ import pytest
 from rich.console import Console
 
 from conftest import record
-from neuralmech.compare.analysis import analyze
-from neuralmech.compare.terminal import show_analysis
+from neuralmech.compare.gather.analysis import analyze
+from neuralmech.compare.show.terminal import show_analysis
 from neuralmech.laws import LAWS
 
 

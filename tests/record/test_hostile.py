@@ -8,8 +8,8 @@ import h5py
 import numpy as np
 import pytest
 
-from neuralmech.compare.files import analyze_folder
-from neuralmech.compare.options import Options
+from neuralmech.compare.folder import analyze_folder
+from neuralmech.compare.gather.options import Options
 from neuralmech.errors import UserError
 from neuralmech.record import RecordError, RecordWriter, open_record
 from neuralmech.record.layout import index as table

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from conftest import config
-from neuralmech.compare.errors import compare_family
+from neuralmech.compare.measure.errors import compare_family
 from neuralmech.errors import UserError
 from neuralmech.record import open_record
 from neuralmech.train.loop import train

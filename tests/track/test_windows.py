@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from conftest import config
-from neuralmech.compare.budget import EXACT, budget_table
-from neuralmech.compare.errors import compare_family
-from neuralmech.compare.inputs import hyperparameters, stretches
+from neuralmech.compare.measure.accounts import EXACT, budget_table
+from neuralmech.compare.measure.errors import compare_family
+from neuralmech.compare.measure.inputs import hyperparameters, stretches
 from neuralmech.errors import UserError
 from neuralmech.laws.system import Integration
 from neuralmech.record import open_record

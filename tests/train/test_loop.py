@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from conftest import config
-from neuralmech.compare.errors import compare_family
+from neuralmech.compare.measure.errors import compare_family
 from neuralmech.data import TokensOptions, load_data
 from neuralmech.errors import RunError, UserError
 from neuralmech.record import RecordWriter, open_record

@@ -7,8 +7,8 @@ import torch
 from torch.nn import functional as F
 
 from conftest import config
-from neuralmech.compare.errors import compare_family
-from neuralmech.compare.inputs import hyperparameters, stretches
+from neuralmech.compare.measure.errors import compare_family
+from neuralmech.compare.measure.inputs import hyperparameters, stretches
 from neuralmech.errors import UserError
 from neuralmech.laws import LAWS
 from neuralmech.laws.system import Hyperparameters

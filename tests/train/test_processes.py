@@ -16,7 +16,7 @@ import pytest
 
 from conftest import record
 from neuralmech.cli.application import Outcome
-from neuralmech.compare.runs import CUT_OFF, find_runs, status_of
+from neuralmech.compare.gather.runs import CUT_OFF, find_runs, status_of
 from neuralmech.errors import UserError
 from neuralmech.record import RecordError, open_record
 from neuralmech.record.layout import set_status

@@ -216,7 +216,7 @@ def test_a_damaged_record_is_named_and_the_checkpoint_before_the_damage_is_used(
 
 
 def test_not_finite_may_go_on(run, tmp_path):
-    from neuralmech.compare.files import analyze_folder
+    from neuralmech.compare.folder import analyze_folder
 
     options = {"optim": {"lr": 1e8}, "train": {"steps": 50, "on_nan": "continue", "eval_every": 0}}
     folder = run(**options)

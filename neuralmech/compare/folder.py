@@ -1,0 +1,168 @@
+"""Analyse a folder and write ``analysis/`` into it, all of it or nothing: once, or while its runs are being written."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from neuralmech.compare.gather.analysis import Analysis, compare_runs
+from neuralmech.compare.gather.options import Options
+from neuralmech.compare.gather.runs import Runs, find_runs
+from neuralmech.compare.measure.sums import MEASURES, QUANTILES
+from neuralmech.compare.show.cells import Sheet
+from neuralmech.compare.show.formats import latex, markdown
+from neuralmech.compare.show.sheets import sheets_of
+from neuralmech.errors import UserError
+from neuralmech.record import FILE_NAME
+
+MADE = ".made"  # the names of an analysis's files
+SUFFIXES = (".csv", ".md", ".tex", ".png", ".pdf", ".html")
+
+
+def analyze_folder(folder: Path, chosen: Options | None = None) -> Analysis:
+    """Analyse a run or multirun folder and write ``analysis/`` into it.
+
+    Raises
+    ------
+    RecordError
+        If there is no readable record.
+    UserError
+        If the folder cannot be written.
+    """
+    chosen = chosen or Options()
+    return _publish(compare_runs(find_runs(folder, live=chosen.live), chosen), chosen)
+
+
+def follow(
+    folder: Path,
+    chosen: Options,
+    show: Callable[[Analysis], None],
+    sleep: Callable[[float], None] = time.sleep,
+) -> Analysis:
+    """Analyse, write and show every `chosen.every` seconds until no job is being written any more.
+
+    Each look takes a consistent copy of every record that is being written, so the tables are those of one
+    moment of each run. A job that has not committed rows yet is waited for.
+
+    Raises
+    ------
+    RecordError
+        If all jobs have ended and none left anything to analyse.
+    UserError
+        If the folder cannot be written.
+    """
+    seen, analysis = None, None
+    while True:
+        found = find_runs(folder, live=True)
+        now = _fingerprint(found)
+        # Between two jobs of a sweep nothing is written: it has ended when two looks in a row say so.
+        if analysis and not found.is_running and now == seen:
+            return analysis
+        if now != seen and (found.readable or not found.is_running):
+            analysis = _publish(compare_runs(found, chosen), chosen)
+            show(analysis)
+        seen = now
+        sleep(chosen.every)
+
+
+def _fingerprint(found: Runs) -> object:
+    """Changes whenever a record grows, a job appears, or one ends."""
+    records = [job.path / FILE_NAME for job in found.jobs]
+    sizes = [p.stat().st_mtime_ns if os.path.exists(p) else 0 for p in records]  # noqa: PTH110  (of one not ours, too)
+    return [(job.name, job.status, size) for job, size in zip(found.jobs, sizes, strict=True)]
+
+
+def _publish(analysis: Analysis, chosen: Options) -> Analysis:
+    """Write the files of an analysis and name them in it."""
+    files = _replace(analysis.folder / "analysis", lambda scratch: _write(scratch, analysis, chosen))
+    return replace(analysis, files=tuple(files))
+
+
+def _replace(folder: Path, write: Callable[[Path], list[Path]]) -> list[Path]:
+    """Let `write` fill a scratch folder, then move its files into `folder`: all of them, or none.
+
+    Files of the analysis before that this one does not have are removed, and no others.
+    """
+    if folder.is_symlink():
+        raise UserError(f"{folder} is a link to another place; remove it")
+    try:
+        with TemporaryDirectory(dir=folder.parent, prefix=".analysis-") as scratch:
+            files = write(Path(scratch))
+            folder.mkdir(exist_ok=True)
+            targets = [folder / file.name for file in files]
+            blocked = [target for target in targets if target.is_dir()]
+            if blocked:
+                raise UserError(f"{blocked[0]} is in the way; remove it")
+            outdated = _made_before(folder) - {file.name for file in files}
+            made = Path(scratch) / MADE
+            made.write_text("".join(f"{file.name}\n" for file in files), encoding="utf-8")
+            for file, target in zip([*files, made], [*targets, folder / MADE], strict=True):
+                file.replace(target)
+            for name in outdated:
+                (folder / name).unlink()
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written ({error.strerror}); make it writable or copy the run") from None
+    return targets
+
+
+def _made_before(folder: Path) -> set[str]:
+    """Names of the last analysis's files that are still there; the list may be anybody's, so nothing outside counts."""
+    list_of_names = folder / MADE
+    if list_of_names.is_symlink() or not list_of_names.is_file():
+        return set()
+    there = {path.name for path in folder.iterdir() if path.suffix in SUFFIXES and path.is_file()}
+    return there.intersection(list_of_names.read_text(encoding="utf-8", errors="replace").splitlines())
+
+
+def _write(folder: Path, analysis: Analysis, chosen: Options) -> list[Path]:
+    sheets = sheets_of(analysis)
+    files = _tables(folder, analysis, sheets)
+    figures: list[Path] = []
+    if chosen.figures:
+        from neuralmech.compare.show.figures import save_figures  # matplotlib only when it draws
+
+        figures = save_figures(folder, analysis)
+    if chosen.report:
+        from neuralmech.compare.show.report import report
+
+        images = [path for path in figures if path.suffix == ".png"]
+        refresh = chosen.every if chosen.live and analysis.is_running else None
+        path = folder / "report.html"
+        path.write_text(report(analysis, sheets, images, refresh), encoding="utf-8")
+        files.append(path)
+    return files + figures
+
+
+def _tables(folder: Path, analysis: Analysis, sheets: list[Sheet]) -> list[Path]:
+    columns = ["family", "site", "law", "charges", "steps", *MEASURES, *QUANTILES, "reason", *analysis.keys]
+    own = [c for c in analysis.budget.columns if c not in analysis.keys]
+    frames = {
+        "comparison": analysis.comparison[columns],
+        "budget": analysis.budget[[*own, *analysis.keys]],
+        "runs": analysis.runs,
+    }
+    own_file = ("budget", "batches", "equilibrium", "loss_balance")
+    apart = {"seeds": "comparison_seeds", **{name: name for name in own_file}}
+    documents = {"comparison": [s for s in sheets if s.name not in apart]}
+    documents |= {file: [s] for s in sheets for name, file in apart.items() if s.name == name}
+    found = {
+        "comparison_seeds": analysis.seeds,
+        "batches": analysis.batches.table,
+        "equilibrium": analysis.equilibrium,
+        "loss_balance": analysis.loss,
+    }
+    frames |= {name: frame for name, frame in found.items() if len(frame)}
+    files = []
+    for name, frame in frames.items():
+        files.append(folder / f"{name}.csv")
+        frame.to_csv(files[-1], index=False)
+    for name, chosen in documents.items():
+        title = f"Theory against measurement: {analysis.folder.name}"
+        for suffix, text in (("md", markdown(chosen, title, analysis.notes)), ("tex", latex(chosen, title))):
+            files.append(folder / f"{name}.{suffix}")
+            files[-1].write_text(text, encoding="utf-8")
+    return files

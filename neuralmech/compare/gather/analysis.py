@@ -1,0 +1,162 @@
+"""Compare all the runs of a folder with theory, and put what was found into tables of all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from neuralmech.compare.gather.job import Compared, Panel, compare_job
+from neuralmech.compare.gather.labels import labels_of
+from neuralmech.compare.gather.options import Options, options
+from neuralmech.compare.gather.runs import Job, Runs, find_runs, unreadable
+from neuralmech.compare.measure.batches import BatchPredictions, predict_batches
+from neuralmech.record import RecordError
+
+MAX_PANELS = 6  # runs beside each other in one figure
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What an analysis found and wrote.
+
+    Attributes
+    ----------
+    comparison
+        One row per run, family, site and law; swept keys as columns. ``reason`` says why a law has no error.
+    budget
+        One row per run, family and site: what moved the charges.
+    seeds
+        Mean and standard deviation of the error over runs that differ only by seed.
+    equilibrium
+        One row per run and scale site: angular step and radius at the end, against theory.
+    loss
+        Full-batch runs: what the loss lost, against the work of its gradient.
+    batches
+        Charges' motion predicted from gradients measured at another batch size.
+    runs
+        One row per job, also of those that failed: swept keys, status, rows, last loss and accuracy, reason.
+    keys
+        The swept keys (or ``run``, if several runs share one config).
+    configs, provenance
+        Of each run, by its label.
+    """
+
+    folder: Path
+    comparison: pd.DataFrame
+    budget: pd.DataFrame
+    seeds: pd.DataFrame
+    equilibrium: pd.DataFrame
+    loss: pd.DataFrame
+    batches: BatchPredictions
+    runs: pd.DataFrame
+    keys: tuple[str, ...]
+    panels: tuple[Panel, ...] = ()
+    configs: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    provenance: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    is_running: bool = False
+    files: tuple[Path, ...] = ()
+
+
+def analyze(run: str | Path, **chosen: Any) -> Analysis:
+    """Analyse a run or multirun folder and return pandas tables; writes nothing and needs no torch.
+
+    Parameters
+    ----------
+    run
+        A run folder, a multirun folder or a record file.
+    **chosen
+        Options of ``neuralmech analyze`` that matter here: `laws` (names), `lines`, `block`.
+
+    Raises
+    ------
+    RecordError
+        If there is no readable record.
+    UserError
+        If an option is wrong.
+
+    Examples
+    --------
+    ``neuralmech.analyze("outputs/run").comparison.pivot_table(index="site", columns="law", values="error")``
+    """
+    checked = options(chosen)
+    return compare_runs(find_runs(Path(run)), checked)
+
+
+def compare_runs(found: Runs, chosen: Options) -> Analysis:
+    """Compare every run that was found with every law; one record is open at a time."""
+    labels, drawn = labels_of(found), _spread(found)
+    compared: list[Compared] = []
+    jobs: list[Job] = []
+    for job, label in zip(found.jobs, labels, strict=True):
+        one, read = _compared(job, label, chosen, alone=len(found.readable) == 1)
+        compared.append(one if job.path in drawn else replace(one, panel=None))  # curves are large
+        jobs.append(read)
+    readable = [one for one in compared if one.comparison]
+    if not readable and found.readable:
+        raise RecordError(f"{found.folder} holds no run to analyse ({next(job.reason for job in jobs if job.reason)})")
+    if not readable:
+        raise RecordError(f"{found.folder} holds no rows yet; wait, or give live=true")
+    notes = [note for one in compared for note in one.notes]
+    if len(found.readable) > MAX_PANELS:
+        notes.append(
+            f"figures show {MAX_PANELS} of {len(found.readable)} runs, evenly spread; analyze a run folder for its own"
+        )
+    keys = tuple(labels[0])
+    swept = [(job.path, label) for job, label in zip(jobs, labels, strict=True) if not job.reason]
+    comparison = _joined(one.comparison for one in readable)
+    batches = predict_batches(swept, chosen.block)
+    return Analysis(
+        folder=found.folder,
+        comparison=comparison,
+        budget=_joined(one.budget for one in readable),
+        seeds=seed_table(comparison, keys),
+        equilibrium=_joined(one.equilibrium for one in readable),
+        loss=_joined(one.loss for one in readable),
+        batches=batches,
+        runs=pd.DataFrame([one.row for one in compared]),
+        keys=keys,
+        panels=tuple(one.panel for one in readable if one.panel),
+        configs={one.name: one.config for one in readable if one.config is not None},
+        provenance={one.name: one.provenance for one in readable if one.provenance is not None},
+        notes=(*notes, *batches.notes),
+        is_running=found.is_running,
+    )
+
+
+def _compared(job: Job, label: Mapping[str, Any], chosen: Options, *, alone: bool) -> tuple[Compared, Job]:
+    """A job compared with every law; one of several that turns out to be damaged is one that failed."""
+    try:
+        return compare_job(job, label, chosen), job
+    except (RecordError, OSError) as error:
+        if alone:
+            raise
+        reason = unreadable(job.path, error) if isinstance(error, OSError) else str(error)
+        failed = replace(job, status="failed", reason=reason)
+        return compare_job(failed, label, chosen), failed
+
+
+def _joined(parts: Iterable[list[pd.DataFrame]]) -> pd.DataFrame:
+    return pd.concat([table for part in parts for table in part], ignore_index=True)
+
+
+def _spread(found: Runs) -> set[Path]:
+    """The runs that figures show beside each other: evenly spread over the sweep, first and last among them."""
+    runs = found.readable
+    at = np.unique(np.linspace(0, len(runs) - 1, min(MAX_PANELS, len(runs))).round().astype(int))
+    return {runs[i].path for i in at}
+
+
+def seed_table(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """Mean and standard deviation of the error over runs that differ only by seed; empty if there are none."""
+    rest = [k for k in keys if k not in ("seed", "run")]
+    by = [*rest, "family", "site", "law"]
+    errors = table.groupby(by, sort=False, dropna=False)["error"].agg(seeds="size", mean="mean", std="std")
+    seeds = errors.reset_index()
+    several = "seed" in keys
+    return seeds[(seeds["seeds"] > 1) & several].reset_index(drop=True)

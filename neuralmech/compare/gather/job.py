@@ -1,0 +1,165 @@
+"""Compare one job's record with theory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from neuralmech.compare.gather.labels import label_text
+from neuralmech.compare.gather.options import Options
+from neuralmech.compare.gather.runs import Job, status_of
+from neuralmech.compare.measure.accounts import EXACT, budget_table, loss_balance, no_budget
+from neuralmech.compare.measure.curves import Curves, LossCurve
+from neuralmech.compare.measure.equilibrium import equilibrium_table
+from neuralmech.compare.measure.errors import compare_family
+from neuralmech.compare.measure.inputs import circumstances
+from neuralmech.laws import LAWS
+from neuralmech.record import Record, RecordError, open_record
+from neuralmech.record.safety import printable
+
+
+@dataclass(frozen=True)
+class Panel:
+    """What figures draw of one run: family → curves and budget, and its loss, under the run's label."""
+
+    title: str
+    curves: dict[str, Curves]
+    budgets: dict[str, pd.DataFrame]
+    loss: LossCurve | None = None
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What an analysis finds in one job; a job without a record has a row and a note only.
+
+    Attributes
+    ----------
+    name
+        The swept keys in words.
+    row
+        In the table of runs: swept keys, status, rows, last loss and accuracy, reason.
+    comparison, budget, equilibrium, loss
+        Parts of what `Analysis` calls so, swept keys in front.
+    """
+
+    name: str
+    row: dict[str, Any]
+    notes: list[str]
+    comparison: list[pd.DataFrame] = field(default_factory=list)
+    budget: list[pd.DataFrame] = field(default_factory=list)
+    equilibrium: list[pd.DataFrame] = field(default_factory=list)
+    loss: list[pd.DataFrame] = field(default_factory=list)
+    panel: Panel | None = None
+    config: Mapping[str, Any] | None = None
+    provenance: Mapping[str, Any] | None = None
+
+
+def compare_job(job: Job, label: Mapping[str, Any], chosen: Options) -> Compared:
+    """Compare a job with every law; `label` are its swept keys.
+
+    Raises
+    ------
+    RecordError
+        If its record has no charges, or nothing finite.
+    """
+    name = ", ".join(f"{k} = {v}" for k, v in label.items())
+    if job.reason:
+        note = f"job {job.name} {_verb(job)}: {job.reason}"
+        return Compared(name, {"job": job.name, **label, **_nothing(job)}, [note])
+    with open_record(job.path) as record:
+        notes = _cut_at_nan(record)
+        loss, curve = loss_balance(record)
+        families = _families(record, chosen)
+        return Compared(
+            name,
+            row={"job": job.name, **label, **_last_evaluation(record)},
+            notes=[*notes, *_notes(job.name, record)],
+            comparison=[_labelled(table, label) for _, table, _, _ in families],
+            budget=[_labelled(budget, label) for _, _, budget, _ in families],
+            equilibrium=[_labelled(equilibrium_table(record), label)],
+            loss=[_labelled(loss, label) if len(loss) else loss],
+            panel=Panel(
+                label_text(label),
+                {family: curves for family, _, _, curves in families},
+                {family: budget for family, _, budget, _ in families},
+                curve,
+            ),
+            config=record.config,
+            provenance=record.provenance,
+        )
+
+
+def _families(record: Record, chosen: Options) -> list[tuple[str, pd.DataFrame, pd.DataFrame, Curves]]:
+    laws = {name: law for name, law in LAWS.items() if chosen.laws is None or name in chosen.laws}
+    if not record.families:
+        raise RecordError(f"{record.path} holds no charges: the model has no symmetry, or none was tracked")
+    found = []
+    for family in record.families:
+        compared = compare_family(record, family, laws, chosen.lines, chosen.block)
+        table = compared.table
+        found.append((family, table, _budget(record, family, table, chosen), compared.curves))
+    return found
+
+
+def _budget(record: Record, family: str, table: pd.DataFrame, chosen: Options) -> pd.DataFrame:
+    """The account, unless the exact law, on which it rests, does not hold for this run."""
+    reason = EXACT.reason(circumstances(record, record.charges(family)))
+    return no_budget(table, reason) if reason else budget_table(record, family, chosen.block)
+
+
+def _cut_at_nan(record: Record) -> list[str]:
+    """Leave out what follows the first number that is not finite: no law has anything to say about it."""
+    finite, rows = record.finite_rows(), record.rows
+    if finite == rows:
+        return []
+    if finite == 0:
+        raise RecordError(f"{record.path} is not finite from its first row on; train with a lower optim.lr")
+    record.cut(finite)
+    return [
+        f"{printable(record.path.parent.name)}: not finite after row {finite} of {rows}; the rows before are analysed"
+    ]
+
+
+def _labelled(table: pd.DataFrame, label: Mapping[str, Any]) -> pd.DataFrame:
+    out = table.copy()
+    for key, value in reversed(list(label.items())):
+        out.insert(0, key, [value] * len(out))
+    return out
+
+
+def _last_evaluation(record: Record) -> dict[str, Any]:
+    frame = record.evaluation()
+    last = frame.iloc[-1].to_dict() if len(frame) else {"loss": float("nan"), "accuracy": float("nan")}
+    return {
+        "steps": record.rows,
+        "loss": last["loss"],
+        "accuracy": last["accuracy"],
+        "status": status_of(record),
+        "reason": "",
+    }
+
+
+def _nothing(job: Job) -> dict[str, Any]:
+    nan = float("nan")
+    return {"steps": 0, "loss": nan, "accuracy": nan, "status": job.status, "reason": job.reason}
+
+
+def _verb(job: Job) -> str:
+    return "has nothing to show" if job.status == "waiting" else "failed"
+
+
+def _notes(name: str, record: Record) -> list[str]:
+    notes = []
+    status = status_of(record)
+    if status != "complete":
+        notes.append(f"{name}: {status}; the first {record.rows} rows are analysed")
+    every = (record.config.get("track") or {}).get("every", 1)
+    if every != 1:
+        notes.append(
+            f"{name}: rows are {printable(str(every))} steps apart and drives are held between them, "
+            "so only laws without a drive (translation) are exact"
+        )
+    return notes

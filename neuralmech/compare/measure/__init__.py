@@ -1,0 +1,1 @@
+"""What is computed of one run (errors, accounts, equilibrium), or of two: predictions of one by the other."""

@@ -1,0 +1,205 @@
+"""What adds up along a record: measured charges and each law's errors, per site."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from neuralmech.compare.measure.curves import inside
+from neuralmech.compare.measure.inputs import Stretch
+from neuralmech.laws.system import Array, Hyperparameters, Integration, Law
+from neuralmech.record import Charges
+
+# Columns of numbers in a comparison; the quantiles are over a site's charges.
+MEASURES = ("error", "unexplained", "max_error", "final_error")
+QUANTILES = ("q10", "median", "q90")
+
+
+class Norms:
+    """|Q|_F of each site whose matrix is in the record entry by entry (i ≤ j; what lies off the diagonal counts twice).
+
+    Parameters
+    ----------
+    index
+        The charges' index: site, channel and, for matrix-valued charges, partner.
+
+    Attributes
+    ----------
+    sites
+        "<site> |Q|" for each site recorded in full; empty for families that are not matrix-valued.
+
+    Examples
+    --------
+    >>> index = pd.DataFrame({"site": "a", "channel": [0, 0, 1], "partner": [0, 1, 1]})
+    >>> Norms(index).append(np.array([[1.0, 2.0, 0.0]])).round(3).tolist()
+    [[1.0, 2.0, 0.0, 3.0]]
+    """
+
+    def __init__(self, index: pd.DataFrame) -> None:
+        groups = index.groupby("site", sort=False) if "partner" in index else []
+        full = {str(site): rows for site, rows in groups if _is_full(rows)}
+        self.sites = [f"{site} |Q|" for site in full]
+        self._weights = np.zeros((len(index), len(full)))
+        for i, rows in enumerate(full.values()):
+            self._weights[rows.index, i] = np.where(rows["channel"] == rows["partner"], 1.0, 2.0)
+
+    def append(self, value: Array) -> Array:
+        """Append a column per site to (rows, charges)."""
+        return np.hstack([value, np.sqrt(value**2 @ self._weights)]) if self.sites else value
+
+
+def _is_full(rows: pd.DataFrame) -> bool:
+    channels = rows["channel"].max() + 1
+    return channels > 1 and len(rows) == channels * (channels + 1) // 2  # one entry may be a sample
+
+
+class Sites:
+    """Which site each column belongs to: the charges', then those of the norms of matrices recorded in full.
+
+    Attributes
+    ----------
+    names, counts
+        Of each site, and how many columns it has.
+    norms
+        What appends the norms to (rows, charges).
+    codes
+        Number of each column's site.
+    own
+        How many sites are the charges' own; the rest are norms.
+    """
+
+    def __init__(self, charges: Charges) -> None:
+        self.norms = norms = Norms(charges.index)
+        names = [*charges.index["site"], *norms.sites]
+        self.codes, unique = pd.factorize(pd.Series(names, dtype=object))
+        self.names = list(unique)
+        self.own = len(self.names) - len(norms.sites)
+        self.counts = np.bincount(self.codes, minlength=len(self.names))
+
+    def sum(self, per_charge: Array) -> Array:
+        """Shape (sites,)."""
+        return np.bincount(self.codes, weights=per_charge, minlength=len(self.names)).astype(np.float64)
+
+    def quantiles(self, per_charge: Array, levels: tuple[float, ...] = (0.1, 0.5, 0.9)) -> Array:
+        """Shape (levels, sites)."""
+        return pd.Series(per_charge).groupby(self.codes).quantile(list(levels)).unstack().to_numpy().T
+
+    def max(self, per_charge: Array) -> Array:
+        """Shape (sites,), of numbers that are not negative."""
+        out = np.zeros(len(self.names))
+        np.maximum.at(out, self.codes, per_charge)
+        return out
+
+
+class MeasuredSums:
+    """Running sums over the measured charges, per site, and their rows for curves."""
+
+    def __init__(self, charges: Charges, sites: Sites, kept: NDArray[np.int64]) -> None:
+        self._charges, self._sites, self._index = charges, sites, kept
+        self._start = np.zeros(len(sites.codes))
+        self.square = np.zeros(len(sites.names))
+        self.motion = np.zeros(len(sites.names))
+        self.kept = np.empty((len(kept), len(sites.codes)))
+        self.parameters = np.empty((len(kept), len(charges.parameter_index)))
+
+    def read(self, stretch: Stretch) -> Array:
+        """Take in the next rows, and return them with the norms behind the charges: (rows, columns)."""
+        rows = stretch.rows
+        value = self._sites.norms.append(self._charges.value[rows])
+        start = self._start = value[0].copy() if stretch.begins else self._start
+        self.square += self._sites.sum(np.einsum("kc,kc->c", value, value))
+        moved = value - start
+        self.motion += self._sites.sum(np.einsum("kc,kc->c", moved, moved))
+        here = inside(self._index, rows)
+        at = self._index[here] - rows.start
+        self.kept[here] = value[at]
+        if self.parameters.shape[1]:
+            self.parameters[here] = self._charges.parameters[rows][at]
+        return value
+
+    def rms(self, rows: int) -> float:
+        """Over all charges and so many rows."""
+        return float(np.sqrt(self.square[: self._sites.own].sum() / (rows * len(self._charges))))
+
+
+class LawErrors:
+    """One law running along the record, and its running errors."""
+
+    def __init__(
+        self,
+        law: Law,
+        charges: Charges,
+        nesterov: bool,
+        sites: Sites,
+        kept: NDArray[np.int64],
+        chosen: NDArray[np.int64],
+    ) -> None:
+        self.signals = law.signals(translation=charges.is_translation, nesterov=nesterov)
+        self._integration = Integration(law, translation=charges.is_translation)
+        self._charges = len(charges)
+        self._sites, self._index, self._chosen = sites, kept, chosen
+        self._square = np.zeros(len(sites.codes))
+        self._largest = np.zeros(len(sites.names))
+        self._final = np.zeros(len(sites.names))
+        self.kept = np.empty((len(kept), len(chosen)))
+        self.kept_error = np.empty(len(kept))
+
+    def add(
+        self,
+        rows: slice,
+        h: Hyperparameters,
+        value: Array,
+        signals: Mapping[str, Array],
+        following: Array | None,
+    ) -> None:
+        """Advance over the next rows, of which `value` was measured, and add up how far the law is from it."""
+        chosen = [signals[s] for s in self.signals]
+        inputs = np.stack(chosen, axis=1) if chosen else np.zeros((len(value), 0, self._charges))
+        theory = self._sites.norms.append(self._integration.advance(h, value[0, : self._charges], inputs, following))
+        here = inside(self._index, rows)
+        at = self._index[here] - rows.start
+        self.kept[here] = theory[at][:, self._chosen]
+        theory -= value
+        self.kept_error[here] = np.mean(theory[at, : self._charges] ** 2, axis=1)
+        self._square += np.einsum("kc,kc->c", theory, theory)
+        self._largest = np.maximum(self._largest, self._sites.max(np.abs(theory).max(axis=0)))
+        self._final = np.sqrt(self._sites.sum(theory[-1] ** 2) / self._sites.counts)
+
+    def table(self, name: str, measured: MeasuredSums, rows: int) -> pd.DataFrame:
+        """One row per site."""
+        scale = np.sqrt(measured.square / (rows * self._sites.counts))
+        square = self._sites.sum(self._square)
+        low, median, high = self._sites.quantiles(np.sqrt(self._square / rows))
+        return pd.DataFrame(
+            {
+                "site": self._sites.names,
+                "law": name,
+                "charges": self._sites.counts,
+                "steps": rows,
+                "error": _ratio(np.sqrt(square / (rows * self._sites.counts)), scale),
+                "unexplained": _ratio(square, measured.motion),
+                "max_error": _ratio(self._largest, scale),
+                "final_error": _ratio(self._final, scale),
+                "q10": _ratio(low, scale),
+                "median": _ratio(median, scale),
+                "q90": _ratio(high, scale),
+                "reason": "",
+                "order": np.arange(len(self._sites.names)),
+            }
+        )
+
+
+def dashes(name: str, reason: str, sites: Sites, rows: int) -> pd.DataFrame:
+    """Rows of a law that does not hold: no numbers, and why."""
+    empty = dict.fromkeys((*MEASURES, *QUANTILES), np.nan)
+    order = np.arange(len(sites.names))
+    plain = {"site": sites.names, "law": name, "charges": sites.counts, "steps": rows}
+    return pd.DataFrame({**plain, **empty, "reason": reason, "order": order})
+
+
+def _ratio(a: Array, b: Array) -> Array:
+    """a / b; NaN where there is nothing to compare with."""
+    return np.divide(a, b, out=np.full_like(a, np.nan), where=b > 0)

@@ -1,0 +1,114 @@
+"""Figures of accounts: what moved the charges, as stacked bars, and what the loss lost as its gradient worked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from neuralmech.compare.measure.curves import LossCurve
+from neuralmech.compare.show.style import COLOURS, FLOOR, FORMS, STYLE, plain
+
+# Cause → (colour, hatch, label); the momentum buffer's shares have the colour of what it remembers.
+BARS = {
+    "weight_decay": ("#0072B2", "", "weight decay, at once"),
+    "memory_weight_decay": ("#9CC9E8", "////", "weight decay, by momentum"),
+    "discretisation": ("#D55E00", "", "discretisation $\\eta^2D$, at once"),
+    "memory_discretisation": ("#F4B48A", "////", "discretisation, by momentum"),
+    "symmetry_breaking": ("#009E73", "", "broken symmetry $R$, at once"),
+    "memory_symmetry_breaking": ("#8FD3BC", "////", "broken symmetry, by momentum"),
+    "memory_before": ("#BBBBBB", "////", "momentum from before the record"),
+    "closure": ("#000000", "", "closure (rounding)"),
+}
+MAX_BARS = 24
+# Order of the loss balance → (colour, dashes), and its label.
+STYLES = {"first": ("#D55E00", (0, (1, 1, 4, 1))), "second": ("#000000", (0, (4, 2)))}
+LABELS = {
+    "first": r"first order: $-\eta\langle g_k,u_k\rangle$ summed",
+    "second": r"second order: $-\frac{1}{2}\eta\langle g_k+g_{k+1},u_k\rangle$ summed",
+}
+
+
+def budget_figure(panels: Sequence[tuple[str, pd.DataFrame]]) -> Figure:
+    """One row per family and run; one bar per site, and a mark where its charge really went.
+
+    Causes that raise a charge are stacked to the right of zero, the others to the left.
+
+    Parameters
+    ----------
+    panels
+        (title from `budget_title`, rows of the budget of one family of one run).
+    """
+    counts = [min(len(table), MAX_BARS) for _, table in panels]
+    with mpl.rc_context({**STYLE, "hatch.linewidth": 0.6, "axes.grid.axis": "x"}):
+        ratios = [0.95 + 0.3 * n for n in counts]
+        figure = Figure(figsize=(8.2, 1.3 + sum(ratios)), layout="constrained")
+        axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=ratios)[:, 0]
+        for panel, (title, table) in zip(axes, panels, strict=True):
+            _bars(panel, table)
+            panel.set_title(title, fontsize=9, loc="left")
+            panel.set_xlabel("change of the charge over the run, summed over the site, in its units", fontsize=7)
+        shown = [bar for name, bar in BARS.items() if name != "memory_before" or any(t[name].any() for _, t in panels)]
+        handles = [Patch(facecolor=c, hatch=h, edgecolor="white", label=label) for c, h, label in shown]
+        mark = Line2D([], [], linestyle="", marker="D", markersize=5, color="black", markerfacecolor="white")
+        mark.set_label("measured change")
+        figure.legend(handles=[*handles, mark], loc="outside lower center", ncols=3, fontsize=8)
+        figure.suptitle("What moved the charges", fontsize=11)
+    return figure
+
+
+def _bars(axes: Axes, table: pd.DataFrame) -> None:
+    if len(table) > MAX_BARS:
+        table = table.nlargest(MAX_BARS, "moved")
+    place = np.arange(len(table))[::-1]
+    up, down = np.zeros(len(table)), np.zeros(len(table))
+    for name, (colour, hatch, _) in BARS.items():
+        part = table[name].to_numpy()
+        start = np.where(part >= 0, up, down)
+        axes.barh(place, part, left=start, color=colour, hatch=hatch, height=0.62, edgecolor="white", linewidth=0.4)
+        up, down = up + np.maximum(part, 0), down + np.minimum(part, 0)
+    axes.plot(
+        table["motion"], place, linestyle="", marker="D", markersize=5, color="black", markerfacecolor="white", zorder=3
+    )
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_yticks(place, [plain(f"{s}  ({n})") for s, n in zip(table["site"], table["charges"], strict=True)])
+    axes.set_ylim(-0.6, len(table) - 0.4)
+    axes.use_sticky_edges = False
+    axes.margins(x=0.04)
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+
+
+def budget_title(family: str, label: str) -> str:
+    """What stands over the bars of a family."""
+    return f"{family} {FORMS.get(family, '')}" + (f"   {plain(label)}" if label else "")
+
+
+def loss_figure(panels: Sequence[tuple[str, LossCurve]]) -> Figure:
+    """Above, what the loss lost; below, how far each prediction of it is off."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(max(6.4, 1.2 + 3.6 * len(panels)), 5.0), layout="constrained")
+        axes = figure.subplots(2, len(panels), squeeze=False, sharex="col", height_ratios=(3, 2))
+        for (title, curve), upper, lower in zip(panels, axes[0], axes[1], strict=True):
+            upper.plot(curve.step, curve.measured, color=COLOURS[0], linewidth=2.4, alpha=0.8)
+            for order, predicted in curve.predicted.items():
+                colour, dashes = STYLES[order]
+                off = np.abs(predicted - curve.measured)
+                upper.plot(curve.step, predicted, color=colour, linestyle=dashes, linewidth=1.0)
+                lower.plot(curve.step, np.where(off > FLOOR, off, np.nan), color=colour, linewidth=1.1)
+            lower.set_yscale("log")
+            lower.set_xlabel("step $k$")
+            upper.set_title(plain(title), fontsize=9)
+        axes[0][0].set_ylabel(r"change of the loss $L_k-L_0$")
+        axes[1][0].set_ylabel("|theory − measured|")
+        handles = [Line2D([], [], color=COLOURS[0], linewidth=2.4, alpha=0.8, label="measured")]
+        handles += [Line2D([], [], color=c, linestyle=d, label=LABELS[o]) for o, (c, d) in STYLES.items()]
+        figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8)
+        figure.suptitle("The loss pays for motion", fontsize=11)
+    return figure

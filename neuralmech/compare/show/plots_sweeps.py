@@ -1,0 +1,123 @@
+"""Figures of sweeps: each law's error over a swept hyperparameter; how one batch size predicts another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from neuralmech.compare.measure.curves import BatchCurve
+from neuralmech.compare.measure.sums import MEASURES, QUANTILES
+from neuralmech.compare.show.style import FLOOR, STYLE, law_line, law_marker, plain
+from neuralmech.laws import LAWS
+
+LABELS = {
+    "optim.lr": r"learning rate $\eta$",
+    "optim.weight_decay": r"weight decay $\lambda$",
+    "optim.momentum": r"$1-\beta$ (momentum $\beta$ grows to the right)",
+    "data.batch_size": r"batch size $S$",
+}
+
+
+def swept_numbers(table: pd.DataFrame, keys: tuple[str, ...]) -> list[str]:
+    """Keys that an axis can show: numbers, at least two of them, other than the seed."""
+    numeric = [k for k in keys if k not in ("seed", "run") and pd.api.types.is_numeric_dtype(table[k])]
+    return [k for k in numeric if not pd.api.types.is_bool_dtype(table[k]) and table[k].nunique() > 1]
+
+
+def sweep_figure(table: pd.DataFrame, key: str) -> Figure:
+    """One panel per family: the error of each law over the swept key, on logarithmic axes.
+
+    Points are runs (RMS over the sites of the family), lines their median at each value of the key.
+    """
+    by = [k for k in table.columns if k in ("family", "law", key)]
+    runs = [c for c in table.columns if c not in _NOT_KEYS]
+    square = table.assign(square=table["error"] ** 2).dropna(subset=["square"])
+    groups = list(dict.fromkeys([*by, *runs]))
+    points = square.groupby(groups, sort=False, dropna=False)["square"].mean().pow(0.5).rename("error").reset_index()
+    points["x"] = 1 - points[key] if key == "optim.momentum" else points[key]
+    families = list(dict.fromkeys(points["family"]))
+    with mpl.rc_context(STYLE):
+        width = 1.2 + 3.4 * len(families)
+        figure = Figure(figsize=(max(width, 4.6), 4.4), layout="constrained")
+        axes = figure.subplots(1, max(1, len(families)), squeeze=False, sharey=True)[0]
+        for panel, family in zip(axes, families, strict=False):
+            _panel(panel, points[points["family"] == family], key)
+            panel.set_title(family, fontsize=9)
+            panel.set_xlabel(LABELS.get(key, plain(key)))
+        axes[0].set_ylabel("relative RMS error")
+        figure.legend(handles=_handles(points), loc="outside lower center", ncols=min(3, 1 + len(families)), fontsize=8)
+        figure.suptitle(f"Error of each law against {plain(key)}", fontsize=11)
+    return figure
+
+
+_NOT_KEYS = {"site", "charges", "steps", *MEASURES, *QUANTILES, "reason"}
+
+
+def _panel(axes: Axes, points: pd.DataFrame, key: str) -> None:
+    for law, group in points.groupby("law", sort=False):
+        seen = group[group["error"] > FLOOR]
+        style: dict[str, Any] = {**law_line(str(law)), "marker": law_marker(str(law))}
+        axes.plot(seen["x"], seen["error"], **{**style, "linestyle": ""}, markersize=3.5, alpha=0.45)
+        median = seen.groupby("x")["error"].median()
+        axes.plot(median.index, median, markersize=5, **style)
+    axes.set_yscale("log")
+    _x_scale(axes, points["x"].to_numpy(dtype=float), key)
+
+
+def _x_scale(axes: Axes, x: np.ndarray, key: str) -> None:
+    """Logarithmic, with a linear stretch around zero if zero was swept; the swept values are the ticks."""
+    positive = x[x > 0]
+    if (x < 0).any() or not len(positive):
+        return
+    if (x == 0).any():
+        axes.set_xscale("symlog", linthresh=positive.min(), linscale=0.4)
+    else:
+        axes.set_xscale("log")
+    values = np.unique(x)
+    if len(values) <= 8:
+        axes.set_xticks(values, [f"{v:g}" for v in values.round(12)])
+        axes.minorticks_off()
+    if key == "optim.momentum":
+        axes.invert_xaxis()
+
+
+def _handles(points: pd.DataFrame) -> list[Line2D]:
+    laws = list(dict.fromkeys(points["law"]))
+    labels = [LAWS[law].label if law in LAWS else str(law) for law in laws]
+    return [
+        Line2D([], [], **law_line(law), marker=law_marker(law), markersize=5, label=label)
+        for law, label in zip(laws, labels, strict=True)
+    ]
+
+
+def batch_figure(curves: Sequence[BatchCurve]) -> Figure:
+    """How far into training gradients measured at one batch size predict the charges at another."""
+    families = list(dict.fromkeys(c.family for c in curves))
+    pairs = list(dict.fromkeys((c.source, c.target) for c in curves))
+    colours = mpl.colormaps["viridis"](np.linspace(0.1, 0.85, len(pairs)))
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(max(6.4, 1.4 + 3.8 * len(families)), 4.2), layout="constrained")
+        axes = figure.subplots(1, len(families), squeeze=False, sharey=True)[0]
+        for axis, family in zip(axes, families, strict=True):
+            for c in curves:
+                if c.family == family:
+                    seen = np.where(c.error > FLOOR, c.error, np.nan)
+                    axis.plot(c.step, seen, color=colours[pairs.index((c.source, c.target))], linewidth=1.3)
+            axis.set_yscale("log")
+            axis.set_title(family, fontsize=9)
+            axis.set_xlabel("step $k$")
+        axes[0].set_ylabel("relative RMS error over the charges")
+        handles = [
+            Line2D([], [], color=colour, label=f"$S = {a}$ predicts $S = {b}$")
+            for (a, b), colour in zip(pairs, colours, strict=True)
+        ]
+        figure.legend(handles=handles, loc="outside lower center", ncols=3 if len(families) > 1 else 2)
+        figure.suptitle("Predicting one batch size from another", fontsize=11)
+    return figure

@@ -1,0 +1,114 @@
+"""What the tables of an analysis say, sheet by sheet; `formats` and `report` write them down."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+
+from neuralmech.compare.gather.analysis import Analysis
+from neuralmech.compare.measure.accounts import ORIGINS, PARTS
+from neuralmech.compare.show.cells import Footnotes, Sheet, cell, law_cells
+
+MEANINGS = {
+    "error": "RMS over steps and charges of (theory − measured), relative to the RMS of measured.",
+    "unexplained": (
+        "Σ(theory − measured)² / Σ(measured − measured at the start)²: 0 is perfect, 1 is no better than conserved."
+    ),
+}
+
+
+def sheets_of(analysis: Analysis) -> list[Sheet]:
+    """The tables of the documents, in order."""
+    sheets = comparison_sheets(analysis.comparison, analysis.keys)
+    sheets.append(budget_sheet(analysis.budget, analysis.keys))
+    if len(analysis.seeds):
+        sheets.append(seed_sheet(analysis.seeds))
+    if len(analysis.batches.table):
+        sheets.append(batch_sheet(analysis.batches.table))
+    if len(analysis.equilibrium):
+        sheets.append(equilibrium_sheet(analysis.equilibrium, analysis.keys))
+    if len(analysis.loss):
+        sheets.append(loss_sheet(analysis.loss))
+    return [*sheets, run_sheet(analysis.runs)]
+
+
+def comparison_sheets(table: pd.DataFrame, keys: Sequence[str]) -> list[Sheet]:
+    """Error and unexplained share, a row per run, family and site, a column per law."""
+    sheets = []
+    for measure, meaning in MEANINGS.items():
+        cells, notes = law_cells(table, keys, measure)
+        rows = [[cell(v) for v in row] for row in cells.itertuples(index=False, name=None)]
+        best = " The best law of each family is in bold."
+        sheets.append(Sheet(measure, measure, meaning + best, tuple(cells.columns), rows, notes.texts))
+    return sheets
+
+
+def budget_sheet(budget: pd.DataFrame, keys: Sequence[str]) -> Sheet:
+    """What moved each site's charge, as shares of the motion."""
+    parts = [*PARTS, "closure"]
+    shown = budget[[*keys, "family", "site", "charges", "motion", "moved"]].copy()
+    for name in parts:
+        shown[name] = budget[f"share_{name}"]
+    shown["closure_error"] = budget["closure_error"]
+    notes = Footnotes()
+    rows = [
+        [cell(v, note=notes(reason) if isinstance(v, float) and math.isnan(v) else 0) for v in row]
+        for row, reason in zip(shown.itertuples(index=False, name=None), budget["reason"], strict=True)
+    ]
+    meaning = (
+        "motion is Σ(Q at the end − Q at the start) over the site's charges, moved is Σ|the same|; the causes are "
+        "shares of moved and sum to motion/moved. closure is what they leave, closure_error is Σ|closure|/moved. "
+        f"budget.csv has absolute numbers and splits the momentum memory into {', '.join(ORIGINS)}."
+    )
+    return Sheet("budget", "what moved the charges", meaning, tuple(shown.columns), rows, notes.texts)
+
+
+def seed_sheet(seeds: pd.DataFrame) -> Sheet:
+    """Mean ± standard deviation over seeds."""
+    rows = [[cell(v) for v in row] for row in seeds.itertuples(index=False, name=None)]
+    meaning = "Mean and standard deviation (n − 1) of the error over runs that differ only by seed."
+    return Sheet("seeds", "spread over seeds", meaning, tuple(seeds.columns), rows)
+
+
+def equilibrium_sheet(table: pd.DataFrame, keys: Sequence[str]) -> Sheet:
+    """How near every scale site is to its equilibrium."""
+    shown = table.drop(columns=["reason"])
+    notes = Footnotes()
+    rows = [
+        [cell(v, digits=3, note=notes(reason) if i == len(keys) + 1 else 0) for i, v in enumerate(row)]
+        for row, reason in zip(shown.itertuples(index=False, name=None), table["reason"], strict=True)
+    ]
+    meaning = (
+        "Over the last quarter of the run, for the filters that still receive gradient (alive): angle between "
+        "successive weights, against √(2ηλ/(1+β)); ratio is their quotient, worst_ratio that of the filter farthest "
+        "off, within the share that is within 5 %, drift τ(ln Q)' of the filter farthest off (its ratio squared is "
+        "1 + drift; 0 where the drive is stationary), radius_ratio Q over √(η(1+β)D̂/2λ). A relaxation time τ is "
+        "(1−β)/(2ηλ) steps."
+    )
+    return Sheet("equilibrium", "distance from equilibrium", meaning, tuple(shown.columns), rows, notes.texts)
+
+
+def loss_sheet(table: pd.DataFrame) -> Sheet:
+    """What the loss lost against the work of its gradient."""
+    rows = [[cell(v, digits=3) for v in row] for row in table.itertuples(index=False, name=None)]
+    meaning = (
+        "Full-batch runs: the change of the loss over the run, and the sum over its steps of the gradient's work, to "
+        "first order (dL/dt = −⟨g, u⟩) and with the curvature along each step."
+    )
+    return Sheet("loss_balance", "balance of the loss", meaning, tuple(table.columns), rows)
+
+
+def batch_sheet(table: pd.DataFrame) -> Sheet:
+    """Prediction of one batch size from another."""
+    rows = [[cell(v) for v in row] for row in table.itertuples(index=False, name=None)]
+    meaning = "The stochastic law at to_batch, driven by the mean gradient and the noise measured at from_batch."
+    return Sheet("batches", "predictions for other batch sizes", meaning, tuple(table.columns), rows)
+
+
+def run_sheet(runs: pd.DataFrame) -> Sheet:
+    """One row per job, also of those that failed, with the reason."""
+    rows = [[cell(v, digits=3) for v in row] for row in runs.itertuples(index=False, name=None)]
+    meaning = "Every job; loss and accuracy on held-out data. A job that failed is not in the other tables."
+    return Sheet("runs", "runs", meaning, tuple(runs.columns), rows)

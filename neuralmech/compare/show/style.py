@@ -1,0 +1,92 @@
+"""How all figures look: colours, symbols, fonts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+from neuralmech.laws import LAWS
+
+# Okabe & Ito's colours, distinguishable with any colour vision; charges and laws share none.
+COLOURS = ("#0072B2", "#009E73", "#56B4E9", "#CC79A7")
+# Where laws agree, wide lines show beside narrow ones, and dashes let through what lies below: no two are alike.
+LAW_DASHES: dict[str, Any] = {
+    "gradient_flow": (0, (1, 1.5)),
+    "weight_decay": (0, (6, 2)),
+    "modified_loss": (3, (3, 2, 1, 2)),
+    "first_order_flow": (0, (1, 1.5, 4, 1.5)),
+    "modified_flow": (0, (4, 2)),
+    "stochastic": (2, (2, 4)),
+    "noether": (1, (3, 5)),
+    "discrete": "-",
+    "discrete_broken": (0, (3, 3)),
+}
+FLOOR = 1e-16  # relative errors below are rounding of rounding
+WIDEST, NARROWEST = 2.2, 1.0  # lines of the first law of the catalogue, and of the last
+MARKERS = "osD^vP<>X*"
+LAW_COLOURS = {
+    "gradient_flow": "#999999",
+    "weight_decay": "#F0C000",
+    "first_order_flow": "#D55E00",
+    "modified_flow": "#000000",
+    "discrete": "#7A3B8F",
+    "discrete_broken": "#E69F9F",
+}
+FORMS = {
+    "translation": r"$\langle a,\theta\rangle$",
+    "scale": r"$|\theta_A|^2$",
+    "rescale": r"$|\theta_{\mathrm{in}}|^2-|\theta_{\mathrm{out}}|^2$",
+    "linear": r"$Q_{ij}$",
+}
+MEASURED: dict[str, Any] = {"linewidth": 2.8, "alpha": 0.7}  # wide enough to be seen beside the laws on it
+STYLE: dict[Any, Any] = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.alpha": 0.25,
+    "grid.linewidth": 0.5,
+    "legend.frameon": False,
+    "figure.dpi": 150,
+    "pdf.fonttype": 42,  # text stays text
+}
+_OTHERS = ("#332288", "#117733", "#AA4499", "#88CCEE", "#882255")
+
+
+def law_colour(name: str) -> str:
+    """A law's colour in every figure; a law without one of its own gets one by its place in the catalogue."""
+    if name in LAW_COLOURS:
+        return LAW_COLOURS[name]
+    others = [law for law in LAWS if law not in LAW_COLOURS]
+    return _OTHERS[others.index(name) % len(_OTHERS)] if name in others else "#666666"
+
+
+def law_line(name: str) -> dict[str, Any]:
+    """A law's colour, dashes and width in every figure; laws that are drawn later are narrower.
+
+    Examples
+    --------
+    >>> law_line("discrete_broken")
+    {'color': '#E69F9F', 'linestyle': (0, (3, 3)), 'linewidth': 1.0}
+    """
+    place = _place(name) / max(1, len(LAWS) - 1)
+    width = WIDEST + (NARROWEST - WIDEST) * place
+    return {"color": law_colour(name), "linestyle": LAW_DASHES.get(name, "-"), "linewidth": round(width, 2)}
+
+
+def law_marker(name: str) -> str:
+    """A law's marker in every figure, whichever laws it is drawn with."""
+    return MARKERS[_place(name) % len(MARKERS)]
+
+
+def _place(name: str) -> int:
+    return list(LAWS).index(name) if name in LAWS else len(LAWS) - 1
+
+
+def plain(text: str) -> str:
+    """Text of a record in a figure: dollar signs are no mathematics."""
+    return text.replace("$", r"\$")
