@@ -5,6 +5,7 @@ import re
 import h5py
 import numpy as np
 import pandas as pd
+import pytest
 
 from command_line import SMALL, refused
 
@@ -36,11 +37,11 @@ def test_train_then_analyze(command, tmp_path):
     assert files == tables | figures | {"runs.csv", "report.html", ".made"}
 
 
+@pytest.mark.usefixtures("run")
 def test_bad_run_folders_are_one_line(command, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "text").mkdir()
     (tmp_path / "text/record.h5").write_text("hello")
-    command("train", *SMALL, "hydra.run.dir=run")
     (tmp_path / "run/analysis").write_text("in the way")
     for words, message in [
         (["nowhere"], "nowhere does not exist"),
@@ -59,8 +60,8 @@ def test_bad_run_folders_are_one_line(command, tmp_path):
         refused(command("analyze", *words), message)
 
 
+@pytest.mark.usefixtures("run")
 def test_a_newer_record_is_refused(command, tmp_path):
-    command("train", *SMALL, "hydra.run.dir=run")
     with h5py.File(tmp_path / "run/record.h5", "a") as f:
         f.attrs["schema_version"] = 99
     code, _, err = command("analyze", "run")
@@ -69,8 +70,8 @@ def test_a_newer_record_is_refused(command, tmp_path):
     assert "upgrade neuralmech" in err
 
 
+@pytest.mark.usefixtures("run")
 def test_a_failed_analysis_leaves_nothing_behind(command, tmp_path):
-    command("train", *SMALL, "hydra.run.dir=run")
     (tmp_path / "run/analysis/rescale.png").mkdir(parents=True)
     code, _, err = command("analyze", "run")
     assert code == 2
@@ -79,17 +80,17 @@ def test_a_failed_analysis_leaves_nothing_behind(command, tmp_path):
     assert {p.name for p in (tmp_path / "run").iterdir()} == {"record.h5", "checkpoints", ".hydra", "analysis"}
 
 
+@pytest.mark.usefixtures("run")
 def test_memory_that_is_short_is_one_line(command, tmp_path, monkeypatch):
-    command("train", *SMALL, "hydra.run.dir=run")
     monkeypatch.setattr("neuralmech.compare.files.analyze_folder", lambda *_: np.zeros(1 << 50))
     code, out, err = command("analyze", "run")
     assert (code, out) == (1, "")
     assert re.fullmatch("neuralmech: memory is short .*8.00 PiB.*; free some, or take a smaller model.*\n", err)
 
 
+@pytest.mark.usefixtures("run")
 def test_flags_of_analyze_are_not_runs(command, tmp_path):
     assert "figures: true" in command("analyze", "--cfg", "job")[1]
-    command("train", *SMALL, "hydra.run.dir=run")
     (tmp_path / "mine").mkdir()
     code, out, _ = command("analyze", "run", "--config-dir", str(tmp_path / "mine"), "figures=false")
     assert code == 0

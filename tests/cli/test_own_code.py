@@ -4,8 +4,9 @@ import json
 import sys
 
 import h5py
+import pytest
 
-from command_line import OWN, SMALL, refused
+from command_line import OWN, refused
 
 BROKEN = """
 import torch
@@ -96,8 +97,8 @@ def test_a_users_own_model_is_verified_and_resumed_when_named(command, tmp_path)
     assert (code, "30 steps recorded" in out) == (0, True)
 
 
+@pytest.mark.usefixtures("run")
 def test_a_records_own_arguments_are_shown_and_never_passed(command, tmp_path):
-    command("train", *SMALL, "hydra.run.dir=run")
     with h5py.File(tmp_path / "run/record.h5", "a") as f:
         start = "model: {name: _target_, target: os.system, arguments: {command: "
         f.attrs["config"] = start + '"touch ran \\e[2J' + "x" * 500 + '"}}\n'

@@ -43,8 +43,8 @@ def test_a_transformer_on_tokens(command, tmp_path, more):
     assert unbroken["error"].max() < 1e-12
 
 
+@pytest.mark.usefixtures("run")
 def test_an_existing_run_is_left_alone(command, tmp_path):
-    command("train", *SMALL, "hydra.run.dir=run")
     before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
     code, _, err = command("train", *SMALL, "hydra.run.dir=run", "optim.lr=0.5")
     assert code == 2
@@ -85,8 +85,8 @@ def test_who_comes_second_leaves_the_files_of_the_first_alone(command, tmp_path)
     assert there(run) == before
 
 
+@pytest.mark.usefixtures("run")
 def test_what_does_not_go_with_resume_is_one_line(command, tmp_path):
-    command("train", *SMALL, "hydra.run.dir=run")
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
     for words, message in [
         (["resume=run", "optim.lr=3", "seed=1"], r"optim.lr .the run has 0.1., seed .the run has 0."),

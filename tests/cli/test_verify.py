@@ -1,5 +1,7 @@
 """Symmetries and their verification by the command line."""
 
+import pytest
+
 from command_line import SMALL, refused
 
 
@@ -29,8 +31,8 @@ def test_verify_fresh_and_trained(command):
     assert command("verify", "nowhere")[0] == 2
 
 
+@pytest.mark.usefixtures("run")
 def test_what_verify_would_ignore_is_one_line(command):
-    command("train", *SMALL, "hydra.run.dir=run")
     for words, message in [
         (["run", "checkpoint=abc"], "checkpoint=abc must be the step of a checkpoint"),
         (["run", "checkpoint=true"], "checkpoint=True must be the step of a checkpoint"),
