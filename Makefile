@@ -2,10 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+STAMP_DOCS := .venv/.installed-docs
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
-.PHONY: help install demo test test-slow lint types figures zoo bench clean
+.PHONY: help install demo test test-slow lint types kernels docs figures zoo bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -30,11 +31,25 @@ lint: install ## style and docstrings (ruff)
 types: install ## static types (pyright)
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-test: install lint types ## lint, types, tests and doctests (7 minutes on two cores)
+test: install ## lint, types, tests and doctests (6 minutes on two cores)
+	$(MAKE) --jobs 2 lint types kernels
 	$(BIN)/python -m pytest -m "not slow" -n auto --dist worksteal
+
+kernels: install # compiled beside the type check, for else each process of the tests would compile them
+	@set -e; folder=$$(mktemp -d); trap "rm -rf $$folder" EXIT; \
+	$(BIN)/neuralmech train --multirun model=mlp train.precision=fp32,fp64 train.steps=2 device=cpu \
+	  hydra.sweep.dir=$$folder >/dev/null
 
 test-slow: install ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow -n auto --dist worksteal
+
+docs: $(STAMP_DOCS) ## build the documentation with its reference into build/docs (20 seconds)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --config-file docs/site/mkdocs.yml
+	@echo "open build/docs/index.html"
+
+$(STAMP_DOCS): $(STAMP)
+	$(BIN)/python -m pip install --quiet --editable ".[docs]"
+	touch $(STAMP_DOCS)
 
 figures: install ## train, measure and draw every figure of the documentation (3 minutes)
 	$(BIN)/python scripts/figures.py

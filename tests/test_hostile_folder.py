@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from test_cli import SMALL
+from command_line import SMALL
 
 ROOT = Path(__file__).parents[1]
 # Modules that Python, neuralmech, Hydra, pandas, matplotlib or multiprocessing import or try to import.

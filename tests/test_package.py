@@ -29,12 +29,13 @@ def test_the_wheel_trains_and_analyses_from_another_folder(tmp_path):
     assert "neuralmech/conf/train.yaml" in names
     assert not [n for n in names if n.startswith(("tests/", "conf/"))]
 
-    run(sys.executable, "-m", "venv", tmp_path / "env", cwd=tmp_path)
+    run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "env", cwd=tmp_path)
     python = tmp_path / "env/bin/python"
     site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=tmp_path).strip())
     # Borrow the dependencies; .pth files in there (an editable install) are not followed.
     (site / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    run(python, "-m", "pip", "install", "--no-deps", "--no-index", wheel, cwd=tmp_path)
+    pip = [sys.executable, "-m", "pip", "--python", python]
+    run(*pip, "install", "--no-deps", "--no-index", wheel, cwd=tmp_path)
 
     work = tmp_path / "work"
     work.mkdir()

@@ -26,9 +26,10 @@ class OnePass:
 
     Parameters
     ----------
-    blocks, sums
-        What is to be summed, those of a `QuadraticPlan`, and where to: the first four rows of `sums` (…, sums) are
-        those of θ², (ηu)², g² and θg.
+    blocks
+        What is to be summed, those of a `QuadraticPlan`.
+    sums
+        Where to: its first four rows (…, sums) are those of θ², (ηu)², g² and θg.
     weighed
         What is to be summed row by row, each times a coefficient: the first three rows of `sums` are those of θ, ηu
         and g.

@@ -58,8 +58,10 @@ class Tracker:
         Of the parameters.
     kept
         Names of the signals to record besides the value, or None for all.
-    charges, sample
-        Record ``all`` charges, their sum over each ``site``, or a ``sample`` of so many of each site.
+    charges
+        Record ``all`` charges, their sum over each ``site``, or a ``sample`` of each site.
+    sample
+        How many of each site that is.
     parameters
         How many single parameters of each family to record beside its charges.
     work
@@ -286,11 +288,14 @@ class Tracker:
 
         Parameters
         ----------
-        whole, size
-            What gives the gradient of so many samples, once the parts were gone through.
-        parts, part
-            Gradients of parts of them, each of so many samples, in which no sample is preferred. A single part as large
-            as the whole tells no noise.
+        whole
+            Gives the gradient of all samples, once the parts were gone through.
+        size
+            How many they are.
+        parts
+            Gradients of parts of them, in which no sample is preferred.
+        part
+            Samples of each part. A single part as large as the whole tells no noise.
         """
         found = [self._drive(theta, gradient) for gradient in parts]
         of_whole = self._drive(theta, whole())

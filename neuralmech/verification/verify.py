@@ -76,14 +76,18 @@ def verify(
     ----------
     model
         Left as it is; copies are used.
-    inputs, targets
-        A batch: what the model takes, and targets as the loss takes them.
+    inputs
+        A batch of what the model takes.
+    targets
+        Those of the batch, as the loss takes them.
     symmetries
         Claims to check; by default what `find_symmetries` finds.
     loss
         ``cross_entropy``, ``mse``, ``bce``, one of `neuralmech.losses`, or a function of (outputs, targets).
-    sample, most
-        Charges per site, and in all, for the finite and Hessian checks, at random; the gradient's are complete.
+    sample
+        Charges per site for the finite and Hessian checks, at random; the gradient's are complete.
+    most
+        Where those are more than this in all sites together, one charge at so many sites; by default no limit.
     conditions
         Besides ``exact`` (training mode, float64 throughout, no eps in norms; in float32 where an operation has no
         float64 kernel; at parameters some 30 % away where rounding alone decides on the loss: ``exact_cause`` says

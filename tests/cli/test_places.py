@@ -1,5 +1,4 @@
-"""Config files, folders and machines of other people, through the command line."""
-# ruff: noqa: F811
+"""Folders and machines of other people, through the command line."""
 
 import fcntl
 import os
@@ -11,38 +10,10 @@ from pathlib import Path
 import h5py
 import pytest
 
+from command_line import QUICK, refused
 from neuralmech import jit
 from neuralmech.compare.gather.runs import find_runs
 from neuralmech.record import RecordError, open_record
-from test_cli import SMALL, command, refused  # noqa: F401
-
-QUICK = [*SMALL[:-2], "train.steps=4", "device=cpu"]
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"optim: {lr: 0.5}\n", r"conf/experiment/mine.yaml sets experiment.optim, which has no effect; make `# @pack"),
-        (b"# hello\n# @package _global_\noptim: {lr: 0.5}\n", r"mine.yaml sets experiment.optim, which has no effect"),
-        (b"# @package _global_ # mine\noptim: {lr: 0.5}\n", r"mine.yaml begins with a header that is none"),
-        (b"# @package _global_\n# Gr\xf6\xdfe\n", r"mine.yaml is not UTF-8 .invalid start byte at byte 24.; save it"),
-        ("# @package _global_\n".encode("utf-16"), r"mine.yaml is not UTF-8"),
-    ],
-)
-def test_a_config_file_without_effect_is_named(command, tmp_path, content, message):
-    (tmp_path / "conf/experiment").mkdir(parents=True)
-    (tmp_path / "conf/experiment/mine.yaml").write_bytes(content)
-    refused(command("train", "--config-dir", "conf", "experiment=mine"), message)
-    assert [p.name for p in tmp_path.iterdir()] == ["conf"]
-
-
-def test_a_byte_order_mark_does_not_matter_and_shadowed_files_are_named(command, tmp_path):
-    for group in ("experiment", "optim"):
-        (tmp_path / "conf" / group).mkdir(parents=True)
-    (tmp_path / "conf/experiment/mine.yaml").write_bytes(b"\xef\xbb\xbf# @package _global_\noptim: {lr: 0.625}\n")
-    assert "lr: 0.625" in command("train", "--config-dir", "conf", "experiment=mine", "--cfg", "job")[1]
-    (tmp_path / "conf/optim/sgd.yaml").write_text("name: sgd\nlr: 0.5\n")
-    refused(command("train", "--config-dir", "conf"), "conf/optim/sgd.yaml has no effect: optim=sgd is .*first")
 
 
 def test_printed_commands_work_whatever_the_folder_is_called(command, tmp_path):

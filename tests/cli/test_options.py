@@ -1,0 +1,115 @@
+"""What is typed, and what configuration says: help, completion, one line for what is wrong."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from command_line import SMALL, refused
+
+
+def test_help_and_version(command):
+    assert command("--help")[1].startswith("neuralmech: predict")
+    assert command()[0] == 0
+    assert re.fullmatch(r"neuralmech \d+\.\d+\.\d+\n", command("--version")[1])
+    code, _, err = command("trian")
+    assert code == 2
+    assert "did you mean train" in err
+    for name in ("train", "analyze", "symmetries", "verify"):
+        assert f"neuralmech {name}" in command(name, "--help")[1]
+    assert "weight_decay: 0.0" in command("train", "--cfg", "job")[1]
+
+
+def test_python_m():
+    done = subprocess.run([sys.executable, "-m", "neuralmech", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("neuralmech ")
+
+
+def test_completion_offers_commands_then_keys(command, monkeypatch):
+    def complete(line):
+        monkeypatch.setenv("COMP_LINE", line)
+        return command("-sc", "query=bash")[1].split()
+
+    assert complete("neuralmech tr") == ["train"]
+    assert complete("neuralmech ") == ["train", "analyze", "symmetries", "verify"]
+    models = ("convnet", "custom", "mlp", "torchvision", "transformer")
+    assert complete("neuralmech train model=") == [f"model={name}" for name in models]
+    assert "optim.lr=" in complete("neuralmech train optim.l")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optim.lr=0", "optim.lr=0.0 must be a positive number"),
+        ("optim.lr=fast", "optim.lr: .*fast.* could not be converted to Float"),
+        ("optim.momentum=1", r"optim.momentum=1.0 must lie in \[0, 1\)"),
+        ("optim.weight_decay=-1", "optim.weight_decay=-1.0 must not be negative"),
+        ("optim.nesterov=true", "optim.nesterov=true needs optim.momentum > 0"),
+        ("model=mpl", "model=mpl is unknown .did you mean mlp.*choose one of convnet, custom, mlp, torchvision"),
+        ("data=mnits", "data=mnits is unknown .did you mean mnist.*choose one of cifar10"),
+        ("data.batch_size=5000", "data.batch_size=5000 is larger than the training data .1438 samples"),
+        ("model.widht=3", "model.widht is no option; did you mean width"),
+        ("+model.widht=3", "model.widht is no option; did you mean width"),
+        ("colour=red", "colour is no option"),
+        ("data=tokens", "model=convnet needs real numbers, data has tokens; use model=transformer"),
+        ("model=transformer", r"model=transformer needs tokens, data has real numbers .1, 8, 8.; use data=tokens"),
+        ("model.norm=bach", "model.norm=bach is unknown .did you mean batch"),
+        ("device=cuda:99", "device=cuda:99 asks for a GPU that is not there; use device=cpu"),
+        ("device=tpu", "device=tpu is unknown"),
+        ("train.steps=0", "train.steps=0 is too small"),
+        ("train.epochs=3", "give one of them"),
+        ("device=3", "device=3 is unknown"),
+        ("seed=99999999999999999999", "seed=99999999999999999999 must lie in"),
+        ("optim.schedule=cosine", "set optim.schedule.name=cosine"),
+        ("track.families=scale", r"must be a list, such as \[scale\]"),
+        ("track.families=[scale]", "track.families=scale: this model has no such charges; it has translation, rescale"),
+        ("data.test_fraction=0.0001", "holds out 0 of 1797 samples"),
+        ("track.families=[scal]", "track.families=scal is unknown"),
+        ("optim.schedule.name=cos", "did you mean cosine"),
+        ("optim={lr:", "no viable alternative|mismatched|extraneous"),
+        ("--frobnicate", "unrecognized arguments: --frobnicate"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(command, tmp_path, override, message):
+    refused(command("train", override), message)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_path_that_cannot_be_made_is_one_line(command, tmp_path):
+    (tmp_path / "file").write_text("")
+    refused(command("train", *SMALL, "hydra.run.dir=file/run"), "file/run cannot be used")
+
+
+def test_a_users_own_config_folder(command, tmp_path):
+    (tmp_path / "mine/model").mkdir(parents=True)
+    (tmp_path / "mine/model/tiny.yaml").write_text("name: mlp\nwidth: 2\ndepth: 1\n")
+    code, out, _ = command("symmetries", "--config-dir", str(tmp_path / "mine"), "model=tiny")
+    assert code == 0
+    assert re.search(r"features.0 -> classifier *│ +2 ", out)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"optim: {lr: 0.5}\n", r"conf/experiment/mine.yaml sets experiment.optim, which has no effect; make `# @pack"),
+        (b"# hello\n# @package _global_\noptim: {lr: 0.5}\n", r"mine.yaml sets experiment.optim, which has no effect"),
+        (b"# @package _global_ # mine\noptim: {lr: 0.5}\n", r"mine.yaml begins with a header that is none"),
+        (b"# @package _global_\n# Gr\xf6\xdfe\n", r"mine.yaml is not UTF-8 .invalid start byte at byte 24.; save it"),
+        ("# @package _global_\n".encode("utf-16"), r"mine.yaml is not UTF-8"),
+    ],
+)
+def test_a_config_file_without_effect_is_named(command, tmp_path, content, message):
+    (tmp_path / "conf/experiment").mkdir(parents=True)
+    (tmp_path / "conf/experiment/mine.yaml").write_bytes(content)
+    refused(command("train", "--config-dir", "conf", "experiment=mine"), message)
+    assert [p.name for p in tmp_path.iterdir()] == ["conf"]
+
+
+def test_a_byte_order_mark_does_not_matter_and_shadowed_files_are_named(command, tmp_path):
+    for group in ("experiment", "optim"):
+        (tmp_path / "conf" / group).mkdir(parents=True)
+    (tmp_path / "conf/experiment/mine.yaml").write_bytes(b"\xef\xbb\xbf# @package _global_\noptim: {lr: 0.625}\n")
+    assert "lr: 0.625" in command("train", "--config-dir", "conf", "experiment=mine", "--cfg", "job")[1]
+    (tmp_path / "conf/optim/sgd.yaml").write_text("name: sgd\nlr: 0.5\n")
+    refused(command("train", "--config-dir", "conf"), "conf/optim/sgd.yaml has no effect: optim=sgd is .*first")
