@@ -6,7 +6,6 @@ import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,8 +13,8 @@ from torch import Tensor
 
 from neuralmech.charges.forms import Forms
 from neuralmech.charges.matrix_forms import FULL
-from neuralmech.charges.sparse_rows import SparseRows
-from neuralmech.charges.step import TRANSLATION, Motion, Step
+from neuralmech.charges.reference import SparseRows
+from neuralmech.charges.step import FORMS, Motion, Mover, Step, rate_of
 from neuralmech.record import BackgroundWriter, RecordWriter
 from neuralmech.record.rows import FamilyLayout
 from neuralmech.record.schema import NESTEROV_SIGNAL, NOISE_SIGNALS, SIGNALS, STEP_COLUMNS
@@ -25,9 +24,6 @@ from neuralmech.symmetry.layout import Layout
 from neuralmech.track.block import Block, Columns, OnDevice, OnHost
 from neuralmech.track.selection import select
 from neuralmech.track.single import single_parameters
-
-if TYPE_CHECKING:
-    from neuralmech.charges.one_pass import OnePass
 
 BLOCK_BYTES = 1 << 25  # of which there are up to five: filled, being written, and what waits between
 
@@ -139,7 +135,7 @@ class Tracker:
         return {name: layouts[name] for name in self._forms.columns}  # in the order of the forms
 
     def _signals(self, family: Family) -> tuple[str, ...]:
-        return tuple(s for s in self._kept if s in TRANSLATION or not family.is_translation)
+        return tuple(s for s in self._kept if not family.is_translation or (s in FORMS and FORMS[s].z))
 
     @torch.no_grad()
     def before(self, theta: Tensor) -> None:
@@ -191,39 +187,29 @@ class Tracker:
         self._measure(step, loss, skipped, self.block.slot(), norms=norms)
         self.block.add(row)
 
-    def one_pass(self, theta: Tensor) -> OnePass | None:
+    def mover(self, theta: Tensor) -> Mover | None:
         """What takes steps of SGD in the pass that measures them, if all that is recorded can be had from it."""
-        needs_both_ends = self._earlier is not None or NESTEROV_SIGNAL in self.signals
-        return None if needs_both_ends else self._forms.one_pass(theta)
+        return None if self._earlier is not None else self._forms.mover(theta)  # else both ends of a step are needed
 
     def advance(
-        self,
-        take: OnePass,
-        theta: Tensor,
-        motion: Motion,
-        loss: float,
-        row: Mapping[str, float],
-        *,
-        norms: bool = True,
+        self, mover: Mover, motion: Motion, loss: float, row: Mapping[str, float], *, norms: bool = True
     ) -> None:
-        """Take a step by `take` and record its row: all of `before`, the optimiser's step and `after`.
+        """Take a step and record its row: all of `before`, the optimiser's step and `after`.
 
-        `theta` are the flat parameters without autograd's notice; everything else is as in `after`.
+        `loss` is on the host; `row` and `norms` are as in `after`.
         """
         into, arrays, row_number = self.block.slot(), self.block.room.arrays, self.block.filled
         arrays.loss[row_number] = loss
         if len(places := self._places_here):
-            arrays.single[row_number] = take.vectors[1][places]
-        step = self._step(take.before, theta, take.gradient, row, None)
-        if self.has_norms:
-            self._write_norms(step._replace(before=theta), into, norms=norms)
-        self._evaluate(lambda forms: self._forms.advance(take, motion, step, forms), into.ring)
+            arrays.single[row_number] = mover.theta.numpy()[places]
+        self._write_norms(mover.theta, into, norms=norms)
+        self._evaluate(lambda forms: mover.measure(motion, forms), into.ring)
         self.block.add(row)
 
     def _step(
         self, before: Tensor, after: Tensor, gradient: Tensor, row: Mapping[str, float], buffer: Tensor | None
     ) -> Step:
-        return Step(before, after, gradient, 1.0 / row["lr"] if row["lr"] else 0.0, buffer)
+        return Step(before, after, gradient, rate_of(row["lr"]), buffer)
 
     @torch.no_grad()
     def measure(
@@ -255,16 +241,15 @@ class Tracker:
         if self._earlier is not None:
             sides = [(step.before, step.after), (self._earlier, step.before)]
             torch.stack([_work(step.gradient, *side) for side in sides], out=into.work)
-        if self.has_norms:
-            self._write_norms(step, into, norms=norms)
+        self._write_norms(step.before, into, norms=norms)
 
-    def _write_norms(self, step: Step, into: OnDevice, *, norms: bool) -> None:
+    def _write_norms(self, theta: Tensor, into: OnDevice, *, norms: bool) -> None:
         if norms:
-            self._forms.frobenius(step, into.norms)
-        else:
+            self._forms.frobenius(theta, into.norms)
+        elif self.has_norms:
             into.norms.fill_(math.nan)
 
-    def _evaluate(self, forms: Callable[[Tensor], None], ring: Tensor) -> None:
+    def _evaluate(self, forms: Callable[[Tensor], object], ring: Tensor) -> None:
         """Write the signals of what is recorded: `forms` evaluates those of all charges."""
         of_step = ring[: len(self._every)]
         if self._select is None:

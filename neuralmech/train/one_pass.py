@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from neuralmech.charges.step import Motion
+from neuralmech.charges.step import Motion, Mover
 from neuralmech.train.execute import Measuring, Row
 from neuralmech.train.optimizers import set_hyperparameters
 
 if TYPE_CHECKING:
-    from neuralmech.charges.one_pass import OnePass
     from neuralmech.train.run import Run
 
 
@@ -23,8 +22,8 @@ class InOnePass:
     needed: each row of a weight is summed while it is in the cache.
     """
 
-    def __init__(self, run: Run, take: OnePass) -> None:
-        self._run, self._pass, self._theta = run, take, run.flat.theta.detach()
+    def __init__(self, run: Run, mover: Mover) -> None:
+        self._run, self._mover = run, mover
 
     def rate(self, lr: float) -> float:
         """As it is."""
@@ -42,11 +41,11 @@ class InOnePass:
         gradients = [_dense(p) for p in run.flat.parameters]
         motion = Motion(gradients, self._buffer(), row["lr"], row["momentum"], row["weight_decay"])
         if not what.charges:
-            self._pass.move(motion, measured=False)
+            self._mover.move(motion)
             return
         if what.noise:
             run.measure_noise(x, y, torch.cat([g.reshape(-1) for g in gradients]))
-        run.tracker.advance(self._pass, self._theta, motion, value, row, norms=what.norms)
+        run.tracker.advance(self._mover, motion, value, row, norms=what.norms)
 
     def _buffer(self) -> Tensor | None:
         """The optimiser's own, so that checkpoints have it; empty before the first step."""
@@ -54,7 +53,7 @@ class InOnePass:
             return None
         state = self._run.optimizer.state[self._run.flat.theta]
         if state.get("momentum_buffer") is None:
-            state["momentum_buffer"] = torch.zeros_like(self._theta)
+            state["momentum_buffer"] = torch.zeros_like(self._mover.theta)
         return state["momentum_buffer"]
 
 
@@ -67,12 +66,8 @@ def _dense(p: nn.Parameter) -> Tensor:
 
 def in_one_pass(run: Run) -> InOnePass | None:
     """That, if the run takes such steps: SGD on the CPU, without dampening, Nesterov or loss scaling."""
-    optim, theta = run.config.optim, run.flat.theta
+    optim = run.config.optim
     if optim.name != "sgd" or optim.dampening or optim.nesterov or run.update.skipped is not None:
         return None
-    take = run.tracker.one_pass(theta.detach()) if theta.device.type == "cpu" else None
-    if take is None:
-        return None
-    from neuralmech.charges.one_pass import moves_like_torch  # numba takes half a second to import
-
-    return InOnePass(run, take) if moves_like_torch(theta.dtype, bool(optim.momentum)) else None
+    mover = run.tracker.mover(run.flat.theta.detach())
+    return InOnePass(run, mover) if mover else None
