@@ -16,9 +16,6 @@ from scipy import sparse
 from torch import Tensor
 
 from neuralmech.charges.cpu_kernels import (
-    Moving,
-    Sparse,
-    Vectors,
     add_pieces,
     close,
     sum_pairs,
@@ -26,7 +23,7 @@ from neuralmech.charges.cpu_kernels import (
     take_alone,
     take_beside,
 )
-from neuralmech.charges.cpu_rows import COLUMNS, Into, Rates
+from neuralmech.charges.cpu_rows import COLUMNS, Into
 from neuralmech.charges.cpu_strips import strips
 from neuralmech.charges.plan import (
     Plan,
@@ -50,17 +47,17 @@ class Cpu:
 
     def __init__(self, plan: Plan, signals: Sequence[str], device: torch.device | None = None) -> None:
         self._plan, self._signals = plan, tuple(signals)
-        self._split, self._combine = plan.quadratic.charges, Sparse.of(plan.quadratic.combine)
-        self._rest = plan.translation.pieces, Sparse.of(plan.translation.entries)
+        self._split, self._combine = plan.quadratic.charges, _compressed(plan.quadratic.combine)
+        self._rest = plan.translation.pieces, _compressed(plan.translation.entries)
         table = plan.quadratic.table
         self._into = _into(len(signals), plan.quadratic.sums, 0, table)
 
     def evaluate(self, step: Step, out: Tensor) -> None:
         """Write the forms to `out`, float64 (signals, charges)."""
         target, into = out.numpy(), self._into
-        vectors = Vectors(*(v.detach().numpy() for v in (step.before, step.after, step.gradient)))
+        vectors = tuple(v.detach().numpy() for v in (step.before, step.after, step.gradient))
         if self._split:
-            sum_up(self._plan.quadratic.table, vectors, into)
+            sum_up(self._plan.quadratic.table, vectors, tuple(into))
         for i, signal in enumerate(self._signals[len(MAIN) :], len(MAIN)):
             form = FORMS[signal]
             if self._split:
@@ -88,8 +85,8 @@ class CpuMover:
         read_again = {names[i] for i in np.searchsorted(offsets, pieces, side="right") - 1}
         self.theta = theta
         self._pass = OnePass(plan, rows, theta, {*kept, *read_again})
-        self._weighed, self._rest = rows.table, (rows.rest.pieces, Sparse.of(rows.rest.entries))
-        self._combine = Sparse.of(plan.quadratic.combine)
+        self._weighed, self._rest = rows.table, (rows.rest.pieces, _compressed(rows.rest.entries))
+        self._combine = _compressed(plan.quadratic.combine)
 
     def move(self, motion: Motion) -> None:
         """Take a step, and measure nothing."""
@@ -100,9 +97,9 @@ class CpuMover:
         one_pass, rate = self._pass, rate_of(motion.lr)
         one_pass.move(motion, measured=True)
         if len(one_pass.rest):
-            sum_up(one_pass.rest, one_pass.vectors, one_pass.into)
+            sum_up(one_pass.rest, one_pass.arrays, tuple(one_pass.into))
         sums = one_pass.into.sums
-        close(rate, self._combine, sums, self._weighed, one_pass.vectors, self._rest, out.numpy())
+        close(rate, self._combine, sums, self._weighed, one_pass.arrays, self._rest, out.numpy())
         return Step(one_pass.before, self.theta, one_pass.gradient, rate)
 
 
@@ -129,8 +126,8 @@ class OnePass:
         are those of θ, ηu and g over weighed rows.
     before, gradient
         θ_k and g, flat, valid where they are kept.
-    vectors
-        θ_k, θ_{k+1} and g as arrays.
+    arrays
+        θ_k, θ_{k+1} and g; see `Vectors`.
     rest
         Rectangles of the plan that have to be summed from there.
     """
@@ -142,13 +139,13 @@ class OnePass:
         threads = threads or (torch.get_num_threads() if layout.size >= SERIAL else 1)
         cut = strips(plan.quadratic.table, rows.table, sums, layout, kept, threads)
         self.before, self.gradient, self.rest = torch.empty_like(theta), torch.empty_like(theta), cut.rest
-        self.vectors = Vectors(self.before.numpy(), theta.detach().numpy(), self.gradient.numpy())
-        self._kind = self.vectors.before.dtype.type
+        self.arrays = tuple(v.numpy() for v in (self.before, theta.detach(), self.gradient))
+        self._kind = self.arrays[0].dtype.type
         self._no_buffer, self._coefficients = np.empty(0, dtype=self._kind), rows.coefficients
         self._behind = np.array(list(layout.offsets.values())) * theta.element_size()
         self.into = _into(len(MAIN), sums, cut.shared, together([*cut.parts, cut.rest]))
         own = [self.into, *(self.into._replace(columns=np.zeros_like(self.into.columns)) for _ in cut.parts[1:])]
-        self._parts = [(part, _spare(part, self._kind), into) for part, into in zip(cut.parts, own, strict=True)]
+        self._parts = [(part, _spare(part, self._kind), tuple(i)) for part, i in zip(cut.parts, own, strict=True)]
         self._halves = cut.halves
         self._pool = ThreadPoolExecutor(threads - 1) if threads > 1 else None
 
@@ -158,9 +155,9 @@ class OnePass:
         addresses = np.array([g.data_ptr() for g in gradients]) - self._behind
         buffer = self._no_buffer if motion.buffer is None else motion.buffer.numpy()
         kind = self._kind
-        rates = Rates(kind(motion.lr), kind(motion.momentum), kind(motion.weight_decay))
+        rates = kind(motion.lr), kind(motion.momentum), kind(motion.weight_decay)
         calls = [
-            (part, self.vectors, Moving(addresses, buffer, spare, rates, measured), self._coefficients, into)
+            (part, self.arrays, (addresses, buffer, spare, rates, measured), self._coefficients, into)
             for part, spare, into in self._parts
         ]
         if self._pool is None:
@@ -182,6 +179,10 @@ def _into(signals: int, sums: int, shared: int, table: Rectangles) -> Into:
     """Room for sums, and for the columns of the widest rectangle of a table."""
     width = table["columns"].max(initial=1)
     return Into(np.zeros((signals, sums)), np.zeros((len(MAIN), shared)), np.zeros((COLUMNS, width)))
+
+
+def _compressed(matrix: sparse.csr_array) -> tuple[NDArray, NDArray, NDArray]:
+    return matrix.indptr, matrix.indices, matrix.data
 
 
 def _spare(part: Rectangles, kind: type) -> NDArray:

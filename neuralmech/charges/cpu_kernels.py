@@ -1,4 +1,8 @@
-"""Compiled code that goes through tables of rectangles: from vectors to sums, and from sums to charges."""
+"""Compiled code that goes through tables of rectangles: from vectors to sums, and from sums to charges.
+
+What Python calls takes plain tuples and names their parts inside: numba takes a microsecond longer to find out the type
+of a named one, which a small step would notice.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +14,8 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
-from scipy import sparse
 
-from neuralmech.charges.cpu_rows import Rates, fold, only_move, sum_strip
+from neuralmech.charges.cpu_rows import Into, Rates, fold, only_move, sum_strip
 from neuralmech.jit import CONTRACTED, REORDERED, jit
 
 
@@ -44,19 +47,6 @@ class Moving(NamedTuple):
     measured: bool
 
 
-class Sparse(NamedTuple):
-    """A matrix in compressed rows, as compiled code takes it."""
-
-    indptr: NDArray
-    indices: NDArray
-    data: NDArray[np.float64]
-
-    @staticmethod
-    def of(matrix: sparse.csr_array) -> Sparse:
-        """The parts of a matrix."""
-        return Sparse(matrix.indptr, matrix.indices, matrix.data)
-
-
 @intrinsic
 def _pointer(typingctx: Any, like: Any, address: Any) -> Any:
     """The address as a pointer to numbers of the type that `like` has."""
@@ -70,7 +60,8 @@ def _pointer(typingctx: Any, like: Any, address: Any) -> Any:
 
 @jit(CONTRACTED)
 def sum_up(table, vectors, into):
-    """Row and column sums of θ², (ηu)², g² and θg for every rectangle of a table."""
+    """Row and column sums of θ², (ηu)², g² and θg for every rectangle of a table; see `Vectors`, `Into`."""
+    vectors, into = Vectors(*vectors), Into(*into)
     for k in range(table.shape[0]):
         strip = table[k]
         i, j = strip.start, strip.start + strip.rows * strip.columns
@@ -80,6 +71,9 @@ def sum_up(table, vectors, into):
 
 @jit(CONTRACTED)
 def _take(table, vectors, moving, coefficients, into):
+    vectors, into = Vectors(*vectors), Into(*into)
+    addresses, buffer, spare, rates, measured = moving
+    moving = Moving(addresses, buffer, spare, Rates(*rates), measured)
     for k in range(table.shape[0]):
         strip = table[k]
         i, j = strip.start, strip.start + strip.rows * strip.columns
@@ -97,7 +91,7 @@ def _take(table, vectors, moving, coefficients, into):
 
 @jit(CONTRACTED)
 def take_alone(table, vectors, moving, coefficients, into):
-    """Take a step on the strips of a table, from θ in ``vectors.after``; the others get what is to be kept."""
+    """Take a step on the strips of a table, from θ in ``Vectors.after``; the others get what is to be kept."""
     _take(table, vectors, moving, coefficients, into)
 
 
@@ -135,17 +129,19 @@ def sum_pairs(first, second, table, sums, columns):
 @jit(REORDERED)
 def add_pieces(vector, pieces, entries, out):
     """⟨a, x⟩ of every translation charge."""
-    for charge in range(entries.indptr.shape[0] - 1):
+    indptr, indices, data = entries
+    for charge in range(indptr.shape[0] - 1):
         total = 0.0
-        for k in range(entries.indptr[charge], entries.indptr[charge + 1]):
-            total += entries.data[k] * np.float64(vector[entries.indices[k]])
+        for k in range(indptr[charge], indptr[charge + 1]):
+            total += data[k] * np.float64(vector[indices[k]])
         out[charge] = total
     for k in range(pieces.shape[0]):
         piece = pieces[k]
+        c, inner, step = piece.weight, piece.columns, piece.column_step
         for a in range(piece.rows):
             start, place = piece.start + a * piece.stride, piece.charge + a * piece.row_step
-            for j in range(piece.columns):
-                out[place + j * piece.column_step] += piece.weight * np.float64(vector[start + j])
+            for j in range(inner):
+                out[place + j * step] += c * np.float64(vector[start + j])
 
 
 @jit(REORDERED)
