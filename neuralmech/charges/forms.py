@@ -15,7 +15,7 @@ from neuralmech.charges.reference import Reference
 from neuralmech.charges.step import Backend, Motion, Mover, Step
 from neuralmech.symmetry.family import Family
 from neuralmech.symmetry.layout import Layout
-from neuralmech.symmetry.matrix import MatrixFamily
+from neuralmech.symmetry.matrix import matrix_families
 
 Make = Callable[[Plan, Sequence[str], torch.device], Backend]
 
@@ -66,11 +66,9 @@ class Forms:
         make: Make | None = None,
     ) -> None:
         self._signals = signals
-        self.matrix = next(
-            (MatrixForms(f, layout, device, full) for f in families.values() if isinstance(f, MatrixFamily)), None
-        )
-        diagonal = [f for f in families.values() if not f.is_translation and f.terms]
-        translation = [f for f in families.values() if f.is_translation]
+        diagonal = [f for f in families.values() if f.kind == "diagonal"]
+        translation = [f for f in families.values() if f.kind == "translation"]
+        self.matrix = next((MatrixForms(f, layout, device, full) for f in matrix_families(families.values())), None)
         large = self.matrix.diagonal if self.matrix else None
         plan = plan_of([*diagonal, *([large] if large else [])], translation, layout)
         self._backend = (make or backend_of(device))(plan, signals, device)

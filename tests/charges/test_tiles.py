@@ -109,9 +109,8 @@ def assert_charges_are_the_same(device):
         model = build().train()
         found = find_symmetries(model, batch())
         layout = Layout.by_shape({n: tuple(p.shape) for n, p in model.named_parameters() if p.requires_grad})
-        families = [f for f in found.families.values() if f.terms]
-        translation = [f for f in families if f.is_translation]
-        plan = plan_of([f for f in families if not f.is_translation], translation, layout)
+        kinds = ([f for f in found.families.values() if f.kind == kind] for kind in ("diagonal", "translation"))
+        plan = plan_of(*kinds, layout)
         step = step_of(layout.size, torch.float32, device)
         for signals in (MAIN, (*MAIN, "drive_buffer")):
             outs = []
