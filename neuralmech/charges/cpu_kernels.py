@@ -70,6 +70,13 @@ def sum_up(table, vectors, into):
 
 
 @jit(CONTRACTED)
+def _copy(x, to):
+    """A loop, because the message of an assignment that does not fit takes numba two seconds to compile."""
+    for j in range(x.size):
+        to[j] = x[j]
+
+
+@jit(CONTRACTED)
 def _take(table, vectors, moving, coefficients, into):
     vectors, into = Vectors(*vectors), Into(*into)
     addresses, buffer, spare, rates, measured = moving
@@ -81,8 +88,8 @@ def _take(table, vectors, moving, coefficients, into):
         x = vectors.after[i:j]
         m = moving.buffer[i:j] if moving.buffer.size else moving.spare
         if moving.measured and strip.kept:
-            vectors.before[i:j] = x
-            vectors.gradient[i:j] = z
+            _copy(x, vectors.before[i:j])
+            _copy(z, vectors.gradient[i:j])
         if not moving.measured or (strip.row_place < 0 and strip.column_place < 0 and strip.weighed_place < 0):
             only_move(x, z, m, moving.rates)
         else:
@@ -207,4 +214,5 @@ def close(rate, combine, sums, weighed, vectors, rest, out):
             for j in range(strip.columns):
                 out[s, diagonal + charge + j] += factor * sums[s, place + j]
     _add_steps(rate, vectors, pieces, out[:, diagonal:])
-    out[3, diagonal:] = out[2, diagonal:]
+    for charge in range(diagonal, out.shape[1]):
+        out[3, charge] = out[2, charge]
