@@ -12,9 +12,10 @@ from neuralmech import jit
 ROOT = Path(neuralmech.__file__).parent
 CALL = """
 import numpy as np
-from neuralmech.charges.compiled import _pair_sums
+from neuralmech.charges.cpu_kernels import sum_pairs
+from neuralmech.charges.plan import rectangles
 x, sums, columns = np.ones(6), np.zeros(3), np.zeros((4, 2))
-_pair_sums(x, x, np.array([[0, 1, 3, 2, 1, -1, 0]]), sums, columns)
+sum_pairs(x, x, rectangles(start=[0], rows=3, columns=2, column_place=0), sums, columns)
 print(sums[0])
 """
 
@@ -40,7 +41,7 @@ def test_code_of_an_older_source_is_not_used(tmp_path):
     compiled = {p: p.stat().st_mtime_ns for p in (tmp_path / "cache").rglob("*.nbc")}
     assert call() == 3.0
     assert compiled == {p: p.stat().st_mtime_ns for p in (tmp_path / "cache").rglob("*.nbc")}  # found again
-    source = tmp_path / "neuralmech/charges/sums.py"
+    source = tmp_path / "neuralmech/charges/cpu_rows.py"
     text = source.read_text()
     assert text.count("total += columns[tap]") == 1
     source.write_text(text.replace("total += columns[tap]", "total += 2 * columns[tap]"))

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from neuralmech.charges.eager import EagerForms
+from neuralmech.charges.gpu import Gpu, sums_tiles
 from neuralmech.charges.matrix_forms import FULL, MatrixForms
-from neuralmech.charges.plan import families_by_form, quadratic_plan
-from neuralmech.charges.step import Motion, Step
-from neuralmech.charges.translation_plan import translation_plan
+from neuralmech.charges.plan import Plan, plan_of
+from neuralmech.charges.reference import Reference
+from neuralmech.charges.step import Backend, Motion, Mover, Step
 from neuralmech.symmetry.family import Family
 from neuralmech.symmetry.layout import Layout
-from neuralmech.symmetry.matrix import MatrixFamily
+from neuralmech.symmetry.matrix import matrix_families
 
-if TYPE_CHECKING:  # numba takes half a second to import
-    from neuralmech.charges.one_pass import OnePass
+Make = Callable[[Plan, Sequence[str], torch.device], Backend]
+
+
+def backend_of(device: torch.device) -> Make:
+    """The fastest that works on a device."""
+    if device.type == "cpu":
+        from neuralmech.charges.cpu import Cpu  # numba takes half a second to import
+
+        return Cpu
+    return Gpu if device.type == "cuda" and sums_tiles(device) else Reference
 
 
 class Forms:
@@ -32,16 +39,18 @@ class Forms:
     layout
         Where parameters lie in the flat vectors.
     signals
-        Names out of `QUADRATIC`, beginning with value, drive_update, drive_gradient and residual.
+        Names out of `FORMS`, beginning with `MAIN`.
     full
         Matrix-valued charges of up to this many channels are evaluated entry by entry, larger ones on the diagonal.
-    compiled
-        One pass in compiled code (CPU only) or reductions by torch (any device); by default what the device has.
+    make
+        The backend; by default the one that suits the device.
 
     Attributes
     ----------
     columns
         Family → its columns in the output.
+    width
+        Number of columns.
     matrix
         The matrix-valued charges, if any.
     """
@@ -51,26 +60,18 @@ class Forms:
         families: Mapping[str, Family],
         layout: Layout,
         device: torch.device,
-        signals: tuple[str, ...],
+        signals: Sequence[str],
         *,
         full: int = FULL,
-        compiled: bool | None = None,
+        make: Make | None = None,
     ) -> None:
         self._signals = signals
-        self.matrix = next(
-            (MatrixForms(f, layout, device, full) for f in families.values() if isinstance(f, MatrixFamily)), None
-        )
-        diagonal, translation = families_by_form(families)
+        diagonal = [f for f in families.values() if f.kind == "diagonal"]
+        translation = [f for f in families.values() if f.kind == "translation"]
+        self.matrix = next((MatrixForms(f, layout, device, full) for f in matrix_families(families.values())), None)
         large = self.matrix.diagonal if self.matrix else None
-        quadratic = quadratic_plan([*diagonal, *([large] if large else [])], layout)
-        plan = translation_plan(translation, layout)
-        self._layout = layout
-        if device.type == "cpu" if compiled is None else compiled:
-            from neuralmech.charges.compiled import CompiledForms
-
-            self._forms = CompiledForms(quadratic, plan, signals)
-        else:
-            self._forms = EagerForms(quadratic, plan, signals, layout, device)
+        plan = plan_of([*diagonal, *([large] if large else [])], translation, layout)
+        self._backend = (make or backend_of(device))(plan, signals, device)
         self.columns: dict[str, slice] = {}
         self.width = 0
         sizes = [(f.name, len(f)) for f in (*diagonal, *translation)]
@@ -88,31 +89,40 @@ class Forms:
 
     def evaluate(self, step: Step, out: Tensor) -> None:
         """Write the forms to `out`, float64 (signals, width)."""
-        self._write(lambda vectors: self._forms.evaluate(step, vectors), step, out)
+        self._backend.evaluate(step, self._room(out))
+        self._complete(step, out)
 
-    def one_pass(self, theta: Tensor) -> OnePass | None:
-        """What `advance` takes steps of the flat parameters with; None where nothing is compiled."""
-        if isinstance(self._forms, EagerForms):
-            return None
-        return self._forms.one_pass(self._layout, theta, self.matrix.small if self.matrix else ())
+    def mover(self, theta: Tensor) -> FormsMover | None:
+        """What takes steps of SGD on the flat parameters and writes their forms; None where the backend has none."""
+        mover = self._backend.mover(theta, self.matrix.small if self.matrix else ())
+        return None if mover is None else FormsMover(self, mover)
 
-    def advance(self, take: OnePass, motion: Motion, step: Step, out: Tensor) -> None:
-        """Take a step of SGD and write its forms to `out`; `step` is what `take` keeps of it."""
-        assert not isinstance(self._forms, EagerForms)
-        forms = self._forms
-        self._write(lambda vectors: forms.advance(take, motion, step, vectors), step, out)
+    def _room(self, out: Tensor) -> Tensor:
+        """Where the backend's charges go at first."""
+        return out[:, : self._vectors] if self._scratch is None else self._scratch
 
-    def _write(self, vectors: Callable[[Tensor], None], step: Step, out: Tensor) -> None:
-        """Diagonal and translation charges by `vectors`, then the small matrices, which read the step itself."""
-        if self._scratch is None or self._places is None:
-            vectors(out[:, : self._vectors] if self.matrix else out)
-        else:
-            vectors(self._scratch)
+    def _complete(self, step: Step, out: Tensor) -> None:
+        """Put the backend's charges in their places, and evaluate the small matrices, which read the step itself."""
+        if self._scratch is not None and self._places is not None:
             out.index_copy_(1, self._places, self._scratch)
         if self.matrix:
             self.matrix.evaluate(step, self._signals, out[:, self._vectors :])
 
-    def frobenius(self, step: Step, norms: Tensor) -> None:
-        """Write the Frobenius norms of the matrix-valued charges to `norms` (sites,)."""
+    def frobenius(self, theta: Tensor, norms: Tensor) -> None:
+        """Write the Frobenius norms of the matrix-valued charges at θ to `norms` (sites,)."""
         if self.matrix:
-            self.matrix.frobenius(step, norms)
+            self.matrix.frobenius(theta, norms)
+
+
+class FormsMover:
+    """Takes steps of SGD and writes all forms of them."""
+
+    def __init__(self, forms: Forms, mover: Mover) -> None:
+        self.theta, self._forms, self._mover = mover.theta, forms, mover
+        self.move = mover.move
+
+    def measure(self, motion: Motion, out: Tensor) -> Step:
+        """Take a step and write its forms to `out`, float64 (signals, width)."""
+        step = self._mover.measure(motion, self._forms._room(out))
+        self._forms._complete(step, out)
+        return step

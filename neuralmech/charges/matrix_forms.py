@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from neuralmech.charges.step import QUADRATIC, Step
+from neuralmech.charges.step import FORMS, Step
 from neuralmech.symmetry.layout import Layout
 from neuralmech.symmetry.matrix import Block, MatrixFamily, MatrixSite, diagonal_family
 
@@ -109,15 +109,15 @@ class MatrixForms:
         for batch, full, i, j, places, _ in self._batches:
             vectors: dict[str, list[Tensor]] = {}
             for row, signal in enumerate(signals if full else ()):
-                x, y = (vectors.setdefault(n, vectors.get(n) or batch.parts(step, n)) for n in QUADRATIC[signal])
+                x, y = (vectors.setdefault(n, vectors.get(n) or batch.parts(step, n)) for n in FORMS[signal][:2])
                 out[row].index_copy_(0, places, batch.gram(x, y)[:, i, j].reshape(-1))
 
-    def frobenius(self, step: Step, norms: Tensor) -> None:
-        """Write the norms of the charges at θ_k to `norms` (sites,). Takes the whole matrix of every site."""
+    def frobenius(self, theta: Tensor, norms: Tensor) -> None:
+        """Write the norms of the charges at θ to `norms` (sites,). Takes the whole matrix of every site."""
         for k, (batch, *_, sites) in enumerate(self._batches):
             if k not in self._scratch:
-                self._scratch[k] = batch.scratch(step.before)
-            charges = batch.charges(step.before, *self._scratch[k])
+                self._scratch[k] = batch.scratch(theta)
+            charges = batch.charges(theta, *self._scratch[k])
             norms.index_copy_(0, sites, torch.linalg.matrix_norm(charges))
 
 

@@ -1,29 +1,14 @@
-"""One optimiser step as the charges see it: a few flat vectors, and the signals as forms of them."""
+"""One optimiser step as charges see it: a few flat vectors, the signals as forms of them, and who evaluates these."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-# Signal → the two vectors of its form xᵀSy, and the one vector of its form ⟨a, x⟩ for a translation charge.
-QUADRATIC = {
-    "value": ("theta", "theta"),
-    "drive_update": ("update", "update"),
-    "drive_gradient": ("gradient", "gradient"),
-    "residual": ("theta", "gradient"),
-    "drive_buffer": ("update", "buffer"),
-}
-MAIN = ("value", "drive_update", "drive_gradient", "residual")  # always evaluated, the first of all
-TRANSLATION = {
-    "value": "theta",
-    "drive_update": "update",
-    "drive_gradient": "gradient",
-    "residual": "gradient",
-    "drive_buffer": "buffer",
-}
+Take = Callable[[Tensor], Tensor]
 
 
 class Step(NamedTuple):
@@ -47,16 +32,37 @@ class Step(NamedTuple):
     rate: float | Tensor
     buffer: Tensor | None = None
 
-    def vector(self, name: str, take: Callable[[Tensor], Tensor] = lambda x: x) -> Tensor:
-        """A part of θ, u = (θ_k − θ_{k+1})/η, g or b, in float64."""
-        if name == "update":
-            return (take(self.before).double() - take(self.after)).mul_(self.rate)
-        whole = {
-            "theta": lambda: self.before,
-            "gradient": lambda: self.gradient,
-            "buffer": lambda: self.gradient if self.buffer is None else self.buffer,  # before the first step b = g
-        }[name]()
-        return take(whole).to(torch.float64)
+    def vector(self, name: str, take: Take = lambda x: x) -> Tensor:
+        """A part of one of the `VECTORS`, in float64."""
+        return VECTORS[name](self, take).to(torch.float64)
+
+
+# What signals are forms of: by name, how a part of it is made of the same part of a step's vectors.
+VECTORS: Mapping[str, Callable[[Step, Take], Tensor]] = {
+    "theta": lambda step, take: take(step.before),
+    "update": lambda step, take: (take(step.before).double() - take(step.after)).mul_(step.rate),
+    "gradient": lambda step, take: take(step.gradient),
+    "buffer": lambda step, take: take(step.gradient if step.buffer is None else step.buffer),  # b = g at first
+}
+
+
+class Form(NamedTuple):
+    """What a signal is: xᵀSy of a quadratic charge, ⟨a, z⟩ of a translation charge (None: it has no such signal)."""
+
+    x: str
+    y: str
+    z: str | None
+
+
+# Every backend evaluates what is in this table. Those of `MAIN`, which are always wanted, have kernels of their own.
+FORMS: Mapping[str, Form] = {
+    "value": Form("theta", "theta", "theta"),
+    "drive_update": Form("update", "update", "update"),
+    "drive_gradient": Form("gradient", "gradient", "gradient"),
+    "residual": Form("theta", "gradient", "gradient"),
+    "drive_buffer": Form("update", "buffer", "buffer"),
+}
+MAIN = ("value", "drive_update", "drive_gradient", "residual")
 
 
 class Motion(NamedTuple):
@@ -77,3 +83,40 @@ class Motion(NamedTuple):
     lr: float
     momentum: float
     weight_decay: float
+
+
+class Mover(Protocol):
+    """Takes steps of SGD in the pass that measures them; θ, flat, is changed in place."""
+
+    theta: Tensor
+
+    def move(self, motion: Motion) -> None:
+        """Take a step, and measure nothing."""
+        ...
+
+    def measure(self, motion: Motion, out: Tensor) -> Step:
+        """Take a step and write its forms to `out`, float64 (signals, charges).
+
+        Returns the step, whose θ_k and g are valid only where they were to be kept.
+        """
+        ...
+
+
+class Backend(Protocol):
+    """Evaluates charges: all forms of a step that somebody took, or of one that it takes itself."""
+
+    def evaluate(self, step: Step, out: Tensor) -> None:
+        """Write the forms to `out`, float64 (signals, charges)."""
+        ...
+
+    def mover(self, theta: Tensor, kept: Collection[str] = ()) -> Mover | None:
+        """What takes steps of SGD, with PyTorch's bits; None where there is no such thing.
+
+        `kept` are parameters whose θ_k and g are needed after a step.
+        """
+        ...
+
+
+def rate_of(lr: float) -> float:
+    """1/η as `Step` has it."""
+    return 1.0 / lr if lr else 0.0

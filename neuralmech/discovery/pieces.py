@@ -20,7 +20,7 @@ from torch import fx
 
 from neuralmech.discovery.trace import Piece, Trace, operation, without_dead_code
 from neuralmech.symmetry.family import Family, Term
-from neuralmech.symmetry.matrix import Block, MatrixFamily
+from neuralmech.symmetry.matrix import Block
 
 Range = tuple[int, int]
 
@@ -77,17 +77,17 @@ def _split(node: fx.Node) -> Iterator[tuple[fx.Node, Range]]:
 
 def joined(family: Family, pieces: Mapping[str, Piece], shapes: Mapping[str, Sequence[int]]) -> Family:
     """The same, told of the parameters that the pieces are cut from; `shapes` are theirs."""
-    if isinstance(family, MatrixFamily):
-        sites = (replace(s, blocks=tuple(_block(b, pieces, shapes) for b in s.blocks)) for s in family.matrices)
-        return replace(family, matrices=tuple(sites))
-    terms: dict[tuple, Term] = {}
-    for term in family.terms:
-        for part in _terms(term, pieces, shapes):
+
+    def merged(terms: Sequence[Term]) -> list[Term]:
+        found: dict[tuple, Term] = {}
+        for part in (part for term in terms for part in _terms(term, pieces, shapes)):
             key = (part.parameter, part.axis, part.width, part.groups, part.first.tobytes())
-            before = terms.get(key)
+            before = found.get(key)
             both = part.coefficients if before is None else sparse.csr_array(before.coefficients + part.coefficients)
-            terms[key] = replace(part, coefficients=both)
-    return replace(family, terms=tuple(terms.values()))
+            found[key] = replace(part, coefficients=both)
+        return list(found.values())
+
+    return family.rewritten(merged, lambda block: _block(block, pieces, shapes))
 
 
 def _terms(term: Term, pieces: Mapping[str, Piece], shapes: Mapping[str, Sequence[int]]) -> Iterator[Term]:

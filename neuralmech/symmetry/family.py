@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from scipy import sparse
 FamilyName = Literal["translation", "scale", "rescale", "linear"]
 FAMILIES: tuple[FamilyName, ...] = ("translation", "scale", "rescale", "linear")
 Axis = Literal["entries", "rows", "columns"]
+Kind = Literal["translation", "diagonal", "matrix"]
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,30 @@ class Family:
     def is_translation(self) -> bool:
         """Whether the charges are linear in the parameters, ⟨a, θ⟩; all others are quadratic."""
         return self.name == "translation"
+
+    @property
+    def kind(self) -> Kind:
+        """Of the generators: a vector a, a diagonal matrix, or a block of a symmetric one."""
+        return "translation" if self.is_translation else "diagonal"
+
+    def part(self, charge: int, site: str, channel: int, shapes: Mapping[str, Sequence[int]]) -> tuple[str, int]:
+        """A parameter and its flat entry, in the middle of the first term that holds the charge, at a site and channel.
+
+        Here the number of the charge says all.
+        """
+        for term in self.terms:
+            holds = (term.first <= charge) & (charge < term.first + term.width)
+            component = np.flatnonzero(holds & (np.diff(term.coefficients.indptr) > 0))
+            if len(component):
+                row, first = int(component[0]), int(term.first[component[0]])
+                elements = term.coefficients.indices[term.coefficients.indptr[row] : term.coefficients.indptr[row + 1]]
+                of_element = axis_entries(term.axis, term.groups, term.shape(shapes))[elements[len(elements) // 2]]
+                return term.parameter, int(of_element[charge - first if term.width > 1 else len(of_element) // 2])
+        raise AssertionError(f"{self.name} charge {charge} has no parameters")
+
+    def rewritten(self, terms: Callable[[Sequence[Term]], Sequence[Term]], block: Callable[[Any], Any]) -> Family:
+        """The same charges with other `terms`; those of a matrix-valued family are of blocks, each told by `block`."""
+        return replace(self, terms=tuple(terms(self.terms)))
 
     def seen_as(self, views: Mapping[str, Sequence[int]]) -> Family:
         """The same, its rows and columns told in the shapes `views` of some parameters."""

@@ -60,7 +60,11 @@ class Symmetries:
 
         A row is the vector a of a translation, the diagonal of M of a scale or rescale symmetry.
         """
-        return {name: generator_matrix(family, self.shapes) for name, family in self.families.items() if family.terms}
+        return {
+            name: generator_matrix(family, self.shapes)
+            for name, family in self.families.items()
+            if family.kind != "matrix"
+        }
 
     def covered_parameters(self) -> int:
         """Count the scalar parameters that are in at least one charge."""

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from neuralmech.symmetry.family import Axis, Family, Term, axis_entries, offsets
+from neuralmech.symmetry.family import Axis, Family, Kind, Term, axis_entries, offsets
 
 Shapes = Mapping[str, Sequence[int]]
 Vector = NDArray[np.float64]
@@ -96,6 +96,20 @@ class MatrixFamily(Family):
         rows, columns = (np.concatenate([*none, *(e[k] for e in entries)]) for k in (0, 1))
         return MatrixFamily("linear", (), sites, rows, columns, tuple(matrices))
 
+    @property
+    def kind(self) -> Kind:
+        """Its own."""
+        return "matrix"
+
+    def part(self, charge: int, site: str, channel: int, shapes: Shapes) -> tuple[str, int]:
+        """A parameter and its flat entry, in the middle of the channel in the site's first block.
+
+        The number of a charge says nothing where large sites have their diagonal only.
+        """
+        block = next(m for m in self.matrices if m.name == site).blocks[0]
+        entries = block.entries(shapes)[channel]
+        return block.parameter, int(entries[len(entries) // 2])
+
     def seen_as(self, views: Shapes) -> MatrixFamily:
         """The same, its rows and columns told in the shapes `views` of some parameters."""
 
@@ -103,7 +117,11 @@ class MatrixFamily(Family):
             view = views.get(block.parameter)
             return replace(block, view=tuple(view)) if view else block
 
-        sites = (replace(site, blocks=tuple(map(seen, site.blocks))) for site in self.matrices)
+        return self.rewritten(lambda terms: terms, seen)
+
+    def rewritten(self, terms: Callable[..., object], block: Callable[[Block], Block]) -> MatrixFamily:
+        """The same charges with other blocks; there are no terms."""
+        sites = (replace(site, blocks=tuple(map(block, site.blocks))) for site in self.matrices)
         return replace(self, matrices=tuple(sites))
 
     def forms(self, shapes: Shapes, x: Vector, y: Vector) -> Vector:
@@ -131,6 +149,11 @@ class MatrixFamily(Family):
             at = [(b.sign, starts[b.parameter] + b.entries(shapes)) for b in site.blocks]
             out.append(np.sum([of(_Part(sign, x[k], y[k]), i, j) for sign, k in at], axis=0))
         return np.concatenate(out)
+
+
+def matrix_families(families: Iterable[Family]) -> list[MatrixFamily]:
+    """Those that are matrix-valued."""
+    return [cast(MatrixFamily, family) for family in families if family.kind == "matrix"]
 
 
 def diagonal_family(sites: Sequence[MatrixSite], shapes: Shapes) -> Family:

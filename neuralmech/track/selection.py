@@ -1,4 +1,4 @@
-"""Which charges to record: all, the sum over each site, or a sample of each site."""
+"""Which charges to record (all, the sum over each site, or a sample of each), and which parameters beside them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ import numpy as np
 from scipy import sparse
 
 from neuralmech.record.schema import FamilyLayout
+from neuralmech.symmetry.family import Family
+from neuralmech.symmetry.layout import Layout
+
+Single = tuple[str, int, int]  # parameter, its flat entry, the recorded charge's column
 
 
 def select(
@@ -60,3 +64,31 @@ def _trace(layout: FamilyLayout) -> np.ndarray:
 
 def _spread(count: int, wanted: int) -> np.ndarray:
     return np.unique(np.linspace(0, count - 1, min(wanted, count)).round().astype(np.int64))
+
+
+def single_parameters(
+    families: Mapping[str, Family],
+    layouts: Mapping[str, FamilyLayout],
+    kept: sparse.csr_array | None,
+    layout: Layout,
+    count: int,
+) -> dict[str, list[Single]]:
+    """Up to `count` parameters of each family: of evenly spread recorded charges, one in the middle of each.
+
+    `kept` (recorded × all charges, families one after the other) says what is recorded where that is not all.
+    """
+    out, row, first = {}, 0, 0
+    for name, recorded in layouts.items():
+        family, size = families[name], len(recorded.sites)
+        out[name] = []
+        for c in map(int, _spread(size, count)):
+            charge = c if kept is None else _middle(kept, row + c) - first
+            out[name].append((*family.part(charge, recorded.sites[c], int(recorded.channels[c]), layout.shapes), c))
+        row, first = row + size, first + len(family)
+    return out
+
+
+def _middle(matrix: sparse.csr_array, row: int) -> int:
+    """Column of the middle nonzero entry of a row."""
+    columns = matrix.indices[matrix.indptr[row] : matrix.indptr[row + 1]]
+    return int(columns[len(columns) // 2])

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from neuralmech.charges.forms import Forms
-from neuralmech.charges.matrix_forms import FULL
-from neuralmech.charges.sparse_rows import SparseRows
-from neuralmech.charges.step import TRANSLATION, Motion, Step
+from neuralmech.charges.reference import SparseRows
+from neuralmech.charges.step import FORMS, Motion, Mover, Step
 from neuralmech.record import BackgroundWriter, RecordWriter
 from neuralmech.record.schema import NESTEROV_SIGNAL, NOISE_SIGNALS, SIGNALS, STEP_COLUMNS, FamilyLayout
 from neuralmech.symmetry.family import Family
 from neuralmech.symmetry.group import Symmetries
 from neuralmech.symmetry.layout import Layout
 from neuralmech.track.block import Block, Columns, OnDevice, OnHost
-from neuralmech.track.selection import select
-from neuralmech.track.single import single_parameters
-
-if TYPE_CHECKING:
-    from neuralmech.charges.one_pass import OnePass
+from neuralmech.track.options import Tracking
+from neuralmech.track.selection import select, single_parameters
 
 BLOCK_BYTES = 1 << 25  # of which there are up to five: filled, being written, and what waits between
 
@@ -34,38 +28,20 @@ BLOCK_BYTES = 1 << 25  # of which there are up to five: filled, being written, a
 class Tracker:
     """Measures charges around optimiser steps and hands whole blocks of rows to a record.
 
-    Call `before` with the parameters at θ_k, let the optimiser step, call `after`. Nothing in either waits for
-    the device; the buffers are copied to the host once per block.
+    Call `before` with the parameters at θ_k, let the optimiser step, call `after` with the `step`. Nothing in these
+    waits for the device; the buffers are copied to the host once per block. Who has θ_k, θ_{k+1} and g anyway calls
+    `after` alone.
 
     Parameters
     ----------
     symmetries
-        What to track.
+        The families.
     layout
-        Where the parameters lie in the flat tensors passed to `before` and `after`.
-    families
-        Names of the families to track, or None for all.
-    nesterov
-        Whether to record ``drive_buffer`` too, which Nesterov's laws need.
-    noise
-        Whether to record the gradient's mean and noise, as `expect` last measured them.
-    block
-        Rows per block, fewer where they would take more than `BLOCK_BYTES`.
-    full
-        Sites of the ``linear`` family up to this many channels are recorded entry by entry, larger ones on
-        their diagonal; the Frobenius norm of each is recorded too.
-    dtype
-        Of the parameters.
-    kept
-        Names of the signals to record besides the value, or None for all.
-    charges
-        Record ``all`` charges, their sum over each ``site``, or a ``sample`` of each site.
-    sample
-        How many of each site that is.
-    parameters
-        How many single parameters of each family to record beside its charges.
-    work
-        Whether to record ⟨g_k, θ_{k+1} − θ_k⟩ and ⟨g_k, θ_k − θ_{k−1}⟩, what the loss pays for motion.
+        Where they lie in the flat vectors of a step.
+    theta
+        The parameters, flat.
+    options
+        What to record.
 
     Attributes
     ----------
@@ -79,42 +55,32 @@ class Tracker:
         self,
         symmetries: Symmetries,
         layout: Layout,
-        device: torch.device,
-        *,
-        families: Sequence[str] | None = None,
-        nesterov: bool = False,
-        noise: bool = False,
-        block: int = 256,
-        full: int = FULL,
-        dtype: torch.dtype = torch.float32,
-        kept: Sequence[str] | None = None,
-        charges: str = "all",
-        sample: int = 8,
-        parameters: int = 0,
-        work: bool = False,
+        theta: Tensor,
+        options: Tracking = Tracking(),  # noqa: B008  (nothing can change it)
     ) -> None:
-        self.signals = (*SIGNALS, *((NESTEROV_SIGNAL,) if nesterov else ()), *(NOISE_SIGNALS if noise else ()))
-        self._kept = self.signals if kept is None else tuple(s for s in self.signals if s == "value" or s in kept)
-        self.families = {n: f for n, f in symmetries.families.items() if families is None or n in families}
-        in_forms = self.signals[: -len(NOISE_SIGNALS)] if noise else self.signals
-        self._forms = Forms(self.families, layout, device, in_forms, full=full)
-        new = functools.partial(torch.zeros, dtype=torch.float64, device=device)
-        layouts, chosen = select(self._all_layouts(), charges, sample)
-        single = single_parameters(self.families, layouts, chosen, layout, parameters)
+        device, extra = theta.device, (NESTEROV_SIGNAL,) if options.nesterov else ()
+        in_forms = (*SIGNALS, *extra)
+        self.signals = (*in_forms, *(NOISE_SIGNALS if options.noise else ()))
+        self._kept = tuple(s for s in self.signals if s == "value" or options.kept is None or s in options.kept)
+        wanted = options.families
+        self.families = {n: f for n, f in symmetries.families.items() if wanted is None or n in wanted}
+        self._forms = Forms(self.families, layout, device, in_forms, full=options.full)
+        layouts, chosen = select(self._all_layouts(), options.charges, options.sample)
+        single = single_parameters(self.families, layouts, chosen, layout, options.parameters)
         self._layouts = {n: replace(kept, parameters=single[n]) for n, kept in layouts.items()}
         places = [layout.offsets[name] + entry for found in single.values() for name, entry, _ in found]
         self._places_here = np.array(places, dtype=np.int64)
         self._places = torch.as_tensor(self._places_here, device=device)
         self._select = None if chosen is None else SparseRows(chosen, device)
-        self._every = new(len(in_forms), self._forms.width)
+        self._every = torch.zeros(len(in_forms), self._forms.width, dtype=torch.float64, device=device)
         sizes = np.cumsum([0, *(len(layout.sites) for layout in self._layouts.values())]).tolist()
         self._columns = {n: slice(a, b) for n, a, b in zip(self._layouts, sizes, sizes[1:], strict=False)}
         shapes = ((len(self.signals), sizes[-1]), (self._forms.norms,), (), (), (len(places),), (2,))
         per_row = 8 * sum(math.prod(shape) for shape in shapes)
-        self.block = Block(max(1, min(block, BLOCK_BYTES // per_row)), shapes, device)
-        self._before = torch.empty(layout.size, dtype=dtype, device=device)
-        self._earlier = torch.empty_like(self._before) if work else None
-        self._has_noise = noise
+        self.block = Block(max(1, min(options.block, BLOCK_BYTES // per_row)), shapes, device)
+        self._before = torch.empty(layout.size, dtype=theta.dtype, device=device)
+        self._earlier = torch.empty_like(self._before) if options.work else None
+        self._has_noise = options.noise
         self.noise: tuple[Tensor, Tensor] | None = None
 
     @property
@@ -140,7 +106,7 @@ class Tracker:
         return {name: layouts[name] for name in self._forms.columns}  # in the order of the forms
 
     def _signals(self, family: Family) -> tuple[str, ...]:
-        return tuple(s for s in self._kept if s in TRANSLATION or not family.is_translation)
+        return tuple(s for s in self._kept if not family.is_translation or (s in FORMS and FORMS[s].z))
 
     @torch.no_grad()
     def before(self, theta: Tensor) -> None:
@@ -159,26 +125,34 @@ class Tracker:
         if self._earlier is not None:
             self._before.copy_(theta.detach())
 
+    def step(self, theta: Tensor, gradient: Tensor, rate: float | Tensor, buffer: Tensor | None = None) -> Step:
+        """The step from the θ_k that `before` kept.
+
+        Parameters
+        ----------
+        theta, gradient
+            Flat: θ_{k+1} and the loss gradient at θ_k, without weight decay.
+        rate
+            1/η, see `rate_of`; a tensor where a CUDA graph reads it.
+        buffer
+            The momentum buffer after the step, needed under Nesterov momentum only.
+        """
+        return Step(self._before, theta.detach(), gradient, rate, buffer)
+
     @torch.no_grad()
     def after(
         self,
-        theta: Tensor,
-        gradient: Tensor,
-        buffer: Tensor | None,
+        step: Step,
         loss: Tensor,
         row: Mapping[str, float],
         skipped: Tensor | None = None,
         *,
         norms: bool = True,
     ) -> None:
-        """Record one row: the charges at θ_k and the drives of the step to `theta` = θ_{k+1}.
+        """Record one row: the charges at θ_k and the drives of a step.
 
         Parameters
         ----------
-        theta, gradient
-            Flat: θ_{k+1} and the loss gradient at θ_k, without weight decay.
-        buffer
-            The momentum buffer after the step, needed under Nesterov momentum only.
         loss
             The batch loss at θ_k; stays on the device.
         row
@@ -188,84 +162,53 @@ class Tracker:
         norms
             Whether to measure the Frobenius norms of matrix-valued charges; NaN otherwise.
         """
-        step = self._step(self._before, theta.detach(), gradient, row, buffer)
-        self._measure(step, loss, skipped, self.block.slot(), norms=norms)
+        self.measure(step, loss, skipped, self.block.slot(), norms=norms)
         self.block.add(row)
 
-    def one_pass(self, theta: Tensor) -> OnePass | None:
+    def mover(self, theta: Tensor) -> Mover | None:
         """What takes steps of SGD in the pass that measures them, if all that is recorded can be had from it."""
-        needs_both_ends = self._earlier is not None or NESTEROV_SIGNAL in self.signals
-        return None if needs_both_ends else self._forms.one_pass(theta)
+        return None if self._earlier is not None else self._forms.mover(theta)  # else both ends of a step are needed
 
     def advance(
-        self,
-        take: OnePass,
-        theta: Tensor,
-        motion: Motion,
-        loss: float,
-        row: Mapping[str, float],
-        *,
-        norms: bool = True,
+        self, mover: Mover, motion: Motion, loss: float, row: Mapping[str, float], *, norms: bool = True
     ) -> None:
-        """Take a step by `take` and record its row: all of `before`, the optimiser's step and `after`.
+        """Take a step and record its row: all of `before`, the optimiser's step and `after`.
 
-        `theta` are the flat parameters without autograd's notice; everything else is as in `after`.
+        `loss` is on the host; `row` and `norms` are as in `after`.
         """
         into, arrays, row_number = self.block.slot(), self.block.room.arrays, self.block.filled
         arrays.loss[row_number] = loss
         if len(places := self._places_here):
-            arrays.single[row_number] = take.vectors[1][places]
-        step = self._step(take.before, theta, take.gradient, row, None)
-        if self.has_norms:
-            self._write_norms(step._replace(before=theta), into, norms=norms)
-        self._evaluate(lambda forms: self._forms.advance(take, motion, step, forms), into.ring)
+            arrays.single[row_number] = mover.theta.numpy()[places]
+        self._write_norms(mover.theta, into, norms=norms)
+        self._evaluate(lambda forms: mover.measure(motion, forms), into.ring)
         self.block.add(row)
 
-    def _step(
-        self, before: Tensor, after: Tensor, gradient: Tensor, row: Mapping[str, float], buffer: Tensor | None
-    ) -> Step:
-        return Step(before, after, gradient, 1.0 / row["lr"] if row["lr"] else 0.0, buffer)
-
     @torch.no_grad()
-    def measure(
-        self,
-        theta: Tensor,
-        gradient: Tensor,
-        buffer: Tensor | None,
-        loss: Tensor,
-        rate: Tensor,
-        skipped: Tensor | None,
-        into: OnDevice,
-        *,
-        norms: bool,
-    ) -> None:
+    def measure(self, step: Step, loss: Tensor, skipped: Tensor | None, into: OnDevice, *, norms: bool) -> None:
         """The part of `after` that a CUDA graph holds: tensors at fixed places, 1/η among them, no Python's doing."""
-        self._measure(Step(self._before, theta.detach(), gradient, rate, buffer), loss, skipped, into, norms=norms)
+        into.loss.copy_(loss.detach())
+        if skipped is not None:
+            into.skipped.copy_(skipped)
+        self._evaluate(lambda forms: self._forms.evaluate(step, forms), into.ring)
+        into.single.copy_(step.before.index_select(0, self._places))
+        if self._earlier is not None:
+            sides = [(step.before, step.after), (self._earlier, step.before)]
+            torch.stack([_work(step.gradient, *side) for side in sides], out=into.work)
+        self._write_norms(step.before, into, norms=norms)
 
     def keep(self, measured: OnDevice, row: Mapping[str, float]) -> None:
         """The rest of it: record what `measure` left."""
         torch._foreach_copy_(list(self.block.slot()), list(measured))
         self.block.add(row)
 
-    def _measure(self, step: Step, loss: Tensor, skipped: Tensor | None, into: OnDevice, *, norms: bool) -> None:
-        into.loss.copy_(loss.detach())
-        if skipped is not None:
-            into.skipped.copy_(skipped)
-        self._evaluate(lambda forms: self._forms.evaluate(step, forms), into.ring)
-        into.single.copy_(self._before.index_select(0, self._places))
-        if self._earlier is not None:
-            sides = [(step.before, step.after), (self._earlier, step.before)]
-            torch.stack([_work(step.gradient, *side) for side in sides], out=into.work)
-        if self.has_norms:
-            self._write_norms(step, into, norms=norms)
-
-    def _write_norms(self, step: Step, into: OnDevice, *, norms: bool) -> None:
+    def _write_norms(self, theta: Tensor, into: OnDevice, *, norms: bool) -> None:
         if norms:
-            self._forms.frobenius(step, into.norms)
-        else:
+            self._forms.frobenius(theta, into.norms)
+        elif self.has_norms:
             into.norms.fill_(math.nan)
 
-    def _evaluate(self, forms: Callable[[Tensor], None], ring: Tensor) -> None:
+    def _evaluate(self, forms: Callable[[Tensor], object], ring: Tensor) -> None:
         """Write the signals of what is recorded: `forms` evaluates those of all charges."""
         of_step = ring[: len(self._every)]
         if self._select is None:

@@ -6,18 +6,20 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from neuralmech.config import TrainConfig
+from neuralmech.charges.step import rate_of
+from neuralmech.config import OptimConfig, TrainConfig
 from neuralmech.errors import RunError, UserError, chain
-from neuralmech.train.update import Loss, momentum_buffer, set_hyperparameters
-
-if TYPE_CHECKING:
-    from neuralmech.train.run import Run
+from neuralmech.track import Tracker
+from neuralmech.train.finite import FiniteLosses
+from neuralmech.train.flat import FlatParameters
+from neuralmech.train.update import Loss, Update, momentum_buffer, set_hyperparameters
 
 Work = Callable[[], None]
 Row = dict[str, float]
@@ -68,6 +70,37 @@ class Measuring(NamedTuple):
     norms: bool
 
 
+@dataclass(frozen=True)
+class Tools:
+    """What steps are taken with, whatever the way: of a run, neither its config nor where it is.
+
+    Attributes
+    ----------
+    loss
+        As a step evaluates it, compiled or not.
+    measure_noise
+        Measures the gradient's mean and noise around a batch x, y with that gradient.
+    """
+
+    model: nn.Module
+    loss: Loss
+    flat: FlatParameters
+    optimizer: torch.optim.Optimizer
+    optim: OptimConfig
+    update: Update
+    finite: FiniteLosses
+    tracker: Tracker
+    measure_noise: Callable[[Tensor, Tensor, Tensor], None]
+
+    def gradient(self, x: Tensor, y: Tensor) -> Tensor:
+        """Leave the gradient of a batch's loss in the flat vector; returns the loss, without its graph."""
+        self.flat.grad.zero_()
+        loss = self.loss(self.model, x, y)
+        self.update.backward(loss)
+        self.finite.see(loss)
+        return loss.detach()
+
+
 class Execution(Protocol):
     """A way of taking steps."""
 
@@ -83,8 +116,8 @@ class Execution(Protocol):
 class Plain:
     """Call by call."""
 
-    def __init__(self, run: Run) -> None:
-        self._run = run
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
 
     def rate(self, lr: float) -> float:
         """As it is."""
@@ -92,28 +125,20 @@ class Plain:
 
     def take(self, row: Row, x: Tensor, y: Tensor, what: Measuring) -> None:
         """Gradient, update, charges."""
-        run = self._run
-        set_hyperparameters(run.optimizer, row)
-        loss = gradient(run, x, y)
+        tools = self._tools
+        set_hyperparameters(tools.optimizer, row)
+        loss = tools.gradient(x, y)
         if not what.charges:
-            run.update.step()
+            tools.update.step()
             return
-        theta = run.flat.theta
-        run.tracker.before(theta)
+        theta = tools.flat.theta
+        tools.tracker.before(theta)
         if what.noise:
-            run.measure_noise(x, y, run.flat.grad)
-        run.update.step()
-        buffer, skipped = momentum_buffer(run.optimizer, theta), run.update.skipped
-        run.tracker.after(theta, run.flat.grad, buffer, loss, row, skipped, norms=what.norms)
-
-
-def gradient(run: Run, x: Tensor, y: Tensor) -> Tensor:
-    """Leave the gradient of a batch's loss in the flat vector; returns the loss, without its graph."""
-    run.flat.grad.zero_()
-    loss = run.step_loss(run.setup.model, x, y)
-    run.update.backward(loss)
-    run.finite.see(loss)
-    return loss.detach()
+            tools.measure_noise(x, y, tools.flat.grad)
+        tools.update.step()
+        buffer, skipped = momentum_buffer(tools.optimizer, theta), tools.update.skipped
+        step = tools.tracker.step(theta, tools.flat.grad, rate_of(row["lr"]), buffer)
+        tools.tracker.after(step, loss, row, skipped, norms=what.norms)
 
 
 class Capture(Protocol):
@@ -171,16 +196,16 @@ class Graphed:
 
     WARM_UP = 3
 
-    def __init__(self, run: Run, capture: Capture) -> None:
-        self._run, self._capture = run, capture
-        device = run.setup.device
+    def __init__(self, tools: Tools, capture: Capture) -> None:
+        self._tools, self._capture = tools, capture
+        device = tools.flat.theta.device
         self._lr = torch.zeros((), dtype=torch.float32, device=device)
         self._rate = torch.zeros((), dtype=torch.float64, device=device)
         self._batch: tuple[Tensor, Tensor] | None = None
-        self._measured = run.tracker.block.new_row()
+        self._measured = tools.tracker.block.new_row()
         self._warm: Counter[Measuring] = Counter()
         self._replay: dict[Measuring, Work] = {}
-        for group in run.optimizer.param_groups:
+        for group in tools.optimizer.param_groups:
             if "capturable" in group:  # Adam's step count is on the device
                 group["capturable"] = True
 
@@ -200,26 +225,27 @@ class Graphed:
                 self._replay[what] = self._capture(lambda: self._work(what))
             self._replay[what]()
         if what.charges:
-            self._run.tracker.keep(self._measured, row)
+            self._tools.tracker.keep(self._measured, row)
 
     def _fill(self, row: Row, x: Tensor, y: Tensor) -> None:
         if self._batch is None:
-            device = self._run.setup.device
+            device = self._tools.flat.theta.device
             self._batch = torch.empty_like(x, device=device), torch.empty_like(y, device=device)
         for place, value in zip(self._batch, (x, y), strict=True):
             place.copy_(value, non_blocking=True)
         self._lr.fill_(row["lr"])
-        self._rate.fill_(1.0 / row["lr"] if row["lr"] else 0.0)
+        self._rate.fill_(rate_of(row["lr"]))
 
     def _work(self, what: Measuring) -> None:
-        run, theta = self._run, self._run.flat.theta
+        tools, theta = self._tools, self._tools.flat.theta
         assert self._batch is not None
-        set_hyperparameters(run.optimizer, {"lr": self._lr, "weight_decay": run.config.optim.weight_decay})
-        loss = gradient(run, *self._batch)
+        set_hyperparameters(tools.optimizer, {"lr": self._lr, "weight_decay": tools.optim.weight_decay})
+        loss = tools.gradient(*self._batch)
         if not what.charges:
-            run.update.step()
+            tools.update.step()
             return
-        run.tracker.before(theta)
-        run.update.step()
-        buffer, skipped = momentum_buffer(run.optimizer, theta), run.update.skipped
-        run.tracker.measure(theta, run.flat.grad, buffer, loss, self._rate, skipped, self._measured, norms=what.norms)
+        tools.tracker.before(theta)
+        tools.update.step()
+        buffer, skipped = momentum_buffer(tools.optimizer, theta), tools.update.skipped
+        step = tools.tracker.step(theta, tools.flat.grad, self._rate, buffer)
+        tools.tracker.measure(step, loss, skipped, self._measured, norms=what.norms)

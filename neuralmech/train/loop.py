@@ -25,7 +25,7 @@ from neuralmech.losses import LossLike, as_loss
 from neuralmech.outputs import output_of
 from neuralmech.record import FILE_NAME, BackgroundWriter, RecordWriter
 from neuralmech.record.files import locking_of
-from neuralmech.track import Schedule, Tracker
+from neuralmech.track import Schedule, Tracker, Tracking
 from neuralmech.train.claims import check_claims
 from neuralmech.train.disk import announce, told
 from neuralmech.train.execute import check_execution
@@ -130,18 +130,19 @@ def begin(config: Config) -> Run:
     tracker = Tracker(
         setup.symmetries,
         flat.layout,
-        setup.device,
-        families=config.track.families,
-        nesterov=config.optim.nesterov,
-        noise=config.track.noise > 0,
-        block=max(1, min(config.track.block, schedule.count(steps))),
-        kept=config.track.signals,
-        full=config.track.full,
-        dtype=flat.theta.dtype,
-        charges=config.track.charges,
-        sample=config.track.sample,
-        parameters=config.track.parameters,
-        work=_sees_one_loss(setup, batches) and config.track.every == 1 and config.track.steps is None,
+        flat.theta,
+        Tracking(
+            families=config.track.families,
+            nesterov=config.optim.nesterov,
+            noise=config.track.noise > 0,
+            block=max(1, min(config.track.block, schedule.count(steps))),
+            kept=config.track.signals,
+            full=config.track.full,
+            charges=config.track.charges,
+            sample=config.track.sample,
+            parameters=config.track.parameters,
+            work=_sees_one_loss(setup, batches) and config.track.every == 1 and config.track.steps is None,
+        ),
     )
     tracker.start(flat.theta)
     run = Run(config, setup, flat, build_optimizer(flat.theta, config.optim), batches, tracker, schedule, steps)

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
 
-from neuralmech.charges.step import Motion
-from neuralmech.train.execute import Measuring, Row
+from neuralmech.charges.step import Motion, Mover
+from neuralmech.train.execute import Measuring, Row, Tools
 from neuralmech.train.update import set_hyperparameters
-
-if TYPE_CHECKING:
-    from neuralmech.charges.one_pass import OnePass
-    from neuralmech.train.run import Run
 
 
 class InOnePass:
-    """PyTorch's fused SGD bit for bit (see `moves_like_torch`), and the charges out of the same pass.
+    """PyTorch's fused SGD bit for bit (see `Mover`), and the charges out of the same pass.
 
     Gradients stay where autograd leaves them, which saves to clear and to add to a flat one, and no copy of θ_k is
     needed: each row of a weight is summed while it is in the cache.
     """
 
-    def __init__(self, run: Run, take: OnePass) -> None:
-        self._run, self._pass, self._theta = run, take, run.flat.theta.detach()
+    def __init__(self, tools: Tools, mover: Mover) -> None:
+        self._tools, self._mover = tools, mover
 
     def rate(self, lr: float) -> float:
         """As it is."""
@@ -32,29 +26,29 @@ class InOnePass:
 
     def take(self, row: Row, x: Tensor, y: Tensor, what: Measuring) -> None:
         """Gradients, then the pass."""
-        run = self._run
-        set_hyperparameters(run.optimizer, row)  # for checkpoints; the pass has them from the row
-        for p in run.flat.parameters:
+        tools = self._tools
+        set_hyperparameters(tools.optimizer, row)  # for checkpoints; the pass has them from the row
+        for p in tools.flat.parameters:
             p.grad = None
-        loss = run.step_loss(run.setup.model, x, y)
-        run.update.backward(loss)
-        run.finite.see_here(value := loss.item())
-        gradients = [_dense(p) for p in run.flat.parameters]
+        loss = tools.loss(tools.model, x, y)
+        tools.update.backward(loss)
+        tools.finite.see_here(value := loss.item())
+        gradients = [_dense(p) for p in tools.flat.parameters]
         motion = Motion(gradients, self._buffer(), row["lr"], row["momentum"], row["weight_decay"])
         if not what.charges:
-            self._pass.move(motion, measured=False)
+            self._mover.move(motion)
             return
         if what.noise:
-            run.measure_noise(x, y, torch.cat([g.reshape(-1) for g in gradients]))
-        run.tracker.advance(self._pass, self._theta, motion, value, row, norms=what.norms)
+            tools.measure_noise(x, y, torch.cat([g.reshape(-1) for g in gradients]))
+        tools.tracker.advance(self._mover, motion, value, row, norms=what.norms)
 
     def _buffer(self) -> Tensor | None:
         """The optimiser's own, so that checkpoints have it; empty before the first step."""
-        if not self._run.config.optim.momentum:
+        if not self._tools.optim.momentum:
             return None
-        state = self._run.optimizer.state[self._run.flat.theta]
+        state = self._tools.optimizer.state[self._tools.flat.theta]
         if state.get("momentum_buffer") is None:
-            state["momentum_buffer"] = torch.zeros_like(self._theta)
+            state["momentum_buffer"] = torch.zeros_like(self._mover.theta)
         return state["momentum_buffer"]
 
 
@@ -65,14 +59,10 @@ def _dense(p: nn.Parameter) -> Tensor:
     return p.grad if p.grad.layout == torch.strided else p.grad.to_dense()
 
 
-def in_one_pass(run: Run) -> InOnePass | None:
-    """That, if the run takes such steps: SGD on the CPU, without dampening, Nesterov or loss scaling."""
-    optim, theta = run.config.optim, run.flat.theta
-    if optim.name != "sgd" or optim.dampening or optim.nesterov or run.update.skipped is not None:
+def in_one_pass(tools: Tools) -> InOnePass | None:
+    """That, if such steps are to be taken: SGD on the CPU, without dampening, Nesterov or loss scaling."""
+    optim = tools.optim
+    if optim.name != "sgd" or optim.dampening or optim.nesterov or tools.update.skipped is not None:
         return None
-    take = run.tracker.one_pass(theta.detach()) if theta.device.type == "cpu" else None
-    if take is None:
-        return None
-    from neuralmech.charges.one_pass import moves_like_torch  # numba takes half a second to import
-
-    return InOnePass(run, take) if moves_like_torch(theta.dtype, bool(optim.momentum)) else None
+    mover = tools.tracker.mover(tools.flat.theta.detach())
+    return InOnePass(tools, mover) if mover else None

@@ -19,7 +19,7 @@ from neuralmech.errors import RunError, UserError
 from neuralmech.record import BackgroundWriter
 from neuralmech.track import Schedule, Tracker
 from neuralmech.train.checkpoint import from_position, prune, save_checkpoint, skeleton_of
-from neuralmech.train.execute import CudaCapture, Execution, Graphed, Measuring, Plain, compiled
+from neuralmech.train.execute import CudaCapture, Execution, Graphed, Measuring, Plain, Tools, compiled
 from neuralmech.train.finite import FiniteLosses
 from neuralmech.train.flat import FlatParameters
 from neuralmech.train.noise import Epoch, Gradients
@@ -71,11 +71,6 @@ class Run:
         return loss_function(self.config.train, self.setup.device, self.config.loss)
 
     @cached_property
-    def step_loss(self) -> Loss:
-        """The same as a step evaluates it, compiled if asked to."""
-        return compiled(self.loss) if self.config.train.compile else self.loss
-
-    @cached_property
     def update(self) -> Update:
         """Steps the optimiser."""
         return Update(self.optimizer, self.flat.theta, self.config.train)
@@ -94,9 +89,20 @@ class Run:
     @cached_property
     def execution(self) -> Execution:
         """Takes a step."""
+        tools = Tools(
+            model=self.setup.model,
+            loss=compiled(self.loss) if self.config.train.compile else self.loss,
+            flat=self.flat,
+            optimizer=self.optimizer,
+            optim=self.config.optim,
+            update=self.update,
+            finite=self.finite,
+            tracker=self.tracker,
+            measure_noise=self.measure_noise,
+        )
         if self.config.train.cuda_graph:
-            return Graphed(self, CudaCapture(self.setup.device))
-        return in_one_pass(self) or Plain(self)
+            return Graphed(tools, CudaCapture(self.setup.device))
+        return in_one_pass(tools) or Plain(tools)
 
     @cached_property
     def _gradients(self) -> Gradients:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator
+from functools import singledispatch
 
 import numpy as np
 import torch
@@ -115,17 +116,13 @@ class Probe:
         """Return |⟨g, ∂_αψ⟩| / (|g| |∂_αψ|) for every charge of a family."""
         theta = self.theta.detach().double().cpu().numpy()
         gradient = self.gradient.double().cpu().numpy()
-        if isinstance(family, MatrixFamily):
-            along, squares = family.forms(shapes, theta, gradient), family.squared_lengths(shapes, theta)
-            return np.abs(along) / np.maximum(np.sqrt(squares) * self._size, 1e-300)
-        along = inner_products(family, shapes, gradient if family.is_translation else theta * gradient)
-        squares = squared_lengths(family, shapes, np.ones_like(theta) if family.is_translation else theta * theta)
+        along, squares = _motion(family, shapes, theta, gradient)
         return np.abs(along) / np.maximum(np.sqrt(squares) * self._size, 1e-300)
 
     def second_order(self, family: Family, shapes: Shapes, charge: int) -> tuple[float, float]:
         """Finite and Hessian violations of one charge; the latter is NaN where there is no second derivative."""
         start = float(self._value.detach().double())
-        moved, direction, twist = self._transformed(family, shapes, charge)
+        moved, direction, twist = _transformed(family, shapes, charge, self.theta.detach(), self.gradient)
         with torch.no_grad(), self._condition.arithmetic():
             change = max(abs(float(self.loss(x).double()) - start) for x in moved)
         finite = change / max(abs(start), 1e-300)
@@ -135,16 +132,35 @@ class Probe:
         size = self.stiffness * float(direction.double().norm()) + float(twist.double().norm())
         return finite, violation / max(size, 1e-300)
 
-    def _transformed(self, family: Family, shapes: Shapes, charge: int) -> tuple[Iterator[Tensor], Tensor, Tensor]:
-        """ψ(θ, α) for several α, ∂_αψ, and (∂_θ∂_αψ) g."""
-        theta, gradient = self.theta.detach(), self.gradient
-        if isinstance(family, MatrixFamily):
-            m = family.generator(shapes, charge)
-            apply = lambda matrix, x: torch.as_tensor(matrix @ x.double().cpu().numpy()).to(theta)  # noqa: E731
-            start = theta.double().cpu().numpy()
-            moved = (torch.as_tensor(expm_multiply(a * m, start)).to(theta) for a in ANGLES)
-            return moved, apply(m, theta), apply(m, gradient)
-        m = torch.as_tensor(generator(family, shapes, charge)).to(theta)
-        if family.is_translation:
-            return (theta + a * m for a in ANGLES), m, torch.zeros_like(theta)
-        return (theta * torch.exp(a * m) for a in ANGLES), theta * m, m * gradient
+
+Transformed = tuple[Iterator[Tensor], Tensor, Tensor]
+
+
+@singledispatch
+def _motion(family: Family, shapes: Shapes, theta: Vector, gradient: Vector) -> tuple[Vector, Vector]:
+    """⟨g, ∂_αψ⟩ and |∂_αψ|² of every charge."""
+    along = inner_products(family, shapes, gradient if family.is_translation else theta * gradient)
+    return along, squared_lengths(family, shapes, np.ones_like(theta) if family.is_translation else theta * theta)
+
+
+@_motion.register(MatrixFamily)
+def _(family: MatrixFamily, shapes: Shapes, theta: Vector, gradient: Vector) -> tuple[Vector, Vector]:
+    return family.forms(shapes, theta, gradient), family.squared_lengths(shapes, theta)
+
+
+@singledispatch
+def _transformed(family: Family, shapes: Shapes, charge: int, theta: Tensor, gradient: Tensor) -> Transformed:
+    """ψ(θ, α) of a charge for several α, ∂_αψ, and (∂_θ∂_αψ) g."""
+    m = torch.as_tensor(generator(family, shapes, charge)).to(theta)
+    if family.is_translation:
+        return (theta + a * m for a in ANGLES), m, torch.zeros_like(theta)
+    return (theta * torch.exp(a * m) for a in ANGLES), theta * m, m * gradient
+
+
+@_transformed.register(MatrixFamily)
+def _(family: MatrixFamily, shapes: Shapes, charge: int, theta: Tensor, gradient: Tensor) -> Transformed:
+    m = family.generator(shapes, charge)
+    apply = lambda matrix, x: torch.as_tensor(matrix @ x.double().cpu().numpy()).to(theta)  # noqa: E731
+    start = theta.double().cpu().numpy()
+    moved = (torch.as_tensor(expm_multiply(a * m, start)).to(theta) for a in ANGLES)
+    return moved, apply(m, theta), apply(m, gradient)

@@ -8,7 +8,7 @@ from torch import nn
 from definitions import assert_tracked
 from nets_tracked import NETS
 from neuralmech.charges.forms import Forms
-from neuralmech.charges.step import QUADRATIC, Step
+from neuralmech.charges.step import FORMS, MAIN, Step
 from neuralmech.discovery.discover import find_symmetries
 from neuralmech.symmetry.layout import Layout
 
@@ -19,7 +19,7 @@ def test_both_ways_are_the_definitions(name, dtype):
     torch.manual_seed(0)
     build, batch = NETS[name]
     model = build().train()
-    assert_tracked(find_symmetries(model, batch()), model, dtype, tuple(QUADRATIC))
+    assert_tracked(find_symmetries(model, batch()), model, dtype, tuple(FORMS))
 
 
 def test_a_number_that_is_not_finite_shows_in_its_charges():
@@ -29,7 +29,7 @@ def test_a_number_that_is_not_finite_shows_in_its_charges():
     for poison in (float("nan"), float("inf")):
         vector = torch.ones(layout.size)
         vector[layout.offsets["0.weight"]] = poison
-        forms = Forms(found.families, layout, torch.device("cpu"), tuple(QUADRATIC)[:4])
+        forms = Forms(found.families, layout, torch.device("cpu"), MAIN)
         out = torch.zeros(4, forms.width, dtype=torch.float64)
         forms.evaluate(Step(vector, vector, vector, 1.0), out)
         assert not np.isfinite(out[0, forms.columns["rescale"]].numpy()).all()

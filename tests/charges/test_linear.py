@@ -14,7 +14,7 @@ from nets_experts import GROUPED
 from neuralmech.discovery.discover import find_symmetries
 from neuralmech.record import RecordWriter, open_record
 from neuralmech.symmetry.matrix import MatrixFamily
-from neuralmech.track import Tracker
+from neuralmech.track import Tracker, Tracking
 from neuralmech.train.flat import FlatParameters
 from neuralmech.verification.verify import verify
 from oracle import gradients, null_space, rank
@@ -324,9 +324,7 @@ def test_quadratic_charges_are_complete(name):
 def test_recorded_matrices_are_the_definitions(name, full, tmp_path):
     model, x, found, sizes = built(name)
     flat = FlatParameters(model)
-    tracker = Tracker(
-        found, flat.layout, torch.device("cpu"), families=["linear"], block=1, full=full, dtype=torch.float64
-    )
+    tracker = Tracker(found, flat.layout, flat.theta, Tracking(families=["linear"], block=1, full=full))
     optimizer = torch.optim.SGD([flat.theta], lr=0.05, momentum=0.5)
     flat.grad.zero_()
     loss = F.mse_loss(model(x), torch.ones_like(model(x)))
@@ -337,7 +335,8 @@ def test_recorded_matrices_are_the_definitions(name, full, tmp_path):
     optimizer.step()
     update = (theta - vector(model.parameters())) / 0.05
     row = {"step": 0, "time": 0.0, "lr": 0.05, "momentum": 0.5, "dampening": 0.0, "weight_decay": 0.0}
-    tracker.after(flat.theta, flat.grad, None, loss, {**row, "nesterov": False, "decoupled": False, "batch_size": 6})
+    row |= {"nesterov": False, "decoupled": False, "batch_size": 6}
+    tracker.after(tracker.step(flat.theta, flat.grad, 20.0), loss, row)
     with RecordWriter(tmp_path, {}, tracker.layouts(), 1) as record:
         tracker.write(record)
     with open_record(tmp_path) as record:

@@ -10,11 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from neuralmech.charges import one_pass_kernels as kernels
-from neuralmech.charges.one_pass import OnePass, moves_like_torch
-from neuralmech.charges.plan import NONE
+from neuralmech.charges import cpu_kernels as kernels
+from neuralmech.charges.cpu import OnePass, moves_like_torch
+from neuralmech.charges.plan import (
+    NONE,
+    Plan,
+    QuadraticPlan,
+    TranslationPlan,
+    rectangles,
+    together,
+    whole_rows,
+)
 from neuralmech.charges.step import Motion
-from neuralmech.charges.translation_plan import TranslationPlan, whole_rows
 from neuralmech.symmetry.layout import Layout
 
 KINDS = st.sampled_from(["rows", "columns", "both", "entries", "none", "twice"])
@@ -27,14 +34,14 @@ SHAPES = st.one_of(
 
 
 def planned(shapes, kinds, groups):
-    """Blocks as a plan has them, and for each what its row and column sums are of."""
+    """Rectangles as a plan has them, and for each what its row and column sums are of."""
     layout = Layout.by_shape({f"p{i}": shape for i, shape in enumerate(shapes)})
-    blocks, truths, size = [], [], 0
-    for (name, shape), kind in zip(layout.shapes.items(), kinds, strict=True):
+    table, truths, size = [], [], 0
+    for number, ((name, shape), kind) in enumerate(zip(layout.shapes.items(), kinds, strict=True)):
         offset, entries = layout.offsets[name], math.prod(shape)
         at = slice(offset, offset + entries)
         if kind in ("entries", "twice"):
-            blocks.append((offset, 1, 1, entries, 1, NONE, size))
+            table.append(rectangles(start=offset, columns=entries, column_place=size, parameter=number))
             truths.append((size, lambda p, at=at: p[at]))
             size += entries
         if kind in ("none", "entries"):
@@ -46,28 +53,36 @@ def planned(shapes, kinds, groups):
         view = (n, shape[0] // n, inner, taps)
         row_place = column_place = NONE
         if kind != "columns":
-            row_place = size
+            row_place = size + np.arange(n) * view[1]
             truths.append((size, lambda p, at=at, v=view: p[at].reshape(v).sum(axis=(2, 3)).ravel()))
             size += shape[0]
         if kind != "rows":
-            column_place = size
+            column_place = size + np.arange(n) * inner
             truths.append((size, lambda p, at=at, v=view: p[at].reshape(v).sum(axis=(1, 3)).ravel()))
             size += n * inner
-        blocks.append((offset, *view, row_place, column_place))
-    return layout, np.array(blocks, dtype=np.int64).reshape(-1, 7), size, truths
+        shape_of = {"rows": view[1], "columns": inner * taps, "taps": taps, "parameter": number}
+        places = {"row_place": row_place, "column_place": column_place}
+        table.append(rectangles(start=offset + np.arange(n) * (entries // n), **shape_of, **places))
+    return layout, together(table), size, truths
 
 
-def weighed_rows(layout, blocks, size, which):
-    """One translation charge per column of some parameters, with a coefficient for each row but the first."""
-    pieces, coefficients, charges = [], [], 0
-    for name in which:
-        rows, width = layout.shapes[name][0], math.prod(layout.shapes[name][1:])
-        pieces += [(layout.offsets[name] + row * width, 1, 0, width, charges, 0, 1) for row in range(1, rows)]
-        coefficients += [row - 2.5 for row in range(1, rows)]
-        charges += width
-    table = np.array(pieces, dtype=np.int64).reshape(-1, 7)
-    plan = TranslationPlan(table, np.array(coefficients), sparse.csr_array((charges, layout.size)))
-    return whole_rows(plan, blocks, size, layout)
+def one_pass(layout, table, size, theta, which=(), kept=(), threads=None):
+    """A pass that sums what the table says, and rows of some parameters; returns these, too.
+
+    Of each of them there is one translation charge per column, with a coefficient for each row but the first.
+    """
+    pieces, charges = [], 0
+    for number, (name, shape) in enumerate(layout.shapes.items()):
+        rows, width = shape[0], math.prod(shape[1:])
+        if name in which and rows > 1:
+            row = np.arange(1, rows)
+            whole = {"columns": width, "charge": charges, "column_step": 1, "parameter": number}
+            pieces.append(rectangles(start=layout.offsets[name] + row * width, **whole, weight=row - 2.5))
+            charges += width
+    translation = TranslationPlan(together(pieces), sparse.csr_array((charges, layout.size)))
+    plan = Plan(QuadraticPlan(table, size, sparse.csr_array((0, size))), translation, layout)
+    rows = whole_rows(plan, size)
+    return OnePass(plan, rows, theta, kept, threads), rows
 
 
 @settings(deadline=None, max_examples=60)
@@ -76,25 +91,24 @@ def test_sums_are_those_of_the_step(data, shapes, threads):
     kinds = [data.draw(KINDS) for _ in shapes]
     dtype = data.draw(st.sampled_from([torch.float32, torch.float64]))
     momentum = data.draw(st.sampled_from([0.0, 0.9]))
-    layout, blocks, size, truths = planned(shapes, kinds, groups=2)
+    layout, table, size, truths = planned(shapes, kinds, groups=2)
     generator = torch.Generator().manual_seed(0)
     theta, flat, buffer = (torch.randn(layout.size, dtype=dtype, generator=generator) for _ in range(3))
     gradients = parts_of(flat, layout)
-    rows = weighed_rows(layout, blocks, size, [name for name in layout.shapes if data.draw(st.booleans())])
-    before, sums = theta.clone(), np.zeros((4, size + rows.sums))
-    take = OnePass(blocks, rows, sums, layout, ("p0",), theta, threads)
+    which, before = [name for name in layout.shapes if data.draw(st.booleans())], theta.clone()
+    take, rows = one_pass(layout, table, size, theta, which, ("p0",), threads)
     take.move(Motion(gradients, buffer if momentum else None, 0.1, momentum, 0.01), measured=True)
 
     t, g, u = before.double().numpy(), flat.double().numpy(), before.double().numpy() - theta.double().numpy()
-    rest = {int(place) for block in take.rest for place in block[5:]}
+    sums, rest = take.into.sums, {*take.rest["row_place"].tolist(), *take.rest["column_place"].tolist()}
     for k, product in enumerate((t * t, u * u, g * g, t * g)):
         for place, truth in truths:
             if place not in rest:
                 wanted = truth(product)
                 np.testing.assert_allclose(sums[k, place : place + len(wanted)], wanted, rtol=1e-12, atol=1e-13)
-    for offset, width, first, place, _ in rows.blocks:
-        count = next(s[0] for n, s in layout.shapes.items() if layout.offsets[n] == offset)
-        c = rows.coefficients[first : first + count]
+    for strip in rows.table:
+        offset, count, width, place = (strip[n] for n in ("start", "rows", "columns", "weighed_place"))
+        c = rows.coefficients[strip["coefficient"] : strip["coefficient"] + count]
         for k, x in enumerate((t, u, g)):
             wanted = c @ x[offset : offset + count * width].reshape(count, width)
             np.testing.assert_allclose(sums[k, place : place + width], wanted, rtol=1e-12, atol=1e-12)
@@ -113,13 +127,13 @@ def parts_of(flat, layout):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("measured", [False, True])
 def test_the_update_is_pytorchs_to_the_last_bit(dtype, momentum, weight_decay, measured):
-    assert moves_like_torch(dtype, momentum > 0)  # else this machine uses PyTorch's own
-    layout, blocks, size, _ = planned([(37, 53), (61,), (1858,), (8, 3, 3, 3)], ["both", "rows", "none", "columns"], 1)
+    assert moves_like_torch(dtype)  # else this machine uses PyTorch's own
+    layout, table, size, _ = planned([(37, 53), (61,), (1858,), (8, 3, 3, 3)], ["both", "rows", "none", "columns"], 1)
     assert layout.size == 4096  # whole vector registers, see `moves_like_torch`
     torch.manual_seed(0)
     theirs = torch.nn.Parameter(torch.randn(layout.size, dtype=dtype))
     ours, buffer = theirs.detach().clone(), torch.zeros(layout.size, dtype=dtype)
-    take = OnePass(blocks, weighed_rows(layout, blocks, size, ()), np.zeros((4, size)), layout, (), ours, 2)
+    take = one_pass(layout, table, size, ours, threads=2)[0]
     optimizer = torch.optim.SGD([theirs], lr=0.1, momentum=momentum, weight_decay=weight_decay, fused=True)
     for lr in (0.1, 0.033, 1e-3, 0.0):
         theirs.grad = torch.randn(layout.size, dtype=dtype)
@@ -138,10 +152,10 @@ def test_the_update_is_pytorchs_to_the_last_bit(dtype, momentum, weight_decay, m
 @pytest.mark.parametrize("measured", [False, True])
 def test_what_is_infinite_stays_pytorchs(momentum, weight_decay, measured):
     """A run that diverged may go on; 0 · ∞ is not to be seen where nothing decays."""
-    layout, blocks, size, _ = planned([(32, 64), (2048,)], ["both", "entries"], 1)
+    layout, table, size, _ = planned([(32, 64), (2048,)], ["both", "entries"], 1)
     theirs = torch.nn.Parameter(torch.linspace(-1, 1, layout.size))
     ours, buffer = theirs.detach().clone(), torch.zeros(layout.size)
-    take = OnePass(blocks, weighed_rows(layout, blocks, size, ()), np.zeros((4, size)), layout, (), ours)
+    take = one_pass(layout, table, size, ours)[0]
     optimizer = torch.optim.SGD([theirs], lr=0.1, momentum=momentum, weight_decay=weight_decay, fused=True)
     for step in range(4):
         theirs.grad = torch.ones(layout.size) * (step != 2)
@@ -154,20 +168,18 @@ def test_what_is_infinite_stays_pytorchs(momentum, weight_decay, measured):
 
 
 def test_threads_share_a_weight_that_is_most_of_the_model():
-    layout, blocks, size, _ = planned([(100, 50), (10, 10)], ["both", "both"], groups=1)
-    take = OnePass(
-        blocks, weighed_rows(layout, blocks, size, ()), np.zeros((4, size)), layout, (), torch.zeros(layout.size), 3
-    )
-    loads = [int((part[:, 3] * part[:, 4]).sum()) for part in take._strips.parts]
+    layout, table, size, _ = planned([(100, 50), (10, 10)], ["both", "both"], groups=1)
+    take = one_pass(layout, table, size, torch.zeros(layout.size), threads=3)[0]
+    loads = [int((part["rows"] * part["columns"]).sum()) for part, *_ in take._parts]
     assert sum(loads) == layout.size
     assert max(loads) <= 0.4 * layout.size
 
 
 def test_threads_run_at_the_same_time():
     """Python goes on while a thread is in the pass; compiled code from the disk must not hold the interpreter."""
-    layout, blocks, size, _ = planned([(4096, 4096)], ["both"], groups=1)
+    layout, table, size, _ = planned([(4096, 4096)], ["both"], groups=1)
     theta = torch.zeros(layout.size)
-    take = OnePass(blocks, weighed_rows(layout, blocks, size, ()), np.zeros((4, size)), layout, (), theta, 2)
+    take, _ = one_pass(layout, table, size, theta, threads=2)
     gradients = [torch.zeros(4096, 4096)]
     take.move(Motion(gradients, None, 0.1, 0.0, 0.0), measured=True)  # compiles
     counted, stop = [0], threading.Event()
@@ -187,7 +199,7 @@ def test_threads_run_at_the_same_time():
         inside.append(counted[0] - before)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("neuralmech.charges.one_pass.take_beside", watched)
+        patch.setattr("neuralmech.charges.cpu.take_beside", watched)
         for _ in range(5):
             take.move(Motion(gradients, None, 0.1, 0.0, 0.0), measured=True)
     stop.set()

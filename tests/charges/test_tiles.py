@@ -13,13 +13,11 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from nets_tracked import NETS
-from neuralmech.charges import tiles
-from neuralmech.charges.eager import EagerForms
-from neuralmech.charges.plan import NONE, QuadraticPlan, families_by_form, quadratic_plan
-from neuralmech.charges.run_sums import RunSums
+from neuralmech.charges import gpu_tiles
+from neuralmech.charges.gpu import Gpu, sums_tiles
+from neuralmech.charges.plan import NONE, Plan, QuadraticPlan, plan_of, rectangles, together, translation_plan
+from neuralmech.charges.reference import Reference
 from neuralmech.charges.step import MAIN, Step
-from neuralmech.charges.tile_sums import TileSums, sums_tiles
-from neuralmech.charges.translation_plan import translation_plan
 from neuralmech.discovery.discover import find_symmetries
 from neuralmech.symmetry.layout import Layout
 
@@ -30,19 +28,22 @@ BLOCK = st.tuples(
 )  # fmt: skip
 
 
-def plan_of(shapes):
+def quadratic_plan_of(shapes):
     """A plan whose charges are combinations of neighbouring sums, and the size of the vector."""
-    blocks, size, offset = [], 0, 0
+    table, size, offset = [], 0, 0
     for groups, rows, inner, taps, kind, gap in shapes:
-        at = [NONE, NONE]
-        for k, (axis, length) in enumerate((("rows", groups * rows), ("columns", groups * inner))):
-            if kind in (axis, "both"):
-                at[k] = size
-                size += length
-        blocks.append((offset + gap, groups, rows, inner, taps, *at))
-        offset += gap + groups * rows * inner * taps
+        places, group = {}, np.arange(groups)
+        for axis, length in (("row", rows), ("column", inner)):
+            if kind in (axis + "s", "both"):
+                places[axis + "_place"] = size + group * length
+                size += groups * length
+        each = rows * inner * taps
+        table.append(
+            rectangles(start=offset + gap + group * each, rows=rows, columns=inner * taps, taps=taps, **places)
+        )
+        offset += gap + groups * each
     combine = sparse.diags_array([np.ones(size), -np.ones(size - 1)], offsets=[0, 1], format="csr")
-    return QuadraticPlan(np.array(blocks, dtype=np.int64), size, sparse.csr_array(combine)), offset
+    return QuadraticPlan(together(table), size, sparse.csr_array(combine)), offset
 
 
 def step_of(size, dtype, device):
@@ -53,14 +54,15 @@ def step_of(size, dtype, device):
 @settings(deadline=None, max_examples=60)
 @given(shapes=st.lists(BLOCK, min_size=1, max_size=3), many=st.booleans())
 def test_the_sums_of_tiles_make_up_the_plans(shapes, many):
-    plan, size = plan_of(shapes)
+    plan, size = quadratic_plan_of(shapes)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tiles, "MANY", 0 if many else 1 << 26)
-        cut = tiles.tiles(plan, size)
+        patch.setattr(gpu_tiles, "MANY", 0 if many else 1 << 26)
+        cut = gpu_tiles.tiles(plan, size)
     x = np.random.default_rng(0).standard_normal(size)
     sums, written = np.zeros(cut.sums), np.zeros(cut.sums, dtype=int)
-    for start, rows, columns, width, row_place, column_place, _ in cut.table.tolist():
-        assert 0 < columns <= tiles.COLUMNS
+    fields = ["start", "rows", "columns", "stride", "row_place", "column_place"]
+    for start, rows, columns, width, row_place, column_place in cut.table[fields].tolist():
+        assert 0 < columns <= gpu_tiles.COLUMNS
         tile = x[start + width * np.arange(rows)[:, None] + np.arange(columns)]
         for place, values in ((row_place, tile.sum(axis=1)), (column_place, tile.sum(axis=0))):
             if place != NONE:
@@ -68,12 +70,14 @@ def test_the_sums_of_tiles_make_up_the_plans(shapes, many):
                 written[place : place + len(values)] += 1
     assert (written == 1).all()
     wanted = np.zeros(plan.sums)
-    for offset, groups, rows, inner, taps, row_place, column_place in plan.blocks.tolist():
-        block = x[offset : offset + groups * rows * inner * taps].reshape(groups, rows, inner, taps)
+    for start, rows, columns, taps, row_place, column_place in plan.table[
+        ["start", "rows", "columns", "taps", "row_place", "column_place"]
+    ].tolist():
+        block = x[start : start + rows * columns].reshape(rows, columns // taps, taps)
         if row_place != NONE:
-            wanted[row_place : row_place + groups * rows] = block.sum(axis=(2, 3)).ravel()
+            wanted[row_place : row_place + rows] = block.sum(axis=(1, 2))
         if column_place != NONE:
-            wanted[column_place : column_place + groups * inner] = block.sum(axis=(1, 3)).ravel()
+            wanted[column_place : column_place + columns // taps] = block.sum(axis=(0, 2))
     np.testing.assert_allclose(cut.combine @ sums, plan.combine @ wanted, rtol=1e-12, atol=1e-11)
 
 
@@ -86,13 +90,15 @@ SHAPES = {
 def assert_tiles_are_runs(device):
     """Both ways, with η as a number and as what a CUDA graph reads."""
     for shapes in SHAPES.values():
-        plan, size = plan_of(shapes)
+        quadratic, size = quadratic_plan_of(shapes)
+        layout = Layout.by_shape({"all": (size,)})
+        plan = Plan(quadratic, translation_plan((), layout), layout)
         for dtype in (torch.float32, torch.float64):
             vectors = step_of(size, dtype, device)[:3]
             for rate in (10.0, torch.tensor(10.0, dtype=torch.float64, device=device)):
-                found, wanted = torch.zeros(2, len(MAIN), plan.sums, dtype=torch.float64, device=device)
-                TileSums(plan, size, device).evaluate(Step(*vectors, rate=rate), found)
-                RunSums(plan, MAIN, device).evaluate(Step(*vectors, rate=rate), wanted)
+                found, wanted = torch.zeros(2, len(MAIN), plan.charges, dtype=torch.float64, device=device)
+                Gpu(plan, MAIN, device).evaluate(Step(*vectors, rate=rate), found)
+                Reference(plan, MAIN, device).evaluate(Step(*vectors, rate=rate), wanted)
                 torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-11)
                 assert wanted.abs().min(dim=1).values.max() > 0
 
@@ -103,15 +109,14 @@ def assert_charges_are_the_same(device):
         model = build().train()
         found = find_symmetries(model, batch())
         layout = Layout.by_shape({n: tuple(p.shape) for n, p in model.named_parameters() if p.requires_grad})
-        diagonal, translation = families_by_form(found.families)
-        plans = quadratic_plan(diagonal, layout), translation_plan(translation, layout)
-        charges = plans[0].combine.shape[0] + plans[1].charges
+        kinds = ([f for f in found.families.values() if f.kind == kind] for kind in ("diagonal", "translation"))
+        plan = plan_of(*kinds, layout)
         step = step_of(layout.size, torch.float32, device)
         for signals in (MAIN, (*MAIN, "drive_buffer")):
             outs = []
-            for tiled in (True, False):
-                out = torch.full((len(signals), charges), torch.nan, dtype=torch.float64, device=device)
-                EagerForms(*plans, signals, layout, device, tiled=tiled).evaluate(step, out)
+            for make in (Gpu, Reference):
+                out = torch.full((len(signals), plan.charges), torch.nan, dtype=torch.float64, device=device)
+                make(plan, signals, device).evaluate(step, out)
                 outs.append(out)
             torch.testing.assert_close(*outs, rtol=1e-12, atol=1e-11)
 
@@ -147,14 +152,13 @@ def test_the_kernels_compile_for_a_gpu(name, number):
     compiler = pytest.importorskip("triton.compiler")
     from triton.backends.compiler import GPUTarget
 
-    from neuralmech.charges import tile_kernels
+    from neuralmech.charges import gpu_kernels
 
-    kernel = getattr(tile_kernels, name)
+    kernel = getattr(gpu_kernels, name)
     types = {"table": "*i64", "sums": "*fp64", "coefficients": "*fp64", "apart": "i32"}
     types |= dict.fromkeys(("before", "after", "gradient"), f"*{number}")
-    types |= dict.fromkeys(tile_kernels.SIZES, "constexpr")
     signature = {argument: types[argument] for argument in kernel.arg_names}
-    source = compiler.ASTSource(fn=kernel, signature=signature, constexprs=tile_kernels.SIZES)
+    source = compiler.ASTSource(fn=kernel, signature=signature, constexprs={})
     made = compiler.compile(source, target=GPUTarget("cuda", 90, 32), options={"enable_fp_fusion": True})
     assert made.asm["cubin"]
 
@@ -169,7 +173,7 @@ def test_the_kernel_gives_the_sums_on_a_gpu():
 
 def test_where_the_kernel_does_not_work_there_is_another_way(monkeypatch):
     """Whatever goes wrong: it runs on no CPU, and it might compute something else."""
-    kernel = pytest.importorskip("neuralmech.charges.tile_kernels")
+    kernel = pytest.importorskip("neuralmech.charges.gpu_kernels")
     sums_tiles.cache_clear()
     with pytest.warns(UserWarning, match=r"charges are summed by many kernels, because Triton's do not work here: ."):
         assert not sums_tiles(CPU)

@@ -7,10 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from neuralmech.charges.plan import NONE
-from neuralmech.charges.sparse_rows import written_out
-from neuralmech.charges.tiles import translation_tiles
-from neuralmech.charges.translation_plan import translation_plan, whole_rows
+from neuralmech.charges.gpu_tiles import translation_tiles
+from neuralmech.charges.plan import NONE, plan_of, whole_rows
+from neuralmech.charges.reference import written_out
 from neuralmech.symmetry.family import Family, Term, generator_matrix
 from neuralmech.symmetry.layout import Layout
 
@@ -72,20 +71,21 @@ def test_charges_are_the_generators(drawn):
     x = np.random.default_rng(0).standard_normal(layout.size)
     given_order = np.concatenate([layout.offsets[n] + np.arange(math.prod(s)) for n, s in shapes.items()])
     wanted = np.concatenate([generator_matrix(family, shapes) @ x[given_order] for family in found])
-    plan = translation_plan(found, layout)
-    np.testing.assert_allclose(written_out(plan) @ x, wanted, rtol=1e-12, atol=1e-11)
+    plan = plan_of((), found, layout)
+    np.testing.assert_allclose(written_out(plan.translation) @ x, wanted, rtol=1e-12, atol=1e-11)
 
-    rows = whole_rows(plan, np.zeros((0, 7), dtype=np.int64), 0, layout)
+    rows = whole_rows(plan, 0)
     by_rows = written_out(rows.rest) @ x
-    ends = np.append(rows.blocks[1:, 2], len(rows.coefficients))
-    for (offset, width, first, _, charge), end in zip(rows.blocks.tolist(), ends.tolist(), strict=False):
-        block = x[offset : offset + (end - first) * width].reshape(-1, width)
-        by_rows[charge : charge + width] += rows.coefficients[first:end] @ block
+    for strip in rows.table:
+        start, count, width, charge, first = (strip[n] for n in ("start", "rows", "columns", "charge", "coefficient"))
+        block = x[start : start + count * width].reshape(-1, width)
+        by_rows[charge : charge + width] += rows.coefficients[first : first + count] @ block
     np.testing.assert_allclose(by_rows, wanted, rtol=1e-12, atol=1e-11)
 
     translation = translation_tiles(rows, layout.size)
     sums = np.full(translation.tiles.sums, np.nan)
-    for start, n, width, stride, row_place, column_place, first in translation.tiles.table.tolist():
+    fields = ["start", "rows", "columns", "stride", "row_place", "column_place", "coefficient"]
+    for start, n, width, stride, row_place, column_place, first in translation.tiles.table[fields].tolist():
         tile = x[start + stride * np.arange(n)[:, None] + np.arange(width)]
         if row_place != NONE:
             sums[row_place : row_place + n] = tile.sum(axis=1)

@@ -10,7 +10,7 @@ import torch
 from conftest import config
 from neuralmech.data import CustomOptions, Dataset, settle, training_batches
 from neuralmech.data.dataset import Place, in_memory
-from neuralmech.data.options import AugmentOptions, ResidencyOptions
+from neuralmech.data.options import AugmentOptions, DataOptions
 from neuralmech.data.parts import Items, Samples
 from neuralmech.errors import UserError
 from neuralmech.record import open_record
@@ -137,11 +137,11 @@ def test_the_global_generators_are_left_alone(kind):
 def test_what_is_random_is_never_kept(workers):
     """Whichever item it is, and whatever it draws from; the part that is not random is kept."""
     for kind in KINDS if not workers else (Rare,):
-        data = settle(Dataset(Items(kind()), Items(Fixed()), 2), ResidencyOptions("auto", workers), CPU, torch.float32)
+        data = settle(Dataset(Items(kind()), Items(Fixed()), 2), DataOptions("auto", workers), CPU, torch.float32)
         assert isinstance(data.train, Items)
         assert isinstance(data.test, Samples)
         with pytest.raises(UserError, match=r"data\.residency=device: items of the data set are drawn at random"):
-            settle(Dataset(Items(Fixed()), Items(kind()), 2), ResidencyOptions("device", workers), CPU, torch.float32)
+            settle(Dataset(Items(Fixed()), Items(kind()), 2), DataOptions("device", workers), CPU, torch.float32)
 
 
 def test_whole_batches_of_random_items_are_no_one_loss():

@@ -4,21 +4,23 @@ import numpy as np
 import torch
 from torch import nn
 
+from neuralmech.charges.cpu import Cpu
 from neuralmech.charges.forms import Forms
-from neuralmech.charges.step import QUADRATIC, TRANSLATION, Step
+from neuralmech.charges.reference import Reference
+from neuralmech.charges.step import FORMS, MAIN, Step
 from neuralmech.symmetry.group import Symmetries
 from neuralmech.symmetry.layout import Layout
 
 
-def assert_tracked(found: Symmetries, model: nn.Module, dtype=torch.float64, signals=tuple(QUADRATIC)[:4]):
+def assert_tracked(found: Symmetries, model: nn.Module, dtype=torch.float64, signals=MAIN):
     """Every signal of every charge, compiled and by operations of torch."""
     trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
     layout = Layout.by_shape({n: tuple(p.shape) for n, p in trained.items()})
     vectors = torch.randn(4, layout.size, dtype=dtype, generator=torch.Generator().manual_seed(0))
     step = Step(*vectors[:3], 10.0, vectors[3])
     outs = []
-    for compiled in (True, False):
-        forms = Forms(found.families, layout, torch.device("cpu"), signals, compiled=compiled)
+    for make in (Cpu, Reference):
+        forms = Forms(found.families, layout, torch.device("cpu"), signals, make=make)
         out = torch.full((len(signals), forms.width), torch.nan, dtype=torch.float64)
         forms.evaluate(step, out)
         outs.append({family: out[:, columns].numpy() for family, columns in forms.columns.items()})
@@ -28,13 +30,12 @@ def assert_tracked(found: Symmetries, model: nn.Module, dtype=torch.float64, sig
     ])  # fmt: skip
     for family, generators in found.generators().items():
         for i, signal in enumerate(signals):
-            dense = {n: np.append(step.vector(n).numpy(), 0.0)[in_order] for n in {*QUADRATIC[signal]}}
+            dense = {n: np.append(step.vector(n).numpy(), 0.0)[in_order] for n in {*FORMS[signal]} - {None}}
             if family == "translation":
-                truth = (
-                    generators @ dense[TRANSLATION[signal]] if signal in TRANSLATION else np.zeros(generators.shape[0])
-                )
+                z = FORMS[signal].z
+                truth = np.zeros(generators.shape[0]) if z is None else generators @ dense[z]
             else:
-                x, y = (dense[n] for n in QUADRATIC[signal])
+                x, y = (dense[n] for n in FORMS[signal][:2])
                 truth = generators @ (x * y)
             for out in outs:
                 np.testing.assert_allclose(out[family][i], truth, rtol=1e-12, atol=1e-10)

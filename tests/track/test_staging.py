@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from neuralmech.track.block import Block
-from neuralmech.track.staging import Staging
+from neuralmech.track.block import Block, Staging
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

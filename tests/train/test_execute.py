@@ -8,6 +8,7 @@ from torch.utils._pytree import tree_leaves
 
 from conftest import config
 from neuralmech.charges.forms import Forms
+from neuralmech.charges.reference import Reference
 from neuralmech.errors import RunError, UserError
 from neuralmech.record import open_record
 from neuralmech.train import execute, loop
@@ -84,7 +85,7 @@ def graphs(monkeypatch):
         return made[-1]
 
     real = Forms.__init__
-    monkeypatch.setattr(Forms, "__init__", lambda *args, **kwargs: real(*args, **{**kwargs, "compiled": False}))
+    monkeypatch.setattr(Forms, "__init__", lambda *args, **kwargs: real(*args, **{**kwargs, "make": Reference}))
     monkeypatch.setattr("neuralmech.train.run.CudaCapture", graph)
     monkeypatch.setattr(loop, "check_execution", lambda *_: None)
     return made

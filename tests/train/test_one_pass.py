@@ -85,7 +85,7 @@ def test_other_updates_are_left_to_pytorch(optim, train, data):
 
 def test_an_update_of_other_bits_is_left_to_pytorch(monkeypatch):
     assert isinstance(begin(config(train={"steps": 1})).execution, InOnePass)
-    monkeypatch.setattr("neuralmech.charges.one_pass.moves_like_torch", lambda *_: False)
+    monkeypatch.setattr("neuralmech.charges.cpu.moves_like_torch", lambda *_: False)
     assert isinstance(begin(config(train={"steps": 1})).execution, Plain)
 
 

@@ -1,4 +1,4 @@
-"""Sums of all tiles by one GPU kernel, in Triton."""
+"""Sums of all tiles by one GPU kernel for each kind, in Triton."""
 
 from __future__ import annotations
 
@@ -9,26 +9,34 @@ import triton  # pyright: ignore
 import triton.language as tl  # pyright: ignore
 from torch import Tensor
 
-from neuralmech.charges.tiles import COLUMNS, FIELDS
+from neuralmech.charges.gpu_tiles import COLUMNS
+from neuralmech.charges.plan import FIELDS
+from neuralmech.charges.step import Step
 
-AT_ONCE = 8  # rows of a tile
+# Where the fields of a tile are, in numbers of 8 bytes from its first.
+_START, _ROWS, _COLUMNS, _STRIDE, _ROW_PLACE, _COLUMN_PLACE, _COEFFICIENT = (
+    tl.constexpr(FIELDS.index(name))
+    for name in ("start", "rows", "columns", "stride", "row_place", "column_place", "coefficient")
+)
+_FIELDS, _AT_ONCE, _WIDTH = tl.constexpr(len(FIELDS)), tl.constexpr(8), tl.constexpr(COLUMNS)  # 8 rows of a tile
 
 
 @triton.jit
-def _sums(before, after, gradient, table, sums, apart, FIELDS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+def _sums(before, after, gradient, table, sums, apart):
     """Sums of θ², u², g² and θg over rows and columns of a tile, in float64, u being θ_k − θ_{k+1}.
 
     No two tiles write to the same place, so the order of additions is always the same.
     """
-    tile = table + FIELDS * tl.program_id(0)
-    start, rows, columns, stride = tl.load(tile), tl.load(tile + 1), tl.load(tile + 2), tl.load(tile + 3)
-    row_place, column_place = tl.load(tile + 4), tl.load(tile + 5)
-    j = tl.arange(0, COLUMNS)
-    a0 = tl.zeros((ROWS, COLUMNS), dtype=tl.float64)
+    tile = table + _FIELDS * tl.program_id(0)
+    start, stride = tl.load(tile + _START), tl.load(tile + _STRIDE)
+    rows, columns = tl.load(tile + _ROWS), tl.load(tile + _COLUMNS)
+    row_place, column_place = tl.load(tile + _ROW_PLACE), tl.load(tile + _COLUMN_PLACE)
+    j = tl.arange(0, _WIDTH)
+    a0 = tl.zeros((_AT_ONCE, _WIDTH), dtype=tl.float64)
     a1, a2, a3 = a0, a0, a0
     rows_wanted = tl.where(row_place >= 0, rows, 0)
-    for first in range(0, rows, ROWS):
-        i = first + tl.arange(0, ROWS)
+    for first in range(0, rows, _AT_ONCE):
+        i = first + tl.arange(0, _AT_ONCE)
         inside = (i[:, None] < rows) & (j[None, :] < columns)
         at = start + i[:, None] * stride + j[None, :]
         t = tl.load(before + at, mask=inside, other=0.0).to(tl.float64)
@@ -49,28 +57,19 @@ def _sums(before, after, gradient, table, sums, apart, FIELDS: tl.constexpr, ROW
 
 
 @triton.jit
-def _weighed(
-    before,
-    after,
-    gradient,
-    coefficients,
-    table,
-    sums,
-    apart,
-    FIELDS: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-):
+def _weighed(before, after, gradient, coefficients, table, sums, apart):
     """Sums of θ, u and g over the columns of a tile, and over its rows, each times its coefficient."""
-    tile = table + FIELDS * tl.program_id(0)
-    start, rows, columns, stride = tl.load(tile), tl.load(tile + 1), tl.load(tile + 2), tl.load(tile + 3)
-    row_place, column_place, coefficient = tl.load(tile + 4), tl.load(tile + 5), tl.load(tile + 6)
-    j = tl.arange(0, COLUMNS)
-    a0 = tl.zeros((ROWS, COLUMNS), dtype=tl.float64)
+    tile = table + _FIELDS * tl.program_id(0)
+    start, stride = tl.load(tile + _START), tl.load(tile + _STRIDE)
+    rows, columns = tl.load(tile + _ROWS), tl.load(tile + _COLUMNS)
+    row_place, column_place = tl.load(tile + _ROW_PLACE), tl.load(tile + _COLUMN_PLACE)
+    coefficient = tl.load(tile + _COEFFICIENT)
+    j = tl.arange(0, _WIDTH)
+    a0 = tl.zeros((_AT_ONCE, _WIDTH), dtype=tl.float64)
     a1, a2 = a0, a0
     rows_wanted = tl.where(row_place >= 0, rows, 0)
-    for first in range(0, rows, ROWS):
-        i = first + tl.arange(0, ROWS)
+    for first in range(0, rows, _AT_ONCE):
+        i = first + tl.arange(0, _AT_ONCE)
         inside = (i[:, None] < rows) & (j[None, :] < columns)
         at = start + i[:, None] * stride + j[None, :]
         c = tl.load(coefficients + coefficient + i, mask=i < rows, other=0.0)[:, None]
@@ -88,22 +87,17 @@ def _weighed(
     tl.store(to + 2 * apart, tl.sum(a2, axis=0), mask=wanted)
 
 
-SIZES = {"FIELDS": len(FIELDS), "ROWS": AT_ONCE, "COLUMNS": COLUMNS}
-
-
-def sum_tiles(before: Tensor, after: Tensor, gradient: Tensor, table: Tensor, sums: Tensor) -> None:
+def sum_tiles(step: Step, table: Tensor, sums: Tensor) -> None:
     """Write the sums of θ², (θ_k − θ_{k+1})², g² and θg of every tile to `sums` (4, sums); see `tiles`."""
-    _launch(_sums, (before, after, gradient), table, sums)
+    _launch(_sums, step[:3], table, sums)
 
 
-def add_rows(
-    before: Tensor, after: Tensor, gradient: Tensor, coefficients: Tensor, table: Tensor, sums: Tensor
-) -> None:
+def add_rows(step: Step, coefficients: Tensor, table: Tensor, sums: Tensor) -> None:
     """Write the sums of θ, θ_k − θ_{k+1} and g of every tile to `sums` (3, sums); see `translation_tiles`."""
-    _launch(_weighed, (before, after, gradient, coefficients), table, sums)
+    _launch(_weighed, (*step[:3], coefficients), table, sums)
 
 
 def _launch(kernel: Any, vectors: tuple[Tensor, ...], table: Tensor, sums: Tensor) -> None:
-    """A program for each row of the table."""
+    """A program for each row of the table (tiles, fields)."""
     with torch.cuda.device_of(sums):  # Triton launches on the current device
-        kernel[(len(table),)](*vectors, table, sums, sums.stride(0), **SIZES, enable_fp_fusion=True)
+        kernel[(len(table),)](*vectors, table, sums, sums.stride(0), enable_fp_fusion=True)

@@ -1,9 +1,11 @@
-"""When to record."""
+"""When to record, and what."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from neuralmech.charges.matrix_forms import FULL
 
 
 @dataclass(frozen=True)
@@ -43,3 +45,42 @@ class Schedule:
     def _up_to(self, step: int) -> int:
         """Multiples of n below a step."""
         return -(-step // self.every)
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """What a tracker records of a step.
+
+    Attributes
+    ----------
+    families
+        Names of the families to track, or None for all.
+    nesterov
+        Whether to record ``drive_buffer`` too, which Nesterov's laws need.
+    noise
+        Whether to record the gradient's mean and noise, as `Tracker.expect` last measured them.
+    block
+        Rows per block, fewer where they would take too much memory.
+    full
+        Sites of the ``linear`` family up to this many channels are recorded entry by entry, larger ones on
+        their diagonal; the Frobenius norm of each is recorded too.
+    kept
+        Names of the signals to record besides the value, or None for all.
+    charges, sample
+        Record ``all`` charges, their sum over each ``site``, or a ``sample`` of so many of each site.
+    parameters
+        How many single parameters of each family to record beside its charges.
+    work
+        Whether to record ⟨g_k, θ_{k+1} − θ_k⟩ and ⟨g_k, θ_k − θ_{k−1}⟩, what the loss pays for motion.
+    """
+
+    families: Sequence[str] | None = None
+    nesterov: bool = False
+    noise: bool = False
+    block: int = 256
+    full: int = FULL
+    kept: Sequence[str] | None = None
+    charges: str = "all"
+    sample: int = 8
+    parameters: int = 0
+    work: bool = False
