@@ -36,6 +36,7 @@ from neuralmech.discovery.trace import operation
 Known = Mapping[fx.Node, Any]
 PICKS = ("index", "index_select", "gather", "_unsafe_index")
 PADDINGS = ("pad", "constant_pad_nd")
+WIDEST = 1 << 10  # channels of what is moved; where there are more, no relation is told
 FILLED = 0  # number of what a movement puts in
 
 
@@ -50,6 +51,8 @@ def _moved(relations: Relations, node: fx.Node, known: Known) -> Sequence[ByDim]
     many = isinstance(node.args[0], (list, tuple))
     count = 2 if operation(node) in geometry.ASSIGNMENTS else 1
     moved: Any = node.args[0] if many else node.args[:count]
+    if all(x in known for x in moved):  # a constant, and known as such
+        return {}
     if not (any(x in relations.of or x in known for x in moved) or _repeats(node)):
         return {}
     several = isinstance(node.meta["val"], (list, tuple))
@@ -61,7 +64,7 @@ def _moved(relations: Relations, node: fx.Node, known: Known) -> Sequence[ByDim]
         numbers, places = _numbered(moved, dim)
         numbers, places = (_run(node, part, known, many=many) for part in (numbers, places))
         for into, out, where in zip(found, numbers, places, strict=False):  # none if it moves by unknown numbers
-            for d in dims_of(out.shape):
+            for d in (d for d in dims_of(out.shape) if out.shape[d] <= WIDEST):
                 at = constant_along(out, out.shape, d)
                 one = where.amax(d, keepdim=True)
                 if at is not None and bool(((where == one) | (out == FILLED)).all()):
