@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 
 import numpy as np
 import torch
+from jaxtyping import Float64
 from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
@@ -52,8 +53,8 @@ class Cpu:
         table = plan.quadratic.table
         self._into = _into(len(signals), plan.quadratic.sums, 0, table)
 
-    def evaluate(self, step: Step, out: Tensor) -> None:
-        """Write the forms to `out`, float64 (signals, charges)."""
+    def evaluate(self, step: Step, out: Float64[Tensor, "signals charges"]) -> None:
+        """Write the forms to `out`."""
         target, into = out.numpy(), self._into
         vectors = tuple(v.detach().numpy() for v in (step.before, step.after, step.gradient))
         if self._split:
@@ -92,8 +93,8 @@ class CpuMover:
         """Take a step, and measure nothing."""
         self._pass.move(motion, measured=False)
 
-    def measure(self, motion: Motion, out: Tensor) -> Step:
-        """Take a step and write its forms to `out`, float64 (signals, charges)."""
+    def measure(self, motion: Motion, out: Float64[Tensor, "signals charges"]) -> Step:
+        """Take a step and write its forms to `out`."""
         one_pass, rate = self._pass, rate_of(motion.lr)
         one_pass.move(motion, measured=True)
         if len(one_pass.rest):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from neuralmech.charges.gpu import Gpu, sums_tiles
@@ -87,12 +88,12 @@ class Forms:
             self._places = torch.as_tensor(np.concatenate(order), device=device)
             self._scratch = torch.zeros(len(signals), len(self._places), dtype=torch.float64, device=device)
 
-    def evaluate(self, step: Step, out: Tensor) -> None:
-        """Write the forms to `out`, float64 (signals, width)."""
+    def evaluate(self, step: Step, out: Float64[Tensor, "signals charges"]) -> None:
+        """Write the forms to `out`."""
         self._backend.evaluate(step, self._room(out))
         self._complete(step, out)
 
-    def mover(self, theta: Tensor) -> FormsMover | None:
+    def mover(self, theta: Float[Tensor, " parameters"]) -> FormsMover | None:
         """What takes steps of SGD on the flat parameters and writes their forms; None where the backend has none."""
         mover = self._backend.mover(theta, self.matrix.small if self.matrix else ())
         return None if mover is None else FormsMover(self, mover)
@@ -101,15 +102,15 @@ class Forms:
         """Where the backend's charges go at first."""
         return out[:, : self._vectors] if self._scratch is None else self._scratch
 
-    def _complete(self, step: Step, out: Tensor) -> None:
+    def _complete(self, step: Step, out: Float64[Tensor, "signals charges"]) -> None:
         """Put the backend's charges in their places, and evaluate the small matrices, which read the step itself."""
         if self._scratch is not None and self._places is not None:
             out.index_copy_(1, self._places, self._scratch)
         if self.matrix:
             self.matrix.evaluate(step, self._signals, out[:, self._vectors :])
 
-    def frobenius(self, theta: Tensor, norms: Tensor) -> None:
-        """Write the Frobenius norms of the matrix-valued charges at θ to `norms` (sites,)."""
+    def frobenius(self, theta: Float[Tensor, " parameters"], norms: Float64[Tensor, " sites"]) -> None:
+        """Write the Frobenius norms of the matrix-valued charges at θ to `norms`."""
         if self.matrix:
             self.matrix.frobenius(theta, norms)
 
@@ -121,8 +122,8 @@ class FormsMover:
         self.theta, self._forms, self._mover = mover.theta, forms, mover
         self.move = mover.move
 
-    def measure(self, motion: Motion, out: Tensor) -> Step:
-        """Take a step and write its forms to `out`, float64 (signals, width)."""
+    def measure(self, motion: Motion, out: Float64[Tensor, "signals charges"]) -> Step:
+        """Take a step and write its forms to `out`."""
         step = self._mover.measure(motion, self._forms._room(out))
         self._forms._complete(step, out)
         return step

@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
+from jaxtyping import Float64
 from scipy import sparse
 from torch import Tensor
 
@@ -36,8 +37,8 @@ class Gpu:
         self._added = TranslationSums(plan, device) if plan.translation.charges else None
         self._rest = Reference(plan, rest, device) if rest else None
 
-    def evaluate(self, step: Step, out: Tensor) -> None:
-        """Write the forms to `out`, float64 (signals, charges)."""
+    def evaluate(self, step: Step, out: Float64[Tensor, "signals charges"]) -> None:
+        """Write the forms to `out`."""
         main = out[: len(MAIN)]
         if self._tiles:
             self._tiles.evaluate(step, main[:, : self._split])
@@ -59,8 +60,8 @@ class TileSums:
         self._sums = torch.zeros(len(MAIN), cut.sums, dtype=torch.float64, device=device)
         self._combine = SparseRows(cut.combine, device)
 
-    def evaluate(self, step: Step, out: Tensor) -> None:
-        """Write the signals to `out` (4, charges)."""
+    def evaluate(self, step: Step, out: Float64[Tensor, "signals charges"]) -> None:
+        """Write the signals to the four rows of `out`."""
         from neuralmech.charges.gpu_kernels import sum_tiles
 
         sum_tiles(step, self._table, self._sums)
@@ -83,8 +84,8 @@ class TranslationSums:
         self._parts = torch.zeros(3, cut.sums + len(places), dtype=torch.float64, device=device)
         self._sums, self._gathered = self._parts[:, : cut.sums], self._parts[:, cut.sums :]
 
-    def evaluate(self, step: Step, out: Tensor) -> None:
-        """Write the signals to `out` (4, charges)."""
+    def evaluate(self, step: Step, out: Float64[Tensor, "signals charges"]) -> None:
+        """Write the signals to the four rows of `out`."""
         from neuralmech.charges.gpu_kernels import add_rows
 
         if len(self._table):

@@ -7,9 +7,11 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float64
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -33,8 +35,8 @@ class Batch:
         """One of the step's vectors, block by block."""
         return [step.vector(name, view) for view, _ in self.views]
 
-    def gram(self, x: list[Tensor], y: list[Tensor]) -> Tensor:
-        """½ Σ_blocks sign·(X Yᵀ + Y Xᵀ), shape (sites, channels, channels)."""
+    def gram(self, x: list[Tensor], y: list[Tensor]) -> Float64[Tensor, "sites channels channels"]:
+        """½ Σ_blocks sign·(X Yᵀ + Y Xᵀ)."""
         total = _total(sign * (a @ b.transpose(-1, -2)) for a, b, (_, sign) in zip(x, y, self.views, strict=True))
         return total if x is y else 0.5 * (total + total.transpose(-1, -2))
 
@@ -44,8 +46,13 @@ class Batch:
         new = functools.partial(torch.empty, dtype=torch.float64, device=theta.device)
         return new(len(self.sites) * self.size * widest), new(len(self.sites), self.size, self.size)
 
-    def charges(self, theta: Tensor, block: Tensor, total: Tensor) -> Tensor:
-        """Σ_blocks sign·X Xᵀ in `total`, shape (sites, channels, channels)."""
+    def charges(
+        self,
+        theta: Float[Tensor, " parameters"],
+        block: Float64[Tensor, " entries"],
+        total: Float64[Tensor, "sites channels channels"],
+    ) -> Float64[Tensor, "sites channels channels"]:
+        """Σ_blocks sign·X Xᵀ in `total`; `block` is scratch."""
         for k, (view, sign) in enumerate(self.views):
             rows = view(theta)
             x = block[: rows.numel()].view(rows.shape).copy_(rows)
@@ -93,32 +100,54 @@ class MatrixForms:
         self.diagonal = diagonal_family([site for site in family.matrices if site.size > full], layout.shapes)
         large = [np.arange(a, b) for a, b, s in zip(firsts, firsts[1:], family.matrices, strict=False) if s.size > full]
         self.places = np.concatenate([np.zeros(0, dtype=np.int64), *large])
-        self._batches = []
+        self._batches: list[_Placed] = []
         self._scratch: dict[int, tuple[Tensor, Tensor]] = {}
         for batch in _batches(family, layout, device):
             i, j = entries[batch.sites[0]]
             places = np.concatenate([np.arange(firsts[s], firsts[s + 1]) for s in batch.sites])
-            at = [torch.as_tensor(a, device=device) for a in (i, j, places, np.array(batch.sites))]
-            self._batches.append((batch, batch.size <= full, *at))
+            at = (torch.as_tensor(a, device=device) for a in (i, j, places, np.array(batch.sites)))
+            self._batches.append(_Placed(batch, batch.size <= full, *at))
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def evaluate(self, step: Step, signals: Sequence[str], out: Tensor) -> None:
-        """Write the forms of the small sites' entries to `out` (signals, charges)."""
-        for batch, full, i, j, places, _ in self._batches:
-            vectors: dict[str, list[Tensor]] = {}
-            for row, signal in enumerate(signals if full else ()):
+    def evaluate(self, step: Step, signals: Sequence[str], out: Float64[Tensor, "signals charges"]) -> None:
+        """Write the forms of the small sites' entries to `out`."""
+        for placed in self._batches:
+            batch, vectors = placed.batch, dict[str, list[Tensor]]()  # each is made once, whatever forms it is in
+            for row, signal in enumerate(signals if placed.is_full else ()):
                 x, y = (vectors.setdefault(n, vectors.get(n) or batch.parts(step, n)) for n in FORMS[signal][:2])
-                out[row].index_copy_(0, places, batch.gram(x, y)[:, i, j].reshape(-1))
+                found = batch.gram(x, y)[:, placed.rows, placed.columns]
+                out[row].index_copy_(0, placed.charges, found.reshape(-1))
 
-    def frobenius(self, theta: Tensor, norms: Tensor) -> None:
-        """Write the norms of the charges at θ to `norms` (sites,). Takes the whole matrix of every site."""
-        for k, (batch, *_, sites) in enumerate(self._batches):
+    def frobenius(self, theta: Float[Tensor, " parameters"], norms: Float64[Tensor, " sites"]) -> None:
+        """Write the norms of the charges at θ to `norms`. Takes the whole matrix of every site."""
+        for k, placed in enumerate(self._batches):
             if k not in self._scratch:
-                self._scratch[k] = batch.scratch(theta)
-            charges = batch.charges(theta, *self._scratch[k])
-            norms.index_copy_(0, sites, torch.linalg.matrix_norm(charges))
+                self._scratch[k] = placed.batch.scratch(theta)
+            charges = placed.batch.charges(theta, *self._scratch[k])
+            norms.index_copy_(0, placed.sites, torch.linalg.matrix_norm(charges))
+
+
+class _Placed(NamedTuple):
+    """Where what is computed of a batch goes.
+
+    Attributes
+    ----------
+    is_full
+        Whether entries are recorded, not the diagonal alone.
+    rows, columns, charges
+        Of the recorded entries of a site's matrix, and where all sites' entries go.
+    sites
+        Where their norms go.
+    """
+
+    batch: Batch
+    is_full: bool
+    rows: Tensor
+    columns: Tensor
+    charges: Tensor
+    sites: Tensor
 
 
 def _kept(site: MatrixSite, full: int) -> tuple[NDArray, NDArray]:
@@ -152,7 +181,11 @@ def _places(block: Block, layout: Layout) -> NDArray[np.int64]:
 
 
 def _view(places: NDArray[np.int64], device: torch.device) -> View:
-    """A view (sites, channels, entries) of a flat vector; a copy only where the places follow no regular pattern."""
+    """A view (sites, channels, entries) of a flat vector; a copy only where the places follow no regular pattern.
+
+    Heads of one layer lie at regular distances, and so do layers of equal shape, but not the heads of all layers: so
+    sites are first seen as (layers, heads), for the largest number of heads that fits.
+    """
     sites, channels = places.shape[:2]
     for heads in range(sites, 0, -1):
         if sites % heads == 0:

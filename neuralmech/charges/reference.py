@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
+from jaxtyping import Float64
 from scipy import sparse
 from torch import Tensor
 
@@ -23,8 +24,8 @@ class Reference:
         self._combine = SparseRows(plan.quadratic.combine, device)
         self._generators = SparseRows(written_out(plan.translation), device)
 
-    def evaluate(self, step: Step, out: Tensor) -> None:
-        """Write the forms to `out`, float64 (signals, charges)."""
+    def evaluate(self, step: Step, out: Float64[Tensor, "signals charges"]) -> None:
+        """Write the forms to `out`."""
         for run in self._runs:
             self._reduce(step, run)
         self._combine.combine(self._sums, out[:, : self._split])
@@ -92,14 +93,14 @@ class SparseRows:
             )
             self._buckets.append(tuple(torch.as_tensor(p, device=device) for p in parts))  # type: ignore[arg-type]
 
-    def apply(self, step: Step, name: str, out: Tensor) -> None:
+    def apply(self, step: Step, name: str, out: Float64[Tensor, " rows"]) -> None:
         """out[r] = Σ_j matrix[r, j]·x[j] for one of the step's vectors x."""
         for rows, indices, weights in self._buckets:
             flat = indices.reshape(-1)
             values = step.vector(name, lambda v: v.index_select(0, flat))  # noqa: B023  (used at once)
             out.index_copy_(0, rows, (values.view_as(weights) * weights).sum(dim=-1))
 
-    def combine(self, sums: Tensor, out: Tensor) -> None:
+    def combine(self, sums: Float64[Tensor, "signals columns"], out: Float64[Tensor, "signals rows"]) -> None:
         """out[s, r] = Σ_j matrix[r, j]·sums[s, j]."""
         for rows, indices, weights in self._buckets:
             out.index_copy_(1, rows, (sums[:, indices] * weights).sum(dim=-1))  # (signals, rows, width) summed

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 Take = Callable[[Tensor], Tensor]
@@ -26,13 +27,13 @@ class Step(NamedTuple):
         Momentum buffer after the step.
     """
 
-    before: Tensor
-    after: Tensor
-    gradient: Tensor
-    rate: float | Tensor
-    buffer: Tensor | None = None
+    before: Float[Tensor, " parameters"]
+    after: Float[Tensor, " parameters"]
+    gradient: Float[Tensor, " parameters"]
+    rate: float | Float64[Tensor, ""]
+    buffer: Float[Tensor, " parameters"] | None = None
 
-    def vector(self, name: str, take: Take = lambda x: x) -> Tensor:
+    def vector(self, name: str, take: Take = lambda x: x) -> Float64[Tensor, ...]:
         """A part of one of the `VECTORS`, in float64."""
         return VECTORS[name](self, take).to(torch.float64)
 
@@ -79,7 +80,7 @@ class Motion(NamedTuple):
     """
 
     gradients: Sequence[Tensor]
-    buffer: Tensor | None
+    buffer: Float[Tensor, " parameters"] | None
     lr: float
     momentum: float
     weight_decay: float
@@ -88,14 +89,14 @@ class Motion(NamedTuple):
 class Mover(Protocol):
     """Takes steps of SGD in the pass that measures them; θ, flat, is changed in place."""
 
-    theta: Tensor
+    theta: Float[Tensor, " parameters"]
 
     def move(self, motion: Motion) -> None:
         """Take a step, and measure nothing."""
         ...
 
-    def measure(self, motion: Motion, out: Tensor) -> Step:
-        """Take a step and write its forms to `out`, float64 (signals, charges).
+    def measure(self, motion: Motion, out: Float64[Tensor, "signals charges"]) -> Step:
+        """Take a step and write its forms to `out`.
 
         Returns the step, whose θ_k and g are valid only where they were to be kept.
         """
@@ -105,11 +106,11 @@ class Mover(Protocol):
 class Backend(Protocol):
     """Evaluates charges: all forms of a step that somebody took, or of one that it takes itself."""
 
-    def evaluate(self, step: Step, out: Tensor) -> None:
-        """Write the forms to `out`, float64 (signals, charges)."""
+    def evaluate(self, step: Step, out: Float64[Tensor, "signals charges"]) -> None:
+        """Write the forms to `out`."""
         ...
 
-    def mover(self, theta: Tensor, kept: Collection[str] = ()) -> Mover | None:
+    def mover(self, theta: Float[Tensor, " parameters"], kept: Collection[str] = ()) -> Mover | None:
         """What takes steps of SGD, with PyTorch's bits; None where there is no such thing.
 
         `kept` are parameters whose θ_k and g are needed after a step.

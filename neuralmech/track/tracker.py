@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from neuralmech.charges.forms import Forms
@@ -55,7 +56,7 @@ class Tracker:
         self,
         symmetries: Symmetries,
         layout: Layout,
-        theta: Tensor,
+        theta: Float[Tensor, " parameters"],
         options: Tracking = Tracking(),  # noqa: B008  (nothing can change it)
     ) -> None:
         device, extra = theta.device, (NESTEROV_SIGNAL,) if options.nesterov else ()
@@ -109,7 +110,7 @@ class Tracker:
         return tuple(s for s in self._kept if not family.is_translation or (s in FORMS and FORMS[s].z))
 
     @torch.no_grad()
-    def before(self, theta: Tensor) -> None:
+    def before(self, theta: Float[Tensor, " parameters"]) -> None:
         """Keep θ_k."""
         if self._earlier is not None:
             self._earlier.copy_(self._before)
@@ -125,13 +126,19 @@ class Tracker:
         if self._earlier is not None:
             self._before.copy_(theta.detach())
 
-    def step(self, theta: Tensor, gradient: Tensor, rate: float | Tensor, buffer: Tensor | None = None) -> Step:
+    def step(
+        self,
+        theta: Float[Tensor, " parameters"],
+        gradient: Float[Tensor, " parameters"],
+        rate: float | Float64[Tensor, ""],
+        buffer: Float[Tensor, " parameters"] | None = None,
+    ) -> Step:
         """The step from the θ_k that `before` kept.
 
         Parameters
         ----------
         theta, gradient
-            Flat: θ_{k+1} and the loss gradient at θ_k, without weight decay.
+            θ_{k+1} and the loss gradient at θ_k, without weight decay.
         rate
             1/η, see `rate_of`; a tensor where a CUDA graph reads it.
         buffer
@@ -143,7 +150,7 @@ class Tracker:
     def after(
         self,
         step: Step,
-        loss: Tensor,
+        loss: Float[Tensor, ""],
         row: Mapping[str, float],
         skipped: Tensor | None = None,
         *,
@@ -165,7 +172,7 @@ class Tracker:
         self.measure(step, loss, skipped, self.block.slot(), norms=norms)
         self.block.add(row)
 
-    def mover(self, theta: Tensor) -> Mover | None:
+    def mover(self, theta: Float[Tensor, " parameters"]) -> Mover | None:
         """What takes steps of SGD in the pass that measures them, if all that is recorded can be had from it."""
         return None if self._earlier is not None else self._forms.mover(theta)  # else both ends of a step are needed
 
@@ -185,7 +192,9 @@ class Tracker:
         self.block.add(row)
 
     @torch.no_grad()
-    def measure(self, step: Step, loss: Tensor, skipped: Tensor | None, into: OnDevice, *, norms: bool) -> None:
+    def measure(
+        self, step: Step, loss: Float[Tensor, ""], skipped: Float64[Tensor, ""] | None, into: OnDevice, *, norms: bool
+    ) -> None:
         """The part of `after` that a CUDA graph holds: tensors at fixed places, 1/η among them, no Python's doing."""
         into.loss.copy_(loss.detach())
         if skipped is not None:
