@@ -24,7 +24,7 @@ def pytest_collection_finish():
 
 
 def quicken_export():
-    """Take a third off each export, most of the time of discovery's tests: what it repeats, it need not.
+    """Take a fifth off each export, most of the time of discovery's tests: what it repeats, it need not.
 
     It makes the type ``Callable[P, T]`` anew for each of a thousand operations, and for each namespace looks up all
     that are implicit, which are other ones only where a library has brought its own since.
