@@ -175,7 +175,9 @@ def without_constant(normals: Normals) -> Normals:
     """Those relations that say n·h = 0: they hold of any multiple of h, too."""
     if not normals[:, -1:].nnz:
         return normals
-    return sparse.csr_array(solutions(sparse.coo_array(normals[:, -1:].T)) @ normals)
+    kept = sparse.csr_array(solutions(sparse.coo_array(normals[:, -1:].T)) @ normals[:, :-1])
+    zeros = sparse.csr_array((kept.shape[0], 1))  # exactly, as the products would not be
+    return sparse.csr_array(sparse.hstack([kept, zeros]))
 
 
 def classes(operand: Operand) -> tuple[NDArray[np.int64], dict[int, float]]:
