@@ -20,7 +20,7 @@ from scipy import sparse
 from torch import Tensor, fx
 
 from neuralmech.discovery.system import System
-from neuralmech.discovery.trace import operation
+from neuralmech.discovery.trace import is_by_chance, operation
 
 Normals: TypeAlias = sparse.csr_array  # (relations, channels + 1): each row is n and, last, r of n·h + r = 0
 ByDim: TypeAlias = dict[int, Normals]
@@ -58,8 +58,11 @@ class Relations:
         return self.of[node].get(dim % node.meta["val"].dim())
 
     def observe(self, node: fx.Node, known: Mapping[fx.Node, Any]) -> None:
-        """Find the relations of a node's value from those of its inputs; `known` are constants."""
-        rule = RULES.get(operation(node))
+        """Find the relations of a node's value from those of its inputs; `known` are constants.
+
+        What is drawn for each element (the slopes of RReLU) makes others of equal channels.
+        """
+        rule = None if is_by_chance(node) else RULES.get(operation(node))
         found = rule(self, node, known) if rule else None
         if found and isinstance(found, dict):
             found = {dim: normals for dim, normals in found.items() if normals.nnz}

@@ -185,6 +185,11 @@ def operation(node: fx.Node) -> str:
     return getattr(node.target, "__name__", str(node.target))
 
 
+def is_by_chance(node: fx.Node) -> bool:
+    """Whether an operation draws random numbers."""
+    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+
+
 def place(node: fx.Node) -> str:
     """Say where a node comes from: its module path and, if it is not torch's own, its source line."""
     stack = node.meta.get("nn_module_stack") or {}

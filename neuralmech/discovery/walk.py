@@ -24,7 +24,7 @@ from neuralmech.discovery.engine import (
 )
 from neuralmech.discovery.geometry import FACTORIES
 from neuralmech.discovery.gradients import ancestors
-from neuralmech.discovery.trace import Trace, operation
+from neuralmech.discovery.trace import Trace, is_by_chance, operation
 from neuralmech.errors import UserError
 
 Value = TypeVar("Value")
@@ -158,8 +158,7 @@ def _evaluated(node: fx.Node, algebra: Algebra[Value]) -> Any:
     value, val = constants(node, algebra), node.meta.get("val")
     outputs = val if isinstance(val, (tuple, list)) else (val,)
     small = all(isinstance(v, Tensor) and v.numel() <= LARGEST for v in outputs)
-    by_chance = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
-    if by_chance or operation(node) in UNINITIALISED or not small:
+    if is_by_chance(node) or operation(node) in UNINITIALISED or not small:
         return value
     known = algebra.concrete
     if operation(node) in FACTORIES:

@@ -47,6 +47,7 @@ REDUNDANT = {  # what a layer of h = relu(a(x)), 4 channels, reads: so many chan
     ),
     "a column picked from rows": (4, lambda s, h, x: h.sum(1)[:, None, None].expand(8, 4, 4)[:, 1]),
     "some of what is repeated": (5, lambda s, h, x: torch.cat([h, h], 1)[:, [0, 4, 1, 2, 3]]),
+    "repeated, then bent at random": (8, lambda s, h, x: F.rrelu(torch.cat([h, h], 1) - 0.5, training=True)),
     "both layers read it": (4, lambda s, h, x: h.softmax(1)),
 }  # fmt: skip
 
