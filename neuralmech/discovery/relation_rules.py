@@ -34,7 +34,7 @@ from neuralmech.discovery.relations import (
 from neuralmech.discovery.trace import operation
 
 Known = Mapping[fx.Node, Any]
-PICKS = ("index", "index_select", "gather", "_unsafe_index")
+PICKS = ("index", "index_select", "gather", "_unsafe_index", "repeat_interleave")
 PADDINGS = ("pad", "constant_pad_nd")
 WIDEST = 1 << 10  # channels of what is moved; where there are more, no relation is told
 FILLED = 0  # number of what a movement puts in
@@ -104,7 +104,7 @@ def _repeats(node: fx.Node) -> bool:
         return any(d >= len(shape) - len(source) and source[d - len(shape)] < shape[d] for d in {last, *dims_of(shape)})
     if name in ("cat", "stack"):
         return len(set(node.args[0])) < len(node.args[0])  # type: ignore[arg-type]
-    return name in ("repeat", "repeat_interleave", *PADDINGS, *PICKS)
+    return name in ("repeat", *PADDINGS, *PICKS)
 
 
 def _run(node: fx.Node, numbers: list[Tensor], known: Known, *, many: bool) -> Sequence[Tensor]:

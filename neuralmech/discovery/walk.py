@@ -50,7 +50,7 @@ def walk(trace: Trace, algebra: Algebra[Value]) -> Value:
             env[node] = _placeholder(node, trace, algebra)
         elif node.op == "call_function":
             env[node] = _call(node, env, algebra, live)
-            algebra.observe(node)
+            _observe(node, algebra)
         else:  # a submodule of torch.cond and the like, which is a barrier
             env[node] = None
         for n in node.all_input_nodes:
@@ -60,6 +60,14 @@ def walk(trace: Trace, algebra: Algebra[Value]) -> Value:
     for name in trace.hooked & trace.read & trace.seen.keys():
         algebra.forbid(Parameter(name, trace.seen[name]), "a hook may change its gradient")
     return env[trace.output]
+
+
+def _observe(node: fx.Node, algebra: Algebra[Value]) -> None:
+    try:
+        algebra.observe(node)
+    except Exception:  # as in a rule: nothing more is told of it
+        if STRICT:
+            raise
 
 
 def _placeholder(node: fx.Node, trace: Trace, algebra: Algebra[Value]) -> Any:

@@ -12,7 +12,9 @@ from torch.nn import functional as F
 from nets import TINY
 from nets_more import floats
 from nets_parts import Net, P
-from neuralmech.discovery.relations import mapped, none, without_constant
+from neuralmech.discovery import walk
+from neuralmech.discovery.discover import find_symmetries
+from neuralmech.discovery.relations import RULES, mapped, none, without_constant
 from oracle import check
 
 T, PICKED = torch.tensor, torch.tensor([2, 0, 1, 2, 3])
@@ -65,6 +67,27 @@ def test_discovery_equals_the_numeric_null_space(name):
     if "rows are equal" in name:
         net.w, net.c = P(2, 4)(), P(4)()
     check(net, floats(8, 4))
+
+
+def test_channels_repeated_by_known_numbers_are_seen_though_no_scale_passes():
+    torch.manual_seed(0)
+    net = Net(
+        lambda s, x: s.head(torch.relu(s.a(x)).repeat_interleave(T([1, 2, 1, 2]), 1)),
+        a=lambda: nn.Linear(4, 4),
+        head=lambda: nn.Linear(6, 3),
+    )
+    _, shifts = check(net, floats(8, 4), complete=False)
+    assert shifts == 6 + 1 + 2 * 2  # all logits alike; two pairs of equal channels, less what moves all logits alike
+
+
+def test_a_relation_rule_that_fails_ends_nothing_but_relations(monkeypatch):
+    def fails(*_):
+        raise ValueError
+
+    monkeypatch.setattr(walk, "STRICT", False)
+    monkeypatch.setitem(RULES, "relu", fails)
+    found = find_symmetries(nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 3)), torch.randn(8, 4))
+    assert found.sites == {"translation": {"2.weight": 4, "2.bias": 1}, "rescale": {"0 -> 2": 4}}
 
 
 @given(st.data())
