@@ -24,11 +24,12 @@ from neuralmech.discovery.relations import (
     carried,
     classes,
     constant_along,
-    dims_of,
     equal_channels,
     mapped,
     none,
     rule,
+    sum_is,
+    told_dims,
     without_constant,
 )
 from neuralmech.discovery.trace import operation
@@ -51,20 +52,19 @@ def _moved(relations: Relations, node: fx.Node, known: Known) -> Sequence[ByDim]
     many = isinstance(node.args[0], (list, tuple))
     count = 2 if operation(node) in geometry.ASSIGNMENTS else 1
     moved: Any = node.args[0] if many else node.args[:count]
-    if all(x in known for x in moved):  # a constant, and known as such
-        return {}
-    if not (any(x in relations.of or x in known for x in moved) or _repeats(node)):
+    is_known = [x in known for x in moved]
+    if all(is_known) or not (any(is_known) or any(x in relations.of for x in moved) or _repeats(node)):
         return {}
     several = isinstance(node.meta["val"], (list, tuple))
     found: list[ByDim] = [{} for _ in (node.meta["val"] if several else [node])]
-    for dim in sorted({d for x in moved for d in (*relations.of.get(x, {}), *dims_of(x.meta["val"].shape))}):
+    for dim in sorted({d for x in moved for d in (*relations.of.get(x, {}), *told_dims(x.meta["val"].shape))}):
         if any(dim >= x.meta["val"].dim() for x in moved):
             continue
         operands = [relations.operand(x, x.meta["val"].shape, dim, known) for x in dict.fromkeys(moved)]
         numbers, places = _numbered(moved, dim)
         numbers, places = (_run(node, part, known, many=many) for part in (numbers, places))
         for into, out, where in zip(found, numbers, places, strict=False):  # none if it moves by unknown numbers
-            for d in (d for d in dims_of(out.shape) if out.shape[d] <= WIDEST):
+            for d in (d for d in told_dims(out.shape) if out.shape[d] <= WIDEST):
                 at = constant_along(out, out.shape, d)
                 one = where.amax(d, keepdim=True)
                 if at is not None and bool(((where == one) | (out == FILLED)).all()):
@@ -100,8 +100,8 @@ def _repeats(node: fx.Node) -> bool:
     if name in ("expand", "broadcast_to"):
         source = node.args[0].meta["val"].shape  # type: ignore[union-attr]
         shape = node.meta["val"].shape
-        last = len(shape) - 1
-        return any(d >= len(shape) - len(source) and source[d - len(shape)] < shape[d] for d in {last, *dims_of(shape)})
+        new = len(shape) - len(source)
+        return any(d >= new and source[d - new] < shape[d] for d in told_dims(shape))
     if name in ("cat", "stack"):
         return len(set(node.args[0])) < len(node.args[0])  # type: ignore[arg-type]
     return name in ("repeat", *PADDINGS, *PICKS)
@@ -125,9 +125,8 @@ def _picked(at: np.ndarray, operands: Sequence[Operand], filling: float) -> Norm
     first = np.cumsum([0, *(o.columns for o in operands)])
     columns = np.concatenate([[-1], *(np.where(o.at < 0, -1, o.at + f) for o, f in zip(operands, first, strict=False))])
     added = np.concatenate([[filling], *(o.added for o in operands)])
-    return carried(
-        [(Operand(int(first[-1]), columns[at], added[at], beside([o.normals for o in operands])), 1.0)], at.size
-    )
+    picked = Operand(int(first[-1]), columns[at], added[at], beside([o.normals for o in operands]))
+    return carried([(picked, 1.0)], at.size)
 
 
 @rule("add", "sub", "rsub", "neg")
@@ -136,7 +135,7 @@ def _sum(relations: Relations, node: fx.Node, known: Known) -> ByDim:
     alpha: Any = node.kwargs.get("alpha", 1)
     factors = {"add": (1, alpha), "sub": (1, -alpha), "rsub": (-alpha, 1), "neg": (-1,)}[name]
     out: ByDim = {}
-    for dim in dims_of(shape):
+    for dim in told_dims(shape):
         operands = [relations.operand(x, shape, dim, known) for x in args[: len(factors)]]
         if any(o is None for o in operands):
             continue
@@ -149,10 +148,8 @@ def _sum(relations: Relations, node: fx.Node, known: Known) -> ByDim:
 
 def _centred(x: Operand, channels: int) -> Normals:
     """What has its mean taken out sums to zero, and keeps the relations that do not see the mean."""
-    alike = Operand(1, np.zeros(channels, dtype=np.int64), np.zeros(channels), none(1))
-    ones = sparse.csr_array(np.append(np.ones(channels), 0.0)[None])
-    kept = none(channels) if x.is_free else carried([(x, 1.0), (alike, -1.0)], channels)
-    return sparse.csr_array(sparse.vstack([ones, kept]))
+    kept = none(channels) if x.is_free else carried([(x, 1.0), (Operand.of_one(channels), -1.0)], channels)
+    return sparse.csr_array(sparse.vstack([sum_is(0.0, channels), kept]))
 
 
 @rule("mul", "div")
@@ -160,7 +157,7 @@ def _product(relations: Relations, node: fx.Node, known: Known) -> ByDim:
     if node.kwargs:
         return {}
     shape, out = node.meta["val"].shape, {}
-    for dim in dims_of(shape):
+    for dim in told_dims(shape):
         x, y = (relations.operand(a, shape, dim, known) for a in node.args[:2])
         if x is None or y is None:
             continue
@@ -188,12 +185,12 @@ def _times(x: Operand, numbers: np.ndarray, *, inverse: bool) -> Normals:
 
 @rule(*ACTIVATIONS, "relu", "leaky_relu", "abs", "exp", "erf", "sin", "cos", "square", "sqrt", "rsqrt", "pow", "clamp")
 def _pointwise(relations: Relations, node: fx.Node, known: Known) -> ByDim:
-    x, shape = node.args[0], node.meta["val"].shape
+    x = node.args[0]
     if x not in relations.of or any(isinstance(a, fx.Node) for a in (*node.args[1:], *node.kwargs.values())):
         return {}
     out = {}
     for dim, normals in relations.of[x].items():  # type: ignore[index]
-        numbers, constant = classes(Operand(shape[dim], np.arange(shape[dim]), np.zeros(shape[dim]), normals))
+        numbers, constant = classes(Operand.of_channels(normals))
         new = {
             n: float(node.target(torch.tensor(v, dtype=torch.float64), *node.args[1:], **node.kwargs))  # type: ignore[operator]
             for n, v in constant.items()
@@ -220,16 +217,13 @@ def _linear(relations: Relations, node: fx.Node, known: Known) -> ByDim:
     else:
         found = relations.along(weight, of_rows)
         product = none(shape[last]) if found is None else without_constant(found)
-    operand = Operand(shape[last], np.arange(shape[last]), np.zeros(shape[last]), product)
     bias = node.args[2] if len(node.args) > 2 else None
     if bias is None:
         return {last: product}
-    added = relations.operand(bias, shape, last, known)
-    return (
-        {}
-        if operand.is_free or added is None or added.is_free
-        else {last: carried([(operand, 1), (added, 1)], shape[last])}
-    )
+    operand, added = Operand.of_channels(product), relations.operand(bias, shape, last, known)
+    if operand.is_free or added is None or added.is_free:
+        return {}
+    return {last: carried([(operand, 1), (added, 1)], shape[last])}
 
 
 @rule("avg_pool1d", "adaptive_avg_pool1d", "upsample_nearest1d", "upsample_linear1d", "_upsample_nearest_exact1d")
@@ -242,11 +236,8 @@ def _resized(relations: Relations, node: fx.Node, known: Known) -> ByDim:
     unit = torch.eye(channels, dtype=torch.float64)
     matrix = node.target(unit if rank == 2 else unit[:, None], *node.args[1:], **node.kwargs)  # type: ignore[operator]
     matrix = matrix.reshape(channels, -1).T
-    normals = relations.along(x, -1)
-    found = mapped(
-        sparse.coo_array(matrix.numpy()), np.zeros(len(matrix)), none(channels) if normals is None else normals
-    )
-    return {rank - 1: found}
+    normals = relations.of.get(x, {}).get(rank - 1, none(channels))
+    return {rank - 1: mapped(sparse.coo_array(matrix.numpy()), np.zeros(len(matrix)), normals)}
 
 
 @rule("mean", "sum")
@@ -272,11 +263,11 @@ def _layer_norm(relations: Relations, node: fx.Node, known: Known) -> ByDim:
     shape, normalized = node.meta["val"].shape, node.args[1]
     if len(normalized) > 1 or any(a is not None for a in node.args[2:4]) or node.kwargs:  # type: ignore[arg-type]
         return {}
-    return {len(shape) - 1: sparse.csr_array(np.append(np.ones(shape[-1]), 0.0)[None])}
+    return {len(shape) - 1: sum_is(0.0, shape[-1])}
 
 
 @rule("softmax", "_softmax")
 def _softmax(relations: Relations, node: fx.Node, known: Known) -> ByDim:
     """Sums to one."""
     shape, dim = node.meta["val"].shape, node.args[1] % node.meta["val"].dim()  # type: ignore[operator]
-    return {dim: sparse.csr_array(np.append(np.ones(shape[dim]), -1.0)[None])} if dim in dims_of(shape) else {}
+    return {dim: sum_is(1.0, shape[dim])} if dim in told_dims(shape) else {}

@@ -43,10 +43,26 @@ class Operand(NamedTuple):
         """Whether nothing is known of it: each channel is a column of its own, without relations."""
         return self.columns == self.at.size > 1 and not self.normals.nnz
 
+    @staticmethod
+    def of_channels(normals: Normals) -> Operand:
+        """Each channel is a column, and they have these relations."""
+        channels = normals.shape[1] - 1
+        return Operand(channels, np.arange(channels), np.zeros(channels), normals)
+
+    @staticmethod
+    def of_one(channels: int) -> Operand:
+        """One column, the same for so many channels."""
+        return Operand(1, np.zeros(channels, dtype=np.int64), np.zeros(channels), none(1))
+
+    @staticmethod
+    def of_numbers(values: NDArray[np.float64]) -> Operand:
+        """A known number for each channel."""
+        return Operand(0, np.full(values.size, -1), values, none(0))
+
 
 @dataclass
 class Relations:
-    """Relations of every tensor of a graph along some of its dims (`dims_of`), where there are any."""
+    """Relations of every tensor of a graph along some of its dims (`told_dims`), where there are any."""
 
     of: dict[fx.Node, ByDim] = field(default_factory=dict)
     parts: dict[fx.Node, Sequence[ByDim]] = field(default_factory=dict)
@@ -75,18 +91,17 @@ class Relations:
         """What an operation broadcasts to `shape`, along a dim of this; None if it is no number and no tensor."""
         channels = shape[dim]
         if isinstance(x, (int, float)):
-            return Operand(0, np.full(channels, -1), np.full(channels, float(x)), none(0))
+            return Operand.of_numbers(np.full(channels, float(x)))
         if not isinstance(x, fx.Node) or not isinstance(x.meta.get("val"), Tensor):
             return None
         values = constant_along(known.get(x), shape, dim)
         if values is not None:
-            return Operand(0, np.full(channels, -1), values, none(0))
+            return Operand.of_numbers(values)
         size = x.meta["val"].shape
         mine = dim - len(shape) + len(size)
         if mine < 0 or size[mine] < channels:
-            return Operand(1, np.zeros(channels, dtype=np.int64), np.zeros(channels), none(1))
-        normals = self.of.get(x, {}).get(mine, none(channels))
-        return Operand(channels, np.arange(channels), np.zeros(channels), normals)
+            return Operand.of_one(channels)
+        return Operand.of_channels(self.of.get(x, {}).get(mine, none(channels)))
 
 
 Rule = Callable[[Relations, fx.Node, Mapping[fx.Node, Any]], "ByDim | Sequence[ByDim] | None"]
@@ -103,14 +118,20 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
     return register
 
 
-def dims_of(shape: Sequence[int]) -> tuple[int, ...]:
+def told_dims(shape: Sequence[int]) -> tuple[int, ...]:
     """Dims along which relations are told: the last, the channels of images, and the rows of a matrix."""
-    return tuple(sorted({len(shape) - 1, min(1, len(shape) - 1) if len(shape) != 2 else 0})) if len(shape) else ()
+    rank = len(shape)
+    return (1, rank - 1) if rank > 2 else tuple(range(rank))
 
 
 def none(channels: int) -> Normals:
     """No relation among so many channels."""
     return sparse.csr_array((0, channels + 1), dtype=np.float64)
+
+
+def sum_is(total: float, channels: int) -> Normals:
+    """The channels sum to a number."""
+    return sparse.csr_array(np.append(np.ones(channels), -total)[None])
 
 
 def constant_along(values: Any, shape: torch.Size, dim: int) -> NDArray[np.float64] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor, fx
 
 from neuralmech.discovery import geometry
 from neuralmech.discovery.engine import Parameter
-from neuralmech.discovery.relations import none
+from neuralmech.discovery.relations import Normals, none
 from neuralmech.discovery.shift import CONSTANT, Key, Redundancy, Sector, Shift, ShiftAlgebra, first_along, rule
 from neuralmech.discovery.shift_values import (
     combined,
@@ -116,25 +117,33 @@ def _redundant(
     parameter, x = weight[1], node.args[read[0]]
     if not isinstance(parameter, Parameter) or parameter.name in algebra.frozen:
         return {}
-    is_right = operation(node) not in ("linear", *CONVOLUTIONS)
     normals = algebra.relations.along(x, read[1])
-    size = parameter.shape
-    if parameter.name not in algebra.redundant:
-        outputs, taps = (size[1], 1) if is_right else (size[0], size[2:].numel())
-        if normals is None or normals.nnz * outputs * taps > MANY:
-            normals = none(size[0] if is_right else size[1])
-        ids = algebra.system.new(normals.shape[0] * outputs * taps).reshape(normals.shape[0], outputs, taps)
-        algebra.redundant[parameter.name] = Redundancy(normals, ids, raw)
-    found = algebra.redundant[parameter.name]
-    found.uses += sum(a is raw for a in node.all_input_nodes) if raw is not x else -MANY
-    rows = [] if normals is None else [row.tobytes() for row in normals.toarray()]
-    missing = np.array([row.tobytes() not in rows for row in found.normals.toarray()], dtype=bool)
-    algebra.system.zero(found.ids[missing], "read something else, too")
+    found = algebra.redundant.get(parameter.name)
+    if found is None:
+        is_right = operation(node) not in ("linear", *CONVOLUTIONS)
+        found = algebra.redundant[parameter.name] = _redundancy(
+            algebra, parameter.shape, normals, raw, is_right=is_right
+        )
+    else:
+        rows = [] if normals is None else [row.tobytes() for row in normals.toarray()]
+        missing = np.array([row.tobytes() not in rows for row in found.normals.toarray()], dtype=bool)
+        algebra.system.zero(found.ids[missing], "read something else, too")
+    found.uses += raw is not x  # of what reads itself nothing is told
     channel = 1 if operation(node) in CONVOLUTIONS else -1
     terms = []
     for ids, r in zip(found.ids, found.normals[:, -1:].toarray().ravel().tolist(), strict=True):
         terms += [(Fraction(-r), _along(torch.from_numpy(tap.copy()), channel, shape)) for tap in ids.T if r]
     return {CONSTANT: Sector(torch.zeros((), dtype=torch.int64).expand(shape), tuple(terms))} if terms else {}
+
+
+def _redundancy(
+    algebra: ShiftAlgebra, shape: torch.Size, normals: Normals | None, weight: fx.Node, *, is_right: bool
+) -> Redundancy:
+    """Unknowns for a weight's rows along each relation among the channels that it reads."""
+    outputs, channels, taps = (shape[1], shape[0], 1) if is_right else (shape[0], shape[1], shape[2:].numel())
+    told = none(channels) if normals is None or normals.nnz * outputs * taps > MANY else normals
+    size = (told.shape[0], outputs, taps)
+    return Redundancy(told, algebra.system.new(math.prod(size)).reshape(size), weight)
 
 
 @rule("addmm", takes="self mat1 mat2", given="beta alpha")
