@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from neuralmech.discovery import (  # noqa: F401  (they fill the tables)
     mixing,
+    mixing_maps,
     mixing_rules,
     relation_rules,
     scale,
@@ -97,14 +98,24 @@ def find_symmetries(
     (6, 57)
     """
     criterion = as_loss(loss)
-    if not isinstance(model, nn.Module):
-        raise UserError(f"model: {type(model).__name__} is no torch.nn.Module; give the network itself")
-    inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
-    if not all(isinstance(x, Tensor) for x in inputs):
-        raise UserError("example_inputs: give a tensor or a tuple of tensors, as the model's forward() takes them")
+    inputs = _checked(model, example_inputs)
     progress = progress or (lambda step: None)
     progress("tracing the model")
-    traced = _simplified(_traced(model, inputs, criterion, example_targets))
+    return _symmetries(_simplified(_traced(model, inputs, criterion, example_targets)), criterion, progress)
+
+
+def _checked(model: nn.Module, inputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Inputs as a tuple of tensors, of what is a model."""
+    if not isinstance(model, nn.Module):
+        raise UserError(f"model: {type(model).__name__} is no torch.nn.Module; give the network itself")
+    batch = inputs if isinstance(inputs, tuple) else (inputs,)
+    if not all(isinstance(x, Tensor) for x in batch):
+        raise UserError("example_inputs: give a tensor or a tuple of tensors, as the model's forward() takes them")
+    return batch
+
+
+def _symmetries(traced: Trace, criterion: Loss, progress: Callable[[str], object]) -> Symmetries:
+    """Take each algebra through the graph, solve, and tell the families of the parameters as they are."""
     progress("shifts of each operation")
     apart = kept_dims(traced, means=False)
     shifts = _shifts(traced, criterion, apart)

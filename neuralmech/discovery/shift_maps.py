@@ -251,7 +251,7 @@ def _embedding(algebra: ShiftAlgebra, node: fx.Node, weight: Any, indices: Any, 
     return out
 
 
-@rule("conv1d", "conv2d", "conv3d", takes="input weight bias", given="stride padding dilation groups")
+@rule(*CONVOLUTIONS, takes="input weight bias", given="stride padding dilation groups")
 def _conv(
     algebra: ShiftAlgebra, node: fx.Node, x: Any, weight: Any, bias: Any = None, *options: Any, **more: Any
 ) -> Shift:
