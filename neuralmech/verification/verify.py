@@ -106,23 +106,35 @@ def verify(
     """
     check_conditions(conditions, precision)
     _refuse_writing(model)
-    batch = inputs if isinstance(inputs, tuple) else (inputs,)
-    criterion = as_loss(loss)
+    batch, criterion = inputs if isinstance(inputs, tuple) else (inputs,), as_loss(loss)
     claims = symmetries or find_symmetries(model, batch, criterion, targets)
     if list(claims.shapes) != [name for name, _ in model.named_parameters()]:
         raise UserError("symmetries: they name other parameters than the model has; find them for this model")
-    chosen = choose(claims, sample, most, seed)
+    prepare, chosen = (
+        partial(condition, model=model, batch=batch, precision=precision),
+        choose(claims, sample, most, seed),
+    )
+    return Verification(_table(prepare, (targets, criterion, seed), claims, chosen, conditions))
+
+
+def _table(
+    prepare: Callable[[str], Condition],
+    task: Task,
+    claims: Symmetries,
+    chosen: list[Choice],
+    conditions: tuple[str, ...],
+) -> pd.DataFrame:
+    """A row for each choice of charges, with columns for each condition, which `prepare` makes by its name."""
 
     def column(name: str, charges: list[Choice]) -> Column:
-        prepare = partial(condition, name, model, batch, precision)
-        return _column(prepare, (targets, criterion, seed), claims, charges)
+        return _column(partial(prepare, name), task, claims, charges)
 
-    columns = {"exact": _exact(condition("exact", model, batch), (targets, criterion, seed), claims, chosen)}
+    columns = {"exact": _exact(prepare("exact"), task, claims, chosen)}
     columns |= {name: column(name, chosen) for name in dict.fromkeys(conditions) if name != "exact"}
     gradients = [entry._replace(sampled=entry.sampled[:0]) for entry in chosen]  # enough to tell what eps breaks
     reference = "float64" if len(columns) > 1 else "exact"
     with_eps = columns.get(reference) or column(reference, gradients)
-    return Verification(pd.DataFrame([row(entry, columns, with_eps.found or {}) for entry in chosen]))
+    return pd.DataFrame([row(entry, columns, with_eps.found or {}) for entry in chosen])
 
 
 def _refuse_writing(model: nn.Module) -> None:
