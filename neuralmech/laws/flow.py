@@ -20,6 +20,7 @@ class GradientFlow(Law):
     equation = r"\dot Q = 0"
     source = "Kunin et al. 2021 (Neural Mechanics), section 4; Gluch & Urbanke 2021"
     omits = "weight decay, momentum and the finite learning rate"
+    conserving = ("muon",)
 
     def matrices(self, h: Hyperparameters, *, translation: bool) -> tuple[Array, Array]:
         """Φ = 1, no input."""
@@ -39,6 +40,7 @@ class WeightDecay(Law):
     equation = r"(1-\beta)\,\dot Q = -2\lambda Q"
     source = "Kunin et al. 2021 (Neural Mechanics), section 5"
     omits = "the finite learning rate: no drive"
+    conserving = ("muon",)
 
     def matrices(self, h: Hyperparameters, *, translation: bool) -> tuple[Array, Array]:
         """Φ = exp(−2λη/(1−β)), no input."""

@@ -47,6 +47,16 @@ class Record:
         return config
 
     @cached_property
+    def rule(self) -> dict[str, Any]:
+        """The learning rule: ``name``, whether it is ``decoupled``, ``parts`` (names by their numbers in an index)."""
+        with naming_damage(self.path):
+            found = json.loads(attribute(self._file, "rule", "{}"))
+            if not isinstance(found, dict):
+                raise ValueError("its rule is no table")
+        older = {"name": (self.config.get("optim") or {}).get("name", "sgd"), "parts": []}
+        return {**older, **found}
+
+    @cached_property
     def provenance(self) -> dict[str, Any]:
         """Git revision, library versions, seed and device of the run."""
         with naming_damage(self.path):
@@ -94,7 +104,7 @@ class Record:
         """One column of ``/steps`` at some rows (a slice, or numbers in ascending order) or at all."""
         rows = slice(self.rows) if rows is None else rows
         if name in LATER_COLUMNS and name not in self._file["steps"]:
-            return np.zeros_like(self.column("step", rows), dtype=STEP_COLUMNS[name])
+            return np.full_like(self.column("step", rows), LATER_COLUMNS[name], dtype=STEP_COLUMNS[name])
         return Checked(self._file["steps"][name])[rows]
 
     def evaluation(self) -> pd.DataFrame:
@@ -109,8 +119,9 @@ class Record:
 
     @cached_property
     def in_use(self) -> frozenset[str]:
-        """Which of momentum, dampening and nesterov any step has."""
-        return frozenset(name for name in ("momentum", "dampening", "nesterov") if self.column(name).any())
+        """Which of momentum, dampening, nesterov and decoupled weight decay any step has."""
+        names = ("momentum", "dampening", "nesterov", "decoupled")
+        return frozenset(name for name in names if self.column(name).any())
 
     @cached_property
     def windows(self) -> tuple[slice, ...]:

@@ -11,7 +11,7 @@ from scipy.integrate import solve_ivp
 from torch.nn import functional as F
 
 from neuralmech.laws import LAWS
-from neuralmech.laws.system import Hyperparameters, Integration
+from neuralmech.laws.system import Circumstances, Hyperparameters, Integration
 
 SIGNALS = ("drive_update", "drive_gradient", "residual", "unit_drive", "gradient_mean", "gradient_noise")
 
@@ -21,15 +21,16 @@ def hyper(steps, lr, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=Fal
     return Hyperparameters(
         lr=full * lr, momentum=full * momentum, dampening=full * dampening, weight_decay=full * weight_decay,
         nesterov=np.full(steps, nesterov), span=full, first=np.arange(steps) == 0,
-        decoupled=np.full(steps, decoupled), batch_size=np.full(steps, 1),
+        decoupled=np.full(steps, decoupled), batch_size=np.full(steps, 1), updates=np.arange(steps),
     )  # fmt: skip
 
 
 def predict(name, h, values, signals, translation):
     law = LAWS[name]
-    wanted = law.signals(translation=translation, nesterov=bool(h.nesterov.any()))
+    c = Circumstances("scale", translation=translation, signals=(), nesterov=bool(h.nesterov.any()))
+    wanted = law.signals(c)
     inputs = np.stack([signals[s] for s in wanted], axis=1) if wanted else np.zeros((len(h), 0, values.shape[1]))
-    run, half = Integration(law, translation=translation), len(h) // 2
+    run, half = Integration(law, translation=translation, signals=wanted), len(h) // 2
     return np.concatenate([
         run.advance(h[:half], values[0], inputs[:half]), run.advance(h[half:], values[half], inputs[half:])
     ])  # fmt: skip
