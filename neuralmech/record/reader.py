@@ -53,8 +53,8 @@ class Record:
             found = json.loads(attribute(self._file, "rule", "{}"))
             if not isinstance(found, dict):
                 raise ValueError("its rule is no table")
-        older = {"name": (self.config.get("optim") or {}).get("name", "sgd"), "parts": []}
-        return {**older, **found}
+        name = (self.config.get("optim") or {}).get("name", "sgd")  # older records
+        return {"name": name, "decoupled": name in ("sgdw", "adamw"), "parts": [], **found}
 
     @cached_property
     def provenance(self) -> dict[str, Any]:
@@ -119,9 +119,8 @@ class Record:
 
     @cached_property
     def in_use(self) -> frozenset[str]:
-        """Which of momentum, dampening, nesterov and decoupled weight decay any step has."""
-        names = ("momentum", "dampening", "nesterov", "decoupled")
-        return frozenset(name for name in names if self.column(name).any())
+        """Which of momentum, dampening and nesterov any step has."""
+        return frozenset(name for name in ("momentum", "dampening", "nesterov") if self.column(name).any())
 
     @cached_property
     def windows(self) -> tuple[slice, ...]:

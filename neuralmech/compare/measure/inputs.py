@@ -56,7 +56,7 @@ def circumstances(record: Record, charges: Family) -> Circumstances:
         momentum="momentum" in record.in_use,
         dampening="dampening" in record.in_use,
         nesterov="nesterov" in record.in_use,
-        decoupled="decoupled" in record.in_use,
+        decoupled=bool(record.rule["decoupled"]),
         ascent=bool(optim.get("sam_rho")),
         clipped=optim.get("clip_norm") is not None or optim.get("clip_value") is not None,
         metric=in_metric,

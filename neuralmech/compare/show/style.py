@@ -38,7 +38,7 @@ LAW_COLOURS = {
     "discrete": "#7A3B8F",
     "discrete_broken": "#E69F9F",
     "discrete_ascent": "#117733",
-    "constant_metric": "#999999",
+    "constant_metric": "#4D4D80",
     "moving_metric": "#D55E00",
 }
 FORMS = {

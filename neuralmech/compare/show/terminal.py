@@ -48,6 +48,12 @@ def show_analysis(analysis: Analysis, console: Console | None = None) -> None:
         say(console, "Worst site of each family; every site is in comparison.csv.")
     if "discrete_broken" in rows:
         say(console, "discrete + R takes the measured breaking of the symmetry, the residual R, as an input.")
+    if "moving_metric" in rows:
+        say(
+            console,
+            "moving metric takes what Adam's metric w does, F and E, as inputs, and predicts the momentum; constant "
+            "metric leaves E out: what a metric that stood still would do.",
+        )
     if not analysis.keys:
         say(console, "\nWhat moved the charges, as shares of how far they moved:")
         said = len(footnotes.texts)
