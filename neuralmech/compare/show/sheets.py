@@ -111,7 +111,7 @@ def kinetic_sheet(table: pd.DataFrame) -> Sheet:
     meaning = (
         "Whether the learning rule keeps each symmetry of the loss: whether its update v, without decoupled weight "
         "decay, is orthogonal to the generator. Where theory does not say so, lean is how far v leans on it, "
-        "√[Σ(θᵀSv)²/Σ θᵀ|S|θ·vᵀ|S|v] over the charges of the site, RMS over the measured rows: 0 is orthogonal, 1 along."
+        "√[Σ(θᵀSv)²/Σ θᵀ|S|θ·vᵀ|S|v] over the charges of the site, RMS over the measured rows: 0: orthogonal, 1: along."
     )
     title = "symmetries that the learning rule keeps"
     return Sheet("kinetic", title, meaning, tuple(shown), rows, notes.texts)
