@@ -18,7 +18,7 @@ CONTRACTED = frozenset({"contract"})
 EXACT: frozenset[str] = frozenset()
 
 # All files with compiled functions, which call each other's.
-SOURCES = ("jit.py", *(f"charges/{n}.py" for n in ("cpu_kernels", "cpu_rows")))
+SOURCES = ("jit.py", *(f"charges/{n}.py" for n in ("cpu_kernels", "cpu_rows", "cpu_adam")))
 
 
 def jit(math: frozenset[str], *, nogil: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

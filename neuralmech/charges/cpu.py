@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
+from neuralmech.charges.cpu_adam import SIGNALS as ADAMS
+from neuralmech.charges.cpu_adam import AdamSums
 from neuralmech.charges.cpu_kernels import (
     add_pieces,
     close,
@@ -52,6 +54,9 @@ class Cpu:
         self._rest = plan.translation.pieces, _compressed(plan.translation.entries)
         table = plan.quadratic.table
         self._into = _into(len(signals), plan.quadratic.sums, 0, table)
+        of_adam = slice(len(MAIN), len(MAIN) + len(ADAMS))
+        self._adam = AdamSums(plan, self._combine, self._rest) if self._signals[of_adam] == ADAMS else None
+        self._others = range(of_adam.stop if self._adam else len(MAIN), len(signals))
 
     def evaluate(self, step: Step, out: Float64[Tensor, "signals charges"]) -> None:
         """Write the forms to `out`."""
@@ -59,8 +64,9 @@ class Cpu:
         vectors = tuple(v.detach().numpy() for v in (step.before, step.after, step.gradient))
         if self._split:
             sum_up(self._plan.quadratic.table, vectors, tuple(into))
-        for i, signal in enumerate(self._signals[len(MAIN) :], len(MAIN)):
-            form = FORMS[signal]
+        has_moments = self._adam is not None and step.moments is not None
+        for i in self._others if has_moments else range(len(MAIN), len(self._signals)):
+            form = FORMS[self._signals[i]]
             if self._split:
                 x, y = (step.vector(name).numpy() for name in (form.x, form.y))
                 sum_pairs(x, y, self._plan.quadratic.table, into.sums[i], into.columns)
@@ -68,7 +74,10 @@ class Cpu:
                 add_pieces(step.vector(form.z).numpy(), *self._rest, target[i, self._split :])
             else:
                 target[i, self._split :] = 0.0
-        close(float(step.rate), self._combine, into.sums, NO_ROWS, vectors, self._rest, target)
+        rows = slice(None if len(self._others) or not has_moments else len(MAIN))
+        close(float(step.rate), self._combine, into.sums[rows], NO_ROWS, vectors, self._rest, target[rows])
+        if self._adam is not None and has_moments:
+            self._adam.evaluate(step, out[len(MAIN) : len(MAIN) + len(ADAMS)])
 
     def mover(self, theta: Tensor, kept: Collection[str] = ()) -> CpuMover | None:
         """What takes steps; None where more than `MAIN` is wanted, or this machine computes other bits than PyTorch."""

@@ -6,12 +6,19 @@ import torch
 
 from definitions import assert_tracked
 from nets_tracked import NETS
+from neuralmech.charges.cpu_adam import SIGNALS as ADAMS
 from neuralmech.charges.leaning import Leaning
 from neuralmech.charges.step import FORMS, MAIN, Moments, Step
 from neuralmech.discovery.discover import find_symmetries
 from neuralmech.symmetry.layout import Layout
 
-REST = tuple(name for name in FORMS if name not in MAIN)
+
+def with_one_rate(vectors):
+    """The same with one learning rate."""
+    return of_adam(vectors)._replace(ratio=None, shrink=None)
+
+
+REST = tuple(name for name in FORMS if name not in (*MAIN, *ADAMS))
 
 
 def of_adam(vectors):
@@ -28,7 +35,9 @@ def test_every_form_is_its_definition(name):
     torch.manual_seed(0)
     model = build().train()
     found = find_symmetries(model, inputs())
-    assert_tracked(found, model, signals=(*MAIN, *REST), step_of=of_adam)
+    for signals in ((*MAIN, *ADAMS), (*MAIN, *ADAMS, *REST), (*MAIN, *REST)):  # Adam's have a pass of their own
+        for step_of in (of_adam, with_one_rate):
+            assert_tracked(found, model, signals=signals, step_of=step_of)
 
 
 @pytest.mark.parametrize("name", ["residual", "residual_conv", "grouped"])
