@@ -76,7 +76,7 @@ def _split(node: fx.Node) -> Iterator[tuple[fx.Node, Range]]:
 
 
 def joined(family: Family, pieces: Mapping[str, Piece], shapes: Mapping[str, Sequence[int]]) -> Family:
-    """The same, told of the parameters that the pieces are cut from; `shapes` are theirs."""
+    """A family told of the parameters that the pieces are cut from, whose shapes are `shapes`, not of the pieces."""
 
     def merged(terms: Sequence[Term]) -> list[Term]:
         found: dict[tuple, Term] = {}
@@ -112,7 +112,7 @@ def _terms(term: Term, pieces: Mapping[str, Piece], shapes: Mapping[str, Sequenc
 
 
 def _moved(matrix: sparse.csr_array, by: int, length: int) -> sparse.csr_array:
-    """The same columns further on in a longer matrix."""
+    """A matrix with its columns moved on by `by`, among `length` of them."""
     return sparse.csr_array((matrix.data, matrix.indices + by, matrix.indptr), shape=(matrix.shape[0], length))
 
 

@@ -129,7 +129,7 @@ def _place(algebra: ShiftAlgebra, node: fx.Node, x: Any, *args: Any, **named: An
 
 @rule("where", takes="self other", given="condition")
 def _where(algebra: ShiftAlgebra, node: fx.Node, condition: Any, x: Any, y: Any) -> Shift:
-    """The same for −∞ in the place of some."""
+    """−∞ is displaced by nothing; of other values it must be known which are chosen."""
     for kept, filled in ((x, y), (y, x)):
         if isinstance(filled, float) and math.isinf(filled):
             return _mapped(algebra.shift(kept), lambda t: t.expand(node.meta["val"].shape))

@@ -105,11 +105,11 @@ class Family:
         raise AssertionError(f"{self.name} charge {charge} has no parameters")
 
     def rewritten(self, terms: Callable[[Sequence[Term]], Sequence[Term]], block: Callable[[Any], Any]) -> Family:
-        """The same charges with other `terms`; those of a matrix-valued family are of blocks, each told by `block`."""
+        """Replace the terms by `terms(terms)` and, of a matrix-valued family, each block by `block(block)`."""
         return replace(self, terms=tuple(terms(self.terms)))
 
     def seen_as(self, views: Mapping[str, Sequence[int]]) -> Family:
-        """The same, its rows and columns told in the shapes `views` of some parameters."""
+        """Tell rows and columns of the parameters in `views` in the shapes given there, not in their own."""
         mine = (views.get(t.parameter) for t in self.terms)
         terms = (replace(t, view=tuple(v)) if v else t for t, v in zip(self.terms, mine, strict=True))
         return replace(self, terms=tuple(terms))

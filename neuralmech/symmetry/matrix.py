@@ -39,7 +39,7 @@ class Block:
     view: tuple[int, ...] | None = None
 
     def shape(self, shapes: Shapes) -> Sequence[int]:
-        """As of a `Term`."""
+        """Shape in which rows and columns are told; `shapes` are the parameters' own."""
         return self.view or shapes[self.parameter]
 
     def entries(self, shapes: Shapes) -> NDArray[np.int64]:
@@ -98,7 +98,7 @@ class MatrixFamily(Family):
 
     @property
     def kind(self) -> Kind:
-        """Its own."""
+        """Of the generators: blocks of a symmetric matrix."""
         return "matrix"
 
     def part(self, charge: int, site: str, channel: int, shapes: Shapes) -> tuple[str, int]:
@@ -111,7 +111,7 @@ class MatrixFamily(Family):
         return block.parameter, int(entries[len(entries) // 2])
 
     def seen_as(self, views: Shapes) -> MatrixFamily:
-        """The same, its rows and columns told in the shapes `views` of some parameters."""
+        """Tell rows and columns of the parameters in `views` in the shapes given there, not in their own."""
 
         def seen(block: Block) -> Block:
             view = views.get(block.parameter)
@@ -120,7 +120,7 @@ class MatrixFamily(Family):
         return self.rewritten(lambda terms: terms, seen)
 
     def rewritten(self, terms: Callable[..., object], block: Callable[[Block], Block]) -> MatrixFamily:
-        """The same charges with other blocks; there are no terms."""
+        """Replace each block by `block(block)`; there are no terms."""
         sites = (replace(site, blocks=tuple(map(block, site.blocks))) for site in self.matrices)
         return replace(self, matrices=tuple(sites))
 
@@ -152,7 +152,7 @@ class MatrixFamily(Family):
 
 
 def matrix_families(families: Iterable[Family]) -> list[MatrixFamily]:
-    """Those that are matrix-valued."""
+    """Keep the matrix-valued ones of some families."""
     return [cast(MatrixFamily, family) for family in families if family.kind == "matrix"]
 
 

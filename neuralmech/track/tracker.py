@@ -19,7 +19,7 @@ from neuralmech.record.schema import NESTEROV_SIGNAL, NOISE_SIGNALS, SIGNALS, ST
 from neuralmech.symmetry.family import Family
 from neuralmech.symmetry.group import Symmetries
 from neuralmech.symmetry.layout import Layout
-from neuralmech.track.block import Block, Columns, OnDevice, OnHost
+from neuralmech.track.block import Columns, OnDevice, OnHost, RowBuffer
 from neuralmech.track.options import Tracking
 from neuralmech.track.selection import select, single_parameters
 
@@ -78,7 +78,7 @@ class Tracker:
         self._columns = {n: slice(a, b) for n, a, b in zip(self._layouts, sizes, sizes[1:], strict=False)}
         shapes = ((len(self.signals), sizes[-1]), (self._forms.norms,), (), (), (len(places),), (2,))
         per_row = 8 * sum(math.prod(shape) for shape in shapes)
-        self.block = Block(max(1, min(options.block, BLOCK_BYTES // per_row)), shapes, device)
+        self.block = RowBuffer(max(1, min(options.block, BLOCK_BYTES // per_row)), shapes, device)
         self._before = torch.empty(layout.size, dtype=theta.dtype, device=device)
         self._earlier = torch.empty_like(self._before) if options.work else None
         self._has_noise = options.noise
