@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from neuralmech.laws.system import Array, Hyperparameters, Law, repeat
+from neuralmech.laws.system import Array, Hyperparameters, Law, Transition, repeat
 
 
 class Discrete(Law):
@@ -27,11 +27,11 @@ class Discrete(Law):
     omits = "what breaks the symmetry: a norm's eps, rounding"
     inputs = ("drive_update", "drive_buffer")
 
-    def matrices(self, h: Hyperparameters, *, translation: bool) -> tuple[Array, Array]:
+    def matrices(self, h: Hyperparameters, *, translation: bool) -> Transition:
         """Φ and Γ of one step, composed over the span."""
         return repeat(lambda one: self._step(one, translation=translation), h)
 
-    def _step(self, h: Hyperparameters, *, translation: bool) -> tuple[Array, Array]:
+    def _step(self, h: Hyperparameters, *, translation: bool) -> Transition:
         phi = _homogeneous(h, decay=1 if translation else 2)
         return phi, np.zeros((len(h), 2, 0)) if translation else _drives(h)
 
@@ -55,8 +55,8 @@ class DiscreteBroken(Discrete):
     inputs = ("residual", "drive_update", "drive_buffer")
     translation_inputs = ("residual",)
 
-    def _step(self, h: Hyperparameters, *, translation: bool) -> tuple[Array, Array]:
-        """As for `Discrete`, with the residual as the first input."""
+    def _step(self, h: Hyperparameters, *, translation: bool) -> Transition:
+        """Φ and Γ of one step, with the residual as the first input."""
         decay = 1 if translation else 2
         parts = [_residual(h, decay)] if translation else [_residual(h, decay), _drives(h)]
         return _homogeneous(h, decay), np.concatenate(parts, axis=2)

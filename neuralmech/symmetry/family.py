@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
+from jaxtyping import Int64
 from numpy.typing import NDArray
 from scipy import sparse
 
@@ -48,7 +49,7 @@ class Term:
     parameter: str
     axis: Axis
     coefficients: sparse.csr_array
-    first: NDArray[np.int64]
+    first: Int64[NDArray, " components"]
     width: int = 1
     groups: int = 1
     view: tuple[int, ...] | None = None
@@ -74,7 +75,7 @@ class Family:
     name: FamilyName
     terms: tuple[Term, ...]
     sites: tuple[str, ...]
-    channels: NDArray[np.int64]
+    channels: Int64[NDArray, " charges"]
 
     def __len__(self) -> int:
         return len(self.sites)
@@ -150,7 +151,7 @@ def generator_matrix(family: Family, shapes: Mapping[str, Sequence[int]]) -> spa
     return matrix
 
 
-def axis_entries(axis: Axis, groups: int, shape: Sequence[int]) -> NDArray[np.int64]:
+def axis_entries(axis: Axis, groups: int, shape: Sequence[int]) -> Int64[NDArray, "elements entries"]:
     """Flat indices of a parameter's entries under each element of an axis."""
     flat = np.arange(math.prod(shape))
     if axis == "entries":

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple, cast
 
 import numpy as np
+from jaxtyping import Float64, Int64
 from numpy.typing import NDArray
 from scipy import sparse
 
@@ -26,14 +27,14 @@ class Block:
     parameter, axis, groups, view
         As in `Term`.
     index
-        Elements of the axis, shape (channels, count).
+        Elements of the axis.
     sign
         +1: θ ↦ A θ along the axis; −1: θ ↦ A⁻ᵀ θ.
     """
 
     parameter: str
     axis: Axis
-    index: NDArray[np.int64]
+    index: Int64[NDArray, "channels count"]
     sign: int
     groups: int = 1
     view: tuple[int, ...] | None = None
@@ -42,8 +43,8 @@ class Block:
         """Shape in which rows and columns are told; `shapes` are the parameters' own."""
         return self.view or shapes[self.parameter]
 
-    def entries(self, shapes: Shapes) -> NDArray[np.int64]:
-        """Flat indices of the parameter's entries, shape (channels, entries of each channel)."""
+    def entries(self, shapes: Shapes) -> Int64[NDArray, "channels entries"]:
+        """Flat indices of the parameter's entries, channel by channel."""
         return axis_entries(self.axis, self.groups, self.shape(shapes))[self.index].reshape(len(self.index), -1)
 
 
@@ -84,7 +85,7 @@ class MatrixFamily(Family):
     `channels` holds i and `partners` j; there are no terms, because no generator is diagonal.
     """
 
-    partners: NDArray[np.int64]
+    partners: Int64[NDArray, " charges"]
     matrices: tuple[MatrixSite, ...]
 
     @staticmethod
@@ -124,12 +125,14 @@ class MatrixFamily(Family):
         sites = (replace(site, blocks=tuple(map(block, site.blocks))) for site in self.matrices)
         return replace(self, matrices=tuple(sites))
 
-    def forms(self, shapes: Shapes, x: Vector, y: Vector) -> Vector:
-        """½(xᵀMy + yᵀMx) of every charge: (charges,)."""
+    def forms(
+        self, shapes: Shapes, x: Float64[NDArray, " parameters"], y: Float64[NDArray, " parameters"]
+    ) -> Float64[NDArray, " charges"]:
+        """½(xᵀMy + yᵀMx) of every charge."""
         return self._over_sites(shapes, lambda b, i, j: 0.5 * b.sign * ((b.x @ b.y.T) + (b.y @ b.x.T))[i, j], x, y)
 
-    def squared_lengths(self, shapes: Shapes, theta: Vector) -> Vector:
-        """|Mθ|² of every charge: (charges,)."""
+    def squared_lengths(self, shapes: Shapes, theta: Float64[NDArray, " parameters"]) -> Float64[NDArray, " charges"]:
+        """|Mθ|² of every charge."""
 
         def lengths(b: _Part, i: NDArray, j: NDArray) -> Vector:
             squares = (b.x**2).sum(axis=1)

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Bool, Float64
 from numpy.typing import NDArray
 
 from neuralmech.compare.measure.curves import LossCurve, sampled
 from neuralmech.compare.measure.inputs import circumstances, hyperparameters, stretches
 from neuralmech.laws.discrete import DiscreteBroken
-from neuralmech.laws.system import Array, Hyperparameters, Integration, Law
+from neuralmech.laws.system import Array, Hyperparameters, Integration, Law, Transition
 from neuralmech.record import Charges, Record, RecordError
 
 PARTS = ("weight_decay", "discretisation", "symmetry_breaking", "momentum_memory")
@@ -35,7 +36,7 @@ class Ledger(Law):
     inputs = EXACT.inputs
     translation_inputs = EXACT.translation_inputs
 
-    def matrices(self, h: Hyperparameters, *, translation: bool) -> tuple[Array, Array]:
+    def matrices(self, h: Hyperparameters, *, translation: bool) -> Transition:
         """Φ of shape (rows, 5, 5) and Γ of shape (rows, 5, inputs)."""
         phi, gamma = EXACT.matrices(h, translation=translation)
         split = np.zeros((len(h), 5, 5))
@@ -56,7 +57,7 @@ class Ledger(Law):
 
 @dataclass(frozen=True)
 class Motion:
-    """One family's motion over a run, each array of shape (charges,).
+    """One family's motion over a run.
 
     Attributes
     ----------
@@ -66,11 +67,11 @@ class Motion:
         Cause → its share of the motion, `PARTS`; momentum memory is the sum of its `ORIGINS`, given besides.
     """
 
-    measured: Array
-    parts: dict[str, Array]
+    measured: Float64[Array, " charges"]
+    parts: dict[str, Float64[Array, " charges"]]
 
     @property
-    def closure(self) -> Array:
+    def closure(self) -> Float64[Array, " charges"]:
         """What the parts leave: the rounding of the parameters."""
         return self.measured - sum(self.parts[name] for name in PARTS)
 
@@ -169,7 +170,7 @@ def no_budget(table: pd.DataFrame, reason: str) -> pd.DataFrame:
     return rows.assign(**dict.fromkeys([*numbers, *shares], np.nan), reason=reason)
 
 
-def _summed(charges: Charges) -> NDArray[np.bool_]:
+def _summed(charges: Charges) -> Bool[NDArray, " charges"]:
     index = charges.index
     if "partner" not in index:
         return np.ones(len(index), dtype=bool)

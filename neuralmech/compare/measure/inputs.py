@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float64
 
 from neuralmech.laws.system import Array, Circumstances, Hyperparameters
 from neuralmech.record import Charges, Record, RecordError
@@ -44,7 +45,7 @@ class Stretch:
         """Whether the window ends here."""
         return self.rows.stop == self.window.stop
 
-    def following(self, charges: Charges) -> Array | None:
+    def following(self, charges: Charges) -> Float64[Array, " charges"] | None:
         """Charges at the second row of a window that begins here, in the middle of the run; None otherwise."""
         if not self.begins or self.is_start:
             return None
@@ -94,7 +95,7 @@ def hyperparameters(record: Record, stretch: Stretch) -> Hyperparameters:
     )
 
 
-def signal(charges: Charges, name: str, rows: slice) -> Array:
+def signal(charges: Charges, name: str, rows: slice) -> Float64[Array, "rows charges"]:
     """A recorded signal, or the product of recorded ones: (rows, charges)."""
     parts = [getattr(charges, part)[rows] for part in DERIVED.get(name, (name,))]
     return parts[0] if len(parts) == 1 else np.multiply(*parts)
