@@ -1,4 +1,4 @@
-"""Find every diagonal and every translation symmetry of a model's loss."""
+"""Find the symmetries of a model's loss: translations, scales, rescales, and mixing of channels."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from neuralmech.discovery import (  # noqa: F401  (they fill the tables)
     mixing,
     mixing_maps,
     mixing_rules,
+    relation_moves,
     relation_rules,
     scale,
     scale_choices,
@@ -20,6 +21,7 @@ from neuralmech.discovery import (  # noqa: F401  (they fill the tables)
     shift,
     shift_choices,
     shift_maps,
+    shift_reductions,
     shift_rules,
 )
 from neuralmech.discovery.assemble import diagonal_families, translation_family

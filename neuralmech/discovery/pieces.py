@@ -18,6 +18,7 @@ import torch
 from scipy import sparse
 from torch import fx
 
+from neuralmech.discovery.schema import arguments
 from neuralmech.discovery.trace import Piece, Trace, operation, without_dead_code
 from neuralmech.symmetry.family import Family, Term
 from neuralmech.symmetry.matrix import Block
@@ -58,14 +59,14 @@ def _cuts(node: fx.Node) -> Iterator[tuple[fx.Node, Range]]:
     """What reads rows of a matrix, and which; a range that nothing fits if anything else reads it."""
     length = node.meta["val"].shape[0]
     for user in node.users:
-        name, args = operation(user), (*user.args, *user.kwargs.values())
-        if name == "slice" and not user.kwargs and len(args) < 5 and len(args) > 1 and args[1] == 0:
-            first, end = (slice(*args[2:4]) if len(args) > 3 else slice(args[2], None)).indices(length)[:2]  # type: ignore[arg-type,misc]
-            yield user, (first, end)
-        elif name in ("split", "split_with_sizes") and (len(args) < 3 or args[2] == 0):
-            yield from _split(user)
-        else:
+        name = operation(user)
+        given = arguments(user) if name in ("slice", "split", "split_with_sizes") else {}
+        if given.get("dim") != 0 or given.get("step", 1) != 1:
             yield user, (-1, -1)
+        elif name == "slice":
+            yield user, slice(given["start"], given["end"]).indices(length)[:2]
+        else:
+            yield from _split(user)
 
 
 def _split(node: fx.Node) -> Iterator[tuple[fx.Node, Range]]:
