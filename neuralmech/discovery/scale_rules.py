@@ -140,7 +140,7 @@ def _needs_more_than_zero(user: fx.Node, node: fx.Node) -> bool:
 def _clamp_min(algebra: ScaleAlgebra, node: fx.Node, x: Any, least: Any, most: Any = None) -> Any:
     if most is None and is_least_value(algebra, node, least):
         return algebra.ids(x)  # relu, or a floor below a norm
-    if least is None and most == 0:
+    if least is None and is_zero(most):
         return algebra.ids(x)
     return barrier(algebra, node, x, least, most)
 
