@@ -12,7 +12,18 @@ SCHEDULES: dict[str, Callable[[float, int, Any], float]] = {
     "linear": lambda progress, step, o: o.min_factor + (1 - o.min_factor) * (1 - progress),
     "cosine": lambda progress, step, o: o.min_factor + (1 - o.min_factor) * (1 + math.cos(math.pi * progress)) / 2,
     "step": lambda progress, step, o: o.gamma ** (step // o.step_size),
+    "milestones": lambda progress, step, o: o.gamma ** sum(step >= milestone for milestone in o.milestones),
+    "one_cycle": lambda progress, step, o: _one_cycle(progress, o),
 }
+
+
+def _one_cycle(progress: float, o: Any) -> float:
+    """Up and down again (Smith & Topin 2019): half a wave of a cosine to 1, and another one to the last factor."""
+    first = 1 / o.div_factor
+    if progress < o.peak:
+        return 1 + (first - 1) * (1 + math.cos(math.pi * progress / o.peak)) / 2
+    last = first / o.final_div_factor
+    return last + (1 - last) * (1 + math.cos(math.pi * (progress - o.peak) / (1 - o.peak))) / 2
 
 
 def scheduled(base: float, options: Any, step: int, steps: int) -> float:

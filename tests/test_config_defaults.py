@@ -12,17 +12,19 @@ from omegaconf import OmegaConf
 
 from neuralmech.cli import config_folder
 from neuralmech.compare.gather.options import Options
-from neuralmech.config import OWN, Config, OptimConfig, TrackConfig, TrainConfig
+from neuralmech.config import OWN, Config, TrackConfig, TrainConfig
 from neuralmech.config.composed import own_code
 from neuralmech.verification.conditions import CONDITIONS
 from neuralmech.verification.verify import verify
 
 DOCS = Path(__file__).parents[1] / "docs"
-SCHEMAS = {**OWN, "optim": OptimConfig, "track": TrackConfig}
+SCHEMAS = {**OWN, "track": TrackConfig}
 CHOICES = [
     (group, path.stem) for group in SCHEMAS for path in sorted((config_folder() / group).glob("*.yaml"))
 ]  # fmt: skip
-OF_ADAM = {"lr": 1e-3}  # what is usual with it; the options' own default is that of SGD
+# What is usual with a rule; the options' own defaults are those of SGD, and of these not all are every rule's.
+USUAL = {"adam": {"lr": 1e-3}, "adamw": {"lr": 1e-3}, "muon": {"lr": 1e-3, "momentum": 0.95, "nesterov": True}}
+OF_SOME_RULES = ("momentum", "dampening", "nesterov", "betas", "eps", "amsgrad", "polar")
 
 
 def composed(*overrides, command="train"):
@@ -36,15 +38,14 @@ def test_a_group_on_the_command_line_has_the_defaults_of_its_options(group, name
     if name == "custom":
         found = own_code(group, {**found, "_target_": "mine"})
         wanted = asdict(OWN[group]["_target_"](target="mine"))
+    elif group == "optim":
+        wanted = asdict(OWN[group][name](name=name)) | USUAL.get(name, {})
+        assert not {"lr", "weight_decay", "schedule"} - set(found)
+        found = {**{key: wanted[key] for key in OF_SOME_RULES}, **found}
     elif group in OWN:
         wanted = asdict(SCHEMAS[group][name](name=name))
     else:
-        wanted = asdict(SCHEMAS[group](**({"name": name} if group == "optim" else {})))
-        if name.startswith("adam"):
-            wanted |= OF_ADAM
-            found = {**{key: wanted[key] for key in ("momentum", "dampening", "nesterov")}, **found}  # none of Adam's
-        elif group == "optim":
-            found = {**{key: wanted[key] for key in ("betas", "eps")}, **found}  # none of SGD's
+        wanted = asdict(SCHEMAS[group]())
     assert found == wanted
 
 

@@ -29,7 +29,7 @@ class Batch:
 
     sites: tuple[int, ...]
     size: int
-    views: tuple[tuple[View, int], ...]
+    views: tuple[tuple[View, float], ...]
 
     def parts(self, step: Step, name: str) -> list[Tensor]:
         """One of the step's vectors, block by block."""

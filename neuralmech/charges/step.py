@@ -12,6 +12,37 @@ from torch import Tensor
 Take = Callable[[Tensor], Tensor]
 
 
+class Moments(NamedTuple):
+    """What Adam's rule keeps, after the step from θ_k to θ_{k+1}, which moved θ by −η·c·m/w.
+
+    Attributes
+    ----------
+    mean, square
+        m and v, flat; with AMSGrad the largest v so far.
+    correction
+        c = 1/(1 − β₁^t) at the t-th step.
+    root
+        1/√(1 − β₂^t).
+    eps
+        ε of w = √v/√(1 − β₂^t) + ε, the metric in which the step is one of steepest descent along m.
+    """
+
+    mean: Float[Tensor, " parameters"]
+    square: Float[Tensor, " parameters"]
+    correction: float | Float64[Tensor, ""]
+    root: float | Float64[Tensor, ""]
+    eps: float
+
+
+class Kept(NamedTuple):
+    """What a learning rule keeps of a step, and its decoupled weight decay; see `Step`."""
+
+    buffer: Float[Tensor, " parameters"] | None = None
+    moments: Moments | None = None
+    ascent: Float[Tensor, " parameters"] | None = None
+    decay: float | Float64[Tensor, ""] = 0.0
+
+
 class Step(NamedTuple):
     """Flat vectors of the step from θ_k to θ_{k+1}.
 
@@ -20,11 +51,21 @@ class Step(NamedTuple):
     before, after
         θ_k and θ_{k+1} as stored.
     gradient
-        Loss gradient at θ_k, without weight decay.
+        Loss gradient at θ_k, without weight decay, as the rule sees it (clipped, or taken elsewhere); times r.
     rate
         1/η, or 0 for a step with η = 0, which does not move; a number, or a tensor that a CUDA graph reads.
     buffer
-        Momentum buffer after the step.
+        Momentum buffer after the step, times r.
+    moments
+        Those of Adam.
+    ratio
+        r: the learning rate of each parameter relative to η; None if all have η.
+    shrink
+        κ = rℓ: how fast each parameter decays, relative to ηλ; None if all do so.
+    decay
+        λ, where θ ← θ − ηκλθ apart from the rule's own update; 0 otherwise.
+    ascent
+        The gradient at θ_k where the rule's is another one: that of sharpness-aware minimisation.
     """
 
     before: Float[Tensor, " parameters"]
@@ -32,18 +73,60 @@ class Step(NamedTuple):
     gradient: Float[Tensor, " parameters"]
     rate: float | Float64[Tensor, ""]
     buffer: Float[Tensor, " parameters"] | None = None
+    moments: Moments | None = None
+    ratio: Float64[Tensor, " parameters"] | None = None
+    shrink: Float64[Tensor, " parameters"] | None = None
+    decay: float | Float64[Tensor, ""] = 0.0
+    ascent: Float[Tensor, " parameters"] | None = None
 
     def vector(self, name: str, take: Take = lambda x: x) -> Float64[Tensor, ...]:
         """A part of one of the `VECTORS`, in float64."""
         return VECTORS[name](self, take).to(torch.float64)
 
 
+def _metric(step: Step, take: Take) -> Tensor:
+    """w; of other rules than Adam's there is none, and its forms are zero."""
+    if step.moments is None:
+        return torch.zeros_like(take(step.before), dtype=torch.float64)
+    return take(step.moments.square).double().sqrt().mul_(step.moments.root).add_(step.moments.eps)
+
+
+def _mean(step: Step, take: Take) -> Tensor:
+    """m, times r."""
+    if step.moments is None:
+        return torch.zeros_like(take(step.before), dtype=torch.float64)
+    mean = take(step.moments.mean).to(torch.float64, copy=True)
+    return mean if step.ratio is None else mean.mul_(take(step.ratio))
+
+
+def _shrunk(step: Step, take: Take) -> Tensor:
+    """κθ."""
+    theta = take(step.before).to(torch.float64, copy=True)
+    return theta if step.shrink is None else theta.mul_(take(step.shrink))
+
+
+def _rule(step: Step, take: Take) -> Tensor:
+    """The rule's own update v, of (θ_k − θ_{k+1})/η = λκθ_k + v: out of Adam's moments, or else out of the motion."""
+    if step.moments is not None:
+        return _mean(step, take).mul_(step.moments.correction).div_(_metric(step, take))
+    return VECTORS["update"](step, take) - step.decay * _shrunk(step, take)
+
+
 # What signals are forms of: by name, how a part of it is made of the same part of a step's vectors.
 VECTORS: Mapping[str, Callable[[Step, Take], Tensor]] = {
     "theta": lambda step, take: take(step.before),
+    "after": lambda step, take: take(step.after),
     "update": lambda step, take: (take(step.before).double() - take(step.after)).mul_(step.rate),
     "gradient": lambda step, take: take(step.gradient),
     "buffer": lambda step, take: take(step.gradient if step.buffer is None else step.buffer),  # b = g at first
+    "ascent": lambda step, take: take(step.gradient if step.ascent is None else step.ascent),
+    "rule": _rule,
+    "shrunk": _shrunk,
+    "mean": _mean,
+    "mean by the metric": lambda step, take: _mean(step, take).div_(_metric(step, take)),
+    "theta in the metric": lambda step, take: _metric(step, take).mul_(take(step.before)),
+    "after in the metric": lambda step, take: _metric(step, take).mul_(take(step.after)),
+    "shrunk in the metric": lambda step, take: _metric(step, take).mul_(_shrunk(step, take)),
 }
 
 
@@ -62,6 +145,15 @@ FORMS: Mapping[str, Form] = {
     "drive_gradient": Form("gradient", "gradient", "gradient"),
     "residual": Form("theta", "gradient", "gradient"),
     "drive_buffer": Form("update", "buffer", "buffer"),
+    "drive_ascent": Form("ascent", "gradient", None),
+    "decay": Form("theta", "shrunk", "shrunk"),
+    "rule_work": Form("theta", "rule", "rule"),
+    "metric_value": Form("theta", "theta in the metric", "theta in the metric"),
+    "metric_carried": Form("after", "after in the metric", "after in the metric"),
+    "metric_drive": Form("mean", "mean by the metric", None),
+    "metric_decay": Form("theta", "shrunk in the metric", "shrunk in the metric"),
+    "metric_decay_twice": Form("shrunk", "shrunk in the metric", None),
+    "metric_decay_mean": Form("shrunk", "mean", None),
 }
 MAIN = ("value", "drive_update", "drive_gradient", "residual")
 

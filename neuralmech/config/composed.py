@@ -11,7 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from neuralmech.checks import check_choice
-from neuralmech.config.options import Config, OptimConfig, TrackConfig, TrainConfig
+from neuralmech.config.optim import RULES
+from neuralmech.config.options import Config, TrackConfig, TrainConfig
 from neuralmech.data import DATASETS
 from neuralmech.errors import UserError
 from neuralmech.losses import LOSSES, CrossEntropy
@@ -22,9 +23,11 @@ OWN: dict[str, dict[str, type]] = {
     "model": {name: options for name, (options, _) in MODELS.items()},
     "data": {name: options for name, (options, _) in DATASETS.items()},
     "loss": LOSSES,
+    "optim": RULES,
 }
 OLDEST_LOSS = CrossEntropy.name  # that of records from before there was a choice
-EXAMPLES = {"model": "MyNet", "data": "my_data", "loss": "my_loss"}
+OLDEST_RULE = "sgd"  # that of a config without a name for it
+EXAMPLES = {"model": "MyNet", "data": "my_data", "loss": "my_loss", "optim": "MyRule"}
 
 
 def resolve(raw: DictConfig | Mapping[str, Any]) -> Config:
@@ -42,12 +45,13 @@ def resolve(raw: DictConfig | Mapping[str, Any]) -> Config:
     if values.pop("resume", None) is not None:
         raise UserError("resume belongs on the command line: neuralmech train resume=RUN [train.steps=…]")
     values.setdefault("loss", {"name": OLDEST_LOSS})
+    if isinstance(values.setdefault("optim", {}), dict) and "_target_" not in values["optim"]:
+        values["optim"] = {"name": OLDEST_RULE, **values["optim"]}
     for key in OWN:
         if isinstance(values.get(key), dict) and "_target_" in values[key]:
             values[key] = own_code(key, values[key])
     parts = {
         **{key: _options(key, values, registry) for key, registry in OWN.items()},
-        "optim": OptimConfig,
         "track": TrackConfig,
         "train": TrainConfig,
     }

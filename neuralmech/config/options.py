@@ -7,82 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from neuralmech.checks import check_at_least, check_choice
+from neuralmech.config.optim import OptimConfig, RuleConfig
 from neuralmech.errors import UserError
 from neuralmech.losses import CrossEntropy
 from neuralmech.record.schema import ALL_SIGNALS, BLOCK
-from neuralmech.schedules import SCHEDULES
 from neuralmech.symmetry.family import FAMILIES
 
 PRECISIONS = ("fp32", "fp64", "tf32", "bf16", "fp16")
-OPTIMIZERS = ("sgd", "sgdw", "adam", "adamw")
-
-
-@dataclass
-class ScheduleConfig:
-    """Learning rate (or weight decay) over the run, as a factor on ``optim.lr`` (``optim.weight_decay``).
-
-    `warmup` is the number of steps of linear warm-up before the schedule proper.
-    """
-
-    name: str = "constant"
-    warmup: int = 0
-    min_factor: float = 0.0
-    step_size: int = 1000
-    gamma: float = 0.1
-
-    @property
-    def changes(self) -> bool:
-        """Whether the factor is anything but 1 all along."""
-        return self.name != "constant" or self.warmup > 0
-
-    def check(self, key: str = "optim.schedule", what: str = "lr") -> None:
-        """Raise a `UserError` for impossible values."""
-        check_choice(f"{key}.name", self.name, SCHEDULES)
-        check_at_least(f"{key}.warmup", self.warmup, 0)
-        check_at_least(f"{key}.min_factor", self.min_factor, 0)
-        check_at_least(f"{key}.step_size", self.step_size, 1)
-        if not self.gamma > 0:
-            raise UserError(f"{key}.gamma={self.gamma} must be positive; 0.1 divides {what} by ten")
-
-
-@dataclass
-class OptimConfig:
-    """PyTorch's SGD: η, β, δ, λ; SGD with decoupled weight decay (sgdw); Adam and AdamW (`betas`, `eps`)."""
-
-    name: str = "sgd"
-    lr: float = 0.1
-    momentum: float = 0.0
-    dampening: float = 0.0
-    nesterov: bool = False
-    weight_decay: float = 0.0
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
-    eps: float = 1e-8
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    weight_decay_schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-
-    def check(self) -> None:
-        """Raise a `UserError` for values that SGD does not allow."""
-        check_choice("optim.name", self.name, OPTIMIZERS)
-        if not 0 < self.lr < float("inf"):
-            raise UserError(f"optim.lr={self.lr} must be a positive number, such as 0.1")
-        if not 0 <= self.momentum < 1:
-            raise UserError(f"optim.momentum={self.momentum} must lie in [0, 1); use 0 for none")
-        if not 0 <= self.dampening < 1:
-            raise UserError(f"optim.dampening={self.dampening} must lie in [0, 1); use 0 for none")
-        if not 0 <= self.weight_decay < float("inf"):
-            raise UserError(f"optim.weight_decay={self.weight_decay} must not be negative; use 0 for none")
-        if self.nesterov and (self.momentum == 0 or self.dampening != 0):
-            raise UserError(
-                "optim.nesterov=true needs optim.momentum > 0 and optim.dampening=0; set them or use nesterov=false"
-            )
-        if len(self.betas) != 2 or not all(0 <= b < 1 for b in self.betas):
-            raise UserError(f"optim.betas={list(self.betas)} must be two numbers in [0, 1), such as [0.9, 0.999]")
-        if not self.eps >= 0:
-            raise UserError(f"optim.eps={self.eps} must not be negative; 1e-8 is usual")
-        if self.name.startswith("adam") and (self.momentum or self.dampening or self.nesterov):
-            raise UserError(f"optim.momentum, dampening and nesterov are SGD's; {self.name} has optim.betas")
-        self.schedule.check()
-        self.weight_decay_schedule.check("optim.weight_decay_schedule", "weight_decay")
 
 
 @dataclass
@@ -218,7 +149,7 @@ class Config:
 
     model: Any
     data: Any
-    optim: OptimConfig
+    optim: RuleConfig
     track: TrackConfig
     train: TrainConfig
     loss: Any = field(default_factory=CrossEntropy)
@@ -237,9 +168,21 @@ class Config:
             self._check_scaled()
         if self.train.cuda_graph:
             self._check_captured()
+        if self.track.noise and self.optim.changes_gradients:
+            raise UserError(
+                "track.noise measures the gradients of the loss, and optim.clip_norm, clip_value and sam_rho give the "
+                "rule others; use noise=0 or none of these"
+            )
 
     def _check_scaled(self) -> None:
-        if self.optim.dampening:
+        optim = self.optim
+        if not isinstance(optim, OptimConfig) or optim.name == "muon":
+            raise UserError(
+                "train.precision=fp16 is for sgd, sgdw, adam and adamw, which can leave out a step; use bf16"
+            )
+        if optim.sam_rho:
+            raise UserError("optim.sam_rho needs gradients that are not scaled; use train.precision=bf16")
+        if optim.dampening:
             raise UserError(
                 "optim.dampening: the first fp16 steps may be skipped, and PyTorch then dampens the first one taken; "
                 "use train.precision=bf16 or dampening=0"
@@ -250,6 +193,8 @@ class Config:
     def _check_captured(self) -> None:
         if self.track.noise:
             raise UserError("track.noise measures more than a CUDA graph holds; use train.cuda_graph=false or noise=0")
+        if not isinstance(self.optim, OptimConfig) or self.optim.name == "muon":
+            raise UserError("train.cuda_graph=true is for sgd, sgdw, adam and adamw; use train.cuda_graph=false")
         if self.optim.weight_decay_schedule.changes:
             raise UserError(
                 "optim.weight_decay_schedule changes what a CUDA graph has fixed; use train.cuda_graph=false"

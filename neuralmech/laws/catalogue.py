@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from neuralmech.laws.discrete import Discrete, DiscreteBroken
+from neuralmech.laws.adam import ConstantMetric, MovingMetric
+from neuralmech.laws.discrete import Discrete, DiscreteAscent, DiscreteBroken
 from neuralmech.laws.flow import FirstOrderFlow, GradientFlow, ModifiedFlow, WeightDecay
 from neuralmech.laws.modified_loss import ModifiedLoss
 from neuralmech.laws.noether import Noether
@@ -21,6 +22,9 @@ LAWS: dict[str, Law] = {
         Noether(),
         Discrete(),
         DiscreteBroken(),
+        DiscreteAscent(),
+        ConstantMetric(),
+        MovingMetric(),
     )
 }
 

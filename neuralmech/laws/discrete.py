@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from neuralmech.laws.system import Array, Hyperparameters, Law, Transition, repeat
+from neuralmech.laws.system import Array, Circumstances, Hyperparameters, Law, Transition, repeat
 
 
 class Discrete(Law):
@@ -26,6 +28,11 @@ class Discrete(Law):
     source = "exact algebra of the SGD update"
     omits = "what breaks the symmetry: a norm's eps, rounding"
     inputs = ("drive_update", "drive_buffer")
+    conserving = ("muon",)
+
+    def within(self, c: Circumstances) -> Law:
+        """With what decays as an input, where that is no multiple of the charge."""
+        return Forced(self) if c.mixed else self
 
     def matrices(self, h: Hyperparameters, *, translation: bool) -> Transition:
         """Φ and Γ of one step, composed over the span."""
@@ -54,12 +61,85 @@ class DiscreteBroken(Discrete):
     omits = "the rounding of stored parameters"
     inputs = ("residual", "drive_update", "drive_buffer")
     translation_inputs = ("residual",)
+    conserving = ()
 
     def _step(self, h: Hyperparameters, *, translation: bool) -> Transition:
         """Φ and Γ of one step, with the residual as the first input."""
         decay = 1 if translation else 2
         parts = [_residual(h, decay)] if translation else [_residual(h, decay), _drives(h)]
         return _homogeneous(h, decay), np.concatenate(parts, axis=2)
+
+
+class DiscreteAscent(DiscreteBroken):
+    """The discrete law under sharpness-aware minimisation, whose gradient is taken at θ̂ = θ + ρ g/|g|.
+
+    The symmetry holds there, (θ̂)ᵀSg(θ̂) = 0, so that at θ the residual is R = −ρ gᵀSg(θ̂)/|g|. A translation does not
+    notice.
+    """
+
+    name = "discrete_ascent"
+    label = "discrete, ascent"
+    heading = "disc.\n+ SAM"
+    equation = r"R_k = -\rho\, g_k^\top S\,g(\hat\theta_k)/|g_k|"
+    source = "the symmetry at θ̂ (Foret et al. 2021 for the rule)"
+    omits = "what breaks the symmetry: a norm's eps, rounding"
+    inputs = ("residual_of_ascent", "drive_update", "drive_buffer")
+    translation_inputs = ()
+
+    def is_shown(self, c: Circumstances) -> bool:
+        """Only where there is an ascent."""
+        return c.ascent and super().is_shown(c)
+
+    def _step(self, h: Hyperparameters, *, translation: bool) -> Transition:
+        """As for `Discrete`, with that residual."""
+        return Discrete._step(self, h, translation=True) if translation else super()._step(h, translation=False)
+
+
+class Forced(Law):
+    """A discrete law of charges whose parameters decay at different rates κηλ: L = θᵀSκθ is an input, not κQ.
+
+    P̃ = βP + (1−δ)(λL + R), Q ← Q − 2ηP̃ + η²D, P ← P̃ − ηB with B = uᵀSb. With decoupled weight decay P̃ = βP + (1−δ)R
+    and Q ← Q − 2η(λL + P̃) + η²D. A translation charge: the same with 1 for 2 and no drives.
+    """
+
+    inputs = ("decay", "drive_update", "residual", "residual_of_ascent", "drive_buffer")
+    translation_inputs = ("decay", "residual")
+
+    def __init__(self, law: Discrete) -> None:
+        self._law = law
+        self.name, self.label, self.heading = law.name, law.label, law.heading  # type: ignore[misc]
+
+    def signals(self, c: Circumstances) -> tuple[str, ...]:
+        """Those of the law, and what decays."""
+        own = {"decay", *self._law.signals(c), *(("drive_buffer",) if c.decoupled and not c.translation else ())}
+        return tuple(s for s in self.in_order(translation=c.translation) if s in own)
+
+    def reason(self, c: Circumstances) -> str:
+        """As of the law."""
+        return self._law.reason(replace(c, mixed=False)) or self._lacks(c)
+
+    def matrices(self, h: Hyperparameters, *, translation: bool) -> Transition:
+        """Φ and Γ of one step, composed over the span."""
+        return repeat(lambda one: self._step(one, translation=translation), h)
+
+    def _step(self, h: Hyperparameters, *, translation: bool) -> Transition:
+        decay = 1 if translation else 2
+        free = replace(h, weight_decay=np.zeros(len(h)), decoupled=np.zeros(len(h), dtype=bool))
+        phi, residual = _homogeneous(free, decay), _residual(free, decay)
+        direct = np.zeros_like(residual)
+        direct[:, 0, 0] = -decay * h.lr
+        force = h.weight_decay[:, None, None] * np.where(h.decoupled[:, None, None], direct, residual)
+        if translation:
+            return phi, np.concatenate([force, residual], axis=2)
+        drive, buffer = np.split(_drives(free), 2, axis=2)
+        apart = h.decoupled[:, None] & ~h.nesterov[:, None]  # then the buffer's drive is not D
+        buffer[:, 1] = np.where(apart, -h.lr[:, None], buffer[:, 1])
+        drive[:, 1] = np.where(apart, 0.0, drive[:, 1])
+        return phi, np.concatenate([force, drive, residual, residual, buffer], axis=2)
+
+    def initial(self, value: Array, inputs: Array, h: Hyperparameters, *, translation: bool) -> Array:
+        """(Q₀, 0): the momentum buffer is empty."""
+        return np.stack([value, np.zeros_like(value)])
 
 
 def _lookahead(h: Hyperparameters) -> tuple[Array, Array]:

@@ -21,6 +21,7 @@ class GradientFlow(Law):
     equation = r"\dot Q = 0"
     source = "Kunin et al. 2021 (Neural Mechanics), section 4; Gluch & Urbanke 2021"
     omits = "weight decay, momentum and the finite learning rate"
+    conserving = ("muon",)
 
     def matrices(self, h: Hyperparameters, *, translation: bool) -> Transition:
         """Φ = 1, no input."""
@@ -40,6 +41,7 @@ class WeightDecay(Law):
     equation = r"(1-\beta)\,\dot Q = -2\lambda Q"
     source = "Kunin et al. 2021 (Neural Mechanics), section 5"
     omits = "the finite learning rate: no drive"
+    conserving = ("muon",)
 
     def matrices(self, h: Hyperparameters, *, translation: bool) -> Transition:
         """Φ = exp(−2λη/(1−β)), no input."""

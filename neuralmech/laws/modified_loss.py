@@ -25,8 +25,10 @@ class ModifiedLoss(Law):
 
     def reason(self, c: Circumstances) -> str:
         """Derived without momentum; the optimizer comes first."""
-        without = c.momentum and c.optimizer in self.optimizers
-        return "derived without momentum" if without else super().reason(c)
+        is_sgds = c.optimizer in self.optimizers
+        if is_sgds and (c.ascent or c.clipped):
+            return "derived for the gradients of the loss as they are"
+        return "derived without momentum" if is_sgds and c.momentum else super().reason(c)
 
     def matrices(self, h: Hyperparameters, *, translation: bool) -> Transition:
         """Exact step of the equation with the drive held over each step."""

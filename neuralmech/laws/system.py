@@ -7,7 +7,7 @@ charge; the inputs w are recorded drives. Φ_k and Γ_k depend on the hyperparam
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -40,6 +40,8 @@ class Hyperparameters:
         Whether weight decay acts on the parameters directly (SGDW) and not through the gradient.
     batch_size
         Samples in the batch whose gradient drives the step.
+    updates
+        Updates taken before the step.
     """
 
     lr: PerRow
@@ -51,6 +53,7 @@ class Hyperparameters:
     first: Bool[NDArray, " rows"]
     decoupled: Bool[NDArray, " rows"]
     batch_size: Int64[NDArray, " rows"]
+    updates: Int64[NDArray, " rows"]
 
     def __len__(self) -> int:
         return len(self.lr)
@@ -80,9 +83,20 @@ class Circumstances:
     signals
         What the record holds for them.
     optimizer
-        ``sgd``, ``sgdw``, ``adam`` or ``adamw``.
+        The rule that moves them: ``sgd``, ``sgdw``, ``adam``, ``adamw``, ``muon``, or one that has no law; empty if
+        there are several.
     momentum, dampening, nesterov
         Whether any step has them.
+    decoupled
+        Whether weight decay acts on the parameters directly.
+    mixed
+        Whether the parameters of a charge decay at different rates.
+    ascent, clipped
+        Whether gradients are those of sharpness-aware minimisation, or may be shortened or cut.
+    metric
+        Whether these are the charges in Adam's metric.
+    every_step
+        Whether there is a row for every step.
     """
 
     family: str
@@ -92,6 +106,12 @@ class Circumstances:
     momentum: bool = False
     dampening: bool = False
     nesterov: bool = False
+    decoupled: bool = False
+    mixed: bool = False
+    ascent: bool = False
+    clipped: bool = False
+    metric: bool = False
+    every_step: bool = True
 
 
 class Law(ABC):
@@ -100,6 +120,8 @@ class Law(ABC):
     Class attributes say what it is: `name` in files, `label` in figures, `heading` (two short lines) in the
     terminal, `equation` (LaTeX, for a quadratic charge), `source`, `omits` (what is missing where it degrades), and
     `inputs` and `translation_inputs`, the recorded signals that drive it for a quadratic and a translation charge.
+    `optimizers` are the rules that it is derived for, `conserving` those for whose translation charges it holds too:
+    they do not move these, but for weight decay.
     """
 
     name: ClassVar[str]
@@ -111,27 +133,41 @@ class Law(ABC):
     inputs: ClassVar[tuple[str, ...]] = ()
     translation_inputs: ClassVar[tuple[str, ...]] = ()
     optimizers: ClassVar[tuple[str, ...]] = ("sgd", "sgdw")
+    conserving: ClassVar[tuple[str, ...]] = ()
+
+    def is_shown(self, c: Circumstances) -> bool:
+        """Whether tables have room for it: it is for the run's rule, or says that decay alone moves a charge."""
+        return not c.metric and (c.optimizer in self.optimizers or bool(self.conserving))
+
+    def within(self, c: Circumstances) -> Law:
+        """The law as it stands under some circumstances."""
+        return self
 
     def reason(self, c: Circumstances) -> str:
         """Why the law does not hold for some charges of a run; an empty string if it does."""
-        if c.optimizer not in self.optimizers:
-            return (
-                f"{c.optimizer} moves each parameter at a rate of its own, which the symmetry does not share"
-                if c.optimizer.startswith("adam")
-                else f"not derived for {c.optimizer}"
-            )
-        missing = [s for s in self.signals(translation=c.translation, nesterov=c.nesterov) if s not in c.signals]
+        if c.metric:
+            return "not derived for charges in Adam's metric"
+        if c.optimizer not in self.optimizers and not (c.translation and c.optimizer in self.conserving):
+            return _why_not_for(c)
+        if c.mixed:
+            return "its parameters have different weight decay, and the law has one λ"
+        return self._lacks(c)
+
+    def _lacks(self, c: Circumstances) -> str:
+        missing = [s for s in self.signals(c) if s not in c.signals]
         return f"the record lacks {missing[0]}" if missing else ""
 
     def observe(self, state: Float64[Array, "rows charges"]) -> Float64[Array, "rows charges"]:
         """The charge, given the first number of the state."""
         return state
 
-    def signals(self, *, translation: bool, nesterov: bool) -> tuple[str, ...]:
-        """Signals that drive the law for a translation or quadratic charge."""
-        if translation:
-            return self.translation_inputs
-        return self.inputs if nesterov else tuple(s for s in self.inputs if s != "drive_buffer")
+    def in_order(self, *, translation: bool) -> tuple[str, ...]:
+        """All signals that may drive the law, in the order of Γ's columns."""
+        return self.translation_inputs if translation else self.inputs
+
+    def signals(self, c: Circumstances) -> tuple[str, ...]:
+        """Those that do: uᵀSb is D itself but for Nesterov's momentum."""
+        return tuple(s for s in self.in_order(translation=c.translation) if c.nesterov or s != "drive_buffer")
 
     @abstractmethod
     def matrices(self, h: Hyperparameters, *, translation: bool) -> Transition:
@@ -149,15 +185,27 @@ class Law(ABC):
         return value[None, :]
 
 
+def _why_not_for(c: Circumstances) -> str:
+    if not c.optimizer:
+        return "two rules move it together"
+    if c.optimizer.startswith("adam"):
+        return f"{c.optimizer} moves each parameter at a rate of its own, which the symmetry does not share"
+    if c.optimizer == "muon":
+        return "muon makes all directions of a matrix equally long, which this symmetry does not share"
+    return f"not derived for {c.optimizer}"
+
+
 class Integration:
     """A law run over a record in blocks; memory does not grow with the record.
 
     Each call to `advance` takes the next rows and returns the law's charges there.
     """
 
-    def __init__(self, law: Law, *, translation: bool) -> None:
+    def __init__(self, law: Law, *, translation: bool, signals: Sequence[str] = ()) -> None:
         self._law = law
         self._translation = translation
+        order = law.in_order(translation=translation)
+        self._columns = [order.index(signal) for signal in signals]
         self._state: Array | None = None
         self._work: Array | None = None
 
@@ -177,7 +225,7 @@ class Integration:
         value
             Measured charges at the block's first row; used once, at the first row of the record or of a window.
         inputs
-            Drives, in the order of ``law.signals``.
+            Drives, shape (rows, inputs, charges), in the order of `signals`.
         following
             Where a window of the record starts in the middle of the run: the measured charges at its second row.
         """
@@ -195,7 +243,7 @@ class Integration:
         State and inputs lie together, so that a step is one product: x_{k+1} = [Φ_k Γ_k] (x_k, w_k).
         """
         phi, gamma = self._law.matrices(h, translation=self._translation)
-        step = np.concatenate([phi, gamma[:, :, : inputs.shape[1]]], axis=2)
+        step = np.concatenate([phi, gamma[:, :, self._columns]], axis=2)
         if self._state is None or following is not None:
             self._state = self._law.initial(value, inputs[0], h[:1], translation=self._translation)
         if following is not None:

@@ -16,6 +16,7 @@ from neuralmech.record.safety import attribute, printable, remedy
 from neuralmech.record.schema import RecordError
 from neuralmech.words import first_line
 
+INDEX = {"channel": np.int64, "partner": np.int64, "decay": np.float64, "rule": np.int64}
 BESIDES = ("frobenius", "parameters")  # datasets of a family that are no signals of its charges
 
 
@@ -73,13 +74,11 @@ class Charges:
 
     @cached_property
     def index(self) -> pd.DataFrame:
-        """Site and channel of each column; for the entries of a matrix also the partner."""
+        """Site and channel of each column; for the entries of a matrix also the partner; see `FamilyLayout.index`."""
         raw = Checked(self._group["index"])[:]
         sites = [_text(name) for name in raw["site"]]
-        numbers = {
-            name: raw[name].astype(np.int64) for name in ("channel", "partner") if name in (raw.dtype.names or ())
-        }
-        return pd.DataFrame({"site": sites, **numbers})
+        there = [name for name in INDEX if name in (raw.dtype.names or ())]
+        return pd.DataFrame({"site": sites, **{name: raw[name].astype(INDEX[name]) for name in there}})
 
     @cached_property
     def norm_sites(self) -> tuple[str, ...]:

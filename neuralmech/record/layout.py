@@ -86,8 +86,7 @@ def _columns(file: h5py.File, group: str, columns: Mapping[str, type], block: in
 
 def _family(group: h5py.Group, layout: FamilyLayout, block: int, compress: bool) -> None:
     set_text(group, "form", "linear" if layout.translation else "quadratic")
-    partners = {} if layout.partners is None else {"partner": layout.partners}
-    _checked(group, "index", index({"site": layout.sites, "channel": layout.channels, **partners}))
+    _checked(group, "index", index(layout.index))
     for signal in layout.signals:
         _signal(group, signal, len(layout.sites), block, compress)
     if layout.norms:
@@ -130,12 +129,17 @@ def texts(values: Sequence[str]) -> NDArray:
 
 
 def index(columns: Mapping[str, Any]) -> NDArray:
-    """A table out of columns of names and of whole numbers."""
-    arrays = {name: texts(v) if isinstance(v[0], str) else np.asarray(v, dtype=np.int64) for name, v in columns.items()}
+    """A table out of columns of names and of numbers."""
+    arrays = {name: texts(v) if isinstance(v[0], str) else _numbers(v) for name, v in columns.items()}
     table = np.empty(len(next(iter(arrays.values()))), dtype=[(name, a.dtype) for name, a in arrays.items()])
     for name, values in arrays.items():
         table[name] = values
     return table
+
+
+def _numbers(values: Any) -> NDArray:
+    found = np.asarray(values)
+    return found if found.dtype.kind == "f" else found.astype(np.int64)
 
 
 def largest_record(families: Mapping[str, FamilyLayout], rows: int, evaluations: int, block: int) -> tuple[int, int]:

@@ -48,6 +48,16 @@ class Record:
         return config
 
     @cached_property
+    def rule(self) -> dict[str, Any]:
+        """The learning rule: ``name``, whether it is ``decoupled``, ``parts`` (names by their numbers in an index)."""
+        with naming_damage(self.path):
+            found = json.loads(attribute(self._file, "rule", "{}"))
+            if not isinstance(found, dict):
+                raise ValueError("its rule is no table")
+        name = (self.config.get("optim") or {}).get("name", "sgd")  # older records
+        return {"name": name, "decoupled": name in ("sgdw", "adamw"), "parts": [], **found}
+
+    @cached_property
     def provenance(self) -> dict[str, Any]:
         """Git revision, library versions, seed and device of the run."""
         with naming_damage(self.path):
@@ -95,7 +105,7 @@ class Record:
         """One column of ``/steps`` at some rows (a slice, or numbers in ascending order) or at all."""
         rows = slice(self.rows) if rows is None else rows
         if name in LATER_COLUMNS and name not in self._file["steps"]:
-            return np.zeros_like(self.column("step", rows), dtype=STEP_COLUMNS[name])
+            return np.full_like(self.column("step", rows), LATER_COLUMNS[name], dtype=STEP_COLUMNS[name])
         return Checked(self._file["steps"][name])[rows]
 
     def evaluation(self) -> pd.DataFrame:

@@ -7,7 +7,8 @@
 ``/steps/<column>``                     one number per row, see `STEP_COLUMNS`
 ``/charges/<family>/<signal>``          float64, shape (rows, charges), see `SIGNALS`
 ``/charges/<family>/index``             for each column its ``site`` and ``channel``; for the entries of a
-                                        matrix-valued charge (family ``linear``) also the ``partner``
+                                        matrix-valued charge (family ``linear``) also the ``partner``; where they
+                                        differ also ``decay`` and ``rule``, see `Classes`
 ``/charges/linear/frobenius``           Frobenius norms, shape (rows, sites), NaN in rows where they were not
                                         measured; ``frobenius_index`` names the sites
 ``/charges/<family>/parameters``        single parameters, shape (rows, parameters); ``parameters_index``: ``name``,
@@ -24,7 +25,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:  # the command line reads names of files here, before anything needs NumPy
     import numpy as np
@@ -40,7 +41,9 @@ FAILURE_FILE = "failed.txt"  # beside where the record would be: why a job of a 
 
 # Hyperparameters are those of the step from θ_k; time is Σ_{j<k} η_j; loss is that of the batch at θ_k; skipped
 # counts the steps before θ_k whose update was left out because their gradient was not finite (fp16). In a run whose
-# every batch is the whole set, work is ⟨g_k, θ_{k+1} − θ_k⟩ and work_behind ⟨g_k, θ_k − θ_{k−1}⟩; otherwise 0.
+# every batch is the whole set, work is ⟨g_k, θ_{k+1} − θ_k⟩ and work_behind ⟨g_k, θ_k − θ_{k−1}⟩; otherwise 0. clip is
+# the factor by which the gradient was shortened (1: not at all); gradient_norm is |g| at θ_k where the rule's gradient
+# is taken elsewhere, otherwise 0.
 STEP_COLUMNS: dict[str, Any] = {
     "step": "int64",
     "time": "float64",
@@ -55,24 +58,71 @@ STEP_COLUMNS: dict[str, Any] = {
     "skipped": "int64",
     "work": "float64",
     "work_behind": "float64",
+    "clip": "float64",
+    "gradient_norm": "float64",
 }
-LATER_COLUMNS = ("skipped", "work", "work_behind")  # older records do not have them: zeros
+# What stands for those that older records do not have.
+LATER_COLUMNS = {"skipped": 0, "work": 0, "work_behind": 0, "clip": 1, "gradient_norm": 0}
 
-# With the charge's form q(·) = ⟨a, ·⟩ or (·)ᵀS(·), the update direction u = (θ_k − θ_{k+1})/η and the gradient g:
-#   value q(θ), drive_update q(u), drive_gradient q(g), residual ⟨a, g⟩ or θᵀSg; under Nesterov momentum also
-#   drive_buffer uᵀSb with the momentum buffer b after the step (⟨a, b⟩ for a translation charge).
+# With the charge's form q(·) = ⟨a, ·⟩ or (·)ᵀS(·), the update direction u = (θ_k − θ_{k+1})/η and the gradient g as the
+# rule sees it:
+#   value q(θ), drive_update q(u), drive_gradient q(g), residual ⟨a, g⟩ or θᵀSg. Where a rule's laws need more, also
+#   drive_buffer uᵀSb (⟨a, b⟩ for a translation charge) with SGD's momentum buffer b after the step;
+#   drive_ascent hᵀSg with h the gradient at θ_k and g that of sharpness-aware minimisation;
+#   decay θᵀSκθ, where parameters decay at different rates κηλ;
+#   rule_work θᵀSv, with v the rule's update without decoupled weight decay.
+# Under Adam, with w = √v̂ + ε and the mean m after the step's gradient, the metric charge in
+#   metric_value θ_kᵀSwθ_k, metric_carried θ_{k+1}ᵀSwθ_{k+1}, metric_drive mᵀSw⁻¹m, and where parameters decay at
+#   different rates metric_decay θᵀSwκθ, metric_decay_twice θᵀSwκ²θ, metric_decay_mean θᵀSκm.
+# Where learning rates differ, rη, S stands for S/r, g, b and m for rg, rb and rm.
 SIGNALS = ("value", "drive_update", "drive_gradient", "residual")
 NESTEROV_SIGNAL = "drive_buffer"
+METRIC_SIGNALS = ("metric_value", "metric_carried", "metric_drive")
+METRIC_DECAY_SIGNALS = ("metric_decay", "metric_decay_twice", "metric_decay_mean")
+RULE_SIGNALS = (NESTEROV_SIGNAL, "drive_ascent", "decay", "rule_work", *METRIC_SIGNALS, *METRIC_DECAY_SIGNALS)
 # Where measured, for quadratic charges: M and T of the drive's expectation M + T/B at batch size B.
 NOISE_SIGNALS = ("gradient_mean", "gradient_noise")
 
-ALL_SIGNALS = (*SIGNALS, NESTEROV_SIGNAL, *NOISE_SIGNALS)
+ALL_SIGNALS = (*SIGNALS, *RULE_SIGNALS, *NOISE_SIGNALS)
 
 EVALUATION_COLUMNS: dict[str, Any] = {"step": "int64", "loss": "float64", "accuracy": "float64"}
 
 
 class RecordError(ValueError):
     """A file that is no record, is damaged, or was written by a newer version; the message says which."""
+
+
+class Classes(NamedTuple):
+    """What tells charges of one family apart in the laws' eyes; None where it is one for all.
+
+    Attributes
+    ----------
+    decays
+        κ of each charge, whose parameters decay at the rate κηλ; NaN: at several.
+    rules
+        Number of the rule that moves each charge; −1: several.
+    """
+
+    decays: NDArray[np.float64] | None = None
+    rules: NDArray[np.int64] | None = None
+
+    def at(self, charges: Sequence[int] | NDArray[np.int64]) -> Classes:
+        """Those of some charges."""
+        decays, rules = self
+        return Classes(None if decays is None else decays[charges], None if rules is None else rules[charges])
+
+    def common(self, members: Sequence[NDArray[np.int64]]) -> Classes:
+        """Those of sums of charges."""
+        import numpy as np
+
+        def one(values: NDArray, otherwise: float) -> NDArray:
+            return np.array([v[0] if (v == v[0]).all() else otherwise for v in (values[m] for m in members)])
+
+        decays, rules = self
+        return Classes(None if decays is None else one(decays, np.nan), None if rules is None else one(rules, -1))
+
+
+ONE_CLASS = Classes()
 
 
 @dataclass(frozen=True)
@@ -90,6 +140,13 @@ class FamilyLayout:
     partners: Sequence[int] | NDArray[np.int64] | None = None
     norms: Sequence[str] = ()
     parameters: Sequence[tuple[str, int, int]] = ()
+    classes: Classes = ONE_CLASS
+
+    @property
+    def index(self) -> dict[str, Any]:
+        """Columns of the table that says what each charge is."""
+        found = {"partner": self.partners, "decay": self.classes.decays, "rule": self.classes.rules}
+        return {"site": self.sites, "channel": self.channels, **{n: v for n, v in found.items() if v is not None}}
 
     @property
     def columns(self) -> dict[str, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -108,6 +108,27 @@ class Family:
     def rewritten(self, terms: Callable[[Sequence[Term]], Sequence[Term]], block: Callable[[Any], Any]) -> Family:
         """Replace the terms by `terms(terms)` and, of a matrix-valued family, each block by `block(block)`."""
         return replace(self, terms=tuple(terms(self.terms)))
+
+    def in_metric(self, ratios: Mapping[str, float]) -> Family:
+        """The charges in the metric 1/r of learning rates rη: generators M/r, of a translation a/r."""
+        return self.rewritten(
+            lambda terms: [replace(t, coefficients=t.coefficients / ratios[t.parameter]) for t in terms],
+            lambda block: replace(block, sign=block.sign / ratios[block.parameter]),
+        )
+
+    def range_of(self, values: Mapping[str, float]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The least and the largest of numbers of each charge's parameters: (charges,) each."""
+        least, largest = np.full(len(self), np.inf), np.full(len(self), -np.inf)
+        for name, charges in self.members():
+            least[charges] = np.minimum(least[charges], values[name])
+            largest[charges] = np.maximum(largest[charges], values[name])
+        return least, largest
+
+    def members(self) -> Iterator[tuple[str, NDArray[np.int64]]]:
+        """Parameters, each with charges that it is part of."""
+        for term in self.terms:
+            firsts = term.first[np.diff(term.coefficients.indptr) > 0]
+            yield term.parameter, (firsts[:, None] + np.arange(term.width)).ravel()
 
     def seen_as(self, views: Mapping[str, Sequence[int]]) -> Family:
         """Tell rows and columns of the parameters in `views` in the shapes given there, not in their own."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -18,8 +19,14 @@ class Layout:
     size: int
 
     @staticmethod
-    def by_shape(shapes: Mapping[str, Sequence[int]]) -> Layout:
-        """Lay parameters of equal shape side by side, so that one reduction serves them all."""
-        order = sorted(shapes, key=lambda name: tuple(shapes[name]))  # stable: model order within a shape
+    def by_shape(shapes: Mapping[str, Sequence[int]], groups: Mapping[str, int] | None = None) -> Layout:
+        """Lay parameters of equal shape side by side, so that one reduction serves them all; first by `groups`."""
+        of = groups or dict.fromkeys(shapes, 0)
+        order = sorted(shapes, key=lambda name: (of[name], tuple(shapes[name])))  # stable: model order within a shape
         starts = np.cumsum([0, *(math.prod(shapes[name]) for name in order)]).tolist()
         return Layout(dict(zip(order, starts[:-1], strict=True)), {n: tuple(shapes[n]) for n in order}, int(starts[-1]))
+
+    def filled(self, values: Mapping[str, float]) -> NDArray[np.float64]:
+        """A number of each parameter, for all of its entries: (parameters,)."""
+        sizes = [math.prod(shape) for shape in self.shapes.values()]
+        return np.repeat([values[name] for name in self.shapes], sizes).astype(np.float64)

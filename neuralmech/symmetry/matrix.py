@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, cast
 
@@ -29,13 +29,13 @@ class Block:
     index
         Elements of the axis.
     sign
-        +1: θ ↦ A θ along the axis; −1: θ ↦ A⁻ᵀ θ.
+        +1: θ ↦ A θ along the axis; −1: θ ↦ A⁻ᵀ θ. Over r in the metric of learning rates rη.
     """
 
     parameter: str
     axis: Axis
-    index: Int64[NDArray, "channels count"]
-    sign: int
+    index: NDArray[np.int64]
+    sign: float
     groups: int = 1
     view: tuple[int, ...] | None = None
 
@@ -125,10 +125,15 @@ class MatrixFamily(Family):
         sites = (replace(site, blocks=tuple(map(block, site.blocks))) for site in self.matrices)
         return replace(self, matrices=tuple(sites))
 
-    def forms(
-        self, shapes: Shapes, x: Float64[NDArray, " parameters"], y: Float64[NDArray, " parameters"]
-    ) -> Float64[NDArray, " charges"]:
-        """½(xᵀMy + yᵀMx) of every charge."""
+    def members(self) -> Iterator[tuple[str, NDArray[np.int64]]]:
+        """As of a `Family`: the blocks of each site."""
+        sites = np.array(self.sites)
+        for site in self.matrices:
+            charges = np.flatnonzero(sites == site.name)
+            yield from ((block.parameter, charges) for block in site.blocks)
+
+    def forms(self, shapes: Shapes, x: Vector, y: Vector) -> Vector:
+        """½(xᵀMy + yᵀMx) of every charge: (charges,)."""
         return self._over_sites(shapes, lambda b, i, j: 0.5 * b.sign * ((b.x @ b.y.T) + (b.y @ b.x.T))[i, j], x, y)
 
     def squared_lengths(self, shapes: Shapes, theta: Float64[NDArray, " parameters"]) -> Float64[NDArray, " charges"]:
@@ -178,6 +183,6 @@ def diagonal_family(sites: Sequence[MatrixSite], shapes: Shapes) -> Family:
 
 
 class _Part(NamedTuple):
-    sign: int
+    sign: float
     x: Vector
     y: Vector

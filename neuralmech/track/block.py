@@ -30,17 +30,40 @@ class Measured(NamedTuple, Generic[A]):
     skipped: A
     single: A  # (parameters,)
     work: A  # (2,)
+    clip: A
+    gradient_norm: A
 
 
+# What a part holds until it is measured.
+_UNMEASURED = Measured(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0)  # type: ignore[arg-type]
 OnDevice = Measured[Tensor]
 OnHost = Measured[NDArray]
+
+
+class Seen(NamedTuple):
+    """What happened to a step's gradient and update; numbers on the device, None where nothing does.
+
+    Attributes
+    ----------
+    skipped
+        Steps before this one whose update was left out.
+    clip
+        Factor by which the gradient was shortened.
+    gradient_norm
+        |g| at θ_k, where the rule's gradient is taken elsewhere.
+    """
+
+    skipped: Tensor | None = None
+    clip: Tensor | None = None
+    gradient_norm: Tensor | None = None
 
 
 class Room:
     """Room for rows: `parts` hold all of them, `slots` one each."""
 
     def __init__(self, rows: int, shapes: Sequence[tuple[int, ...]], device: torch.device) -> None:
-        self.parts = Measured(*(torch.zeros(rows, *s, dtype=torch.float64, device=device) for s in shapes))
+        of_rows = zip(shapes, _UNMEASURED, strict=True)
+        self.parts = Measured(*(torch.full((rows, *s), x, dtype=torch.float64, device=device) for s, x in of_rows))
         self.slots = [Measured(*(part[k] for part in self.parts)) for k in range(rows)]  # slicing costs a step 20 µs
 
     @cached_property
@@ -78,7 +101,7 @@ class RowBuffer:
 
     def new_row(self) -> OnDevice:
         """Room for one more row, elsewhere."""
-        return Measured(*(torch.zeros_like(part[0]) for part in self.room.parts))
+        return Measured(*(torch.full_like(p[0], x) for p, x in zip(self.room.parts, _UNMEASURED, strict=True)))
 
     def slot(self) -> OnDevice:
         """Where the next row goes."""
@@ -193,7 +216,8 @@ def _steps(rows: Sequence[Mapping[str, float]], arrays: OnHost) -> Columns:
     """Columns of ``/steps``: what the host knows, and what the device measured."""
     known = {n: np.array([r[n] for r in rows], dtype=d) for n, d in STEP_COLUMNS.items() if n in rows[0]}
     measured = {"loss": arrays.loss, "skipped": arrays.skipped.astype(np.int64)}
-    return {**known, **measured, "work": arrays.work[:, 0].copy(), "work_behind": arrays.work[:, 1].copy()}
+    of_rule = {"clip": arrays.clip, "gradient_norm": arrays.gradient_norm}
+    return {**known, **measured, "work": arrays.work[:, 0].copy(), "work_behind": arrays.work[:, 1].copy(), **of_rule}
 
 
 def _finite_rows(losses: NDArray, ring: NDArray) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from neuralmech.charges.matrix_forms import FULL
@@ -55,8 +55,8 @@ class Tracking:
     ----------
     families
         Names of the families to track, or None for all.
-    nesterov
-        Whether to record ``drive_buffer`` too, which Nesterov's laws need.
+    extra
+        Signals out of `FORMS` to record besides, which the laws of the run's learning rule need.
     noise
         Whether to record the gradient's mean and noise, as `Tracker.expect` last measured them.
     block
@@ -72,10 +72,17 @@ class Tracking:
         How many single parameters of each family to record beside its charges.
     work
         Whether to record ⟨g_k, θ_{k+1} − θ_k⟩ and ⟨g_k, θ_k − θ_{k−1}⟩, what the loss pays for motion.
+    ratios
+        r of each parameter, whose learning rate is rη; None if that is η of all. The charges are then those in the
+        metric 1/r, see `Family.in_metric`.
+    decays
+        κ of each parameter, which decays at the rate κηλ; None if all do so at ηλ.
+    rules
+        Name of the rule that moves each parameter; None if that is one for all.
     """
 
     families: Sequence[str] | None = None
-    nesterov: bool = False
+    extra: Sequence[str] = ()
     noise: bool = False
     block: int = 256
     full: int = FULL
@@ -84,3 +91,6 @@ class Tracking:
     sample: int = 8
     parameters: int = 0
     work: bool = False
+    ratios: Mapping[str, float] | None = None
+    decays: Mapping[str, float] | None = None
+    rules: Mapping[str, str] | None = None

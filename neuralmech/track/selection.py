@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from scipy import sparse
 
-from neuralmech.record.schema import FamilyLayout
+from neuralmech.record.schema import Classes, FamilyLayout
 from neuralmech.symmetry.family import Family
 from neuralmech.symmetry.layout import Layout
 
@@ -42,18 +42,31 @@ def select(
             block = sparse.lil_array((len(names), len(sites)))
             for i, m in enumerate(members):
                 block[i, m] = weights[m]
-            out[name] = replace(
-                layout, sites=tuple(names), channels=np.zeros(len(names), dtype=np.int64), partners=None
-            )
+            zeros, of_sums = np.zeros(len(names), dtype=np.int64), layout.classes.common(members)
+            out[name] = replace(layout, sites=tuple(names), channels=zeros, partners=None, classes=of_sums)
         else:
             chosen = np.concatenate([m[_spread(len(m), sample)] for m in members])
             place = (np.arange(len(chosen)), chosen)
             block = sparse.csr_array((np.ones(len(chosen)), place), shape=(len(chosen), len(sites)))
-            partners = None if layout.partners is None else np.asarray(layout.partners)[chosen]
             kept = tuple(layout.sites[i] for i in chosen)
-            out[name] = replace(layout, sites=kept, channels=np.asarray(layout.channels)[chosen], partners=partners)
+            partners = None if layout.partners is None else np.asarray(layout.partners)[chosen]
+            channels, of_these = np.asarray(layout.channels)[chosen], layout.classes.at(chosen)
+            out[name] = replace(layout, sites=kept, channels=channels, partners=partners, classes=of_these)
         blocks.append(block)
     return out, sparse.csr_array(sparse.block_diag(blocks)) if blocks else None
+
+
+def classes(family: Family, decays: Mapping[str, float] | None, rules: Mapping[str, str] | None) -> Classes:
+    """What tells a family's charges apart, given κ and the rule of each parameter."""
+    kappa = number = None
+    if decays is not None:
+        least, largest = family.range_of(decays)
+        kappa = np.where(least == largest, least, np.nan)
+    if rules is not None:
+        numbers = {rule: n for n, rule in enumerate(dict.fromkeys(rules.values()))}
+        least, largest = family.range_of({name: numbers[rule] for name, rule in rules.items()})
+        number = np.where(least == largest, least, -1).astype(np.int64)
+    return Classes(kappa, number)
 
 
 def _trace(layout: FamilyLayout) -> np.ndarray:

@@ -13,15 +13,15 @@ from torch import Tensor
 
 from neuralmech.charges.forms import Forms
 from neuralmech.charges.reference import SparseRows
-from neuralmech.charges.step import FORMS, Motion, Mover, Step
+from neuralmech.charges.step import FORMS, Kept, Motion, Mover, Step
 from neuralmech.record import BackgroundWriter, RecordWriter
-from neuralmech.record.schema import NESTEROV_SIGNAL, NOISE_SIGNALS, SIGNALS, STEP_COLUMNS, FamilyLayout
+from neuralmech.record.schema import NOISE_SIGNALS, SIGNALS, STEP_COLUMNS, FamilyLayout
 from neuralmech.symmetry.family import Family
 from neuralmech.symmetry.group import Symmetries
 from neuralmech.symmetry.layout import Layout
-from neuralmech.track.block import Columns, OnDevice, OnHost, RowBuffer
+from neuralmech.track.block import Columns, OnDevice, OnHost, RowBuffer, Seen
 from neuralmech.track.options import Tracking
-from neuralmech.track.selection import select, single_parameters
+from neuralmech.track.selection import classes, select, single_parameters
 
 BLOCK_BYTES = 1 << 25  # of which there are up to five: filled, being written, and what waits between
 
@@ -59,12 +59,19 @@ class Tracker:
         theta: Float[Tensor, " parameters"],
         options: Tracking = Tracking(),  # noqa: B008  (nothing can change it)
     ) -> None:
-        device, extra = theta.device, (NESTEROV_SIGNAL,) if options.nesterov else ()
-        in_forms = (*SIGNALS, *extra)
+        device, in_forms = theta.device, (*SIGNALS, *options.extra)
         self.signals = (*in_forms, *(NOISE_SIGNALS if options.noise else ()))
         self._kept = tuple(s for s in self.signals if s == "value" or options.kept is None or s in options.kept)
         wanted = options.families
-        self.families = {n: f for n, f in symmetries.families.items() if wanted is None or n in wanted}
+        chosen_ones = {n: f for n, f in symmetries.families.items() if wanted is None or n in wanted}
+        ratios = options.ratios
+        self.families = {n: f if ratios is None else f.in_metric(ratios) for n, f in chosen_ones.items()}
+        self._ratio, self._shrink = (
+            None if of is None else torch.as_tensor(layout.filled(of), device=device)
+            for of in (options.ratios, options.decays)
+        )
+        self._in_metric = None if self._ratio is None else self._ratio.to(theta.dtype)
+        self._classes = {n: classes(f, options.decays, options.rules) for n, f in self.families.items()}
         self._forms = Forms(self.families, layout, device, in_forms, full=options.full)
         layouts, chosen = select(self._all_layouts(), options.charges, options.sample)
         single = single_parameters(self.families, layouts, chosen, layout, options.parameters)
@@ -76,7 +83,7 @@ class Tracker:
         self._every = torch.zeros(len(in_forms), self._forms.width, dtype=torch.float64, device=device)
         sizes = np.cumsum([0, *(len(layout.sites) for layout in self._layouts.values())]).tolist()
         self._columns = {n: slice(a, b) for n, a, b in zip(self._layouts, sizes, sizes[1:], strict=False)}
-        shapes = ((len(self.signals), sizes[-1]), (self._forms.norms,), (), (), (len(places),), (2,))
+        shapes = ((len(self.signals), sizes[-1]), (self._forms.norms,), (), (), (len(places),), (2,), (), ())
         per_row = 8 * sum(math.prod(shape) for shape in shapes)
         self.block = RowBuffer(max(1, min(options.block, BLOCK_BYTES // per_row)), shapes, device)
         self._before = torch.empty(layout.size, dtype=theta.dtype, device=device)
@@ -100,10 +107,14 @@ class Tracker:
 
     def _all_layouts(self) -> dict[str, FamilyLayout]:
         layouts = {
-            n: FamilyLayout(f.sites, f.channels, self._signals(f), f.is_translation) for n, f in self.families.items()
+            n: FamilyLayout(f.sites, f.channels, self._signals(f), f.is_translation, classes=self._classes[n])
+            for n, f in self.families.items()
         }
         if m := self._forms.matrix:
-            layouts["linear"] = FamilyLayout(m.sites, m.rows, self._kept, False, m.columns, m.names)
+            any_of = {site: charge for charge, site in enumerate(self.families["linear"].sites)}
+            at = [any_of[site] for site in m.sites]  # all entries of a matrix are of one class
+            of_these = self._classes["linear"].at(at)
+            layouts["linear"] = FamilyLayout(m.sites, m.rows, self._kept, False, m.columns, m.names, classes=of_these)
         return {name: layouts[name] for name in self._forms.columns}  # in the order of the forms
 
     def _signals(self, family: Family) -> tuple[str, ...]:
@@ -131,20 +142,24 @@ class Tracker:
         theta: Float[Tensor, " parameters"],
         gradient: Float[Tensor, " parameters"],
         rate: float | Float64[Tensor, ""],
-        buffer: Float[Tensor, " parameters"] | None = None,
+        kept: Kept = Kept(),  # noqa: B008  (nothing can change it)
     ) -> Step:
         """The step from the θ_k that `before` kept.
 
         Parameters
         ----------
         theta, gradient
-            θ_{k+1} and the loss gradient at θ_k, without weight decay.
+            θ_{k+1} and the gradient that the rule saw, without weight decay.
         rate
             1/η, see `rate_of`; a tensor where a CUDA graph reads it.
-        buffer
-            The momentum buffer after the step, needed under Nesterov momentum only.
+        kept
+            What the rule keeps of the step; needed where the laws of the rule are to be tested.
         """
-        return Step(self._before, theta.detach(), gradient, rate, buffer)
+        buffer, metric = kept.buffer, self._in_metric
+        if metric is not None:
+            gradient, buffer = gradient * metric, None if buffer is None else buffer * metric
+        rest = kept.moments, self._ratio, self._shrink, kept.decay, kept.ascent
+        return Step(self._before, theta.detach(), gradient, rate, buffer, *rest)
 
     @torch.no_grad()
     def after(
@@ -152,7 +167,7 @@ class Tracker:
         step: Step,
         loss: Float[Tensor, ""],
         row: Mapping[str, float],
-        skipped: Tensor | None = None,
+        seen: Seen = Seen(),  # noqa: B008  (nothing can change it)
         *,
         norms: bool = True,
     ) -> None:
@@ -163,13 +178,13 @@ class Tracker:
         loss
             The batch loss at θ_k; stays on the device.
         row
-            Step and hyperparameters, the columns of ``/steps`` other than the loss and the skipped steps.
-        skipped
-            Steps before θ_k whose update was left out, on the device; by default none.
+            Step and hyperparameters, the columns of ``/steps`` that the host knows.
+        seen
+            What happened to the step's gradient and update.
         norms
             Whether to measure the Frobenius norms of matrix-valued charges; NaN otherwise.
         """
-        self.measure(step, loss, skipped, self.block.slot(), norms=norms)
+        self.measure(step, loss, seen, self.block.slot(), norms=norms)
         self.block.add(row)
 
     def mover(self, theta: Float[Tensor, " parameters"]) -> Mover | None:
@@ -192,13 +207,12 @@ class Tracker:
         self.block.add(row)
 
     @torch.no_grad()
-    def measure(
-        self, step: Step, loss: Float[Tensor, ""], skipped: Float64[Tensor, ""] | None, into: OnDevice, *, norms: bool
-    ) -> None:
+    def measure(self, step: Step, loss: Float[Tensor, ""], seen: Seen, into: OnDevice, *, norms: bool) -> None:
         """The part of `after` that a CUDA graph holds: tensors at fixed places, 1/η among them, no Python's doing."""
         into.loss.copy_(loss.detach())
-        if skipped is not None:
-            into.skipped.copy_(skipped)
+        for name, value in seen._asdict().items():
+            if value is not None:
+                getattr(into, name).copy_(value)
         self._evaluate(lambda forms: self._forms.evaluate(step, forms), into.ring)
         into.single.copy_(step.before.index_select(0, self._places))
         if self._earlier is not None:
@@ -269,7 +283,8 @@ class Tracker:
     def _drive(self, theta: Tensor, gradient: Tensor) -> Tensor:
         """The form gᵀSg of all recorded charges."""
         ring = torch.zeros_like(self.block.room.parts.ring[0])
-        step = Step(theta, theta, gradient.to(theta.dtype), 0.0)
+        gradient = gradient.to(theta.dtype)
+        step = Step(theta, theta, gradient if self._in_metric is None else gradient * self._in_metric, 0.0)
         self._evaluate(lambda forms: self._forms.evaluate(step, forms), ring)
         return ring[self.signals.index("drive_gradient")].clone()
 

@@ -19,7 +19,6 @@ from neuralmech.words import first_line, override_word
 
 LEAST_SHARE = 0.5  # of its size that a record may keep when it is compressed
 ENTRY_BYTES = 1 << 10  # what a checkpoint's archive takes for a tensor besides its numbers
-STATES = {"adam": 2, "adamw": 2}  # numbers that an optimiser keeps for each parameter; SGD one with momentum
 
 
 def announce(run: Run, folder: Path) -> None:
@@ -70,7 +69,7 @@ def largest_checkpoint(run: Run, skeleton: int) -> int:
     fill, and beside it what holds the record together, of so many bytes: all of the file but its chunks.
     """
     config, theta = run.config, run.flat.theta
-    states = STATES.get(config.optim.name, int(config.optim.momentum > 0)) + 1
+    states = run.rule.numbers_kept + 1
     entries = list(run.setup.model.state_dict().values())
     tensors = sum(t.numel() * t.element_size() for t in entries) + states * theta.numel() * theta.element_size()
     waiting = (run.tracker.block.rows + (config.track.noise > 0)) * run.tracker.bytes_per_row

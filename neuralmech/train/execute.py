@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -13,13 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from neuralmech.charges.step import rate_of
-from neuralmech.config import OptimConfig, TrainConfig
+from neuralmech.charges.step import Step, rate_of
+from neuralmech.config import TrainConfig
 from neuralmech.errors import RunError, UserError, chain
 from neuralmech.track import Tracker
+from neuralmech.track.block import Seen
+from neuralmech.train.ascent import Ascent
 from neuralmech.train.finite import FiniteLosses
 from neuralmech.train.flat import FlatParameters
-from neuralmech.train.update import Loss, Update, momentum_buffer, set_hyperparameters
+from neuralmech.train.rule import LearningRule
+from neuralmech.train.update import Loss, Update
 
 Work = Callable[[], None]
 Row = dict[str, float]
@@ -78,6 +81,8 @@ class Tools:
     ----------
     loss
         As a step evaluates it, compiled or not.
+    ascent
+        Takes the gradient elsewhere; None if it is that at θ.
     measure_noise
         Measures the gradient's mean and noise around a batch x, y with that gradient.
     """
@@ -85,20 +90,32 @@ class Tools:
     model: nn.Module
     loss: Loss
     flat: FlatParameters
-    optimizer: torch.optim.Optimizer
-    optim: OptimConfig
+    rule: LearningRule
     update: Update
     finite: FiniteLosses
     tracker: Tracker
+    ascent: Ascent | None
     measure_noise: Callable[[Tensor, Tensor, Tensor], None]
 
     def gradient(self, x: Tensor, y: Tensor) -> Tensor:
-        """Leave the gradient of a batch's loss in the flat vector; returns the loss, without its graph."""
+        """Leave the gradient of a batch's loss, or that which the rule wants, in the flat vector.
+
+        Returns the loss at θ, without its graph.
+        """
         self.flat.grad.zero_()
         loss = self.loss(self.model, x, y)
         self.update.backward(loss)
         self.finite.see(loss)
+        if self.ascent is not None:
+            self.ascent.climb(lambda: self.update.backward(self.loss(self.model, x, y)))
         return loss.detach()
+
+    def measured(self, row: Mapping[str, float | Tensor], rate: float | Tensor) -> tuple[Step, Seen]:
+        """The step that was just taken, and what happened to its gradient and update."""
+        update, ascent = self.update, self.ascent
+        kept = self.rule.kept(row, None if ascent is None else ascent.gradient)
+        step = self.tracker.step(self.flat.theta, self.flat.grad, rate, kept)
+        return step, Seen(update.skipped, update.clip, None if ascent is None else ascent.norm)
 
 
 class Execution(Protocol):
@@ -126,7 +143,7 @@ class Plain:
     def take(self, row: Row, x: Tensor, y: Tensor, what: Measuring) -> None:
         """Gradient, update, charges."""
         tools = self._tools
-        set_hyperparameters(tools.optimizer, row)
+        tools.rule.set(row)
         loss = tools.gradient(x, y)
         if not what.charges:
             tools.update.step()
@@ -136,9 +153,8 @@ class Plain:
         if what.noise:
             tools.measure_noise(x, y, tools.flat.grad)
         tools.update.step()
-        buffer, skipped = momentum_buffer(tools.optimizer, theta), tools.update.skipped
-        step = tools.tracker.step(theta, tools.flat.grad, rate_of(row["lr"]), buffer)
-        tools.tracker.after(step, loss, row, skipped, norms=what.norms)
+        step, seen = tools.measured(row, rate_of(row["lr"]))
+        tools.tracker.after(step, loss, row, seen, norms=what.norms)
 
 
 class Capture(Protocol):
@@ -205,7 +221,7 @@ class Graphed:
         self._measured = tools.tracker.block.new_row()
         self._warm: Counter[Measuring] = Counter()
         self._replay: dict[Measuring, Work] = {}
-        for group in tools.optimizer.param_groups:
+        for group in tools.rule.optimizer.param_groups:
             if "capturable" in group:  # Adam's step count is on the device
                 group["capturable"] = True
 
@@ -239,13 +255,13 @@ class Graphed:
     def _work(self, what: Measuring) -> None:
         tools, theta = self._tools, self._tools.flat.theta
         assert self._batch is not None
-        set_hyperparameters(tools.optimizer, {"lr": self._lr, "weight_decay": tools.optim.weight_decay})
+        row = {"lr": self._lr, "weight_decay": tools.rule.config.weight_decay}
+        tools.rule.set(row)
         loss = tools.gradient(*self._batch)
         if not what.charges:
             tools.update.step()
             return
         tools.tracker.before(theta)
         tools.update.step()
-        buffer, skipped = momentum_buffer(tools.optimizer, theta), tools.update.skipped
-        step = tools.tracker.step(theta, tools.flat.grad, self._rate, buffer)
-        tools.tracker.measure(step, loss, skipped, self._measured, norms=what.norms)
+        step, seen = tools.measured(row, self._rate)
+        tools.tracker.measure(step, loss, seen, self._measured, norms=what.norms)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,11 @@ class FlatParameters:
     The model keeps working as before: its parameters are views of `theta`, their gradients, from the first use of
     `grad` on, views of ``theta.grad``. Frozen parameters stay where they are; tied ones appear once.
 
+    Parameters
+    ----------
+    groups
+        Number of each parameter's group; those of a group lie side by side.
+
     Attributes
     ----------
     theta
@@ -27,9 +32,9 @@ class FlatParameters:
         The model's own, in the layout's order.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, groups: Mapping[str, int] | None = None) -> None:
         named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self.layout = Layout.by_shape({name: tuple(p.shape) for name, p in named.items()})
+        self.layout = Layout.by_shape({name: tuple(p.shape) for name, p in named.items()}, groups)
         self.parameters = [named[name] for name in self.layout.offsets]
         first = next(iter(named.values()))
         flat = torch.empty(self.layout.size, dtype=first.dtype, device=first.device)
@@ -46,6 +51,12 @@ class FlatParameters:
             for p, view in zip(self.parameters, self._views(self.theta.grad), strict=True):
                 p.grad = view
         return self.theta.grad
+
+    def part(self, start: int, end: int) -> nn.Parameter:
+        """Some entries of `theta`, with their gradient."""
+        out = nn.Parameter(self.theta.detach()[start:end])
+        out.grad = self.grad[start:end]
+        return out
 
     def _views(self, flat: Tensor) -> Iterator[Tensor]:
         for offset, shape in zip(self.layout.offsets.values(), self.layout.shapes.values(), strict=True):

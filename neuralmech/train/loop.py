@@ -31,13 +31,15 @@ from neuralmech.train.disk import announce, told
 from neuralmech.train.execute import check_execution
 from neuralmech.train.finite import check_data, remedy
 from neuralmech.train.flat import FlatParameters
+from neuralmech.train.groups import assign
 from neuralmech.train.kernels import choose_kernels, kernel_errors
 from neuralmech.train.process import Interrupted, Stop, locked, on_signals, say
 from neuralmech.train.recorded import changed_config
 from neuralmech.train.restore import make_readable, restore
+from neuralmech.train.rule import LearningRule
 from neuralmech.train.run import Run, Saver, save
 from neuralmech.train.setup import Setup, choose_device, prepare, provenance
-from neuralmech.train.update import autocast, build_optimizer, hyperparameters
+from neuralmech.train.update import autocast
 
 SLOW_SECONDS = 10.0  # of waiting for the disk, after which the run says so
 COMMIT_SECONDS = 60.0  # a slow run commits incomplete blocks this often
@@ -123,7 +125,9 @@ def begin(config: Config) -> Run:
     check_execution(config.train, choose_device(config.device))
     choose_kernels(deterministic=config.train.deterministic)
     setup = prepare(config)
-    flat = FlatParameters(setup.model)
+    groups = assign(setup.model, config.optim.groups)
+    flat = FlatParameters(setup.model, groups.of)
+    rule = LearningRule(config.optim, flat, groups)
     batches = training_batches(setup.data, config.data, config.seed)
     steps = config.train.steps or max(1, round((config.train.epochs or 0) * batches.per_epoch))
     schedule = Schedule(config.track.every, config.track.steps)
@@ -133,7 +137,7 @@ def begin(config: Config) -> Run:
         flat.theta,
         Tracking(
             families=config.track.families,
-            nesterov=config.optim.nesterov,
+            extra=rule.signals,
             noise=config.track.noise > 0,
             block=max(1, min(config.track.block, schedule.count(steps))),
             kept=config.track.signals,
@@ -142,10 +146,13 @@ def begin(config: Config) -> Run:
             sample=config.track.sample,
             parameters=config.track.parameters,
             work=_sees_one_loss(setup, batches) and config.track.every == 1 and config.track.steps is None,
+            ratios=groups.ratios,
+            decays=groups.decays,
+            rules=rule.rules,
         ),
     )
     tracker.start(flat.theta)
-    run = Run(config, setup, flat, build_optimizer(flat.theta, config.optim), batches, tracker, schedule, steps)
+    run = Run(config, setup, flat, rule, batches, tracker, schedule, steps)
     try:
         check_data(run)
         run.check_noise()
@@ -164,7 +171,7 @@ def _sees_one_loss(setup: Setup, batches: Batches) -> bool:
 def _new(run: Run, folder: Path) -> RecordWriter:
     seed_all(run.config.seed)  # dropout draws the same whatever happened before
     run.identity = uuid4().hex
-    attributes = {**provenance(run.config, run.setup.device), "run_id": run.identity}
+    attributes = {**provenance(run.config, run.setup.device), "run_id": run.identity, "rule": run.rule.description()}
     compress = run.config.track.compress
     return RecordWriter(folder, attributes, run.tracker.layouts(), run.tracker.block.rows, compress=compress)
 
@@ -240,7 +247,7 @@ def _until(stop: Stop, wait: Callable[[], _T]) -> _T:
 def take_step(run: Run, x: Tensor, y: Tensor) -> None:
     """Take the run's next step on a batch, measured if the schedule wants it."""
     what = run.measured
-    row = hyperparameters(run.config.optim, run.step, run.steps, run.time, run.config.data.batch_size)
+    row = run.rule.row(run.step, run.steps, run.time, run.config.data.batch_size)
     row["lr"] = run.execution.rate(row["lr"])
     run.execution.take(row, x, y, what)
     run.step += 1

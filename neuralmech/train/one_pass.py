@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from neuralmech.charges.step import Motion, Mover
+from neuralmech.config import OptimConfig
 from neuralmech.train.execute import Measuring, Row, Tools
-from neuralmech.train.update import set_hyperparameters
 
 
 class InOnePass:
@@ -27,7 +27,7 @@ class InOnePass:
     def take(self, row: Row, x: Tensor, y: Tensor, what: Measuring) -> None:
         """Gradients, then the pass."""
         tools = self._tools
-        set_hyperparameters(tools.optimizer, row)  # for checkpoints; the pass has them from the row
+        tools.rule.set(row)  # for checkpoints; the pass has them from the row
         for p in tools.flat.parameters:
             p.grad = None
         loss = tools.loss(tools.model, x, y)
@@ -44,9 +44,10 @@ class InOnePass:
 
     def _buffer(self) -> Tensor | None:
         """Momentum buffer in the optimiser's state, so that checkpoints have it; zeros before the first step."""
-        if not self._tools.optim.momentum:
+        optimizer = self._tools.rule.optimizer
+        if not optimizer.param_groups[0]["momentum"]:
             return None
-        state = self._tools.optimizer.state[self._tools.flat.theta]
+        state = optimizer.state[self._tools.flat.theta]
         if state.get("momentum_buffer") is None:
             state["momentum_buffer"] = torch.zeros_like(self._mover.theta)
         return state["momentum_buffer"]
@@ -60,9 +61,10 @@ def _dense(p: nn.Parameter) -> Tensor:
 
 
 def in_one_pass(tools: Tools) -> InOnePass | None:
-    """What takes steps in one pass, or None: only for SGD on the CPU without dampening, Nesterov or loss scaling."""
-    optim = tools.optim
-    if optim.name != "sgd" or optim.dampening or optim.nesterov or tools.update.skipped is not None:
+    """What takes steps in one pass, or None: only SGD on the CPU, of all parameters alike, with gradients as they are."""
+    optim = tools.rule.config
+    is_plain = isinstance(optim, OptimConfig) and optim.name == "sgd" and not (optim.dampening or optim.nesterov)
+    if not is_plain or optim.groups or optim.changes_gradients or tools.update.skipped is not None:
         return None
     mover = tools.tracker.mover(tools.flat.theta.detach())
     return InOnePass(tools, mover) if mover else None

@@ -134,8 +134,7 @@ def _restore(run: Run, content: Mapping[str, Any], position: Position, columns: 
         _check_rows(run, content["step"], position, columns)
         _check_state(run, content)
         run.setup.model.load_state_dict(content["model"])
-        groups = run.optimizer.state_dict()["param_groups"]  # the config says what is in there
-        run.optimizer.load_state_dict({"state": content["optimizer"]["state"], "param_groups": groups})
+        run.rule.load(content["optimizer"])
         run.update.load_state_dict(content["scaler"])
         set_random_state(content["random"], run.setup.device)
         run.step, run.time = content["step"], content["time"]
@@ -178,12 +177,7 @@ def _check_state(run: Run, content: Mapping[str, Any]) -> None:
     noise, charges = content["noise"], run.tracker.block.room.parts.ring.shape[-1:]
     if noise is not None and (len(noise) != 2 or {half.shape for half in noise} != {charges}):
         raise ValueError("its noise is of another shape")
-    names = {"step", "exp_avg", "exp_avg_sq"} if run.config.optim.name.startswith("adam") else {"momentum_buffer"}
-    for index, values in content["optimizer"]["state"].items():
-        shapes = {name: value.shape for name, value in values.items() if value is not None}
-        wanted = {name: () if name == "step" else theta.shape for name in names}
-        if index != 0 or shapes not in ({}, wanted):  # none before the first step, and without momentum
-            raise ValueError("its optimizer's state is of another shape")
+    run.rule.check_state(content["optimizer"])
 
 
 def _on(noise: tuple[Tensor, Tensor] | None, device: torch.device) -> tuple[Tensor, Tensor] | None:

@@ -7,7 +7,6 @@ from functools import cached_property
 from pathlib import Path
 from time import monotonic
 
-import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -18,12 +17,14 @@ from neuralmech.data.parts import Samples
 from neuralmech.errors import RunError, UserError
 from neuralmech.record import BackgroundWriter
 from neuralmech.track import Schedule, Tracker
+from neuralmech.train.ascent import Ascent
 from neuralmech.train.checkpoint import from_position, prune, save_checkpoint, skeleton_of
 from neuralmech.train.execute import CudaCapture, Execution, Graphed, Measuring, Plain, Tools, compiled
 from neuralmech.train.finite import FiniteLosses
 from neuralmech.train.flat import FlatParameters
 from neuralmech.train.noise import Epoch, Gradients
 from neuralmech.train.one_pass import in_one_pass
+from neuralmech.train.rule import LearningRule
 from neuralmech.train.setup import Setup
 from neuralmech.train.update import Loss, Update, loss_function
 from neuralmech.words import first_line
@@ -39,7 +40,7 @@ class Run:
     config: Config
     setup: Setup
     flat: FlatParameters
-    optimizer: torch.optim.Optimizer
+    rule: LearningRule
     batches: Batches
     tracker: Tracker
     schedule: Schedule
@@ -72,8 +73,8 @@ class Run:
 
     @cached_property
     def update(self) -> Update:
-        """Steps the optimiser."""
-        return Update(self.optimizer, self.flat.theta, self.config.train)
+        """Takes the rule's steps."""
+        return Update(self.rule, self.flat, self.config.train)
 
     @cached_property
     def finite(self) -> FiniteLosses:
@@ -83,8 +84,7 @@ class Run:
     @property
     def is_finite(self) -> bool:
         """Whether the parameters and what the optimiser keeps of them are finite; waits for the device."""
-        kept = [v for v in self.optimizer.state.get(self.flat.theta, {}).values() if isinstance(v, Tensor)]
-        return all(bool(v.isfinite().all()) for v in (self.flat.theta.detach(), *kept))
+        return all(bool(v.isfinite().all()) for v in (self.flat.theta.detach(), *self.rule.tensors()))
 
     @cached_property
     def execution(self) -> Execution:
@@ -93,11 +93,11 @@ class Run:
             model=self.setup.model,
             loss=compiled(self.loss) if self.config.train.compile else self.loss,
             flat=self.flat,
-            optimizer=self.optimizer,
-            optim=self.config.optim,
+            rule=self.rule,
             update=self.update,
             finite=self.finite,
             tracker=self.tracker,
+            ascent=Ascent(rho, self.setup.model, self.flat) if (rho := self.config.optim.sam_rho) else None,
             measure_noise=self.measure_noise,
         )
         if self.config.train.cuda_graph:
@@ -179,7 +179,7 @@ def save(run: Run, record: BackgroundWriter, folder: Path) -> None:
     state = {
         "run": run.identity,
         "config": run.written_config,
-        "optimizer": run.optimizer.state_dict(),
+        "optimizer": run.rule.optimizer.state_dict(),
         "scaler": run.update.state_dict(),
         "random": random_state(run.setup.device),
         "time": run.time,

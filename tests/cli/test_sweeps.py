@@ -9,8 +9,8 @@ import pandas as pd
 
 from command_line import OWN, SMALL, refused, there
 from neuralmech.record import open_record
-from neuralmech.train import loop
 from neuralmech.train.process import locked
+from neuralmech.train.rule import LearningRule
 
 
 def test_a_sweep_is_one_table(command, tmp_path):
@@ -46,7 +46,7 @@ def test_a_sweep_over_lists_is_analysed(command):
 
 def test_a_sweep_that_was_stopped_goes_on_where_it_was(command, tmp_path, monkeypatch):
     words = ["train", *SMALL, "-m", "seed=0,1,2", "hydra.sweep.dir=sweep"]
-    real, calls = loop.hyperparameters, []
+    real, calls = LearningRule.row, []
 
     def press(*arguments):
         calls.append(arguments)
@@ -55,7 +55,7 @@ def test_a_sweep_that_was_stopped_goes_on_where_it_was(command, tmp_path, monkey
         return real(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "hyperparameters", press)
+        patch.setattr(LearningRule, "row", press)
         code, _, err = command(*words)
     assert code == 143
     assert len(err.splitlines()) == 1

@@ -11,6 +11,7 @@ import pytest
 from command_line import SMALL, refused, there
 from neuralmech.train import loop
 from neuralmech.train.process import SAME_SECONDS, locked
+from neuralmech.train.rule import LearningRule
 
 TOKENS = [
     "model=transformer", "model.width=8", "model.heads=2", "model.depth=1", "data=tokens", "data.batch_size=8",
@@ -117,7 +118,7 @@ def test_a_signal_before_the_first_step_leaves_nothing(command, tmp_path, monkey
 
 
 def test_a_second_signal_does_not_wait_and_says_how_to_go_on(command, monkeypatch):
-    real = loop.hyperparameters
+    real = LearningRule.row
 
     def press(optim, step, *rest):
         if step == 20:
@@ -127,7 +128,7 @@ def test_a_second_signal_does_not_wait_and_says_how_to_go_on(command, monkeypatc
         return real(optim, step, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "hyperparameters", press)
+        patch.setattr(LearningRule, "row", press)
         code, _, err = command("train", *SMALL, "hydra.run.dir=run")
     wanted = "neuralmech: interrupted; the record holds 20 steps; neuralmech train resume=run continues\n"
     assert (code, err) == (130, wanted)

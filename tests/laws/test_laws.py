@@ -11,9 +11,13 @@ from scipy.integrate import solve_ivp
 from torch.nn import functional as F
 
 from neuralmech.laws import LAWS
-from neuralmech.laws.system import Hyperparameters, Integration
+from neuralmech.laws.system import Circumstances, Hyperparameters, Integration
 
-SIGNALS = ("drive_update", "drive_gradient", "residual", "unit_drive", "gradient_mean", "gradient_noise")
+SIGNALS = (
+    "drive_update", "drive_gradient", "residual", "unit_drive", "gradient_mean", "gradient_noise", "residual_of_ascent",
+    "plain_charge", "metric_drive", "metric_drift",
+)  # fmt: skip
+OF_SGD = [name for name, law in LAWS.items() if "sgd" in law.optimizers]
 
 
 def hyper(steps, lr, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False, decoupled=False):
@@ -21,15 +25,16 @@ def hyper(steps, lr, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=Fal
     return Hyperparameters(
         lr=full * lr, momentum=full * momentum, dampening=full * dampening, weight_decay=full * weight_decay,
         nesterov=np.full(steps, nesterov), span=full, first=np.arange(steps) == 0,
-        decoupled=np.full(steps, decoupled), batch_size=np.full(steps, 1),
+        decoupled=np.full(steps, decoupled), batch_size=np.full(steps, 1), updates=np.arange(steps),
     )  # fmt: skip
 
 
 def predict(name, h, values, signals, translation):
     law = LAWS[name]
-    wanted = law.signals(translation=translation, nesterov=bool(h.nesterov.any()))
+    c = Circumstances("scale", translation=translation, signals=(), nesterov=bool(h.nesterov.any()))
+    wanted = law.signals(c)
     inputs = np.stack([signals[s] for s in wanted], axis=1) if wanted else np.zeros((len(h), 0, values.shape[1]))
-    run, half = Integration(law, translation=translation), len(h) // 2
+    run, half = Integration(law, translation=translation, signals=wanted), len(h) // 2
     return np.concatenate([
         run.advance(h[:half], values[0], inputs[:half]), run.advance(h[half:], values[half], inputs[half:])
     ])  # fmt: skip
@@ -223,8 +228,8 @@ def test_rows_several_steps_apart_compose_single_steps():
     coarse = Hyperparameters(*(getattr(fine, n)[::3].copy() for n in fine.__dataclass_fields__))
     coarse.span[:] = 3
     values, drive = np.ones((30, 1)), np.full((30, 1), 0.2)
-    for name in LAWS:
-        signals = {s: 0 * drive if s == "residual" else drive for s in SIGNALS}
+    for name in OF_SGD:
+        signals = {s: 0 * drive if "residual" in s else drive for s in SIGNALS}
         every = predict(name, fine, values, signals, False)
         thinned = predict(name, coarse, values[::3], {k: v[::3] for k, v in signals.items()}, False)
         if name.startswith("discrete"):  # its first step differs from the others

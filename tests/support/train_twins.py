@@ -13,6 +13,7 @@ from neuralmech.record import open_record
 from neuralmech.train import loop
 from neuralmech.train.checkpoint import path_of, read_checkpoint
 from neuralmech.train.process import Interrupted
+from neuralmech.train.rule import LearningRule
 
 
 def contents(folder):
@@ -32,14 +33,14 @@ def parameters(folder, step):
 
 def stop_at(monkeypatch, step, error=SystemExit):
     """Make the loop die at the start of a step, like a process that ends without a word."""
-    real = loop.hyperparameters
+    real = LearningRule.row
 
-    def die(optim, k, *rest):
+    def die(rule, k, *rest):
         if k == step:
             raise error
-        return real(optim, k, *rest)
+        return real(rule, k, *rest)
 
-    monkeypatch.setattr(loop, "hyperparameters", die)
+    monkeypatch.setattr(LearningRule, "row", die)
 
 
 def stopped(tmp_path, monkeypatch, step, options, error=SystemExit):

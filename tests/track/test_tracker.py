@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from nets import Residual, ResidualConv, grouped
+from neuralmech.charges.step import Kept
 from neuralmech.discovery.discover import find_symmetries
 from neuralmech.record import RecordWriter, open_record
 from neuralmech.track import Tracker, Tracking
@@ -45,7 +46,8 @@ def test_signals_are_the_definitions(name, options, tmp_path):
     flat = FlatParameters(model)
     ours = torch.optim.SGD([flat.theta], lr=0.1, fused=True, **options)
     plain = torch.optim.SGD(twin.parameters(), lr=0.1, **options)
-    tracker = Tracker(found, flat.layout, flat.theta, Tracking(nesterov=options.get("nesterov", False), block=4))
+    extra = ("drive_buffer",) if options.get("nesterov") else ()
+    tracker = Tracker(found, flat.layout, flat.theta, Tracking(extra=extra, block=4))
     row = {"time": 0.0, "lr": 0.1, "momentum": 0.0, "dampening": 0.0, "weight_decay": 0.0}
     row |= {"nesterov": False, "decoupled": False, "batch_size": 8}
     wanted = {n: [] for n in found.families}
@@ -63,7 +65,7 @@ def test_signals_are_the_definitions(name, options, tmp_path):
         tracker.before(flat.theta)
         ours.step()
         buffer = ours.state[flat.theta].get("momentum_buffer")
-        tracker.after(tracker.step(flat.theta, flat.grad, 10.0, buffer), loss, {**row, "step": step})
+        tracker.after(tracker.step(flat.theta, flat.grad, 10.0, Kept(buffer)), loss, {**row, "step": step})
         for p, g in zip(twin.parameters(), gradient, strict=True):
             p.grad = g
         plain.step()

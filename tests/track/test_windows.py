@@ -4,13 +4,16 @@ import numpy as np
 import pytest
 
 from conftest import config
-from neuralmech.compare.measure.accounts import EXACT, budget_table
+from neuralmech.compare.measure.accounts import budget_table
 from neuralmech.compare.measure.errors import compare_family
-from neuralmech.compare.measure.inputs import hyperparameters, stretches
+from neuralmech.compare.measure.inputs import circumstances, hyperparameters, stretches
 from neuralmech.errors import UserError
+from neuralmech.laws.discrete import DiscreteBroken
 from neuralmech.laws.system import Integration
 from neuralmech.record import open_record
 from neuralmech.train.loop import train
+
+EXACT = DiscreteBroken()
 
 MODEL = {"name": "mlp", "width": 6, "depth": 3, "norm": "batch"}
 OPTIMIZERS = {
@@ -61,8 +64,8 @@ def test_the_buffer_at_a_window_is_the_one_that_the_run_had(records):
 
 def _states(record, family):
     charges = record.charges(family)
-    exact, out = Integration(EXACT, translation=charges.is_translation), []
-    signals = EXACT.signals(translation=charges.is_translation, nesterov=bool(record.column("nesterov").any()))
+    signals = EXACT.signals(circumstances(record, charges))
+    exact, out = Integration(EXACT, translation=charges.is_translation, signals=signals), []
     for stretch in stretches(record, 1000):
         inputs = np.stack([getattr(charges, s)[stretch.rows] for s in signals], axis=1)
         h, value = hyperparameters(record, stretch), charges.value[stretch.rows.start]

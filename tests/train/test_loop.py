@@ -15,6 +15,7 @@ from neuralmech.record import RecordWriter, open_record
 from neuralmech.train import loop
 from neuralmech.train.kernels import choose_kernels
 from neuralmech.train.loop import Interrupted, train
+from neuralmech.train.rule import LearningRule
 
 
 def contents(folder):
@@ -121,14 +122,14 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_the_step_named(tmp_path):
 
 
 def test_ctrl_c_leaves_a_readable_record(tmp_path, monkeypatch):
-    real = loop.hyperparameters
+    real = LearningRule.row
 
     def press(optim, step, *rest):
         if step == 17:
             raise KeyboardInterrupt
         return real(optim, step, *rest)
 
-    monkeypatch.setattr(loop, "hyperparameters", press)
+    monkeypatch.setattr(LearningRule, "row", press)
     with pytest.raises(Interrupted) as caught:
         train(config(), tmp_path)
     assert (caught.value.rows, caught.value.resumable) == (17, True)

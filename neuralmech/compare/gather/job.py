@@ -11,11 +11,12 @@ import pandas as pd
 from neuralmech.compare.gather.labels import label_text
 from neuralmech.compare.gather.options import Options
 from neuralmech.compare.gather.runs import Job, status_of
-from neuralmech.compare.measure.accounts import EXACT, budget_table, loss_balance, no_budget
+from neuralmech.compare.measure.accounts import budget_table
 from neuralmech.compare.measure.curves import Curves, LossCurve
 from neuralmech.compare.measure.equilibrium import equilibrium_table
 from neuralmech.compare.measure.errors import compare_family
-from neuralmech.compare.measure.inputs import circumstances
+from neuralmech.compare.measure.loss import loss_balance
+from neuralmech.compare.measure.views import families
 from neuralmech.laws import LAWS
 from neuralmech.record import Record, RecordError, open_record
 from neuralmech.record.safety import printable
@@ -72,19 +73,19 @@ def compare_job(job: Job, label: Mapping[str, Any], chosen: Options) -> Compared
     with open_record(job.path) as record:
         notes = _cut_at_nan(record)
         loss, curve = loss_balance(record)
-        families = _families(record, chosen)
+        found = _families(record, chosen)
         return Compared(
             name,
             row={"job": job.name, **label, **_last_evaluation(record)},
             notes=[*notes, *_notes(job.name, record)],
-            comparison=[_labelled(table, label) for _, table, _, _ in families],
-            budget=[_labelled(budget, label) for _, _, budget, _ in families],
+            comparison=[_labelled(table, label) for _, table, _, _ in found],
+            budget=[_labelled(budget, label) for _, _, budget, _ in found],
             equilibrium=[_labelled(equilibrium_table(record), label)],
             loss=[_labelled(loss, label) if len(loss) else loss],
             panel=Panel(
                 label_text(label),
-                {family: curves for family, _, _, curves in families},
-                {family: budget for family, _, budget, _ in families},
+                {family: curves for family, _, _, curves in found},
+                {family: budget for family, _, budget, _ in found},
                 curve,
             ),
             config=record.config,
@@ -97,17 +98,10 @@ def _families(record: Record, chosen: Options) -> list[tuple[str, pd.DataFrame, 
     if not record.families:
         raise RecordError(f"{record.path} holds no charges: the model has no symmetry, or none was tracked")
     found = []
-    for family in record.families:
+    for family in families(record):
         compared = compare_family(record, family, laws, chosen.lines, chosen.block)
-        table = compared.table
-        found.append((family, table, _budget(record, family, table, chosen), compared.curves))
+        found.append((family, compared.table, budget_table(record, family, chosen.block), compared.curves))
     return found
-
-
-def _budget(record: Record, family: str, table: pd.DataFrame, chosen: Options) -> pd.DataFrame:
-    """The account, unless the exact law, on which it rests, does not hold for this run."""
-    reason = EXACT.reason(circumstances(record, record.charges(family)))
-    return no_budget(table, reason) if reason else budget_table(record, family, chosen.block)
 
 
 def _cut_at_nan(record: Record) -> list[str]:

@@ -1,4 +1,4 @@
-"""Accounts, which close: what moved a charge, cause by cause, and what the loss lost as its gradient worked."""
+"""The account of a charge, which closes: what moved it, by ultimate cause."""
 
 from __future__ import annotations
 
@@ -6,57 +6,70 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float64
-from numpy.typing import NDArray
+from jaxtyping import Float64
 
-from neuralmech.compare.measure.curves import LossCurve, sampled
-from neuralmech.compare.measure.inputs import circumstances, hyperparameters, stretches
+from neuralmech.compare.measure.inputs import ChargeClass, Stretch, classes, hyperparameters, signal, stretches
+from neuralmech.compare.measure.views import Family, diagonal
+from neuralmech.compare.measure.views import family as family_of
+from neuralmech.laws.adam import MovingMetric
 from neuralmech.laws.discrete import DiscreteBroken
-from neuralmech.laws.system import Array, Hyperparameters, Integration, Law, Transition
-from neuralmech.record import Charges, Record, RecordError
+from neuralmech.laws.system import Array, Circumstances, Hyperparameters, Integration, Law, Transition
+from neuralmech.record import Record, RecordError
+from neuralmech.record.schema import METRIC_DECAY_SIGNALS
 
-PARTS = ("weight_decay", "discretisation", "symmetry_breaking", "momentum_memory")
-ORIGINS = ("memory_weight_decay", "memory_symmetry_breaking", "memory_discretisation", "memory_before")
-EXACT = DiscreteBroken()
-ORDERS = {"first": "−η⟨g_k, u_k⟩", "second": "−½η⟨g_k + g_{k+1}, u_k⟩"}
+CAUSES = ("weight_decay", "discretisation", "symmetry_breaking", "rule", "metric_drift", "memory_before")
+THROUGH_MEMORY = {cause: f"memory_{cause}" for cause in ("weight_decay", "discretisation", "symmetry_breaking")}
+EXACT: tuple[Law, ...] = (DiscreteBroken(), MovingMetric())
+# What an input of an exact law stands for.
+CAUSE_OF = {
+    **dict.fromkeys(("drive_update", "drive_buffer", "metric_drive"), "discretisation"),
+    "residual": "symmetry_breaking",
+    "metric_drift": "metric_drift",
+    **dict.fromkeys(("decay", "plain_charge", *METRIC_DECAY_SIGNALS), "weight_decay"),
+}
+_SPLIT = ("weight_decay", "discretisation", "symmetry_breaking", "metric_drift")  # what fills a buffer
 
 
 class Ledger(Law):
-    """State (Q, P_λ, P_R, P_D, P_0): the discrete law, its momentum buffer split by what filled it.
+    """State (Q, P_λ, P_D, P_R, P_E, P_0): an exact law, its momentum split by what filled it.
 
-    The exact law moves (Q, P) by Q ← Φ₀₀Q + Φ₀₁P + Γ_R R + Γ_D D, P ← Φ₁₀Q + Φ₁₁P + Γ'_R R + Γ'_D D. It is linear,
-    so P = P_λ + P_R + P_D + P_0 with each part forced by Q, by R or by the drives alone, and P_0 what the buffer held
-    when the record's window began. For plain SGD Φ₀₀ − 1 = −2ηλ, Γ_R = −2η, Γ_D = η² and Φ₀₁ = −2ηβ.
+    The law moves (Q, P) by Q ← Φ₀₀Q + Φ₀₁P + Σ Γ₀ᵢwᵢ, P ← Φ₁₀Q + Φ₁₁P + Σ Γ₁ᵢwᵢ with inputs w. It is linear, so P is
+    a sum of parts, each forced by what one cause puts in, and P_0 what the buffer held when the record's window began.
     """
 
-    name = "ledger"
-    label = heading = "ledger"
-    equation = r"P = P_\lambda + P_R + P_D + P_0"
-    source = "linearity of the discrete law"
-    inputs = EXACT.inputs
-    translation_inputs = EXACT.translation_inputs
+    def __init__(self, law: Law, c: Circumstances) -> None:
+        self._law = law
+        self.inputs = self.translation_inputs = self.names = law.signals(c)  # type: ignore[misc]
+        order = law.in_order(translation=c.translation)
+        self.columns = [order.index(name) for name in self.names]
+
+    def law_matrices(self, h: Hyperparameters, *, translation: bool) -> Transition:
+        """Φ (rows, 2, 2) and Γ (rows, 2, inputs) of the law itself."""
+        phi, gamma = self._law.matrices(h, translation=translation)
+        return phi, gamma[:, :, self.columns]
 
     def matrices(self, h: Hyperparameters, *, translation: bool) -> Transition:
-        """Φ of shape (rows, 5, 5) and Γ of shape (rows, 5, inputs)."""
-        phi, gamma = EXACT.matrices(h, translation=translation)
-        split = np.zeros((len(h), 5, 5))
+        """Φ of shape (rows, 6, 6) and Γ of shape (rows, 6, inputs)."""
+        phi, gamma = self.law_matrices(h, translation=translation)
+        states = 2 + len(_SPLIT)
+        split = np.zeros((len(h), states, states))
         split[:, 0, 0], split[:, 0, 1:] = phi[:, 0, 0], phi[:, 0, 1, None]
         split[:, 1, 0] = phi[:, 1, 0]
-        for part in (1, 2, 3, 4):
+        for part in range(1, states):
             split[:, part, part] = phi[:, 1, 1]
-        forcing = np.zeros((len(h), 5, gamma.shape[2]))
+        forcing = np.zeros((len(h), states, gamma.shape[2]))
         forcing[:, 0] = gamma[:, 0]
-        forcing[:, 2, 0] = gamma[:, 1, 0]  # R
-        forcing[:, 3, 1:] = gamma[:, 1, 1:]  # D, and uᵀSb under Nesterov
+        for i, name in enumerate(self.names):
+            forcing[:, 1 + _SPLIT.index(CAUSE_OF[name]), i] = gamma[:, 1, i]
         return split, forcing
 
     def initial(self, value: Array, inputs: Array, h: Hyperparameters, *, translation: bool) -> Array:
-        """(Q₀, 0, 0, 0, 0): the momentum buffer is empty."""
-        return np.stack([value, *[np.zeros_like(value)] * 4])
+        """(Q₀, 0, …): the momentum buffer is empty."""
+        return np.stack([value, *[np.zeros_like(value)] * (1 + len(_SPLIT))])
 
 
 @dataclass(frozen=True)
-class Motion:
+class Account:
     """One family's motion over a run.
 
     Attributes
@@ -64,73 +77,140 @@ class Motion:
     measured
         Q at the last row − Q at the first; of several windows of steps, the sum.
     parts
-        Cause → its share of the motion, `PARTS`; momentum memory is the sum of its `ORIGINS`, given besides.
+        Cause → its share of the motion, all of `CAUSES`, and what of a cause came `THROUGH_MEMORY`. NaN where no
+        account can be drawn up.
+    reasons
+        Why there is none; an empty string where there is one.
     """
 
     measured: Float64[Array, " charges"]
     parts: dict[str, Float64[Array, " charges"]]
+    reasons: np.ndarray
 
     @property
     def closure(self) -> Float64[Array, " charges"]:
-        """What the parts leave: the rounding of the parameters."""
-        return self.measured - sum(self.parts[name] for name in PARTS)
+        """What the causes leave: the rounding of the parameters."""
+        return self.measured - sum(self.parts[name] for name in CAUSES)
 
 
-def motion(record: Record, family: str, block: int = 1024) -> Motion:
+def account(record: Record, family: str, block: int = 1024) -> Account:
     """Split the motion of each charge of a family by cause.
 
-    One step of SGD moves a charge by Q_{k+1} − Q_k = −2η θᵀSu + η²D with θᵀSu = (1−δ)(λQ + R) + βP (with
-    Nesterov, other weights of λQ + R and P), so over a run
+    Where there is an exact law, each of its terms has a cause, and so has each part of the momentum: it holds earlier
+    forcings of the same kinds. SGD moves a charge by Q_{k+1} − Q_k = −2η θᵀSu + η²D with θᵀSu = (1−δ)(λQ + R) + βP, so
 
-    - weight decay is −Σ 2η(1−δ)λQ_k, what the present charge loses at once;
-    - discretisation is Σ η²D_k, the kinetic breaking of the symmetry by steps of finite length;
-    - symmetry breaking is −Σ 2η(1−δ)R_k, explicit: the gradient is not orthogonal to the generator;
-    - momentum memory is −Σ 2ηβP_k: these three causes in earlier steps, carried here by the buffer. Its
-      origins P_λ, P_R and P_D follow from linearity, and P_0 is what the buffer held before the record's window.
-      For slow charges an origin sums to β/(1−β) times its instantaneous part (the drive: 2β/(1−β)), which gives
-      the flow's 2λ/(1−β) and η(1+β)/(1−β).
+    - weight decay is −Σ 2η(1−δ)λQ_k, and −Σ 2ηβP_λ through memory: what earlier decay left in the buffer;
+    - discretisation is Σ η²D_k, the kinetic breaking of the symmetry by steps of finite length, and −Σ 2ηβP_D;
+    - symmetry breaking is −Σ 2η(1−δ)R_k, explicit: the gradient is not orthogonal to the generator, and −Σ 2ηβP_R;
+    - memory_before is −Σ 2ηβP_0: what the buffer held before the record's window.
 
-    Q_k here is the discrete law's: the measured charges enter at a window's first row only (and at its second, if
-    it begins in the middle of a run, which gives P_0), so `Motion.closure` tests the account. A translation charge
-    has 1 in place of 2 and no drive.
+    For slow charges the part through memory is β/(1−β) times the one at once (the drive: 2β/(1−β)), which gives
+    the flow's 2λ/(1−β) and η(1+β)/(1−β). Q_k here is the law's: the measured charges enter at a window's first row only
+    (and at its second, if it begins in the middle of a run), so `Account.closure` tests the account. Adam's metric
+    charge is split alike, by `MovingMetric`, with the metric's drift E as a cause of its own.
+
+    Any other rule moves a charge by −2η(λQ + θᵀSv) + η²D: decoupled weight decay, the rule's work with v its update
+    without decay, discretisation. There the measured charges are summed. What weight decay does through the rule is
+    in its work. A translation charge has 1 in place of 2 and no drive.
 
     Raises
     ------
     RecordError
-        If the record has no rows, or the exact law does not hold for it.
+        If the record has no rows.
     """
     if record.rows == 0:
         raise RecordError(f"{record.path} holds no committed rows; train for at least one block")
-    charges = record.charges(family)
-    translation = charges.is_translation
-    c = circumstances(record, charges)
-    if reason := EXACT.reason(c):
-        raise RecordError(f"{record.path}: no budget can be drawn up: {reason}")
-    signals = EXACT.signals(translation=translation, nesterov=c.nesterov)
-    ledger = Integration(Ledger(), translation=translation)
+    charges = family_of(record, family)
+    n = len(charges)
+    names = (*CAUSES, *THROUGH_MEMORY.values())
+    parts, reasons = {name: np.full(n, np.nan) for name in names}, np.full(n, "", dtype=object)
+    for of in classes(record, charges):
+        exact = _exact(of)
+        if exact is not None:
+            found = _by_law(record, charges, of, exact, block)
+        elif why := _no_plain(of.circumstances):
+            reasons[of.columns] = why
+            continue
+        else:
+            found = _by_rule(record, charges, of, block)
+        for name in names:
+            parts[name][of.columns] = found.get(name, 0.0)
     measured = sum(charges.value[w.stop - 1] - charges.value[w.start] for w in record.windows)
-    sums = {name: np.zeros(len(charges)) for name in (*PARTS[:3], *ORIGINS)}
+    return Account(np.asarray(measured), parts, reasons)
+
+
+def _exact(of: ChargeClass) -> Law | None:
+    """The law that tells all causes apart, if one holds."""
+    laws = (law.within(of.circumstances) for law in EXACT)
+    return next((law for law in laws if not law.reason(of.circumstances)), None)
+
+
+def _no_plain(c: Circumstances) -> str:
+    """Why the plain account cannot be drawn up either."""
+    needed = ("rule_work", *(() if c.translation else ("drive_update",)), *(("decay",) if c.mixed else ()))
+    missing = [name for name in needed if name not in c.signals]
+    if c.optimizer in EXACT[0].optimizers or c.metric:
+        own = EXACT[int(c.metric)]
+        return own.within(c).reason(c)
+    if missing:
+        return f"the record lacks {missing[0]}"
+    return "" if c.every_step else "needs every step: the rule's work is that of one"
+
+
+def _by_law(record: Record, charges: Family, of: ChargeClass, law: Law, block: int) -> dict[str, Array]:
+    translation, c = charges.is_translation, of.circumstances
+    ledger = Ledger(law, c)
+    run = Integration(ledger, translation=translation, signals=ledger.names)
+    sums: dict[str, Array] = {}
     for stretch in stretches(record, block):
-        rows, h = stretch.rows, hyperparameters(record, stretch)
-        inputs = np.empty((len(h), len(signals), len(charges)))
-        for i, signal in enumerate(signals):
-            inputs[:, i] = getattr(charges, signal)[rows]
-        states = ledger.states(h, charges.value[rows.start], inputs, stretch.following(charges))
-        steps = min(rows.stop, stretch.window.stop - 1) - rows.start  # the last row's step is not in the record
-        _add(sums, h[:steps], states[:steps], inputs[:steps], translation=translation)
-    sums["momentum_memory"] = np.sum([sums[name] for name in ORIGINS], axis=0)
-    return Motion(np.asarray(measured), sums)
+        h = of.hyperparameters(hyperparameters(record, stretch))
+        start = charges.value[stretch.rows.start][of.columns]
+        inputs = np.empty((len(h), len(ledger.names), len(start)))
+        for i, name in enumerate(ledger.names):
+            inputs[:, i] = signal(record, charges, name, stretch)[:, of.columns]
+        following = stretch.following(charges)
+        ahead = None if following is None else following[of.columns]
+        states = run.states(h, start, inputs, ahead)
+        steps = _steps(stretch)
+        phi, gamma = ledger.law_matrices(h[:steps], translation=translation)
+        _add(sums, "weight_decay", (phi[:, 0, 0] - 1) @ states[:steps, 0])
+        for i, name in enumerate(ledger.names):
+            _add(sums, CAUSE_OF[name], gamma[:, 0, i] @ inputs[:steps, i])
+        for i, cause in enumerate((*_SPLIT, "memory_before"), start=1):
+            share = phi[:, 0, 1] @ states[:steps, i]
+            _add(sums, cause, share)
+            if cause in THROUGH_MEMORY:
+                _add(sums, THROUGH_MEMORY[cause], share)
+    return sums
 
 
-def _add(sums: dict[str, Array], h: Hyperparameters, states: Array, inputs: Array, *, translation: bool) -> None:
-    phi, gamma = EXACT.matrices(h, translation=translation)
-    weights, memory = phi[:, 0, 0] - 1, phi[:, 0, 1]
-    sums["weight_decay"] += weights @ states[:, 0]
-    sums["symmetry_breaking"] += gamma[:, 0, 0] @ inputs[:, 0]
-    for i in range(1, inputs.shape[1]):
-        sums["discretisation"] += gamma[:, 0, i] @ inputs[:, i]
-    for i, origin in enumerate(ORIGINS, start=1):
-        sums[origin] += memory @ states[:, i]
+def _by_rule(record: Record, charges: Family, of: ChargeClass, block: int) -> dict[str, Array]:
+    c, sums = of.circumstances, dict[str, Array]()
+    factor = 1 if c.translation else 2
+    for stretch in stretches(record, block):
+        h, steps = of.hyperparameters(hyperparameters(record, stretch)), _steps(stretch)
+        lr = np.where(h.span > 0, h.lr, 0.0)[:steps]
+        read = {n: signal(record, charges, n, stretch)[:steps, of.columns] for n in _plain_signals(c)}
+        decays = read["decay" if c.mixed else "value"]
+        rate = lr * np.where(h.decoupled, h.weight_decay, 0.0)[:steps]
+        _add(sums, "weight_decay", -factor * rate @ decays)
+        _add(sums, "rule", -factor * lr @ read["rule_work"])
+        if not c.translation:
+            _add(sums, "discretisation", lr**2 @ read["drive_update"])
+    return sums
+
+
+def _plain_signals(c: Circumstances) -> tuple[str, ...]:
+    return ("rule_work", "decay" if c.mixed else "value", *(() if c.translation else ("drive_update",)))
+
+
+def _steps(stretch: Stretch) -> int:
+    """Rows whose step is in the record to its end."""
+    return min(stretch.rows.stop, stretch.window.stop - 1) - stretch.rows.start
+
+
+def _add(sums: dict[str, Array], name: str, value: Array) -> None:
+    sums[name] = sums.get(name, 0.0) + value
 
 
 def budget_table(record: Record, family: str, block: int = 1024) -> pd.DataFrame:
@@ -138,79 +218,29 @@ def budget_table(record: Record, family: str, block: int = 1024) -> pd.DataFrame
 
     ``moved`` = Σ_c |ΔQ_c| is the scale: ``share_…`` are the parts relative to it, and ``closure_error`` =
     Σ_c |closure_c| / moved says how well the account closes, without cancellation between charges. Of a
-    matrix-valued charge the diagonal counts: its sum, the trace, does not depend on the basis.
+    matrix-valued charge the diagonal counts: its sum, the trace, does not depend on the basis. ``memory_…`` is what of
+    a cause came through memory; it is in the cause.
     """
-    charges = record.charges(family)
-    found = motion(record, family, block)
+    charges = family_of(record, family)
+    found = account(record, family, block)
     per_charge = {
         "motion": found.measured,
-        **{name: found.parts[name] for name in PARTS},
+        **{name: found.parts[name] for name in CAUSES},
         "closure": found.closure,
-        **{name: found.parts[name] for name in ORIGINS},
+        **{name: found.parts[name] for name in THROUGH_MEMORY.values()},
         "moved": np.abs(found.measured),
         "closure_error": np.abs(found.closure),
     }
-    frame = pd.DataFrame({"site": charges.index["site"], "charges": 1, **per_charge})[_summed(charges)]
-    table = frame.groupby("site", sort=False).sum().reset_index()
+    kept = diagonal(charges.index)
+    frame = pd.DataFrame({"site": charges.index["site"], "charges": 1, **per_charge, "reason": found.reasons})[kept]
+    groups = frame.groupby("site", sort=False)
+    table = groups[["charges", *per_charge]].agg(lambda column: column.sum(skipna=False)).reset_index()
+    reasons = groups["reason"].agg(lambda why: next((w for w in why if w), "")).to_numpy()
     table.insert(0, "family", family)
     table.insert(3, "steps", record.rows)
     moved = table["moved"].where(table["moved"] > 0)
     table["closure_error"] /= moved
-    for name in (*PARTS, "closure"):
+    for name in (*CAUSES, "closure"):
         table[f"share_{name}"] = table[name] / moved
-    return table.assign(reason=np.where(table["moved"] > 0, "", "its charges did not move"))
-
-
-def no_budget(table: pd.DataFrame, reason: str) -> pd.DataFrame:
-    """Rows of a budget that cannot be drawn up, for the sites of a comparison table: NaN and the reason."""
-    columns = ["family", "site", "charges", "steps"]
-    rows = table.loc[~table["site"].str.endswith(" |Q|"), columns].drop_duplicates(ignore_index=True)
-    numbers = ["motion", *PARTS, "closure", *ORIGINS, "moved", "closure_error"]
-    shares = [f"share_{name}" for name in (*PARTS, "closure")]
-    return rows.assign(**dict.fromkeys([*numbers, *shares], np.nan), reason=reason)
-
-
-def _summed(charges: Charges) -> Bool[NDArray, " charges"]:
-    index = charges.index
-    if "partner" not in index:
-        return np.ones(len(index), dtype=bool)
-    return (index["channel"] == index["partner"]).to_numpy()
-
-
-def loss_balance(record: Record) -> tuple[pd.DataFrame, LossCurve | None]:
-    """Balance the loss of a full-batch run; empty for other runs, whose steps see different losses or are skipped.
-
-    The loss has no clock of its own: under gradient flow dL/dt = −⟨g, u⟩ with u = −θ̇ (Głuch & Urbanke 2021, time
-    symmetry). Over a step of SGD, L_{k+1} − L_k = −η⟨g_k, u_k⟩ + O(η²); the mean of the gradients at both ends of the
-    step adds the curvature along it, ½η²uᵀHu, and leaves O(η³). Whatever moves θ, momentum and weight decay included,
-    is in u.
-
-    Returns
-    -------
-    tuple
-        A row per order: ``change`` = L_K − L_0, ``predicted``, ``error`` (RMS over the steps of predicted − measured,
-        relative to the RMS of L_k − L_0), ``final_error``; and the curves.
-    """
-    work, behind = record.column("work"), record.column("work_behind")
-    if record.rows < 2 or not work.any() or record.column("skipped").any():
-        return pd.DataFrame(), None
-    loss = record.column("loss")
-    measured = loss - loss[0]
-    each = {"first": work[:-1], "second": (work[:-1] + behind[1:]) / 2}
-    predicted = {order: np.append(0.0, np.cumsum(steps)) for order, steps in each.items()}
-    size = np.sqrt(np.mean(measured**2))
-    rows = [
-        {
-            "order": order,
-            "equation": ORDERS[order],
-            "steps": record.rows,
-            "change": measured[-1],
-            "predicted": values[-1],
-            "error": np.sqrt(np.mean((values - measured) ** 2)) / size if size else np.nan,
-            "final_error": abs(values[-1] - measured[-1]) / size if size else np.nan,
-        }
-        for order, values in predicted.items()
-    ]
-    kept = sampled(record.rows)
-    curve = LossCurve(record.column("step", kept), measured[kept], {o: v[kept] for o, v in predicted.items()})
-    return pd.DataFrame(rows), curve
+    still = np.where(table["moved"] > 0, "", "its charges did not move")
+    return table.assign(reason=np.where(reasons != "", reasons, still))

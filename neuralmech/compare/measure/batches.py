@@ -78,7 +78,7 @@ def _predict(source: Record, target: Record, family: str, block: int) -> tuple[p
         return None
     rows = min(source.rows, target.rows)
     kept = sampled(rows)
-    integration = Integration(law, translation=False)
+    integration = Integration(law, translation=False, signals=law.inputs)
     square, size, moved, start = (np.zeros(len(charges)) for _ in range(4))
     error = np.empty(len(kept))
     for first in range(0, rows, block):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,11 +10,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from neuralmech.compare.measure.curves import Curves, sampled, spread, with_gaps
-from neuralmech.compare.measure.inputs import circumstances, hyperparameters, signal, stretches
+from neuralmech.compare.measure.inputs import ChargeClass, classes, hyperparameters, signal, stretches
 from neuralmech.compare.measure.sums import MEASURES, QUANTILES, LawErrors, MeasuredSums, Sites, dashes
+from neuralmech.compare.measure.views import Family
+from neuralmech.compare.measure.views import family as family_of
 from neuralmech.laws import LAWS
 from neuralmech.laws.system import Array, Integration, Law
-from neuralmech.record import Charges, Record, RecordError
+from neuralmech.record import Record, RecordError
+
+UNEVEN = "parameters of one charge have different weight decay: what decays, θᵀSκθ, is measured, an input of the law"
 
 
 @dataclass(frozen=True)
@@ -44,51 +48,77 @@ def compare_family(
     """
     if record.rows == 0:
         raise RecordError(f"{record.path} holds no committed rows; train for at least one block")
-    charges = record.charges(family)
-    c = circumstances(record, charges)
-    reasons = {name: law.reason(c) for name, law in laws.items()}
+    charges = family_of(record, family)
+    of = classes(record, charges)
+    laws = {name: law for name, law in laws.items() if any(law.is_shown(one.circumstances) for one in of)}
     sites = Sites(charges)
     kept = sampled(record.rows)
     chosen = spread(charges.value[record.rows - 1], lines)
     measured = MeasuredSums(charges, sites, kept)
-    holding = {name: law for name, law in laws.items() if not reasons[name]}
-    errors = {name: LawErrors(law, charges, c.nesterov, sites, kept, chosen) for name, law in holding.items()}
+    every = {name: LawErrors(law, charges, of, sites, kept, chosen) for name, law in laws.items()}
+    reasons = {name: "" if every[name].holds.any() else _reason(law, of) for name, law in laws.items()}
+    errors = {name: law for name, law in every.items() if not reasons[name]}
     _integrate(record, charges, measured, errors, block)
-    table = pd.concat(
-        [
-            *_rows_per_law(errors, reasons, measured, sites, record.rows),
-            _norm_rows(record, charges, sites, laws, reasons, block),
-        ]
-    )
+    rows = [_rows(name, law, every[name], measured, of, record.rows) for name, law in laws.items()]
+    table = pd.concat([*rows, _norm_rows(record, charges, sites, laws, of, block)])
     table.insert(0, "family", family)
     table = table.sort_values("order", kind="stable").drop(columns="order")
     return FamilyComparison(family, table, _curves(record, charges, kept, chosen, measured, errors))
 
 
 def _integrate(
-    record: Record, charges: Charges, measured: MeasuredSums, errors: Mapping[str, LawErrors], block: int
+    record: Record, charges: Family, measured: MeasuredSums, errors: Mapping[str, LawErrors], block: int
 ) -> None:
     """Read the record once, block by block, and run every law along it."""
     needed = {s for law in errors.values() for s in law.signals}
     for stretch in stretches(record, block):
         value = measured.read(stretch)
-        inputs = {name: signal(charges, name, stretch.rows) for name in needed}
+        inputs = {name: signal(record, charges, name, stretch) for name in needed}
         h, following = hyperparameters(record, stretch), stretch.following(charges)
         for law in errors.values():
             law.add(stretch.rows, h, value, inputs, following)
 
 
-def _rows_per_law(
-    errors: Mapping[str, LawErrors], reasons: Mapping[str, str], measured: MeasuredSums, sites: Sites, rows: int
-) -> list[pd.DataFrame]:
-    return [
-        errors[name].table(name, measured, rows) if name in errors else dashes(name, why, sites, rows)
-        for name, why in reasons.items()
-    ]
+def _reason(law: Law, of: Iterable[ChargeClass]) -> str:
+    """Why a law does not hold for the first of some classes for which it does not."""
+    reasons = (law.within(one.circumstances).reason(one.circumstances) for one in of)
+    return next((why for why in reasons if why), "")
+
+
+def _rows(
+    name: str, law: Law, errors: LawErrors, measured: MeasuredSums, of: Sequence[ChargeClass], rows: int
+) -> pd.DataFrame:
+    """A row per site; where the law holds for no charge of a site, a dash and why."""
+    sites = measured.sites
+    if errors.holds.all() and not any(one.circumstances.mixed for one in of):
+        return errors.table(name, measured, rows)
+    held = np.zeros(len(sites.names), dtype=bool)
+    held[sites.codes[errors.holds]] = True
+    why = np.full(len(sites.names), _reason(law, of), dtype=object)
+    for one in of:
+        if reason := _reason(law, [one]):
+            why[np.unique(sites.codes[: sites.charges][one.columns])] = reason
+    table = errors.table(name, measured, rows) if held.any() else dashes(name, "", sites, rows)
+    table["reason"] = np.where(held, _footnotes(errors, sites, why, of), why)
+    return table
+
+
+def _footnotes(errors: LawErrors, sites: Sites, why: NDArray, of: Sequence[ChargeClass]) -> list[str]:
+    """What is to be said of an error: of how many charges it is, and what more the law takes from the record."""
+    count = np.bincount(sites.codes[errors.holds], minlength=len(sites.names))
+    mixed = np.zeros(len(sites.codes), dtype=bool)
+    for one in of:
+        mixed[: sites.charges][one.columns] = one.circumstances.mixed
+    given = np.bincount(sites.codes[errors.holds & mixed], minlength=len(sites.names)) > 0
+    texts = []
+    for n, all_of_them, reason, takes in zip(count, sites.counts, why, given, strict=True):
+        some = f"of {n} of the {all_of_them} charges; of the others: {reason}" if n < all_of_them else ""
+        texts.append("; ".join(part for part in (some, UNEVEN if takes else "") if part))
+    return texts
 
 
 def _norm_rows(
-    record: Record, charges: Charges, sites: Sites, laws: Mapping[str, Law], reasons: Mapping[str, str], block: int
+    record: Record, charges: Family, sites: Sites, laws: Mapping[str, Law], of: Sequence[ChargeClass], block: int
 ) -> pd.DataFrame:
     """Rows for the norms of sites whose matrices are not in the record entry by entry, numbered after the others.
 
@@ -99,26 +129,32 @@ def _norm_rows(
     names = [site for site in charges.norm_sites if f"{site} |Q|" not in sites.norms.sites]
     if not names:
         return pd.DataFrame()
-    columns = [charges.norm_sites.index(site) for site in names]
-    order = len(sites.names) + np.arange(len(names))
-    tables = []
+    tables, first = [], len(sites.names)
     for name, law in laws.items():
-        why = reasons[name]
-        if not why and law.inputs:
-            why = "a drive needs the whole matrix; train with a larger track.full"
-        numbers = (np.zeros((0, len(names))),) * 3 if why else _norms(record, charges, columns, law, block)
-        if not why and not len(numbers[0]):
-            why = "no norms were measured; train with track.norms=16"
-        tables.append(_norm_table(name, why, names, *numbers).assign(order=order))
+        for one in of:  # a site's entries are of one class
+            mine = [site for site in names if site in set(charges.index["site"].to_numpy()[one.columns])]
+            if not mine:
+                continue
+            why = _reason(law, [one])
+            if not why and law.within(one.circumstances).signals(one.circumstances):
+                why = "a drive needs the whole matrix; train with a larger track.full"
+            columns = [charges.norm_sites.index(site) for site in mine]
+            numbers = _norms(record, charges, columns, law, one, block) if not why else (np.zeros((0, len(mine))),) * 3
+            if not why and not len(numbers[0]):
+                why = "no norms were measured; train with track.norms=16"
+            order = first + np.array([names.index(site) for site in mine])
+            tables.append(_norm_table(name, why, mine, *numbers).assign(order=order))
     return pd.concat(tables)
 
 
-def _norms(record: Record, charges: Charges, columns: list[int], law: Law, block: int) -> tuple[Array, Array, Array]:
+def _norms(
+    record: Record, charges: Family, columns: list[int], law: Law, of: ChargeClass, block: int
+) -> tuple[Array, Array, Array]:
     """Theory − measured, measured, and its motion, at the rows where the norms were measured: (rows, sites) each."""
     run, off, kept, moved, start = Integration(law, translation=False), [], [], [], np.zeros(len(columns))
     for stretch in stretches(record, block):
         norms = charges.frobenius[stretch.rows][:, columns]
-        h = hyperparameters(record, stretch)
+        h = of.hyperparameters(hyperparameters(record, stretch))
         start = norms[0] if stretch.begins else start
         theory = run.advance(h, norms[0], np.zeros((len(h), 0, len(columns))), norms[0] if stretch.begins else None)
         there = np.isfinite(norms).all(axis=1)
@@ -145,7 +181,7 @@ def _norm_table(name: str, why: str, sites: Sequence[str], off: Array, measured:
 
 def _curves(
     record: Record,
-    charges: Charges,
+    charges: Family,
     kept: NDArray[np.int64],
     chosen: NDArray[np.int64],
     measured: MeasuredSums,

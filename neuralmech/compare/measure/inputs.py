@@ -3,28 +3,84 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float64
+from numpy.typing import NDArray
 
+from neuralmech.compare.measure.views import Family, InMetric
 from neuralmech.laws.system import Array, Circumstances, Hyperparameters
-from neuralmech.record import Charges, Record, RecordError
+from neuralmech.record import Record, RecordError
 
-DERIVED = {"unit_drive": ("drive_update", "value")}  # signals that are products of recorded ones
+# Signals that are made of recorded ones.
+DERIVED = {
+    "unit_drive": ("drive_update", "value"),
+    "metric_drift": ("metric_value", "metric_carried"),
+    "residual_of_ascent": ("drive_ascent",),
+}
+ONE_FOR_ALL = slice(None)
 
 
-def circumstances(record: Record, charges: Charges) -> Circumstances:
-    """What laws must know of a run to say whether they hold for some of its charges."""
+@dataclass(frozen=True)
+class ChargeClass:
+    """Charges of a family that laws do not tell apart.
+
+    Attributes
+    ----------
+    columns
+        Which they are.
+    circumstances
+        What laws must know of them.
+    decay
+        κ: their parameters decay at the rate κηλ; 1 where they do so at several, and what decays is recorded.
+    """
+
+    columns: slice | NDArray[np.int64]
+    circumstances: Circumstances
+    decay: float = 1.0
+
+    def hyperparameters(self, h: Hyperparameters) -> Hyperparameters:
+        """Those of a run, with λ as these charges have it."""
+        return h if self.decay == 1 else replace(h, weight_decay=h.weight_decay * self.decay)
+
+
+def circumstances(record: Record, charges: Family) -> Circumstances:
+    """What laws must know of a run to say whether they hold for a family of charges, all of one class."""
+    optim, in_metric = record.config.get("optim", {}), isinstance(charges, InMetric)
+    derived = (name for name, of in DERIVED.items() if set(of) <= set(charges.signals))
     return Circumstances(
         family=charges.name,
         translation=charges.is_translation,
-        signals=(*charges.signals, *(name for name, of in DERIVED.items() if set(of) <= set(charges.signals))),
-        optimizer=str(record.config.get("optim", {}).get("name", "sgd")),
+        signals=(*charges.signals, *derived),
+        optimizer=str(record.rule.get("name", "sgd")),
         momentum="momentum" in record.in_use,
         dampening="dampening" in record.in_use,
         nesterov="nesterov" in record.in_use,
+        decoupled=bool(record.rule["decoupled"]),
+        ascent=bool(optim.get("sam_rho")),
+        clipped=optim.get("clip_norm") is not None or optim.get("clip_value") is not None,
+        metric=in_metric,
+        every_step=(record.config.get("track") or {}).get("every", 1) == 1,
     )
+
+
+def classes(record: Record, charges: Family) -> list[ChargeClass]:
+    """The classes of a family: one, unless rules or decay differ from parameter to parameter."""
+    c, index = circumstances(record, charges), charges.index
+    if "decay" not in index and "rule" not in index:
+        return [ChargeClass(ONE_FOR_ALL, c)]
+    parts = record.rule.get("parts", [])
+    kappa = index["decay"].to_numpy() if "decay" in index else np.ones(len(index))
+    rule = index["rule"].to_numpy() if "rule" in index else np.zeros(len(index), dtype=np.int64)
+    out = []
+    for number, decay in dict.fromkeys(zip(rule.tolist(), [None if np.isnan(k) else k for k in kappa], strict=True)):
+        columns = np.flatnonzero((rule == number) & (np.isnan(kappa) if decay is None else kappa == decay))
+        name = c.optimizer if not parts else str(parts[number]) if 0 <= number < len(parts) else ""
+        out.append(
+            ChargeClass(columns, replace(c, optimizer=name, mixed=decay is None), 1.0 if decay is None else decay)
+        )
+    return out
 
 
 @dataclass(frozen=True)
@@ -45,7 +101,7 @@ class Stretch:
         """Whether the window ends here."""
         return self.rows.stop == self.window.stop
 
-    def following(self, charges: Charges) -> Float64[Array, " charges"] | None:
+    def following(self, charges: Family) -> Float64[Array, " charges"] | None:
         """Charges at the second row of a window that begins here, in the middle of the run; None otherwise."""
         if not self.begins or self.is_start:
             return None
@@ -92,10 +148,20 @@ def hyperparameters(record: Record, stretch: Stretch) -> Hyperparameters:
         first=columns["step"] == columns["skipped"],  # none before it was taken
         decoupled=columns["decoupled"].astype(bool),
         batch_size=columns["batch_size"],
+        updates=columns["step"] - columns["skipped"],
     )
 
 
-def signal(charges: Charges, name: str, rows: slice) -> Float64[Array, "rows charges"]:
-    """A recorded signal, or the product of recorded ones: (rows, charges)."""
+def signal(record: Record, charges: Family, name: str, stretch: Stretch) -> Float64[Array, "rows charges"]:
+    """A recorded signal, or one made of recorded ones."""
+    rows = stretch.rows
+    if name == "metric_drift":  # of the step to the next row; nobody asks for that of a window's last
+        after = charges.value[rows.start + 1 : min(rows.stop + 1, stretch.window.stop)]
+        drift = np.zeros((rows.stop - rows.start, len(charges)))
+        drift[: len(after)] = after - charges.metric_carried[rows][: len(after)]
+        return drift
+    if name == "residual_of_ascent":
+        rho, norm = record.config["optim"]["sam_rho"], record.column("gradient_norm", rows)
+        return -rho / np.maximum(norm, 1e-300)[:, None] * charges.drive_ascent[rows]
     parts = [getattr(charges, part)[rows] for part in DERIVED.get(name, (name,))]
     return parts[0] if len(parts) == 1 else np.multiply(*parts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -10,9 +10,9 @@ from jaxtyping import Float64, Int64
 from numpy.typing import NDArray
 
 from neuralmech.compare.measure.curves import inside
-from neuralmech.compare.measure.inputs import Stretch
+from neuralmech.compare.measure.inputs import ChargeClass, Stretch
+from neuralmech.compare.measure.views import Family
 from neuralmech.laws.system import Array, Hyperparameters, Integration, Law
-from neuralmech.record import Charges
 
 # Columns of numbers in a comparison; the quantiles are over a site's charges.
 MEASURES = ("error", "unexplained", "max_error", "final_error")
@@ -70,14 +70,17 @@ class Sites:
         Number of each column's site.
     own
         How many sites are the charges' own; the rest are norms.
+    charges
+        How many columns are charges; the rest are norms.
     """
 
-    def __init__(self, charges: Charges) -> None:
+    def __init__(self, charges: Family) -> None:
         self.norms = norms = Norms(charges.index)
         names = [*charges.index["site"], *norms.sites]
         self.codes, unique = pd.factorize(pd.Series(names, dtype=object))
         self.names = list(unique)
         self.own = len(self.names) - len(norms.sites)
+        self.charges = len(charges)
         self.counts = np.bincount(self.codes, minlength=len(self.names))
 
     def sum(self, per_charge: Float64[Array, " charges"]) -> Float64[Array, " sites"]:
@@ -100,22 +103,25 @@ class Sites:
 class MeasuredSums:
     """Running sums over the measured charges, per site, and their rows for curves."""
 
-    def __init__(self, charges: Charges, sites: Sites, kept: Int64[NDArray, " kept"]) -> None:
-        self._charges, self._sites, self._index = charges, sites, kept
+    def __init__(self, charges: Family, sites: Sites, kept: NDArray[np.int64]) -> None:
+        self._charges, self.sites, self._index = charges, sites, kept
         self._start = np.zeros(len(sites.codes))
-        self.square = np.zeros(len(sites.names))
-        self.motion = np.zeros(len(sites.names))
+        self.square, self.motion = np.zeros(len(sites.names)), np.zeros(len(sites.names))
+        self.squares, self.motions = np.zeros(len(sites.codes)), np.zeros(len(sites.codes))  # of each column
         self.kept = np.empty((len(kept), len(sites.codes)))
         self.parameters = np.empty((len(kept), len(charges.parameter_index)))
 
     def read(self, stretch: Stretch) -> Float64[Array, "rows columns"]:
         """Take in the next rows, and return them with the norms behind the charges."""
         rows = stretch.rows
-        value = self._sites.norms.append(self._charges.value[rows])
+        value = self.sites.norms.append(self._charges.value[rows])
         start = self._start = value[0].copy() if stretch.begins else self._start
-        self.square += self._sites.sum(np.einsum("kc,kc->c", value, value))
-        moved = value - start
-        self.motion += self._sites.sum(np.einsum("kc,kc->c", moved, moved))
+        square, moved = np.einsum("kc,kc->c", value, value), value - start
+        motion = np.einsum("kc,kc->c", moved, moved)
+        self.squares += square
+        self.motions += motion
+        self.square += self.sites.sum(square)
+        self.motion += self.sites.sum(motion)
         here = inside(self._index, rows)
         at = self._index[here] - rows.start
         self.kept[here] = value[at]
@@ -125,24 +131,42 @@ class MeasuredSums:
 
     def rms(self, rows: int) -> float:
         """Over all charges and so many rows."""
-        return float(np.sqrt(self.square[: self._sites.own].sum() / (rows * len(self._charges))))
+        return float(np.sqrt(self.square[: self.sites.own].sum() / (rows * len(self._charges))))
 
 
 class LawErrors:
-    """One law running along the record, and its running errors."""
+    """One law running along the record, class by class, and its running errors over the charges for which it holds.
+
+    Attributes
+    ----------
+    signals
+        What drives it.
+    holds
+        For which columns there is a law: (columns,).
+    """
 
     def __init__(
         self,
         law: Law,
-        charges: Charges,
-        nesterov: bool,
+        charges: Family,
+        classes: Sequence[ChargeClass],
         sites: Sites,
         kept: Int64[NDArray, " kept"],
         chosen: Int64[NDArray, " chosen"],
     ) -> None:
-        self.signals = law.signals(translation=charges.is_translation, nesterov=nesterov)
-        self._integration = Integration(law, translation=charges.is_translation)
+        translation = charges.is_translation
+        self._runs = []
+        for of in classes:
+            own, c = law.within(of.circumstances), of.circumstances
+            if not own.reason(c):
+                names = own.signals(c)
+                self._runs.append((of, names, Integration(own, translation=translation, signals=names)))
+        self.signals = tuple(dict.fromkeys(name for _, names, _ in self._runs for name in names))
         self._charges = len(charges)
+        held = np.full((1, self._charges), np.nan)
+        for of, _, _ in self._runs:
+            held[:, of.columns] = 0.0
+        self.holds = np.isfinite(sites.norms.append(held)[0])
         self._sites, self._index, self._chosen = sites, kept, chosen
         self._square = np.zeros(len(sites.codes))
         self._largest = np.zeros(len(sites.names))
@@ -159,40 +183,59 @@ class LawErrors:
         following: Float64[Array, " charges"] | None,
     ) -> None:
         """Advance over the next rows, of which `value` was measured, and add up how far the law is from it."""
-        chosen = [signals[s] for s in self.signals]
-        inputs = np.stack(chosen, axis=1) if chosen else np.zeros((len(value), 0, self._charges))
-        theory = self._sites.norms.append(self._integration.advance(h, value[0, : self._charges], inputs, following))
+        theory = self._sites.norms.append(self._theory(h, value[0, : self._charges], signals, following))
         here = inside(self._index, rows)
         at = self._index[here] - rows.start
         self.kept[here] = theory[at][:, self._chosen]
         theory -= value
-        self.kept_error[here] = np.mean(theory[at, : self._charges] ** 2, axis=1)
+        theory[:, ~self.holds] = 0.0
+        held = self.holds[: self._charges]
+        self.kept_error[here] = np.mean(theory[at][:, : self._charges][:, held] ** 2, axis=1)
         self._square += np.einsum("kc,kc->c", theory, theory)
         self._largest = np.maximum(self._largest, self._sites.max(np.abs(theory).max(axis=0)))
-        self._final = np.sqrt(self._sites.sum(theory[-1] ** 2) / self._sites.counts)
+        self._final = np.sqrt(self._sites.sum(theory[-1] ** 2) / np.maximum(self._counts, 1))
+
+    def _theory(self, h: Hyperparameters, value: Array, signals: Mapping[str, Array], following: Array | None) -> Array:
+        """Charges by the law at some rows, NaN of those for which it does not hold: (rows, charges)."""
+        out = np.full((len(h), self._charges), np.nan)
+        for of, names, run in self._runs:
+            own = of.hyperparameters(h)
+            inputs = np.empty((len(h), len(names), len(value[of.columns])))
+            for i, name in enumerate(names):
+                inputs[:, i] = signals[name][:, of.columns]
+            ahead = None if following is None else following[of.columns]
+            out[:, of.columns] = run.advance(own, value[of.columns], inputs, ahead)
+        return out
+
+    @property
+    def _counts(self) -> NDArray[np.int64]:
+        """Columns of each site for which the law holds."""
+        return self._sites.sum(self.holds.astype(np.float64)).astype(np.int64)
 
     def table(self, name: str, measured: MeasuredSums, rows: int) -> pd.DataFrame:
-        """One row per site."""
-        scale = np.sqrt(measured.square / (rows * self._sites.counts))
-        square = self._sites.sum(self._square)
-        low, median, high = self._sites.quantiles(np.sqrt(self._square / rows))
-        return pd.DataFrame(
-            {
-                "site": self._sites.names,
-                "law": name,
-                "charges": self._sites.counts,
-                "steps": rows,
-                "error": _ratio(np.sqrt(square / (rows * self._sites.counts)), scale),
-                "unexplained": _ratio(square, measured.motion),
-                "max_error": _ratio(self._largest, scale),
-                "final_error": _ratio(self._final, scale),
-                "q10": _ratio(low, scale),
-                "median": _ratio(median, scale),
-                "q90": _ratio(high, scale),
-                "reason": "",
-                "order": np.arange(len(self._sites.names)),
-            }
-        )
+        """One row per site, over the charges for which the law holds."""
+        counts = self._counts
+        square, low, median, high = self._sites.sum(self._square), *self._sites.quantiles(self._root_mean_square(rows))
+        of_all = np.array_equal(counts, self._sites.counts)
+        size = measured.square if of_all else self._sites.sum(np.where(self.holds, measured.squares, 0.0))
+        motion = measured.motion if of_all else self._sites.sum(np.where(self.holds, measured.motions, 0.0))
+        some = np.maximum(counts, 1)
+        scale = np.sqrt(size / (rows * some))
+        numbers = {
+            "error": _ratio(np.sqrt(square / (rows * some)), scale),
+            "unexplained": _ratio(square, motion),
+            "max_error": _ratio(self._largest, scale),
+            "final_error": _ratio(self._final, scale),
+            "q10": _ratio(low, scale),
+            "median": _ratio(median, scale),
+            "q90": _ratio(high, scale),
+        }
+        plain = {"site": self._sites.names, "law": name, "charges": self._sites.counts, "steps": rows}
+        return pd.DataFrame({**plain, **numbers, "reason": "", "order": np.arange(len(self._sites.names))})
+
+    def _root_mean_square(self, rows: int) -> Array:
+        """Of each column's error; NaN where there is no law, which quantiles leave out."""
+        return np.where(self.holds, np.sqrt(self._square / rows), np.nan)
 
 
 def dashes(name: str, reason: str, sites: Sites, rows: int) -> pd.DataFrame:

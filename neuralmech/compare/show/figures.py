@@ -13,6 +13,7 @@ from neuralmech.compare.gather.analysis import Analysis
 from neuralmech.compare.gather.labels import distinct
 from neuralmech.compare.measure.curves import Curves
 from neuralmech.compare.measure.equilibrium import FAMILY as SCALE
+from neuralmech.compare.measure.views import METRIC
 from neuralmech.compare.show.plots_accounts import budget_figure, budget_title, loss_figure
 from neuralmech.compare.show.plots_charges import effective_rate_figure, family_figure, parameters_figure
 from neuralmech.compare.show.plots_sweeps import batch_figure, sweep_figure, swept_numbers
@@ -32,6 +33,10 @@ _CHARGES = {
     "rescale": "|θ_in|² − |θ_out|²",
     "linear": "Q_ij, the entries of a balance matrix W_in W_inᵀ − W_outᵀ W_out",
 }
+_IN_METRIC = {
+    f"{name}{METRIC}": f"{form}, in Adam's metric w = √v̂ + ε"
+    for name, form in {**_CHARGES, "translation": "⟨a, wθ⟩", "scale": "θ_Aᵀwθ_A"}.items()
+}
 _FIXED = {
     "parameters": (
         "Single parameters θ_j (above) and, in the same colour, a charge that each is part of (below), over the steps "
@@ -40,7 +45,7 @@ _FIXED = {
     "budget": (
         "What moved the charges over the run, summed over the charges of each site (their number in brackets), in the "
         "charge's units: causes that raise it to the right of zero, causes that lower it to the left, the diamond the "
-        "measured change, which is their sum. Hatched: the same cause in earlier steps, carried on by momentum."
+        "measured change, which is their sum. Hatched: the same cause in earlier steps, carried on by a memory."
     ),
     "effective_learning_rate": (
         "The learning rate η/Q that the direction of some normalised weights feels, Q = |θ|²: measured "
@@ -103,7 +108,7 @@ def _budgets(analysis: Analysis) -> list[tuple[str, pd.DataFrame]]:
     """The budgets that could be drawn up, family by family, of the runs that the other figures show."""
     families = dict.fromkeys(family for panel in analysis.panels for family in panel.budgets)
     drawn = [(f, panel) for f in families for panel in analysis.panels if f in panel.budgets]
-    tables = [(budget_title(f, panel.title), panel.budgets[f].dropna(subset=["motion"])) for f, panel in drawn]
+    tables = [(budget_title(f, panel.title), panel.budgets[f].dropna(subset=["closure"])) for f, panel in drawn]
     return [(title, table) for title, table in tables if len(table)][:MAX_BUDGETS]
 
 
@@ -130,5 +135,6 @@ def caption(name: str, *, has_laws: bool = True) -> str:
             "error as large as the charges) against the swept key, family by family: a small mark per run, lines "
             "through the medians."
         )
-    form, power = _CHARGES.get(name, "θᵀSθ"), "" if name == "translation" else ", squared"
+    plain = name.removesuffix(METRIC)
+    form, power = _IN_METRIC.get(name) or _CHARGES.get(plain, "θᵀSθ"), "" if plain == "translation" else ", squared"
     return _FAMILY.format(form=form, name=name, theory=_THEORY if has_laws else "; no law holds for it.", power=power)

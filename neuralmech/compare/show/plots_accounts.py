@@ -12,20 +12,24 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from neuralmech.compare.measure.accounts import THROUGH_MEMORY
 from neuralmech.compare.measure.curves import LossCurve
 from neuralmech.compare.show.style import COLOURS, FLOOR, FORMS, STYLE, plain
 
-# Cause → (colour, hatch, label); the momentum buffer's shares have the colour of what it remembers.
+# Cause → (colour, hatch, label); what a momentum buffer carried has the colour of its cause.
 BARS = {
     "weight_decay": ("#0072B2", "", "weight decay, at once"),
-    "memory_weight_decay": ("#9CC9E8", "////", "weight decay, by momentum"),
-    "discretisation": ("#D55E00", "", "discretisation $\\eta^2D$, at once"),
-    "memory_discretisation": ("#F4B48A", "////", "discretisation, by momentum"),
+    "memory_weight_decay": ("#9CC9E8", "////", "weight decay, by memory"),
+    "discretisation": ("#D55E00", "", "discretisation, at once"),
+    "memory_discretisation": ("#F4B48A", "////", "discretisation, by memory"),
     "symmetry_breaking": ("#009E73", "", "broken symmetry $R$, at once"),
-    "memory_symmetry_breaking": ("#8FD3BC", "////", "broken symmetry, by momentum"),
-    "memory_before": ("#BBBBBB", "////", "momentum from before the record"),
+    "memory_symmetry_breaking": ("#8FD3BC", "////", "broken symmetry, by memory"),
+    "rule": ("#CC79A7", "", "work of the learning rule"),
+    "metric_drift": ("#E69F00", "", "drift of the metric"),
+    "memory_before": ("#BBBBBB", "////", "memory from before the record"),
     "closure": ("#000000", "", "closure (rounding)"),
 }
+RARE = ("rule", "metric_drift", *(name for name in BARS if name.startswith("memory_")))  # in the key if there are any
 MAX_BARS = 24
 # Order of the loss balance → (colour, dashes), and its label.
 STYLES = {"first": ("#D55E00", (0, (1, 1, 4, 1))), "second": ("#000000", (0, (4, 2)))}
@@ -54,7 +58,7 @@ def budget_figure(panels: Sequence[tuple[str, pd.DataFrame]]) -> Figure:
             _bars(panel, table)
             panel.set_title(title, fontsize=9, loc="left")
             panel.set_xlabel("change of the charge over the run, summed over the site, in its units", fontsize=7)
-        shown = [bar for name, bar in BARS.items() if name != "memory_before" or any(t[name].any() for _, t in panels)]
+        shown = [b for name, b in BARS.items() if name not in RARE or any(t[name].fillna(0).any() for _, t in panels)]
         handles = [Patch(facecolor=c, hatch=h, edgecolor="white", label=label) for c, h, label in shown]
         mark = Line2D([], [], linestyle="", marker="D", markersize=5, color="black", markerfacecolor="white")
         mark.set_label("measured change")
@@ -69,7 +73,9 @@ def _bars(axes: Axes, table: pd.DataFrame) -> None:
     place = np.arange(len(table))[::-1]
     up, down = np.zeros(len(table)), np.zeros(len(table))
     for name, (colour, hatch, _) in BARS.items():
-        part = table[name].to_numpy()
+        part = table[name].fillna(0).to_numpy() - (
+            table[THROUGH_MEMORY[name]].fillna(0) if name in THROUGH_MEMORY else 0
+        )
         start = np.where(part >= 0, up, down)
         axes.barh(place, part, left=start, color=colour, hatch=hatch, height=0.62, edgecolor="white", linewidth=0.4)
         up, down = up + np.maximum(part, 0), down + np.minimum(part, 0)

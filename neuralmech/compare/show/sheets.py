@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from neuralmech.compare.gather.analysis import Analysis
-from neuralmech.compare.measure.accounts import ORIGINS, PARTS
+from neuralmech.compare.measure.accounts import CAUSES, THROUGH_MEMORY
 from neuralmech.compare.show.cells import Footnotes, Sheet, cell, law_cells
 
 MEANINGS = {
@@ -47,10 +47,12 @@ def comparison_sheets(table: pd.DataFrame, keys: Sequence[str]) -> list[Sheet]:
 
 def budget_sheet(budget: pd.DataFrame, keys: Sequence[str]) -> Sheet:
     """What moved each site's charge, as shares of the motion."""
-    parts = [*PARTS, "closure"]
     shown = budget[[*keys, "family", "site", "charges", "motion", "moved"]].copy()
-    for name in parts:
+    for name in shown_causes(budget):
         shown[name] = budget[f"share_{name}"]
+        if name in THROUGH_MEMORY and budget[THROUGH_MEMORY[name]].any():
+            shown[f"{name} by memory"] = budget[THROUGH_MEMORY[name]] / budget["moved"].where(budget["moved"] > 0)
+    shown["closure"] = budget["share_closure"]
     shown["closure_error"] = budget["closure_error"]
     notes = Footnotes()
     rows = [
@@ -59,10 +61,16 @@ def budget_sheet(budget: pd.DataFrame, keys: Sequence[str]) -> Sheet:
     ]
     meaning = (
         "motion is Σ(Q at the end − Q at the start) over the site's charges, moved is Σ|the same|; the causes are "
-        "shares of moved and sum to motion/moved. closure is what they leave, closure_error is Σ|closure|/moved. "
-        f"budget.csv has absolute numbers and splits the momentum memory into {', '.join(ORIGINS)}."
+        "shares of moved and, with the closure, sum to motion/moved; what of a cause came by the momentum's memory is "
+        "in it and beside it. rule is the work of a learning rule that does not share the symmetry, metric_drift what "
+        "Adam's metric moved as it changed. closure is what is left, closure_error is Σ|closure|/moved."
     )
     return Sheet("budget", "what moved the charges", meaning, tuple(shown.columns), rows, notes.texts)
+
+
+def shown_causes(budget: pd.DataFrame) -> list[str]:
+    """Causes that moved anything; decay, discretisation and broken symmetry are always said."""
+    return [cause for cause in CAUSES if cause in THROUGH_MEMORY or budget[cause].fillna(0).any()]
 
 
 def seed_sheet(seeds: pd.DataFrame) -> Sheet:

@@ -23,6 +23,9 @@ LAW_DASHES: dict[str, Any] = {
     "noether": (1, (3, 5)),
     "discrete": "-",
     "discrete_broken": (0, (3, 3)),
+    "discrete_ascent": (0, (2, 1)),
+    "constant_metric": (0, (1, 1.5)),
+    "moving_metric": (0, (3, 3)),
 }
 FLOOR = 1e-16  # relative errors below are rounding of rounding
 WIDEST, NARROWEST = 2.2, 1.0  # lines of the first law of the catalogue, and of the last
@@ -34,12 +37,19 @@ LAW_COLOURS = {
     "modified_flow": "#000000",
     "discrete": "#7A3B8F",
     "discrete_broken": "#E69F9F",
+    "discrete_ascent": "#117733",
+    "constant_metric": "#4D4D80",
+    "moving_metric": "#D55E00",
 }
 FORMS = {
     "translation": r"$\langle a,\theta\rangle$",
     "scale": r"$|\theta_A|^2$",
     "rescale": r"$|\theta_{\mathrm{in}}|^2-|\theta_{\mathrm{out}}|^2$",
     "linear": r"$Q_{ij}$",
+    "translation_metric": r"$\langle a,w\theta\rangle$",
+    "scale_metric": r"$\theta_A^\top w\,\theta_A$",
+    "rescale_metric": r"$(\theta^\top w\,\theta)_{\mathrm{in}}-(\theta^\top w\,\theta)_{\mathrm{out}}$",
+    "linear_metric": r"$q_{ii}$",
 }
 MEASURED: dict[str, Any] = {"linewidth": 2.8, "alpha": 0.7}  # wide enough to be seen beside the laws on it
 STYLE: dict[Any, Any] = {

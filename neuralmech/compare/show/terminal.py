@@ -14,8 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from neuralmech.compare.gather.analysis import Analysis
-from neuralmech.compare.measure.accounts import PARTS
+from neuralmech.compare.measure.accounts import THROUGH_MEMORY
 from neuralmech.compare.show.cells import DASH, Cell, Footnotes, law_cells, number
+from neuralmech.compare.show.sheets import shown_causes
 from neuralmech.laws import LAWS
 from neuralmech.record.schema import held_out
 
@@ -47,10 +48,17 @@ def show_analysis(analysis: Analysis, console: Console | None = None) -> None:
         say(console, "Worst site of each family; every site is in comparison.csv.")
     if "discrete_broken" in rows:
         say(console, "discrete + R takes the measured breaking of the symmetry, the residual R, as an input.")
+    if "moving_metric" in rows:
+        say(
+            console,
+            "moving metric takes what Adam's metric w does, F and E, as inputs, and predicts the momentum; constant "
+            "metric leaves E out: what a metric that stood still would do.",
+        )
     if not analysis.keys:
         say(console, "\nWhat moved the charges, as shares of how far they moved:")
         said = len(footnotes.texts)
-        print_parts(console, list(BUDGET), lambda parts: _budget_table(analysis.budget, parts, footnotes, raised))
+        columns = list(_budget_columns(analysis.budget))
+        print_parts(console, columns, lambda parts: _budget_table(analysis.budget, parts, footnotes, raised))
         for i, reason in enumerate(footnotes.texts[said:], start=said + 1):
             say(console, f"{raised(i)} {reason}")
     for note in analysis.notes:
@@ -124,29 +132,39 @@ def _raised_in(console: Console) -> Callable[[int], str]:
     return lambda note: str(note).translate(str.maketrans("0123456789", RAISED))
 
 
-# Columns of the budget: how they are headed, and what is in them.
-BUDGET: dict[str, tuple[str, Callable[[Any], str]]] = {
-    "moved": ("moved", lambda row: number(row["moved"])),
-    **{
-        part: (heading, lambda row, part=part: _percent(row[f"share_{part}"]))
-        for part, heading in zip(
-            PARTS, ("decay", "discreti-\nsation", "symmetry\nbreaking", "momentum\nmemory"), strict=True
-        )
-    },
-    "closure": ("closure", lambda row: number(row["closure_error"], 1)),
+# How causes are headed.
+HEADINGS = {
+    "weight_decay": "decay",
+    "discretisation": "discreti-\nsation",
+    "symmetry_breaking": "symmetry\nbreaking",
+    "rule": "learning\nrule",
+    "metric_drift": "metric's\ndrift",
+    "memory_before": "memory\nbefore",
 }
+
+
+def _budget_columns(budget: pd.DataFrame) -> dict[str, tuple[str, Callable[[Any], str]]]:
+    """Columns of the budget: how they are headed, and what is in them; beside a cause what of it came by memory."""
+    out: dict[str, tuple[str, Callable[[Any], str]]] = {"moved": ("moved", lambda row: number(row["moved"]))}
+    for cause in shown_causes(budget):
+        out[cause] = HEADINGS[cause], lambda row, cause=cause: _percent(row[f"share_{cause}"])
+        memory = THROUGH_MEMORY.get(cause)
+        if memory and budget[memory].fillna(0).any():
+            out[memory] = "by me-\nmory", lambda row, memory=memory: _percent(row[memory] / (row["moved"] or math.nan))
+    return {**out, "closure": ("closure", lambda row: number(row["closure_error"], 1))}
 
 
 def _budget_table(budget: pd.DataFrame, parts: list[str], notes: Footnotes, raised: Callable[[int], str]) -> Table:
     """What moved the charges; a dash has the number of its reason."""
+    columns = _budget_columns(budget)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("site", overflow="fold", min_width=20)
     for part in parts:
-        table.add_column(BUDGET[part][0], justify="right", no_wrap=True)
+        table.add_column(columns[part][0], justify="right", no_wrap=True)
     for family, group in budget.groupby("family", sort=False):
         table.add_row(f"[bold]{family}")
         for row in group.head(MAX_ROWS).to_dict("records"):
-            cells = [BUDGET[part][1](row) for part in parts]
+            cells = [columns[part][1](row) for part in parts]
             why = raised(notes(row["reason"])) if row["reason"] else ""
             table.add_row(f" {escape(row['site'])}", *(f"{cell}{why}" if cell == DASH else cell for cell in cells))
     return table
