@@ -15,7 +15,15 @@ from neuralmech.discovery.centring import centred_dims, is_taken_out
 from neuralmech.discovery.distinct import distinct_rows
 from neuralmech.discovery.engine import Parameter
 from neuralmech.discovery.shift import CONSTANT, Key, Sector, Shift, ShiftAlgebra, Terms, rule
-from neuralmech.discovery.shift_values import MOST_TERMS, combined, expanded, let_none_pass, masked, multiplied
+from neuralmech.discovery.shift_values import (
+    MOST_TERMS,
+    combined,
+    expanded,
+    let_none_pass,
+    masked,
+    multiplied,
+    narrow_pairs,
+)
 from neuralmech.discovery.trace import operation, place
 
 LARGE = 4096  # elements: below, a copy costs less than to look at it
@@ -140,10 +148,7 @@ def _modulated(x: Shift, node: fx.Node, operand: int) -> Shift:
     cells = torch.arange(int(np.prod(other))).reshape(other).expand(shape)
     out: Shift = {}
     for key, sector in expanded(x, shape).items():
-        pairs = torch.stack(
-            torch.broadcast_tensors(*geometry.narrow(sector.amplitude), *geometry.narrow(cells)), dim=-1
-        )
-        fresh = _mixed(pairs) + 1
+        fresh = narrow_pairs(sector.amplitude, cells)
         moved = torch.where(geometry.narrow(sector.amplitude)[0] == 0, 0, fresh) if sector.origins else fresh
         out[(*key, node.name)] = Sector(moved.expand(shape), sector.terms, sector.origins)
     return out
