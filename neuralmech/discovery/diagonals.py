@@ -63,16 +63,30 @@ def _diagonal_family(
     norms: NDArray,
     parts: list[Term],
 ) -> Family:
-    scale = sparse.diags_array(1.0 / norms[chosen]) if chosen else None
-    first = np.arange(len(chosen), dtype=np.int64)
+    first, factors = np.arange(len(chosen), dtype=np.int64), 1.0 / norms[chosen]
+    at = np.full(int(order.max(initial=-1)) + 1, -1)
+    at[order[chosen]] = first
     terms = []
-    for part in parts if scale is not None else ():
-        rows = sparse.csr_array(scale @ part.coefficients[order[chosen]])
+    for part in parts:
+        rows = _rows_at(part.coefficients, at, factors)
         if rows.nnz:
             terms.append(Term(part.parameter, part.axis, rows, first, 1, part.groups))
     site_of = {signature: _diagonal_site(signature) for signature in {signatures[i] for i in chosen}}
     sites = tuple(site_of[signatures[i]] for i in chosen)
     return Family(name, tuple(terms), sites, np.array([firsts[i] for i in chosen], dtype=np.int64))
+
+
+def _rows_at(matrix: sparse.csr_array, at: NDArray[np.int64], factors: NDArray[np.float64]) -> sparse.csr_array:
+    """Put rows where `at` says (not at all: −1) and multiply them; most are empty, and cost nothing."""
+    shape, some = (factors.size, matrix.shape[1]), np.flatnonzero(np.diff(matrix.indptr))
+    some = some[some < at.size]
+    some = some[at[some] >= 0]
+    some = some[np.argsort(at[some])]
+    rows, ends = matrix[some], np.zeros(factors.size + 1, dtype=np.int64)
+    lengths = np.diff(rows.indptr)
+    ends[at[some] + 1] = lengths
+    data = rows.data * np.repeat(factors[at[some]], lengths)
+    return sparse.csr_array((data, rows.indices, np.cumsum(ends)), shape=shape)
 
 
 def _dead_entries(translations: Sequence[Term], components: int) -> dict[str, NDArray[np.bool_]]:

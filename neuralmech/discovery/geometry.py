@@ -63,10 +63,22 @@ def within(x: Tensor, shape: torch.Size, but: int) -> Tensor:
 
 def narrow(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Narrow to 1 every dimension along which all of the equally shaped tensors are constant."""
-    for d in range(tensors[0].dim()):
-        if tensors[0].shape[d] > 1 and all(t.stride(d) == 0 or bool((t == t.narrow(d, 0, 1)).all()) for t in tensors):
+    told = [d for d in range(tensors[0].dim()) if tensors[0].shape[d] > 1]
+    free = [d for d in told if all(t.stride(d) == 0 for t in tensors)]  # first, so that less is left to compare
+    for d in free:
+        tensors = tuple(t.narrow(d, 0, 1) for t in tensors)
+    for d in told:
+        if d not in free and all(_is_constant(t, d) for t in tensors):
             tensors = tuple(t.narrow(d, 0, 1) for t in tensors)
     return tensors
+
+
+def _is_constant(x: Tensor, d: int) -> bool:
+    """Whether a tensor is constant along a dimension; where it is not, the first two places mostly say so."""
+    first, size = x.narrow(d, 0, 1), x.shape[d]
+    if x.stride(d) == 0:
+        return True
+    return all(bool((x.narrow(d, 1, n) == first).all()) for n in dict.fromkeys((1, size - 1)))
 
 
 PADDING = -1

@@ -24,7 +24,7 @@ from neuralmech.discovery.shift_values import (
     expanded,
     masked,
     multiplied,
-    sets_under,
+    narrow_pairs,
 )
 from neuralmech.discovery.trace import operation, place
 
@@ -143,10 +143,7 @@ def _modulated(x: Shift, node: fx.Node, factor: fx.Node) -> Shift:
     cells = torch.arange(other.numel()).reshape(other).expand(shape)
     out: Shift = {}
     for key, sector in expanded(x, shape).items():
-        pairs = torch.stack(
-            torch.broadcast_tensors(*geometry.narrow(sector.amplitude), *geometry.narrow(cells)), dim=-1
-        )
-        fresh = sets_under(pairs) + 1
+        fresh = narrow_pairs(sector.amplitude, cells)
         moved = torch.where(geometry.narrow(sector.amplitude)[0] == 0, 0, fresh) if sector.origins else fresh
         out[(*key, node.name)] = Sector(moved.expand(shape), sector.terms, sector.origins)
     return out

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx
 
 from neuralmech.discovery import geometry
-from neuralmech.discovery.distinct import distinct_rows
+from neuralmech.discovery.distinct import distinct_rows, numbered_pairs
 
 MOST_TERMS = 64  # of a displacement that a constant matrix mixes
 CONSTANT = ("constant",)
@@ -125,8 +125,9 @@ def sets_along(amplitude: Tensor, dims: tuple[int, ...]) -> Tensor:
     """Number of what stands along `dims`, which have length 1 then: the same where the same amplitudes do."""
     rest = [d for d in range(amplitude.dim()) if d not in dims]
     rows = amplitude.permute(*rest, *dims).reshape(math.prod(amplitude.shape[d] for d in rest), -1)
-    _, inverse = torch.unique(rows, dim=0, return_inverse=True)
-    return inverse.reshape([1 if d in dims else n for d, n in enumerate(amplitude.shape)])
+    return torch.from_numpy(distinct_rows(rows.numpy())[1]).reshape(
+        [1 if d in dims else n for d, n in enumerate(amplitude.shape)]
+    )
 
 
 def sets_under(amplitude: Tensor) -> Tensor:
@@ -138,6 +139,11 @@ def sets_under(amplitude: Tensor) -> Tensor:
 
 def paired(amplitude: Tensor, other: Tensor) -> Tensor:
     """One new amplitude, from 1 on, for each distinct pair."""
+    return narrow_pairs(amplitude, other).expand(amplitude.shape)
+
+
+def narrow_pairs(amplitude: Tensor, other: Tensor) -> Tensor:
+    """Those of `paired`; dims along which neither differs have length 1."""
     a, b = torch.broadcast_tensors(*geometry.narrow(amplitude), *geometry.narrow(other))
-    _, inverse = torch.unique(torch.stack([a.reshape(-1), b.reshape(-1)]), dim=1, return_inverse=True)
-    return (inverse + 1).reshape(a.shape).expand(amplitude.shape)
+    numbers = torch.from_numpy(numbered_pairs(a.flatten().numpy(), b.flatten().numpy()))
+    return (numbers + 1).reshape(a.shape)

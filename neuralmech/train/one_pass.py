@@ -61,7 +61,7 @@ def _dense(p: nn.Parameter) -> Tensor:
 
 
 def in_one_pass(tools: Tools) -> InOnePass | None:
-    """What takes steps in one pass, or None: only SGD on the CPU, of all parameters alike, with gradients as they are."""
+    """What takes such steps, or None: only SGD on the CPU, of all parameters alike, with the gradients as they are."""
     optim = tools.rule.config
     is_plain = isinstance(optim, OptimConfig) and optim.name == "sgd" and not (optim.dampening or optim.nesterov)
     if not is_plain or optim.groups or optim.changes_gradients or tools.update.skipped is not None:
