@@ -33,7 +33,7 @@ ALLOWED = {
     "charges": {"symmetry", "jit"},
     "verification": {"discovery", "symmetry", "data", "losses", "outputs", "errors", "checks", "words"},
     "track": {"charges", "symmetry", "record"},
-    "config": {"models", "data", "losses", "symmetry", "record", "schedules", "errors", "checks"},
+    "config": {"models", "data", "losses", "symmetry", "record", "schedules", "targets", "errors", "checks"},
     "train": {
         "config",
         "track",
@@ -49,9 +49,10 @@ ALLOWED = {
         "schedules",
         "errors",
         "signals",
+        "targets",
         "words",
     },
-    "cli": {"train", "compare", "config", "record", "errors", "checks", "words"},
+    "cli": {"train", "compare", "config", "laws", "record", "errors", "checks", "words"},
     "__main__": {"cli"},
     "__init__": {"record", "discovery", "verification", "compare"},
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +44,26 @@ def symmetries(words: list[str]) -> None:
         from neuralmech.config import resolve
         from neuralmech.train.setup import prepare, summary
 
-        found = summary(prepare(resolve(raw), bare=True))
+        config = resolve(raw)
+        found = summary(prepare(config, bare=True))
+        found["rule"] = _kept(config.optim, found["sites"])
         if as_json:
             print(json.dumps(found, indent=2))
         else:
             show_symmetries(**found)
 
     launch(task, "symmetries", [w for w in words if w != "--json"])
+
+
+def _kept(optim: Any, families: Iterable[str]) -> dict[str, str]:
+    """Family → whether a run's learning rule keeps its symmetries, and why."""
+    from neuralmech.laws.kinetic import Rule, kept
+
+    name = optim.target.rpartition(".")[2] if optim.name == "_target_" else optim.name
+    remembers, iterates = getattr(optim, "momentum", 0) > 0, getattr(optim, "polar", "exact") != "exact"
+    rule = Rule(name, optim.clip_value is not None, optim.sam_rho > 0, remembers, iterates)
+    says = {family: kept(rule, family) for family in families}
+    return {family: f"{'yes' if of.exactly else 'no'}: {of.reason}" for family, of in says.items()}
 
 
 OF_RUN = ("checkpoint", "conditions", "verify.sample")  # and the user's own code, which a record must not name

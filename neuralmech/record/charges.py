@@ -17,7 +17,7 @@ from neuralmech.record.schema import RecordError
 from neuralmech.words import first_line
 
 INDEX = {"channel": np.int64, "partner": np.int64, "decay": np.float64, "rule": np.int64}
-BESIDES = ("frobenius", "parameters")  # datasets of a family that are no signals of its charges
+BESIDES = ("frobenius", "lean", "parameters")  # datasets of a family that are no signals of its charges
 
 
 class Checked:
@@ -103,6 +103,16 @@ class Charges:
     def frobenius(self) -> Signal:
         """Frobenius norm of every matrix-valued charge, NaN in rows where it was not measured: (rows, sites)."""
         return Signal(self._group["frobenius"], self._rows)
+
+    @cached_property
+    def lean_sites(self) -> tuple[str, ...]:
+        """Sites of which is recorded how far the rule leans on their generators, in the order of `lean`'s columns."""
+        return tuple(_text(name) for name in self._group.get("lean_index", ()))
+
+    @property
+    def lean(self) -> Signal:
+        """√[Σ(θᵀSv)²/Σ θᵀ|S|θ·vᵀ|S|v] of each site, NaN in rows where it was not measured: (rows, sites)."""
+        return Signal(self._group["lean"], self._rows)
 
     def __len__(self) -> int:
         return self._group["index"].shape[0]

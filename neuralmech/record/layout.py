@@ -89,9 +89,10 @@ def _family(group: h5py.Group, layout: FamilyLayout, block: int, compress: bool)
     _checked(group, "index", index(layout.index))
     for signal in layout.signals:
         _signal(group, signal, len(layout.sites), block, compress)
-    if layout.norms:
-        _checked(group, "frobenius_index", texts(layout.norms))
-        _signal(group, "frobenius", len(layout.norms), block, compress)
+    for name, sites in (("frobenius", layout.norms), ("lean", layout.leans)):
+        if sites:
+            _checked(group, f"{name}_index", texts(sites))
+            _signal(group, name, len(sites), block, compress)
     if layout.parameters:
         names, entries, charges = zip(*layout.parameters, strict=True)
         _checked(group, "parameters_index", index({"name": names, "entry": entries, "charge": charges}))

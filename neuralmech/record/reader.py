@@ -55,7 +55,7 @@ class Record:
             if not isinstance(found, dict):
                 raise ValueError("its rule is no table")
         name = (self.config.get("optim") or {}).get("name", "sgd")  # older records
-        return {"name": name, "decoupled": name in ("sgdw", "adamw"), "parts": [], **found}
+        return {"name": name, "decoupled": name in ("sgdw", "adamw"), "parts": [], "rounds_decay": False, **found}
 
     @cached_property
     def provenance(self) -> dict[str, Any]:

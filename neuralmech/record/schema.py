@@ -11,6 +11,8 @@
                                         differ also ``decay`` and ``rule``, see `Classes`
 ``/charges/linear/frobenius``           Frobenius norms, shape (rows, sites), NaN in rows where they were not
                                         measured; ``frobenius_index`` names the sites
+``/charges/<family>/lean``             how far the rule's update leans on the generators, shape (rows, sites), NaN in
+                                        rows where that was not measured; ``lean_index`` names the sites
 ``/charges/<family>/parameters``        single parameters, shape (rows, parameters); ``parameters_index``: ``name``,
                                         flat ``entry``, and the column of a ``charge`` it is part of
 ``/evaluation/{step, loss, accuracy}``  on held-out data, with a ``committed`` of its own
@@ -130,7 +132,8 @@ class FamilyLayout:
     """What a family's datasets look like: one column per charge, one dataset per signal.
 
     A column of a matrix-valued charge is its entry (channel, partner); `norms` names the sites whose Frobenius
-    norms are recorded besides, `parameters` single parameters: name, entry, and the charge's column that it is part of.
+    norms are recorded besides, `leans` those of which is recorded how far the rule leans on the generators,
+    `parameters` single parameters: name, entry, and the charge's column that it is part of.
     """
 
     sites: Sequence[str]
@@ -141,6 +144,7 @@ class FamilyLayout:
     norms: Sequence[str] = ()
     parameters: Sequence[tuple[str, int, int]] = ()
     classes: Classes = ONE_CLASS
+    leans: Sequence[str] = ()
 
     @property
     def index(self) -> dict[str, Any]:
@@ -151,7 +155,7 @@ class FamilyLayout:
     @property
     def columns(self) -> dict[str, int]:
         """Columns of each dataset."""
-        besides = {"frobenius": len(self.norms), "parameters": len(self.parameters)}
+        besides = {"frobenius": len(self.norms), "lean": len(self.leans), "parameters": len(self.parameters)}
         return {**dict.fromkeys(self.signals, len(self.sites)), **{name: n for name, n in besides.items() if n}}
 
     @property

@@ -116,6 +116,13 @@ class Family:
             lambda block: replace(block, sign=block.sign / ratios[block.parameter]),
         )
 
+    def magnitudes(self) -> Family:
+        """The same with |M| (|a|) in the place of the generators."""
+        return self.rewritten(
+            lambda terms: [replace(t, coefficients=abs(t.coefficients)) for t in terms],
+            lambda block: replace(block, sign=abs(block.sign)),
+        )
+
     def range_of(self, values: Mapping[str, float]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The least and the largest of numbers of each charge's parameters: (charges,) each."""
         least, largest = np.full(len(self), np.inf), np.full(len(self), -np.inf)

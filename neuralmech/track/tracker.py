@@ -12,6 +12,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from neuralmech.charges.forms import Forms
+from neuralmech.charges.leaning import Leaning
 from neuralmech.charges.reference import SparseRows
 from neuralmech.charges.step import FORMS, Kept, Motion, Mover, Step
 from neuralmech.record import BackgroundWriter, RecordWriter
@@ -73,9 +74,11 @@ class Tracker:
         self._in_metric = None if self._ratio is None else self._ratio.to(theta.dtype)
         self._classes = {n: classes(f, options.decays, options.rules) for n, f in self.families.items()}
         self._forms = Forms(self.families, layout, device, in_forms, full=options.full)
+        self._leaning = Leaning(self.families, layout, device) if "rule_work" in in_forms else None
         layouts, chosen = select(self._all_layouts(), options.charges, options.sample)
         single = single_parameters(self.families, layouts, chosen, layout, options.parameters)
-        self._layouts = {n: replace(kept, parameters=single[n]) for n, kept in layouts.items()}
+        leans = self._leaning.sites if self._leaning else {}
+        self._layouts = {n: replace(k, parameters=single[n], leans=leans.get(n, ())) for n, k in layouts.items()}
         places = [layout.offsets[name] + entry for found in single.values() for name, entry, _ in found]
         self._places_here = np.array(places, dtype=np.int64)
         self._places = torch.as_tensor(self._places_here, device=device)
@@ -83,7 +86,17 @@ class Tracker:
         self._every = torch.zeros(len(in_forms), self._forms.width, dtype=torch.float64, device=device)
         sizes = np.cumsum([0, *(len(layout.sites) for layout in self._layouts.values())]).tolist()
         self._columns = {n: slice(a, b) for n, a, b in zip(self._layouts, sizes, sizes[1:], strict=False)}
-        shapes = ((len(self.signals), sizes[-1]), (self._forms.norms,), (), (), (len(places),), (2,), (), ())
+        shapes = (
+            (len(self.signals), sizes[-1]),
+            (self._forms.norms,),
+            (),
+            (),
+            (len(places),),
+            (2,),
+            (),
+            (),
+            (self._leaning.count if self._leaning else 0,),
+        )
         per_row = 8 * sum(math.prod(shape) for shape in shapes)
         self.block = RowBuffer(max(1, min(options.block, BLOCK_BYTES // per_row)), shapes, device)
         self._before = torch.empty(layout.size, dtype=theta.dtype, device=device)
@@ -93,8 +106,8 @@ class Tracker:
 
     @property
     def has_norms(self) -> bool:
-        """Whether there are matrix-valued charges, which have Frobenius norms."""
-        return self._forms.norms > 0
+        """Whether something is measured in some rows only: matrix-valued charges' norms, or how far the rule leans."""
+        return self._forms.norms > 0 or self._leaning is not None
 
     def layouts(self) -> dict[str, FamilyLayout]:
         """Describe the families to the record."""
@@ -182,7 +195,8 @@ class Tracker:
         seen
             What happened to the step's gradient and update.
         norms
-            Whether to measure the Frobenius norms of matrix-valued charges; NaN otherwise.
+            Whether to measure the Frobenius norms of matrix-valued charges and how far the rule leans on generators;
+            NaN otherwise.
         """
         self.measure(step, loss, seen, self.block.slot(), norms=norms)
         self.block.add(row)
@@ -219,6 +233,10 @@ class Tracker:
             sides = [(step.before, step.after), (self._earlier, step.before)]
             torch.stack([_work(step.gradient, *side) for side in sides], out=into.work)
         self._write_norms(step.before, into, norms=norms)
+        if self._leaning and norms:
+            self._leaning.evaluate(step, into.lean)
+        elif self._leaning:
+            into.lean.fill_(math.nan)
 
     def keep(self, measured: OnDevice, row: Mapping[str, float]) -> None:
         """The rest of it: record what `measure` left."""
@@ -228,7 +246,7 @@ class Tracker:
     def _write_norms(self, theta: Tensor, into: OnDevice, *, norms: bool) -> None:
         if norms:
             self._forms.frobenius(theta, into.norms)
-        elif self.has_norms:
+        elif self._forms.norms:
             into.norms.fill_(math.nan)
 
     def _evaluate(self, forms: Callable[[Tensor], object], ring: Tensor) -> None:
@@ -310,8 +328,11 @@ class Tracker:
         }
         if self._forms.matrix:
             charges["linear"]["frobenius"] = measured.norms
-        first = 0
+        first = of_lean = 0
         for name, layout in self._layouts.items():
+            if layout.leans:
+                charges[name]["lean"] = measured.lean[:, of_lean : of_lean + len(layout.leans)]
+                of_lean += len(layout.leans)
             if layout.parameters:
                 charges[name]["parameters"] = measured.single[:, first : first + len(layout.parameters)]
                 first += len(layout.parameters)

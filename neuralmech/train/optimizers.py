@@ -6,10 +6,11 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from neuralmech.config import OptimConfig, OwnRuleConfig
+from neuralmech.config import OptimConfig, OwnRuleConfig, RuleConfig
 from neuralmech.errors import UserError
 from neuralmech.targets import call, locate
 from neuralmech.words import first_line
@@ -168,6 +169,29 @@ def decays_apart(config: OwnRuleConfig) -> bool:
         if not torch.allclose(pair[0] - pair[1], -shrink * theta, rtol=1e-6, atol=1e-12):
             return False
     return True
+
+
+def rounds_decay(config: RuleConfig, like: Tensor) -> bool:
+    """Whether decoupled weight decay multiplies float32 by 1 − ηλ rounded to float32.
+
+    So do PyTorch's optimisers on a CPU. This number is near 1, and its rounding off by up to 3·10⁻⁸/ηλ of the decay, in
+    every entry and step alike: at ηλ = 10⁻⁵ by a part in 300. Found by a step without a gradient.
+    """
+    if like.dtype != torch.float32 or not config.weight_decay:
+        return False
+    theta = torch.randn(16, 16, generator=torch.Generator().manual_seed(0)).to(like.device)
+    p = nn.Parameter(theta.clone())
+    p.grad = torch.zeros_like(p)
+    build_any(config, [{"params": [p]}]).step()
+    return torch.equal(p.detach(), theta * float(np.float32(1 - config.lr * config.weight_decay)))
+
+
+def build_any(config: RuleConfig, groups: Params) -> torch.optim.Optimizer:
+    """The rule of a config on groups of matrices."""
+    if isinstance(config, OwnRuleConfig):
+        return build_own(config, groups)
+    assert isinstance(config, OptimConfig)
+    return build_muon(config, groups, []) if config.name == "muon" else build(config, groups)
 
 
 def step(optimizer: torch.optim.Optimizer, config: object) -> None:

@@ -16,7 +16,7 @@ from neuralmech.record.schema import METRIC_DECAY_SIGNALS, METRIC_SIGNALS
 from neuralmech.schedules import scheduled
 from neuralmech.train.flat import FlatParameters
 from neuralmech.train.groups import Groups
-from neuralmech.train.optimizers import build, build_muon, build_own, decays_apart, step
+from neuralmech.train.optimizers import build, build_muon, build_own, decays_apart, rounds_decay, step
 
 # Classes whose laws are known, whoever chose them, and what these are called.
 _KNOWN: dict[type, str] = {torch.optim.SGD: "sgd", torch.optim.Adam: "adam", torch.optim.AdamW: "adamw"}
@@ -141,7 +141,9 @@ class LearningRule:
 
     def description(self) -> dict[str, object]:
         """What the record says of it: whose laws hold, and the names of its parts by their numbers in an index."""
-        return {"name": self.name, "decoupled": self.decoupled, "parts": list(dict.fromkeys(self._rules.values()))}
+        rounds = self.decoupled and rounds_decay(self.config, self._held[0])
+        parts = list(dict.fromkeys(self._rules.values()))
+        return {"name": self.name, "decoupled": self.decoupled, "parts": parts, "rounds_decay": rounds}
 
     def step(self) -> None:
         """Take a step."""

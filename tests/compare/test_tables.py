@@ -48,7 +48,12 @@ def analysis(table, folder):
     with_keys = {"seeds": seed_table(table, ()), "runs": pd.DataFrame([{"job": "x", "steps": 9, "loss": 0.1,
                  "accuracy": 0.9, "status": "complete", "reason": ""}])}  # fmt: skip
     budget = no_budget(table, WHY)
-    none = {"equilibrium": pd.DataFrame(), "loss": pd.DataFrame(), "batches": BatchPredictions(pd.DataFrame(), ())}
+    none = {
+        "equilibrium": pd.DataFrame(),
+        "kinetic": pd.DataFrame(),
+        "loss": pd.DataFrame(),
+        "batches": BatchPredictions(pd.DataFrame(), ()),
+    }
     return Analysis(folder=folder, comparison=table, budget=budget, keys=(), **none, **with_keys)
 
 

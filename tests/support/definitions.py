@@ -12,12 +12,17 @@ from neuralmech.symmetry.group import Symmetries
 from neuralmech.symmetry.layout import Layout
 
 
-def assert_tracked(found: Symmetries, model: nn.Module, dtype=torch.float64, signals=MAIN):
+def of_sgd(vectors):
+    """A step with a momentum buffer."""
+    return Step(*vectors[:3], 10.0, vectors[3])
+
+
+def assert_tracked(found: Symmetries, model: nn.Module, dtype=torch.float64, signals=MAIN, step_of=of_sgd):
     """Every signal of every charge, compiled and by operations of torch."""
     trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
     layout = Layout.by_shape({n: tuple(p.shape) for n, p in trained.items()})
-    vectors = torch.randn(4, layout.size, dtype=dtype, generator=torch.Generator().manual_seed(0))
-    step = Step(*vectors[:3], 10.0, vectors[3])
+    count = 4 if step_of is of_sgd else 9
+    step = step_of(torch.randn(count, layout.size, dtype=dtype, generator=torch.Generator().manual_seed(0)))
     outs = []
     for make in (Cpu, Reference):
         forms = Forms(found.families, layout, torch.device("cpu"), signals, make=make)
@@ -32,7 +37,7 @@ def assert_tracked(found: Symmetries, model: nn.Module, dtype=torch.float64, sig
         for i, signal in enumerate(signals):
             dense = {n: np.append(step.vector(n).numpy(), 0.0)[in_order] for n in {*FORMS[signal]} - {None}}
             if family == "translation":
-                z = FORMS[signal].z
+                z = FORMS[signal].z  # a translation charge has no such signal where it is None
                 truth = np.zeros(generators.shape[0]) if z is None else generators @ dense[z]
             else:
                 x, y = (dense[n] for n in FORMS[signal][:2])

@@ -36,7 +36,11 @@ class Later:
 @pytest.mark.parametrize("behind", [0, 1, 2])
 def test_rows_do_not_change_while_the_next_ones_are_measured(behind):
     """Nor is there more room than for the rows that wait, those being written and those being measured."""
-    block, record, rooms = RowBuffer(4, [(4, 3), (0,), (), (), (0,), (2,), (), ()], torch.device("cpu")), Later(), set()
+    block, record, rooms = (
+        RowBuffer(4, [(4, 3), (0,), (), (), (0,), (2,), (), (), (0,)], torch.device("cpu")),
+        Later(),
+        set(),
+    )
     for k in range(12):
         for _ in range(4 - k % 2):
             for part in block.slot():
@@ -59,7 +63,7 @@ def test_rows_do_not_change_while_the_next_ones_are_measured(behind):
 @pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
 def test_rows_are_cut_at_the_first_number_that_is_not_finite(bad):
     """But not at numbers whose sum is infinite only."""
-    block, record = RowBuffer(6, [(2, 3), (0,), (), (), (0,), (2,), (), ()], torch.device("cpu")), Later()
+    block, record = RowBuffer(6, [(2, 3), (0,), (), (), (0,), (2,), (), (), (0,)], torch.device("cpu")), Later()
     for k in range(6):
         block.slot().ring.fill_(1.7e308)
         if k == 4:

@@ -34,6 +34,8 @@ class Analysis:
         Mean and standard deviation of the error over runs that differ only by seed.
     equilibrium
         One row per run and scale site: angular step and radius at the end, against theory.
+    kinetic
+        One row per run, family and site: whether the learning rule keeps the symmetry, and how far it leans.
     loss
         Full-batch runs: what the loss lost, against the work of its gradient.
     batches
@@ -51,6 +53,7 @@ class Analysis:
     budget: pd.DataFrame
     seeds: pd.DataFrame
     equilibrium: pd.DataFrame
+    kinetic: pd.DataFrame
     loss: pd.DataFrame
     batches: BatchPredictions
     runs: pd.DataFrame
@@ -117,6 +120,7 @@ def compare_runs(found: Runs, chosen: Options) -> Analysis:
         budget=_joined(one.budget for one in readable),
         seeds=seed_table(comparison, keys),
         equilibrium=_joined(one.equilibrium for one in readable),
+        kinetic=_joined(one.kinetic for one in readable),
         loss=_joined(one.loss for one in readable),
         batches=batches,
         runs=pd.DataFrame([one.row for one in compared]),

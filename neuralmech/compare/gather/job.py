@@ -15,6 +15,7 @@ from neuralmech.compare.measure.accounts import budget_table
 from neuralmech.compare.measure.curves import Curves, LossCurve
 from neuralmech.compare.measure.equilibrium import equilibrium_table
 from neuralmech.compare.measure.errors import compare_family
+from neuralmech.compare.measure.kinetic import kinetic_table
 from neuralmech.compare.measure.loss import loss_balance
 from neuralmech.compare.measure.views import families
 from neuralmech.laws import LAWS
@@ -42,7 +43,7 @@ class Compared:
         The swept keys in words.
     row
         In the table of runs: swept keys, status, rows, last loss and accuracy, reason.
-    comparison, budget, equilibrium, loss
+    comparison, budget, equilibrium, kinetic, loss
         Parts of what `Analysis` calls so, swept keys in front.
     """
 
@@ -52,6 +53,7 @@ class Compared:
     comparison: list[pd.DataFrame] = field(default_factory=list)
     budget: list[pd.DataFrame] = field(default_factory=list)
     equilibrium: list[pd.DataFrame] = field(default_factory=list)
+    kinetic: list[pd.DataFrame] = field(default_factory=list)
     loss: list[pd.DataFrame] = field(default_factory=list)
     panel: Panel | None = None
     config: Mapping[str, Any] | None = None
@@ -81,6 +83,7 @@ def compare_job(job: Job, label: Mapping[str, Any], chosen: Options) -> Compared
             comparison=[_labelled(table, label) for _, table, _, _ in found],
             budget=[_labelled(budget, label) for _, _, budget, _ in found],
             equilibrium=[_labelled(equilibrium_table(record), label)],
+            kinetic=[_labelled(kinetic_table(record), label)],
             loss=[_labelled(loss, label) if len(loss) else loss],
             panel=Panel(
                 label_text(label),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -186,9 +186,11 @@ def _by_law(record: Record, charges: Family, of: ChargeClass, law: Law, block: i
 
 def _by_rule(record: Record, charges: Family, of: ChargeClass, block: int) -> dict[str, Array]:
     c, sums = of.circumstances, dict[str, Array]()
+    is_adams = record.rule["name"] in EXACT[1].optimizers  # and v is of its moments
     factor = 1 if c.translation else 2
     for stretch in stretches(record, block):
-        h, steps = of.hyperparameters(hyperparameters(record, stretch)), _steps(stretch)
+        steps, own = _steps(stretch), of if is_adams else replace(of, rounds_decay=False)
+        h = own.hyperparameters(hyperparameters(record, stretch))  # v of others is what λ as it is written left of u
         lr = np.where(h.span > 0, h.lr, 0.0)[:steps]
         read = {n: signal(record, charges, n, stretch)[:steps, of.columns] for n in _plain_signals(c)}
         decays = read["decay" if c.mixed else "value"]

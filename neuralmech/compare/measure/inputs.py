@@ -34,15 +34,23 @@ class ChargeClass:
         What laws must know of them.
     decay
         κ: their parameters decay at the rate κηλ; 1 where they do so at several, and what decays is recorded.
+    rounds_decay
+        Whether θ is multiplied by 1 − κηλ rounded to float32, which is off by up to 3·10⁻⁸/κηλ of the decay.
     """
 
     columns: slice | NDArray[np.int64]
     circumstances: Circumstances
     decay: float = 1.0
 
+    rounds_decay: bool = False
+
     def hyperparameters(self, h: Hyperparameters) -> Hyperparameters:
-        """Those of a run, with λ as these charges have it."""
-        return h if self.decay == 1 else replace(h, weight_decay=h.weight_decay * self.decay)
+        """Those of a run, with λ as these charges have it: times κ, and as a factor 1 − ηλ in float32 realises it."""
+        decay = h.weight_decay * self.decay
+        if self.rounds_decay:
+            realised = (1 - np.float64(np.float32(1 - h.lr * decay))) / np.where(h.lr > 0, h.lr, 1.0)
+            decay = np.where(h.decoupled & (h.lr > 0), realised, decay)
+        return h if decay is h.weight_decay else replace(h, weight_decay=decay)
 
 
 def circumstances(record: Record, charges: Family) -> Circumstances:
@@ -69,7 +77,7 @@ def classes(record: Record, charges: Family) -> list[ChargeClass]:
     """The classes of a family: one, unless rules or decay differ from parameter to parameter."""
     c, index = circumstances(record, charges), charges.index
     if "decay" not in index and "rule" not in index:
-        return [ChargeClass(ONE_FOR_ALL, c)]
+        return [ChargeClass(ONE_FOR_ALL, c, rounds_decay=bool(record.rule["rounds_decay"]))]
     parts = record.rule.get("parts", [])
     kappa = index["decay"].to_numpy() if "decay" in index else np.ones(len(index))
     rule = index["rule"].to_numpy() if "rule" in index else np.zeros(len(index), dtype=np.int64)
@@ -77,9 +85,9 @@ def classes(record: Record, charges: Family) -> list[ChargeClass]:
     for number, decay in dict.fromkeys(zip(rule.tolist(), [None if np.isnan(k) else k for k in kappa], strict=True)):
         columns = np.flatnonzero((rule == number) & (np.isnan(kappa) if decay is None else kappa == decay))
         name = c.optimizer if not parts else str(parts[number]) if 0 <= number < len(parts) else ""
-        out.append(
-            ChargeClass(columns, replace(c, optimizer=name, mixed=decay is None), 1.0 if decay is None else decay)
-        )
+        own = replace(c, optimizer=name, mixed=decay is None)
+        kappa_of, rounds = (1.0, False) if decay is None else (float(decay), bool(record.rule["rounds_decay"]))
+        out.append(ChargeClass(columns, own, kappa_of, rounds))
     return out
 
 

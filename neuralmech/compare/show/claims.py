@@ -22,9 +22,10 @@ def show_symmetries(
     barriers: list[str],
     share: float,
     approximations: list[str] | None = None,
+    rule: Mapping[str, str] | None = None,
     console: Console | None = None,
 ) -> None:
-    """Print the charges by family and site, totals, barriers, what holds nearly, and parameters without a symmetry."""
+    """Print the charges by family and site, what the rule keeps, barriers, and parameters without a symmetry."""
     console = console or Console()
     table = Table(title="Charges", title_justify="left")
     for column, justify in (("family", "left"), ("site", "left"), ("charges", "right")):
@@ -37,6 +38,8 @@ def show_symmetries(
         table.add_section()
     console.print(table if sites else "No charges: no symmetry was found.")
     say(console, f"{share:.1%} of the parameters are in at least one charge.")
+    for family, says in (rule or {}).items():
+        say(console, f"Does the learning rule keep the {family} symmetry? {says[0].upper()}{says[1:]}.")
     for barrier in barriers:
         say(console, f"Barrier (symmetries end here): {barrier}")
     for approximation in approximations or []:

@@ -29,6 +29,8 @@ def sheets_of(analysis: Analysis) -> list[Sheet]:
         sheets.append(batch_sheet(analysis.batches.table))
     if len(analysis.equilibrium):
         sheets.append(equilibrium_sheet(analysis.equilibrium, analysis.keys))
+    if len(analysis.kinetic):
+        sheets.append(kinetic_sheet(analysis.kinetic))
     if len(analysis.loss):
         sheets.append(loss_sheet(analysis.loss))
     return [*sheets, run_sheet(analysis.runs)]
@@ -96,6 +98,23 @@ def equilibrium_sheet(table: pd.DataFrame, keys: Sequence[str]) -> Sheet:
         "(1−β)/(2ηλ) steps."
     )
     return Sheet("equilibrium", "distance from equilibrium", meaning, tuple(shown.columns), rows, notes.texts)
+
+
+def kinetic_sheet(table: pd.DataFrame) -> Sheet:
+    """Whether the learning rule kept the symmetries."""
+    notes = Footnotes()
+    shown = [name for name in table.columns if name != "reason"]
+    rows = [
+        [cell(v, digits=3, note=notes(reason) if name == "keeps" else 0) for name, v in zip(shown, row, strict=True)]
+        for *row, reason in table[[*shown, "reason"]].itertuples(index=False, name=None)
+    ]
+    meaning = (
+        "Whether the learning rule keeps each symmetry of the loss: whether its update v, without decoupled weight "
+        "decay, is orthogonal to the generator. Where theory does not say so, lean is how far v leans on it, "
+        "√[Σ(θᵀSv)²/Σ θᵀ|S|θ·vᵀ|S|v] over the charges of the site, RMS over the measured rows: 0: orthogonal, 1: along."
+    )
+    title = "symmetries that the learning rule keeps"
+    return Sheet("kinetic", title, meaning, tuple(shown), rows, notes.texts)
 
 
 def loss_sheet(table: pd.DataFrame) -> Sheet:

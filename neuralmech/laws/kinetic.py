@@ -1,0 +1,70 @@
+"""Whether a learning rule keeps the symmetries of the loss: whether its update is orthogonal to their generators.
+
+The rule is a kinetic energy (Tanaka & Kunin 2021, Noether's Learning Dynamics): steepest descent in a metric. Where
+the metric does not share a symmetry of the loss the update leans on the generator, θᵀSv ≠ 0 (kinetic symmetry
+breaking), and moves the charge by −2ηθᵀSv.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Kept(NamedTuple):
+    """Whether a rule keeps the symmetries of a family exactly, and why or why not."""
+
+    exactly: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What decides it.
+
+    Attributes
+    ----------
+    name
+        ``sgd``, ``sgdw``, ``adam``, ``adamw``, ``muon`` or another; empty where two rules move a charge together.
+    cuts
+        Whether gradients are cut entry by entry.
+    ascends
+        Whether they are taken elsewhere, as in sharpness-aware minimisation.
+    remembers
+        Whether it has momentum.
+    iterates
+        Whether Muon's polar factor comes of an iteration in bfloat16.
+    """
+
+    name: str
+    cuts: bool = False
+    ascends: bool = False
+    remembers: bool = False
+    iterates: bool = False
+
+
+def kept(rule: Rule, family: str) -> Kept:
+    """Whether a rule keeps the symmetries of a family.
+
+    Examples
+    --------
+    >>> kept(Rule("muon"), "translation").exactly, kept(Rule("adamw"), "scale").exactly
+    (True, False)
+    """
+    translation = family == "translation"
+    if rule.cuts:
+        return Kept(False, "a gradient that is cut entry by entry is not orthogonal to the generator any more")
+    if rule.ascends and not translation:
+        return Kept(False, "the gradient is that at θ + ρg/|g|, orthogonal to the generator there")
+    if rule.name in ("sgd", "sgdw"):
+        memory = ", but for what momentum remembers of other points" if rule.remembers and not translation else ""
+        return Kept(True, f"its steps are along the gradient, which is orthogonal to the generator{memory}")
+    if rule.name == "muon" and translation:
+        own = "UVᵀ has the columns' space of the momentum, in which no gradient leans on equal numbers"
+        magnified = "; Newton–Schulz magnifies what bfloat16 leaves of that by up to 3.4445⁵ = 485"
+        return Kept(not rule.iterates, own + (magnified if rule.iterates else ""))
+    if rule.name == "muon":
+        return Kept(False, "it makes all directions of a matrix equally long")
+    if rule.name in ("adam", "adamw"):
+        return Kept(False, "each parameter has a step size of its own")
+    return Kept(False, f"nothing is known of {rule.name}" if rule.name else "two rules move it together")
