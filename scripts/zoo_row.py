@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from neuralmech.discovery.discover import find_symmetries
 from neuralmech.symmetry.group import Symmetries
+from neuralmech.verification.sampling import Sampling
 from neuralmech.verification.verify import verify
 
 ROOT = Path(__file__).parents[1]
@@ -105,7 +106,7 @@ def _discover(row: dict[str, Any], model: nn.Module, inputs: tuple[Tensor, ...],
 def _check(row: dict[str, Any], model: nn.Module, inputs: tuple[Tensor, ...], targets: Tensor) -> None:
     found: Symmetries = row["found"]
     most = SAMPLED if row["parameters"] < LARGE else SAMPLED_OF_LARGE
-    table = verify(model, inputs, targets, found, sample=1, most=most, conditions=("exact",)).table
+    table = verify(model, inputs, targets, found, sampling=Sampling(1, most), conditions=("exact",)).table
     row["instead"] = table["exact_cause"].iloc[0] if len(table) and table["holds"].all() else ""
     if table["exact_gradient"].isna().any():
         raise ArithmeticError("the loss is not a number on this batch")

@@ -6,18 +6,16 @@ from typing import Any
 
 from torch import fx
 
+from neuralmech.discovery.operations import Reduction
 from neuralmech.discovery.trace import operation
 
 
 def centred_dims(mean: Any, x: Any = None) -> tuple[int, ...]:
     """Dims over which a node is the mean of x (of whatever it reads by default), kept with length 1; else none."""
-    if not isinstance(mean, fx.Node) or operation(mean) != "mean" or len(mean.args) < 3 or not mean.args[2]:
+    if not isinstance(mean, fx.Node) or operation(mean) != "mean" or (x is not None and mean.args[0] is not x):
         return ()
-    if x is not None and mean.args[0] is not x:
-        return ()
-    rank = mean.meta["val"].dim()
-    dims: Any = mean.args[1]
-    return tuple(sorted(d % rank for d in ([dims] if isinstance(dims, int) else dims or range(rank))))
+    taken = Reduction.of(mean)
+    return taken.dims if taken.keep else ()
 
 
 def is_taken_out(mean: fx.Node) -> bool:

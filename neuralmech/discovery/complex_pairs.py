@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, ops
 
-from neuralmech.discovery.geometry import MOVEMENT
+from neuralmech.discovery.movements import MOVEMENT
 from neuralmech.discovery.trace import Trace, operation, put, rewritten, without_dead_code
 
 ATEN = ops.aten

@@ -1,4 +1,4 @@
-"""Find every diagonal and every translation symmetry of a model's loss."""
+"""Find the symmetries of a model's loss: translations, scales, rescales, and mixing of channels."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from neuralmech.discovery import (  # noqa: F401  (they fill the tables)
     mixing,
     mixing_maps,
     mixing_rules,
+    relation_moves,
     relation_rules,
     scale,
     scale_choices,
@@ -20,11 +21,12 @@ from neuralmech.discovery import (  # noqa: F401  (they fill the tables)
     shift,
     shift_choices,
     shift_maps,
+    shift_reductions,
     shift_rules,
 )
-from neuralmech.discovery.assemble import diagonal_families, translation_family
 from neuralmech.discovery.canonical import simplified
 from neuralmech.discovery.complex_pairs import without_complex
+from neuralmech.discovery.diagonals import diagonal_families
 from neuralmech.discovery.experts import experts_apart
 from neuralmech.discovery.mixing import MixingAlgebra
 from neuralmech.discovery.mixing_sites import linear_family
@@ -33,6 +35,7 @@ from neuralmech.discovery.pieces import cut_apart, joined
 from neuralmech.discovery.scale import ScaleAlgebra
 from neuralmech.discovery.shift import ShiftAlgebra
 from neuralmech.discovery.trace import Trace, trace
+from neuralmech.discovery.translations import translation_family, translation_terms
 from neuralmech.discovery.walk import walk
 from neuralmech.discovery.with_loss import check_gradient, trace_with
 from neuralmech.errors import UserError
@@ -123,8 +126,9 @@ def _symmetries(traced: Trace, criterion: Loss, progress: Callable[[str], object
     scales = _scales(traced)
     progress("solving for shifts and log-scales")
     solution = shifts.solve()
-    found: list[Family] = [translation_family(shifts, solution, traced.seen)]
-    found += diagonal_families(scales, shifts, solution, traced.seen)
+    terms = translation_terms(shifts, solution, traced.seen)
+    found: list[Family] = [translation_family(terms, solution.dimension)]
+    found += diagonal_families(scales, traced.seen, terms, solution.dimension)
     progress("mixing of channels")
     found.append(linear_family(_mixing(traced, apart), list(traced.seen)))
     found = [joined(f.seen_as(traced.views), traced.pieces, traced.shapes) for f in found]

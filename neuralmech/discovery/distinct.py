@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -45,9 +48,37 @@ def distinct_rows(rows: Ids) -> tuple[Ids, Ids]:
         return found, which.ravel()
     which, first = _alike(rows)
     order = _sorted(rows[first])
+    return rows[first[order]], _inverse(order)[which]
+
+
+def numbered_pairs(a: Ids, b: Ids) -> Ids:
+    """A number for each pair (a_i, b_i), from 0 on: the same for equal ones, smaller for lesser ones."""
+    packed = _packed([a, b])
+    if packed is None:
+        return distinct_rows(np.stack([a, b], axis=1))[1]
+    which, numbers = pd.factorize(packed)
+    return _inverse(np.argsort(numbers, kind="stable"))[which]
+
+
+def _packed(columns: Sequence[Ids] | Ids) -> Ids | None:
+    """Rows, given by their columns, as one integer each, in the same order; None if that has no room."""
+    if not columns[0].size:
+        return np.zeros(0, dtype=np.int64)
+    least = [int(c.min()) for c in columns]
+    sizes = [int(c.max()) - low + 1 for c, low in zip(columns, least, strict=True)]
+    if math.prod(sizes) > LARGEST:
+        return None
+    out = np.zeros(columns[0].size, dtype=np.int64)
+    for column, low, size in zip(columns, least, sizes, strict=True):
+        if size > 1:
+            out = out * size + (column - low)
+    return out
+
+
+def _inverse(order: Ids) -> Ids:
     place = np.empty_like(order)
     place[order] = np.arange(order.size)
-    return rows[first[order]], place[which]
+    return place
 
 
 def mixed(numbers: NDArray, places: NDArray) -> NDArray[np.uint64]:
@@ -61,19 +92,21 @@ def mixed(numbers: NDArray, places: NDArray) -> NDArray[np.uint64]:
 
 def _alike(rows: Ids) -> tuple[Ids, Ids]:
     """A number for each row, the same for equal ones, and where each number comes first."""
-    keys = rows[:, 0]
-    if rows.shape[1] > 1:
-        keys = mixed(rows, np.arange(rows.shape[1])).sum(axis=1)
+    packed = _packed(rows.T)
+    keys = mixed(rows, np.arange(rows.shape[1])).sum(axis=1) if packed is None else packed
     which, numbers = pd.factorize(keys)
     first = np.empty(numbers.size, dtype=np.int64)
     first[which[::-1]] = np.arange(which.size)[::-1]
-    if rows.shape[1] > 1 and not np.array_equal(rows, rows[first][which]):  # two rows have one hash
+    if packed is None and not np.array_equal(rows, rows[first][which]):  # two rows have one hash
         _, first, which = np.unique(rows, axis=0, return_index=True, return_inverse=True)
     return which.ravel(), first
 
 
 def _sorted(rows: Ids) -> Ids:
     """Order of rows that differ, by column after column as long as some are the same so far."""
+    keys = _packed(rows.T)
+    if keys is not None:
+        return np.argsort(keys, kind="stable")
     keys = rows[:, 0]
     for column in rows.T[1:]:
         values, ranks = np.unique(keys, return_inverse=True)

@@ -8,13 +8,14 @@ and the report names it. `walk` takes an algebra through a graph.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, fx
 
+from neuralmech.discovery.schema import arguments
 from neuralmech.discovery.system import Ids, System
 from neuralmech.discovery.trace import operation, place
 from neuralmech.symmetry.group import Barrier
@@ -53,11 +54,11 @@ class Rule(Generic[Value]):
     Attributes
     ----------
     apply
-        Called as ``apply(algebra, node, *args, **kwargs)`` with the arguments of the traced node, in which every
-        tensor is replaced by the algebra's value or by a `Parameter`; returns the output's value (a tuple of values
-        for an operation with several outputs).
-    takes
-        Names of the arguments, in the operation's schema, whose values it passes on or restrains.
+        Called as ``apply(algebra, node, *operands)``; returns the output's value (a tuple of values for an operation
+        with several outputs). What else the node is given, a rule reads from it (see `operations`).
+    operands
+        Names of the arguments whose values it passes on or restrains, in order. It gets those that the operation's
+        schema has, with every tensor replaced by the algebra's value or by a `Parameter`.
     given
         Names of those that it understands as long as no parameter decides about them: dims, options, masks.
     outputs
@@ -65,9 +66,14 @@ class Rule(Generic[Value]):
     """
 
     apply: Callable[..., Any]
-    takes: frozenset[str]
+    operands: tuple[str, ...]
     given: frozenset[str]
     outputs: int
+
+    @property
+    def takes(self) -> frozenset[str]:
+        """Names of the operands."""
+        return frozenset(self.operands)
 
 
 class RuleTable(Generic[Value]):
@@ -83,10 +89,10 @@ class RuleTable(Generic[Value]):
     def __call__(
         self, *names: str, takes: str, given: str = "", outputs: int = 1
     ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        """Register the decorated function for the operations `names`; arguments are named with blanks between."""
+        """Register the decorated function for the operations `names`; arguments are named in order, blanks between."""
 
         def register(function: Callable[..., Any]) -> Callable[..., Any]:
-            new = Rule(function, frozenset(takes.split()), frozenset(given.split()), outputs)
+            new = Rule(function, tuple(takes.split()), frozenset(given.split()), outputs)
             self.rules.update(dict.fromkeys(names, new))
             return function
 
@@ -149,29 +155,13 @@ def once(ids: Ids) -> Ids:
     return ids[tuple(slice(1) if step == 0 else slice(None) for step in ids.strides)].ravel()
 
 
-def given_arguments(node: fx.Node) -> Iterator[tuple[Any, Any]]:
-    """Arguments of the operation's schema that a node gives, and what it gives."""
-    schema = node.target._schema  # type: ignore[union-attr]
-    by_name = {a.name: a for a in schema.arguments}
-    yield from zip(schema.arguments, node.args, strict=False)
-    yield from ((by_name[name], value) for name, value in node.kwargs.items())
-
-
-def is_default(argument: Any, value: Any) -> bool:
-    """Whether an argument has the value that it has anyway."""
-    return (
-        argument.has_default_value()
-        and type(value) is type(argument.default_value)
-        and (value == argument.default_value)
-    )
-
-
-def known_index(algebra: Algebra[Any], index: Any) -> Any:
-    """Numbers of an index, given as the traced node or as a list of them with gaps; None if they are not known."""
-    if isinstance(index, fx.Node):
-        return algebra.concrete.get(index)
-    known = [None if n is None else algebra.concrete.get(n) for n in index]
-    return None if any(k is None and n is not None for k, n in zip(known, index, strict=True)) else known
+def known_numbers(algebra: Algebra[Any], node: fx.Node, name: str) -> Any:
+    """Numbers of an argument, a tensor or a list of them with gaps; None if they are not known."""
+    given = arguments(node)[name]
+    if not isinstance(given, (list, tuple)):
+        return algebra.concrete.get(given)
+    known = [None if n is None else algebra.concrete.get(n) for n in given]
+    return None if any(k is None and n is not None for k, n in zip(known, given, strict=True)) else known
 
 
 def barrier(algebra: Algebra[Value], node: fx.Node, *inputs: Any, why: str = "") -> Any:

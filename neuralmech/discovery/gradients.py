@@ -20,7 +20,7 @@ from torch.autograd import Function
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from neuralmech.discovery.geometry import FACTORIES
+from neuralmech.discovery.movements import FACTORIES
 
 # Functions that read of a tensor what it is like, not what it holds.
 SHAPE_ALONE = FACTORIES | {"new_tensor", "randint_like"}

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import fx
 
-from neuralmech.discovery.geometry import NORMS, Norm, dims_of
+from neuralmech.discovery.operations import Norm, Reduction
+from neuralmech.discovery.schema import arguments
 from neuralmech.discovery.trace import operation
 
 Part = TypeVar("Part")
@@ -65,7 +66,7 @@ def _pass_constant(user: fx.Node, carried: dict[fx.Node, frozenset[int]]) -> fro
     name, operands = operation(user), list(_operands(user))
     carriers = [n for n in operands if n in carried]
     varies = frozenset[int]().union(*(carried[n] for n in carriers))
-    if name in NORMS and carriers == operands[:1]:
+    if name in Norm.NAMES and carriers == operands[:1]:
         norm, shape = _norm(user), _shape(operands[0])
         if norm.centred and not varies.intersection(norm.dims if norm.view == tuple(shape) else range(len(norm.view))):
             return None
@@ -76,8 +77,7 @@ def _pass_constant(user: fx.Node, carried: dict[fx.Node, frozenset[int]]) -> fro
         if operands == [user.args[0]] and not user.kwargs:  # by a number
             return varies
     elif name == "cat":
-        dim: Any = user.args[1] if len(user.args) > 1 else user.kwargs.get("dim", 0)
-        return varies | {dim % len(_shape(user))}
+        return varies | {arguments(user)["dim"] % len(_shape(user))}
     elif name == "linear" and carriers == operands[:1]:
         return varies | {len(_shape(user)) - 1}
     raise _ReadError
@@ -88,7 +88,7 @@ def _pass_factor(user: fx.Node, carried: dict[fx.Node, Fraction], dims: int) -> 
     name, operands = operation(user), list(_operands(user))
     carriers = [n for n in operands if n in carried]
     powers = [carried.get(n, Fraction(0)) for n in operands]
-    if name in NORMS and carriers == operands[:1]:
+    if name in Norm.NAMES and carriers == operands[:1]:
         norm, shape = _norm(user), _shape(operands[0])
         if norm.view == tuple(shape) and min(norm.dims) >= len(shape) - dims:
             return None
@@ -112,7 +112,8 @@ def _is_homogeneous(user: fx.Node, operands: list[fx.Node], carriers: list[fx.No
     if name == "linear":
         return carriers == operands[:1] and len(operands) == 2  # without a bias
     if name in LENGTHS:
-        return set(_reduced(user)) <= set(range(len(_shape(user)) - dims, len(_shape(user))))
+        taken = Reduction.of(user)
+        return taken.keep and all(d >= len(taken.shape) - dims for d in taken.dims)
     if name == "clamp_min":
         return isinstance(user.args[1], (int, float)) and 0 <= user.args[1] <= UNSEEN
     return name == "expand" and _is_shape_of(user, carriers, dims)
@@ -127,7 +128,7 @@ def _operands(user: fx.Node) -> Iterator[fx.Node]:
 
 
 def _norm(user: fx.Node) -> Norm:
-    norm = NORMS[operation(user)](_shape(next(_operands(user))), *user.args[1:])
+    norm = Norm.of(user)
     if norm is None:  # with running statistics
         raise _ReadError
     return norm
@@ -138,15 +139,6 @@ def _is_shape_of(user: fx.Node, carriers: Iterable[fx.Node], dims: int = 0) -> b
     shape = _shape(user)
     before = len(shape) - dims
     return all(len(_shape(n)) == len(shape) and _shape(n)[:before] == shape[:before] for n in carriers)
-
-
-def _reduced(user: fx.Node) -> Iterable[int]:
-    """Dims that a sum or a length is taken along, which stay with length 1; all and more if they go."""
-    rank, given = len(_shape(user.all_input_nodes[0])), dict(user.kwargs)
-    names = ("ord", "dim", "keepdim") if operation(user) == "linalg_vector_norm" else ("dim", "keepdim")
-    given |= dict(zip(names, user.args[1:], strict=False))
-    over: Any = given.get("dim")
-    return dims_of(over, rank) if given.get("keepdim") and over not in (None, []) else range(-1, rank)
 
 
 def _shape(node: fx.Node) -> torch.Size:

@@ -8,11 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from neuralmech.discovery import geometry
 from neuralmech.discovery.distinct import distinct_pairs
 from neuralmech.discovery.engine import Parameter, barrier, constants
 from neuralmech.discovery.mixing import MixingAlgebra, Vectors, constant_along, dual, rule
 from neuralmech.discovery.mixing_rules import added
+from neuralmech.discovery.operations import Convolution, Embedding
+from neuralmech.discovery.schema import arguments, shape_of
 
 
 def _map(
@@ -47,64 +48,40 @@ def _map(
 
 
 @rule("linear", takes="input weight bias")
-def _linear(algebra: MixingAlgebra, node: fx.Node, x: Any, weight: Any, bias: Any = None) -> Any:
-    if len(node.args[0].meta["val"].shape) < 2 or len(weight.shape) < 2:  # type: ignore[union-attr]
+def _linear(algebra: MixingAlgebra, node: fx.Node, x: Any, weight: Any, bias: Any) -> Any:
+    if len(shape_of(arguments(node)["input"])) < 2 or len(weight.shape) < 2:
         return barrier(algebra, node, x, weight, bias)
     out = _map(algebra, algebra.value(x), weight, bias)
     return out if out is not None else barrier(algebra, node, x, weight, bias)
 
 
 @rule("addmm", takes="self mat1 mat2")
-def _addmm(algebra: MixingAlgebra, node: fx.Node, bias: Any, x: Any, y: Any, **options: Any) -> Any:
-    out = None if options else _map(algebra, algebra.value(x), y, bias, transposed=True)
+def _addmm(algebra: MixingAlgebra, node: fx.Node, bias: Any, x: Any, y: Any) -> Any:
+    out = _map(algebra, algebra.value(x), y, bias, transposed=True)
     return out if out is not None else barrier(algebra, node, bias, x, y)
 
 
-@rule("conv1d", "conv2d", "conv3d", takes="input weight bias", given="stride padding dilation groups")
-def _conv(
-    algebra: MixingAlgebra, node: fx.Node, x: Any, weight: Any, bias: Any = None, *options: Any, **more: Any
-) -> Any:
-    return _convolution(algebra, node, x, weight, bias, geometry.convolution_options(options, more))
-
-
-@rule(
-    "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", takes="input weight bias",
-    given="stride padding dilation groups output_padding",
-)  # fmt: skip
-def _conv_transpose(
-    algebra: MixingAlgebra, node: fx.Node, x: Any, weight: Any, bias: Any = None, *options: Any, **more: Any
-) -> Any:
-    chosen = geometry.convolution_options(options, more, transposed=True)
-    return _convolution(algebra, node, x, weight, bias, chosen, transposed=True)
-
-
-def _convolution(
-    algebra: MixingAlgebra, node: fx.Node, x: Any, weight: Any, bias: Any, chosen: Any, *, transposed: bool = False
-) -> Any:
-    shape = node.meta["val"].shape
-    positions = torch.Size([shape[0], *shape[2:]])
-    groups = chosen.get("groups", 1)
-    out = _map(
-        algebra, algebra.value(x), weight, None, channel=1, groups=groups, transposed=transposed, positions=positions
-    )
+@rule(*Convolution.NAMES, takes=Convolution.TAKES, given=Convolution.GIVEN)
+@rule(*Convolution.TRANSPOSED, takes=Convolution.TAKES, given=f"{Convolution.GIVEN} output_padding")
+def _conv(algebra: MixingAlgebra, node: fx.Node, x: Any, weight: Any, bias: Any) -> Any:
+    shape, conv = shape_of(node), Convolution.of(node)
+    positions, how = torch.Size([shape[0], *shape[2:]]), {"groups": conv.groups, "transposed": conv.is_transposed}
+    out = _map(algebra, algebra.value(x), weight, bias, channel=1, positions=positions, **how)
     if out is None:
         return barrier(algebra, node, x, weight, bias)
-    if bias is not None:
-        out = added(algebra, out, algebra.value(bias))
-    channels, made = out.channels.movedim(-1, 1), out
-    return Vectors(channels, lambda: made.history.movedim(-1, 1))
+    return Vectors(out.channels.movedim(-1, 1), lambda: out.history.movedim(-1, 1))
 
 
 @rule("embedding", takes="weight", given="indices padding_idx scale_grad_by_freq sparse")
-def _embedding(algebra: MixingAlgebra, node: fx.Node, weight: Any, indices: Any, *options: Any) -> Any:
+def _embedding(algebra: MixingAlgebra, node: fx.Node, weight: Any) -> Any:
     """Writes its columns; rows are tokens, which are told apart. A charge adds up all tokens' gradients."""
     if not isinstance(weight, Parameter):
         return barrier(algebra, node, weight)
     rows, columns = algebra.axis(weight, ("rows", weight.shape[0], 1), ("columns", weight.shape[1], 1))
     algebra.zero(rows)
-    if geometry.whose_gradient(*options) != geometry.WHOLE:
+    if not Embedding.of(node).has_whole_gradient:
         algebra.forbid(weight, "")
-    return algebra.write(columns, node.meta["val"].shape[:-1])
+    return algebra.write(columns, shape_of(node)[:-1])
 
 
 @rule("mm", "bmm", takes="self mat2")
@@ -179,7 +156,7 @@ def _contract(algebra: MixingAlgebra, left: Vectors, right: Vectors) -> None:
 
 
 @rule("scaled_dot_product_attention", takes="query key value", given="attn_mask dropout_p is_causal scale enable_gqa")
-def _attention(algebra: MixingAlgebra, node: fx.Node, q: Any, k: Any, v: Any, *rest: Any, **options: Any) -> Vectors:
+def _attention(algebra: MixingAlgebra, node: fx.Node, q: Any, k: Any, v: Any) -> Vectors:
     query, key, value = (algebra.fixed(t) for t in (q, k, v))
     if len(query.shape) > 3 and query.shape[-3] != key.shape[-3]:
         key, value = (_repeat(t, query.shape[-3] // t.shape[-3]) for t in (key, value))
@@ -197,9 +174,9 @@ def _repeat(x: Vectors, times: int) -> Vectors:
 
 
 @rule("own_rows", takes="stack", given="by ends")
-def _own_rows(algebra: MixingAlgebra, node: fx.Node, x: Any, by: Any, ends: bool) -> Any:
+def _own_rows(algebra: MixingAlgebra, node: fx.Node, x: Any) -> Any:
     """One of the experts, the same for all channels of a row: they are the same channels in each expert."""
-    vectors, shape = algebra.value(x), node.meta["val"].shape
+    vectors, shape = algebra.value(x), shape_of(node)
     algebra.unify(vectors.channels.numpy(), vectors.channels[:1].numpy())
 
     def history() -> Tensor:

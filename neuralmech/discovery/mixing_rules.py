@@ -15,23 +15,21 @@ from neuralmech.discovery import geometry
 from neuralmech.discovery.distinct import distinct_pairs
 from neuralmech.discovery.engine import Parameter, barrier, constants
 from neuralmech.discovery.mixing import MixingAlgebra, Vectors, constant_along, rule
+from neuralmech.discovery.movements import ASSIGNMENTS, MOVED, MOVEMENT, MOVES, PADDINGS, move, moved_nodes
+from neuralmech.discovery.operations import Pool, Reduction
+from neuralmech.discovery.schema import shape_of
+from neuralmech.discovery.trace import operation
 
-MOVEMENT = tuple(name for name in geometry.MOVEMENT if name not in ("pad", "constant_pad_nd"))
 
-
-@rule(*MOVEMENT, *geometry.ASSIGNMENTS, takes=geometry.MOVED, given=geometry.MOVES)
-def _move(algebra: MixingAlgebra, node: fx.Node, *args: Any, **kwargs: Any) -> Any:
-    operands = tuple(
-        [algebra.value(a) for a in arg] if _holds_tensors(arg) else algebra.value(arg) if _is_tensor(arg) else arg
-        for arg in args
-    )
-    moved = geometry.move(node, _take(operands, "channels"), kwargs)
+@rule(*(name for name in MOVEMENT if name not in PADDINGS), *ASSIGNMENTS, takes=MOVED, given=MOVES)
+def _move(algebra: MixingAlgebra, node: fx.Node, *values: Any) -> Any:
+    given = values[0] if isinstance(values[0], (list, tuple)) else values[: len(moved_nodes(node))]
+    operands = [algebra.value(v) for v in given]
+    moved = move(node, [v.channels for v in operands])
     if isinstance(moved, tuple):
-        return tuple(
-            Vectors(c, lambda i=i: geometry.move(node, _take(operands, "history"), kwargs)[i])
-            for i, c in enumerate(moved)
-        )
-    return Vectors(moved, lambda: geometry.move(node, _take(operands, "history"), kwargs))
+        histories = lambda: move(node, [v.history for v in operands])  # noqa: E731
+        return tuple(Vectors(c, lambda i=i: histories()[i]) for i, c in enumerate(moved))
+    return Vectors(moved, lambda: move(node, [v.history for v in operands]))
 
 
 @rule("zero", takes="self")
@@ -44,20 +42,8 @@ def _is_tensor(value: Any) -> bool:
     return isinstance(value, (Vectors, Parameter))
 
 
-def _holds_tensors(value: Any) -> bool:
-    return isinstance(value, (list, tuple)) and any(_is_tensor(v) for v in value)
-
-
-def _take(operands: tuple, which: str) -> tuple:
-    return tuple(
-        [getattr(v, which) for v in o] if isinstance(o, list) and o and isinstance(o[0], Vectors)
-        else getattr(o, which) if isinstance(o, Vectors) else o
-        for o in operands
-    )  # fmt: skip
-
-
 @rule("add", "sub", "rsub", takes="self other", given="alpha")
-def _sum(algebra: MixingAlgebra, node: fx.Node, x: Any, y: Any, **_: Any) -> Any:
+def _sum(algebra: MixingAlgebra, node: fx.Node, x: Any, y: Any) -> Any:
     if not _is_tensor(x) or not _is_tensor(y):  # a number added to a channel
         return barrier(algebra, node, x, y)
     return added(algebra, algebra.value(x), algebra.value(y))
@@ -104,9 +90,9 @@ def _negative(algebra: MixingAlgebra, node: fx.Node, x: Any) -> Vectors:
 
 
 @rule("mul", "div", takes="self other")
-def _scaled(algebra: MixingAlgebra, node: fx.Node, x: Any, y: Any, **_: Any) -> Any:
+def _scaled(algebra: MixingAlgebra, node: fx.Node, x: Any, y: Any) -> Any:
     """A factor that no mixing touches; where it differs between channels, so do their histories."""
-    name = node.target.overloadpacket.__name__  # type: ignore[union-attr]
+    name = operation(node)
     left, right = algebra.fixed(x) if _other(x, y) else algebra.value(x), algebra.fixed(y)
     if name == "mul" and algebra.is_constant(left):
         left, right = right, left
@@ -125,34 +111,27 @@ def _other(x: Any, y: Any) -> bool:
 
 
 @rule("mean", "sum", takes="self", given="dim keepdim dtype")
-def _total(algebra: MixingAlgebra, node: fx.Node, x: Any, dims: Any = None, *_: Any, **__: Any) -> Any:
-    vectors = algebra.value(x)
-    rank = len(vectors.shape)
-    over = tuple(sorted(d % rank for d in dims)) if dims else tuple(range(rank))
-    shape = node.meta["val"].shape
+def _total(algebra: MixingAlgebra, node: fx.Node, x: Any) -> Any:
+    vectors, over, shape = algebra.value(x), Reduction.of(node).dims, shape_of(node)
     if not constant_along(vectors.channels, over):
         return barrier(algebra, node, vectors)
-    kept = [d for d in range(rank) if d not in over]
+    kept = [d for d in range(len(vectors.shape)) if d not in over]
 
     def history() -> Tensor:
         rows = vectors.history.permute(*kept, *over).reshape(shape.numel(), -1)
         return torch.from_numpy(algebra.labels(rows)).reshape(shape)
 
-    first = vectors.channels
-    for d in over:
-        first = first.narrow(d, 0, 1)
+    first = geometry.first_along(vectors.channels, over)
     return Vectors(first.permute(*kept, *over).reshape(shape), history)
 
 
-@rule(
-    "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d",
-    takes="self", given="kernel_size stride padding ceil_mode count_include_pad divisor_override output_size",
-)  # fmt: skip
-def _average(algebra: MixingAlgebra, node: fx.Node, x: Any, *_: Any, **__: Any) -> Any:
+@rule(*Pool.MEANS, takes="self", given="kernel_size stride padding ceil_mode count_include_pad divisor_override")
+@rule(*Pool.ADAPTIVE_MEANS, takes="self", given="output_size")
+def _average(algebra: MixingAlgebra, node: fx.Node, x: Any) -> Any:
     """Mixes the positions of each channel, of all channels alike."""
-    vectors, shape = algebra.value(x), node.meta["val"].shape
+    vectors, shape = algebra.value(x), shape_of(node)
     over = tuple(range(2, len(vectors.shape)))
-    if len(over) != geometry.pool_rank(node) or not constant_along(vectors.channels, over):
+    if len(over) != Pool.of(node).rank or not constant_along(vectors.channels, over):
         return barrier(algebra, node, vectors)
     place = torch.arange(shape[2:].numel()).reshape(1, 1, *shape[2:])
 

@@ -7,15 +7,15 @@ forty million would be made and equated one by one.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, fx
 
 from neuralmech.discovery import geometry
 from neuralmech.discovery.gradients import ancestors
-from neuralmech.discovery.shift import first_along
+from neuralmech.discovery.movements import move
+from neuralmech.discovery.operations import Norm, Reduction
 from neuralmech.discovery.trace import Trace, operation
 
 Bound = tuple[tuple[int, ...], tuple[int, ...]]  # a view of a tensor, and the dims of it along which unknowns are equal
@@ -65,26 +65,22 @@ def _bindings(node: fx.Node, places: list[Tensor], live: set[fx.Node], *, means:
         if user not in live or user.op != "call_function" or not user.args or user.args[0] is not node:
             continue
         if operation(user) in REARRANGING:
-            found += _bindings(user, [geometry.move(user, (p, *user.args[1:]), {}) for p in places], live, means=means)
-        elif places[0].numel() and (bound := _bound(user, node.meta["val"].shape, means=means)) is not None:
+            found += _bindings(user, [move(user, [p]) for p in places], live, means=means)
+        elif places[0].numel() and (bound := _bound(user, means=means)) is not None:
             found += _apart(places, *bound)
     return found
 
 
-def _bound(user: fx.Node, shape: torch.Size, *, means: bool) -> Bound | None:
+def _bound(user: fx.Node, *, means: bool) -> Bound | None:
     """What `user` binds of its first operand, in both algebras (by means in that of log-scales alone)."""
-    name, args = operation(user), user.args[1:]
-    norm_of: Callable[..., geometry.Norm | None] | None = geometry.NORMS.get(name)
-    if norm_of is not None:
-        norm = norm_of(shape, *args)
+    name = operation(user)
+    if name in Norm.NAMES:
+        norm = Norm.of(user)
         return (norm.view, norm.dims) if norm is not None and norm.centred else None
     if name not in (*MOMENTS, *LENGTHS, *(MEANS if means else ())):
         return None
-    place = 1 if name in LENGTHS else 0
-    given: Any = user.kwargs.get("dim", args[place] if len(args) > place else None)
-    dims = None if isinstance(given, bool) else given  # var(x, False): all of them
-    every = range(len(shape)) if dims is None or dims == [] else [dims] if isinstance(dims, int) else dims
-    return tuple(shape), tuple(d % len(shape) for d in every)
+    taken = Reduction.of(user)
+    return tuple(taken.shape), taken.dims
 
 
 def _apart(places: list[Tensor], view: tuple[int, ...], over: tuple[int, ...]) -> list[tuple[int, ...]]:
@@ -99,7 +95,7 @@ def _apart(places: list[Tensor], view: tuple[int, ...], over: tuple[int, ...]) -
         if told == slices:
             break
         seen = place.reshape(view)
-        if torch.equal(seen, first_along(seen, over).expand_as(seen)):
+        if torch.equal(seen, geometry.first_along(seen, over).expand_as(seen)):
             apart.append(d)
             told *= int(place.max()) + 1
     return [tuple(apart)] if told == slices else []

@@ -18,6 +18,7 @@ import torch
 from scipy import sparse
 from torch import fx
 
+from neuralmech.discovery.schema import arguments
 from neuralmech.discovery.trace import Piece, Trace, operation, without_dead_code
 from neuralmech.symmetry.family import Family, Term
 from neuralmech.symmetry.matrix import Block
@@ -58,14 +59,14 @@ def _cuts(node: fx.Node) -> Iterator[tuple[fx.Node, Range]]:
     """What reads rows of a matrix, and which; a range that nothing fits if anything else reads it."""
     length = node.meta["val"].shape[0]
     for user in node.users:
-        name, args = operation(user), (*user.args, *user.kwargs.values())
-        if name == "slice" and not user.kwargs and len(args) < 5 and len(args) > 1 and args[1] == 0:
-            first, end = (slice(*args[2:4]) if len(args) > 3 else slice(args[2], None)).indices(length)[:2]  # type: ignore[arg-type,misc]
-            yield user, (first, end)
-        elif name in ("split", "split_with_sizes") and (len(args) < 3 or args[2] == 0):
-            yield from _split(user)
-        else:
+        name = operation(user)
+        given = arguments(user) if name in ("slice", "split", "split_with_sizes") else {}
+        if given.get("dim") != 0 or given.get("step", 1) != 1:
             yield user, (-1, -1)
+        elif name == "slice":
+            yield user, slice(given["start"], given["end"]).indices(length)[:2]
+        else:
+            yield from _split(user)
 
 
 def _split(node: fx.Node) -> Iterator[tuple[fx.Node, Range]]:
@@ -76,7 +77,7 @@ def _split(node: fx.Node) -> Iterator[tuple[fx.Node, Range]]:
 
 
 def joined(family: Family, pieces: Mapping[str, Piece], shapes: Mapping[str, Sequence[int]]) -> Family:
-    """The same, told of the parameters that the pieces are cut from; `shapes` are theirs."""
+    """A family told of the parameters that the pieces are cut from, whose shapes are `shapes`, not of the pieces."""
 
     def merged(terms: Sequence[Term]) -> list[Term]:
         found: dict[tuple, Term] = {}
@@ -112,7 +113,7 @@ def _terms(term: Term, pieces: Mapping[str, Piece], shapes: Mapping[str, Sequenc
 
 
 def _moved(matrix: sparse.csr_array, by: int, length: int) -> sparse.csr_array:
-    """The same columns further on in a longer matrix."""
+    """A matrix with its columns moved on by `by`, among `length` of them."""
     return sparse.csr_array((matrix.data, matrix.indices + by, matrix.indptr), shape=(matrix.shape[0], length))
 
 

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from scipy import sparse
-from torch import Tensor, fx
-from torch.utils._pytree import tree_leaves, tree_map
+from torch import fx
 
-from neuralmech.discovery import geometry
 from neuralmech.discovery.centring import centred_dims
 from neuralmech.discovery.lowering import ACTIVATIONS
+from neuralmech.discovery.operations import Reduction
 from neuralmech.discovery.relations import (
     ByDim,
+    Known,
     Normals,
     Operand,
     Relations,
-    beside,
     carried,
     classes,
-    constant_along,
     equal_channels,
     mapped,
     none,
@@ -32,106 +28,13 @@ from neuralmech.discovery.relations import (
     told_dims,
     without_constant,
 )
+from neuralmech.discovery.schema import arguments, shape_of
 from neuralmech.discovery.trace import operation
-
-Known = Mapping[fx.Node, Any]
-PICKS = ("index", "index_select", "gather", "_unsafe_index", "repeat_interleave")
-PADDINGS = ("pad", "constant_pad_nd")
-WIDEST = 1 << 10  # channels of what is moved; where there are more, no relation is told
-FILLED = 0  # number of what a movement puts in
-
-
-@rule("getitem")
-def _part(relations: Relations, node: fx.Node, known: Known) -> ByDim:
-    parts = relations.parts.get(node.all_input_nodes[0], ())
-    return parts[node.args[1]] if node.args[1] < len(parts) else {}  # type: ignore[index,operator,return-value]
-
-
-@rule(*geometry.MOVEMENT, *geometry.ASSIGNMENTS, *PICKS)
-def _moved(relations: Relations, node: fx.Node, known: Known) -> Sequence[ByDim] | ByDim:
-    many = isinstance(node.args[0], (list, tuple))
-    count = 2 if operation(node) in geometry.ASSIGNMENTS else 1
-    moved: Any = node.args[0] if many else node.args[:count]
-    is_known = [x in known for x in moved]
-    if all(is_known) or not (any(is_known) or any(x in relations.of for x in moved) or _repeats(node)):
-        return {}
-    several = isinstance(node.meta["val"], (list, tuple))
-    found: list[ByDim] = [{} for _ in (node.meta["val"] if several else [node])]
-    for dim in sorted({d for x in moved for d in (*relations.of.get(x, {}), *told_dims(x.meta["val"].shape))}):
-        if any(dim >= x.meta["val"].dim() for x in moved):
-            continue
-        operands = [relations.operand(x, x.meta["val"].shape, dim, known) for x in dict.fromkeys(moved)]
-        numbers, places = _numbered(moved, dim)
-        numbers, places = (_run(node, part, known, many=many) for part in (numbers, places))
-        for into, out, where in zip(found, numbers, places, strict=False):  # none if it moves by unknown numbers
-            for d in (d for d in told_dims(out.shape) if out.shape[d] <= WIDEST):
-                at = constant_along(out, out.shape, d)
-                one = where.amax(d, keepdim=True)
-                if at is not None and bool(((where == one) | (out == FILLED)).all()):
-                    into.setdefault(d, _picked(at.astype(np.int64), operands, _filling(node)))  # type: ignore[arg-type]
-    return found if several else found[0]
-
-
-def _numbered(moved: Sequence[fx.Node], dim: int) -> tuple[list[Tensor], list[Tensor]]:
-    """Number the channels of some tensors along a dim, all tensors' from 1 on, and the places where channels stand."""
-    numbers, places, first, firsts = [], [], 1, {}
-    for x in moved:
-        shape = x.meta["val"].shape
-        along = [n if d == dim else 1 for d, n in enumerate(shape)]
-        others = [1 if d == dim else n for d, n in enumerate(shape)]
-        start = firsts.setdefault(x, first)
-        first = max(first, start + shape[dim])
-        numbers.append(torch.arange(start, start + shape[dim]).reshape(along).expand(shape))
-        places.append(torch.arange(1, math.prod(others) + 1).reshape(others).expand(shape))
-    return numbers, places
-
-
-def _filling(node: fx.Node) -> float:
-    """What a padding puts in, if that is a constant."""
-    if operation(node) not in PADDINGS:
-        return 0.0
-    given = node.kwargs.get("value", next((a for a in node.args[2:] if isinstance(a, (int, float))), 0))
-    return float(given or 0)  # type: ignore[arg-type]
-
-
-def _repeats(node: fx.Node) -> bool:
-    """Whether a movement may make channels equal or constant that were not."""
-    name = operation(node)
-    if name in ("expand", "broadcast_to"):
-        source = node.args[0].meta["val"].shape  # type: ignore[union-attr]
-        shape = node.meta["val"].shape
-        new = len(shape) - len(source)
-        return any(d >= new and source[d - new] < shape[d] for d in told_dims(shape))
-    if name in ("cat", "stack"):
-        return len(set(node.args[0])) < len(node.args[0])  # type: ignore[arg-type]
-    return name in ("repeat", *PADDINGS, *PICKS)
-
-
-def _run(node: fx.Node, numbers: list[Tensor], known: Known, *, many: bool) -> Sequence[Tensor]:
-    count = 0 if many else len(numbers)
-    rest = (node.args[max(count, 1) :], dict(node.kwargs))
-    given: Any = tree_map(lambda v: known.get(v, v) if isinstance(v, fx.Node) else v, rest)
-    if any(isinstance(v, fx.Node) for v in tree_leaves(given)):
-        return ()
-    args = ((numbers,) if many else tuple(numbers)) + tuple(given[0])
-    if operation(node) in PICKS:
-        return [node.target(*args, **given[1])]  # type: ignore[operator]
-    result = geometry.move(node, args, given[1])
-    return result if isinstance(result, tuple) else (result,)
-
-
-def _picked(at: np.ndarray, operands: Sequence[Operand], filling: float) -> Normals:
-    """Relations of channels that are picked, by numbers from 1 on for all operands'; `FILLED` is the filling."""
-    first = np.cumsum([0, *(o.columns for o in operands)])
-    columns = np.concatenate([[-1], *(np.where(o.at < 0, -1, o.at + f) for o, f in zip(operands, first, strict=False))])
-    added = np.concatenate([[filling], *(o.added for o in operands)])
-    picked = Operand(int(first[-1]), columns[at], added[at], beside([o.normals for o in operands]))
-    return carried([(picked, 1.0)], at.size)
 
 
 @rule("add", "sub", "rsub", "neg")
 def _sum(relations: Relations, node: fx.Node, known: Known) -> ByDim:
-    name, args, shape = operation(node), node.args, node.meta["val"].shape
+    name, args, shape = operation(node), node.args, shape_of(node)
     alpha: Any = node.kwargs.get("alpha", 1)
     factors = {"add": (1, alpha), "sub": (1, -alpha), "rsub": (-alpha, 1), "neg": (-1,)}[name]
     out: ByDim = {}
@@ -156,7 +59,7 @@ def _centred(x: Operand, channels: int) -> Normals:
 def _product(relations: Relations, node: fx.Node, known: Known) -> ByDim:
     if node.kwargs:
         return {}
-    shape, out = node.meta["val"].shape, {}
+    shape, out = shape_of(node), {}
     for dim in told_dims(shape):
         x, y = (relations.operand(a, shape, dim, known) for a in node.args[:2])
         if x is None or y is None:
@@ -205,7 +108,7 @@ def _linear(relations: Relations, node: fx.Node, known: Known) -> ByDim:
     x, weight = node.args[:2]
     if len(weight.meta["val"].shape) != 2:  # type: ignore[union-attr]
         return {}
-    last, shape = node.meta["val"].dim() - 1, node.meta["val"].shape
+    last, shape = node.meta["val"].dim() - 1, shape_of(node)
     of_rows = 0 if operation(node) == "linear" else 1
     matrix = known.get(weight)  # type: ignore[arg-type]
     if matrix is not None:
@@ -246,22 +149,20 @@ def _reduced(relations: Relations, node: fx.Node, known: Known) -> ByDim:
     x: Any = node.args[0]
     if x not in relations.of:
         return {}
-    shape, out = x.meta["val"].shape, {}
-    over = geometry.dims_of(node.args[1] if len(node.args) > 1 else None, len(shape))  # type: ignore[arg-type]
-    keep = node.args[2] if len(node.args) > 2 else node.kwargs.get("keepdim", False)
-    times = int(np.prod([shape[d] for d in over])) if operation(node) == "sum" else 1
+    taken, out = Reduction.of(node), {}
+    times = float(taken.count if operation(node) == "sum" else 1)
     for dim, normals in relations.of[x].items():
-        if dim not in over:
-            scaled = sparse.diags_array(np.append(np.ones(shape[dim]), float(times)))
-            out[dim if keep else dim - sum(d < dim for d in over)] = sparse.csr_array(normals @ scaled)
+        if dim not in taken.dims:
+            scaled = sparse.diags_array(np.append(np.ones(taken.shape[dim]), times))
+            out[taken.dim_after(dim)] = sparse.csr_array(normals @ scaled)
     return out
 
 
 @rule("layer_norm")
 def _layer_norm(relations: Relations, node: fx.Node, known: Known) -> ByDim:
     """Without weight and bias it sums to zero."""
-    shape, normalized = node.meta["val"].shape, node.args[1]
-    if len(normalized) > 1 or any(a is not None for a in node.args[2:4]) or node.kwargs:  # type: ignore[arg-type]
+    shape, given = shape_of(node), arguments(node)
+    if len(given["normalized_shape"]) > 1 or given["weight"] is not None or given["bias"] is not None:
         return {}
     return {len(shape) - 1: sum_is(0.0, shape[-1])}
 
@@ -269,5 +170,5 @@ def _layer_norm(relations: Relations, node: fx.Node, known: Known) -> ByDim:
 @rule("softmax", "_softmax")
 def _softmax(relations: Relations, node: fx.Node, known: Known) -> ByDim:
     """Sums to one."""
-    shape, dim = node.meta["val"].shape, node.args[1] % node.meta["val"].dim()  # type: ignore[operator]
+    shape, (dim,) = shape_of(node), Reduction.of(node).dims
     return {dim: sum_is(1.0, shape[dim])} if dim in told_dims(shape) else {}

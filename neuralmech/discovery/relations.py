@@ -24,6 +24,7 @@ from neuralmech.discovery.trace import is_by_chance, operation
 
 Normals: TypeAlias = sparse.csr_array  # (relations, channels + 1): each row is n and, last, r of n·h + r = 0
 ByDim: TypeAlias = dict[int, Normals]
+Known: TypeAlias = Mapping[fx.Node, Any]  # constants, and what they are
 MOST = 1 << 16  # numbers in a system that is solved; where there are more, no relation is told
 
 
@@ -73,7 +74,7 @@ class Relations:
             return None
         return self.of[node].get(dim % node.meta["val"].dim())
 
-    def observe(self, node: fx.Node, known: Mapping[fx.Node, Any]) -> None:
+    def observe(self, node: fx.Node, known: Known) -> None:
         """Find the relations of a node's value from those of its inputs; `known` are constants.
 
         What is drawn for each element (the slopes of RReLU) makes others of equal channels.
@@ -87,7 +88,7 @@ class Relations:
         elif found:
             self.parts[node] = found  # type: ignore[assignment]
 
-    def operand(self, x: Any, shape: torch.Size, dim: int, known: Mapping[fx.Node, Any]) -> Operand | None:
+    def operand(self, x: Any, shape: torch.Size, dim: int, known: Known) -> Operand | None:
         """What an operation broadcasts to `shape`, along a dim of this; None if it is no number and no tensor."""
         channels = shape[dim]
         if isinstance(x, (int, float)):
@@ -104,7 +105,7 @@ class Relations:
         return Operand.of_channels(self.of.get(x, {}).get(mine, none(channels)))
 
 
-Rule = Callable[[Relations, fx.Node, Mapping[fx.Node, Any]], "ByDim | Sequence[ByDim] | None"]
+Rule = Callable[[Relations, fx.Node, Known], "ByDim | Sequence[ByDim] | None"]
 RULES: dict[str, Rule] = {}
 
 

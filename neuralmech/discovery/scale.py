@@ -113,9 +113,7 @@ class ScaleAlgebra(Algebra[Tensor]):
 
     def unify(self, x: Tensor, dims: tuple[int, ...], node: fx.Node) -> Tensor:
         """Demand that all elements along `dims` scale alike; returns x with those dims narrowed to 1."""
-        first = x
-        for d in dims:
-            first = first.narrow(d, 0, 1)
+        first = geometry.first_along(x, dims)
         self.equate(x, first.expand_as(x), node)
         return first
 

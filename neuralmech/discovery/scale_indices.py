@@ -12,40 +12,41 @@ import torch
 from torch import Tensor, fx
 
 from neuralmech.discovery import geometry
-from neuralmech.discovery.engine import barrier, known_index
-from neuralmech.discovery.scale import ScaleAlgebra, Zeros, is_zero, rule
+from neuralmech.discovery.engine import barrier, known_numbers
+from neuralmech.discovery.operations import indexed_dims
+from neuralmech.discovery.scale import ScaleAlgebra, Zeros, rule
+from neuralmech.discovery.schema import arguments, shape_of
 from neuralmech.discovery.trace import operation
 
 
 @rule("index", "_unsafe_index", takes="self", given="indices")
-def _index(algebra: ScaleAlgebra, node: fx.Node, x: Any, indices: Any) -> Any:
-    raw: Any = node.args[1]
-    where, ids = known_index(algebra, raw), algebra.ids(x)
+def _index(algebra: ScaleAlgebra, node: fx.Node, x: Any) -> Any:
+    where, ids = known_numbers(algebra, node, "indices"), algebra.ids(x)
     if where is not None:
         return torch.ops.aten.index(ids, where)
-    dims = geometry.indexed_dims(raw)
-    return geometry.picked(algebra.unify(ids, dims, node), dims, node.meta["val"].shape)
+    dims = indexed_dims(arguments(node)["indices"])
+    return geometry.picked(algebra.unify(ids, dims, node), dims, shape_of(node))
 
 
 @rule("index_select", takes="self", given="dim index")
-def _index_select(algebra: ScaleAlgebra, node: fx.Node, x: Any, dim: int, index: Any) -> Any:
-    where, ids = known_index(algebra, node.args[2]), algebra.ids(x)
+def _index_select(algebra: ScaleAlgebra, node: fx.Node, x: Any) -> Any:
+    where, ids, dim = known_numbers(algebra, node, "index"), algebra.ids(x), arguments(node)["dim"]
     if isinstance(where, Tensor):
         return ids.index_select(dim, where)
-    return algebra.unify(ids, (dim % ids.dim(),), node).expand(node.meta["val"].shape)
+    return algebra.unify(ids, (dim % ids.dim(),), node).expand(shape_of(node))
 
 
 @rule("gather", takes="self", given="dim index sparse_grad")
-def _gather(algebra: ScaleAlgebra, node: fx.Node, x: Any, dim: int, index: Any, **_: Any) -> Any:
-    where, ids = known_index(algebra, node.args[2]), algebra.ids(x)
+def _gather(algebra: ScaleAlgebra, node: fx.Node, x: Any) -> Any:
+    where, ids, dim = known_numbers(algebra, node, "index"), algebra.ids(x), arguments(node)["dim"]
     if isinstance(where, Tensor):
         return ids.gather(dim, where)
-    first, shape = algebra.unify(ids, (dim % ids.dim(),), node), node.meta["val"].shape
+    first, shape = algebra.unify(ids, (dim % ids.dim(),), node), shape_of(node)
     return geometry.within(first, shape, dim % ids.dim()).expand(shape)
 
 
 @rule("own_rows", takes="stack", given="by ends")
-def _own_rows(algebra: ScaleAlgebra, node: fx.Node, x: Any, by: Any, ends: bool) -> Tensor:
+def _own_rows(algebra: ScaleAlgebra, node: fx.Node, x: Any) -> Tensor:
     return algebra.unify(algebra.ids(x), (0,), node)[0]
 
 
@@ -55,39 +56,40 @@ def _own_rows(algebra: ScaleAlgebra, node: fx.Node, x: Any, by: Any, ends: bool)
 @rule("scatter", takes="self src", given="dim index value")
 @rule("index_reduce", takes="self source", given="dim index reduce include_self")
 @rule("scatter_reduce", takes="self src", given="dim index reduce include_self")
-def _put(
-    algebra: ScaleAlgebra, node: fx.Node, x: Any, dim: int, index: Any, source: Any, *how: Any, **named: Any
-) -> Any:
+def _put(algebra: ScaleAlgebra, node: fx.Node, x: Any, source: Any = None) -> Any:
     """Elements of `source` added to, or put in the place of, elements of x: all that meet scale alike."""
-    name = operation(node)
-    if "value" in str(node.target):  # a number in their place
-        return _fill(algebra, node, x, source)
-    if named.get("reduce", how[0] if how else "sum") in ("prod", "multiply"):
+    name, how = operation(node), arguments(node)
+    if "value" in how:  # a number in their place
+        return _fill(algebra, node, x)
+    if how.get("reduce") in ("prod", "multiply"):
         return barrier(algebra, node, x, source)
-    where, ids, given = known_index(algebra, node.args[2]), algebra.ids(x), algebra.ids(source)
-    dim = dim % max(ids.dim(), 1)
+    where, ids, given = known_numbers(algebra, node, "index"), algebra.ids(x), algebra.ids(source)
+    dim = how["dim"] % max(ids.dim(), 1)
     by_position = name in ("scatter_add", "scatter", "scatter_reduce")
     if by_position:
-        given = given[tuple(slice(0, n) for n in node.args[2].meta["val"].shape)]  # type: ignore[union-attr]
+        given = given[tuple(slice(0, n) for n in shape_of(how["index"]))]
     if not isinstance(where, Tensor):
         first = algebra.unify(ids, (dim,), node)
         algebra.equate(given, geometry.within(first, given.shape, dim), node)
         return first.expand(ids.shape)
     places = torch.arange(ids.numel()).reshape(ids.shape)
     at = places.gather(dim, where) if by_position else places.index_select(dim, where)
-    replaces = name in ("index_copy", "scatter") and "reduce" not in named
+    replaces = name in ("index_copy", "scatter") and how.get("reduce") is None
     return _put_at(algebra, node, (ids, isinstance(x, Zeros)), (at, given), replaces=replaces)
 
 
-def _fill(algebra: ScaleAlgebra, node: fx.Node, x: Any, value: Any) -> Any:
+@rule("index_fill", takes="self", given="dim index value")
+def _fill(algebra: ScaleAlgebra, node: fx.Node, x: Any) -> Any:
     """Numbers in the place of some elements."""
-    if not is_zero(value):
+    value = arguments(node)["value"]
+    known = algebra.concrete.get(value) if isinstance(value, fx.Node) else value
+    if known is None or known != 0:
         algebra.forbid(x, "a number is put in its place")
     return algebra.ids(x)
 
 
 @rule("masked_scatter", takes="self source", given="mask")
-def _masked_scatter(algebra: ScaleAlgebra, node: fx.Node, x: Any, mask: Any, source: Any) -> Tensor:
+def _masked_scatter(algebra: ScaleAlgebra, node: fx.Node, x: Any, source: Any) -> Tensor:
     """Elements of `source`, whichever, in the place of some of x."""
     ids, given = algebra.ids(x), algebra.ids(source)
     first = algebra.unify(given, tuple(range(given.dim())), node)
@@ -95,21 +97,14 @@ def _masked_scatter(algebra: ScaleAlgebra, node: fx.Node, x: Any, mask: Any, sou
     return ids
 
 
-@rule("index_fill", takes="self", given="dim index value")
-def _index_fill(algebra: ScaleAlgebra, node: fx.Node, x: Any, dim: int, index: Any, value: Any) -> Any:
-    return _fill(algebra, node, x, value)
-
-
 @rule("index_put", "_unsafe_index_put", takes="self values", given="indices accumulate")
-def _index_put(
-    algebra: ScaleAlgebra, node: fx.Node, x: Any, indices: Any, values: Any, accumulate: bool = False
-) -> Any:
-    raw: Any = node.args[1]
-    where, ids, given = known_index(algebra, raw), algebra.ids(x), algebra.ids(values)
+def _index_put(algebra: ScaleAlgebra, node: fx.Node, x: Any, values: Any) -> Any:
+    how = arguments(node)
+    where, ids, given = known_numbers(algebra, node, "indices"), algebra.ids(x), algebra.ids(values)
     if where is None:
         if not isinstance(x, Zeros) and given.dim() > 0:
             return barrier(algebra, node, x, values)
-        first = algebra.unify(ids, geometry.indexed_dims(raw), node)
+        first = algebra.unify(ids, indexed_dims(how["indices"]), node)
         if isinstance(values, Zeros):
             return first.expand(ids.shape)
         every = algebra.unify(given, tuple(range(given.dim())), node)
@@ -118,7 +113,9 @@ def _index_put(
         )
         return first.expand(ids.shape)
     at = torch.ops.aten.index(torch.arange(ids.numel()).reshape(ids.shape), where)
-    return _put_at(algebra, node, (ids, isinstance(x, Zeros)), (at, given.expand(at.shape)), replaces=not accumulate)
+    return _put_at(
+        algebra, node, (ids, isinstance(x, Zeros)), (at, given.expand(at.shape)), replaces=not how["accumulate"]
+    )
 
 
 def _put_at(

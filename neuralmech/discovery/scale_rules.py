@@ -7,7 +7,6 @@ operation that is in none of them is a barrier.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -15,48 +14,47 @@ import torch
 from torch import Tensor, fx
 
 from neuralmech.discovery import geometry
-from neuralmech.discovery.engine import Parameter, barrier
+from neuralmech.discovery.engine import barrier, known_numbers
 from neuralmech.discovery.ignored import constant_is_ignored
+from neuralmech.discovery.movements import ASSIGNMENTS, MOVED, MOVEMENT, MOVES, PADDINGS, Padding, move
+from neuralmech.discovery.operations import outside_triangle
 from neuralmech.discovery.scale import ScaleAlgebra, Zeros, is_zero, rule
+from neuralmech.discovery.schema import arguments, shape_of
 from neuralmech.discovery.trace import operation, place
 from neuralmech.symmetry.group import TINY
 
 
-@rule(*geometry.MOVEMENT, *geometry.ASSIGNMENTS, takes=geometry.MOVED, given=geometry.MOVES)
-def _move(algebra: ScaleAlgebra, node: fx.Node, *args: Any, **kwargs: Any) -> Any:
-    def ids(value: Any) -> Any:
-        if isinstance(value, (list, tuple)) and any(isinstance(v, (Tensor, Parameter, Zeros)) for v in value):
-            return [algebra.ids(v) for v in value]
-        return algebra.ids(value) if isinstance(value, (Parameter, Zeros)) else value
-
+@rule(*MOVEMENT, *ASSIGNMENTS, takes=MOVED, given=MOVES)
+def _move(algebra: ScaleAlgebra, node: fx.Node, *values: Any) -> Any:
     _note_precision(algebra, node)
-    return geometry.move(node, tuple(ids(a) for a in args), kwargs)
+    moved = values[0] if isinstance(values[0], (list, tuple)) else values
+    return move(node, [algebra.ids(v) for v in moved])
 
 
 def _note_precision(algebra: ScaleAlgebra, node: fx.Node) -> None:
     """Say where numbers are cast to a precision that a symmetry does not survive."""
     val = node.meta["val"]
     if operation(node) in ("to", "_to_copy") and isinstance(val, Tensor) and val.is_floating_point():
-        before = node.args[0].meta["val"].dtype  # type: ignore[union-attr]
+        before = arguments(node)["self"].meta["val"].dtype
         if torch.finfo(val.dtype).eps > max(torch.finfo(before).eps, 1e-4):
             kind = str(val.dtype).removeprefix("torch.")
             algebra.approximations[f"{kind} at {place(node)}: up to {torch.finfo(val.dtype).eps:.0e}"] = None
 
 
-@rule("constant_pad_nd", "pad", takes="self", given="pad mode value")
-def _pad(algebra: ScaleAlgebra, node: fx.Node, x: Any, widths: Sequence[int], *how: Any, **named: Any) -> Tensor:
+@rule(*PADDINGS, takes="self", given="pad mode value")
+def _pad(algebra: ScaleAlgebra, node: fx.Node, x: Any) -> Tensor:
     """Zeros around x: 0·α^s = 0 for any s, so they scale as their neighbours or, where these differ, freely.
 
     Tokens that fill up a window, or channels that fill up a shortcut, then bind nothing.
     """
-    ids = algebra.ids(x)
-    if not geometry.pads_zeros(*how, **named):
-        return geometry.move(node, (ids, widths, *how), named)
+    ids, padding = algebra.ids(x), Padding.of(node)
+    if not padding.puts_zeros:
+        return padding.moved(ids)
     kept = geometry.narrow(ids)[0]
     alike = [ids.shape[d] > 1 == kept.shape[d] for d in range(ids.dim())][::-1]  # along what is alike, so are zeros
-    apart = [0 if alike[i // 2] else width for i, width in enumerate(widths)]
+    apart = [0 if alike[i // 2] else width for i, width in enumerate(padding.widths)]
     padded = torch.nn.functional.pad(kept, apart, value=geometry.PADDING)
-    return _free(algebra, padded, padded == geometry.PADDING).expand(node.meta["val"].shape)
+    return _free(algebra, padded, padded == geometry.PADDING).expand(shape_of(node))
 
 
 def _free(algebra: ScaleAlgebra, ids: Tensor, zeros: Tensor) -> Tensor:
@@ -71,38 +69,37 @@ def _free(algebra: ScaleAlgebra, ids: Tensor, zeros: Tensor) -> Tensor:
 @rule("zero", takes="self")
 def _zero(algebra: ScaleAlgebra, node: fx.Node, x: Any) -> Zeros:
     """Zeros in the place of x (``x.zero_()``)."""
-    return algebra.zeros(node.meta["val"].shape)
+    return algebra.zeros(shape_of(node))
 
 
 @rule("tril", "triu", takes="self", given="diagonal")
-def _triangle(algebra: ScaleAlgebra, node: fx.Node, x: Any, diagonal: int = 0) -> Tensor:
+def _triangle(algebra: ScaleAlgebra, node: fx.Node, x: Any) -> Tensor:
     ids = algebra.ids(x)
-    kept = node.target(torch.ones(ids.shape[-2:]), diagonal)  # type: ignore[operator]
-    return _free(algebra, ids, (kept == 0).expand(ids.shape))
+    return _free(algebra, ids, outside_triangle(node).expand(ids.shape))
 
 
 @rule("relu", "leaky_relu", "neg", "abs", takes="self", given="negative_slope")
 @rule("rrelu", takes="self", given="lower upper training generator")
 @rule("dropout", "feature_dropout", takes="input", given="p train")
-def _homogeneous(algebra: ScaleAlgebra, node: fx.Node, x: Any, *_: Any, **__: Any) -> Tensor:
+def _homogeneous(algebra: ScaleAlgebra, node: fx.Node, x: Any) -> Tensor:
     """Positively homogeneous of degree 1, elementwise."""
     return algebra.ids(x)
 
 
 @rule("native_dropout", takes="input", given="p train", outputs=2)
-def _native_dropout(algebra: ScaleAlgebra, node: fx.Node, x: Any, *_: Any) -> tuple:
+def _native_dropout(algebra: ScaleAlgebra, node: fx.Node, x: Any) -> tuple:
     ids = algebra.ids(x)
     return ids, algebra.constant(ids.shape)
 
 
 @rule("add", "sub", "rsub", takes="self other", given="alpha")
-def _add(algebra: ScaleAlgebra, node: fx.Node, x: Any, y: Any, *_: Any, **__: Any) -> Tensor:
+def _add(algebra: ScaleAlgebra, node: fx.Node, x: Any, y: Any) -> Tensor:
     x_ids, y_ids = algebra.ids(x), algebra.ids(y)
     if isinstance(y, (int, float)) and (y == 0 or _is_epsilon(node, y)):
         if y:
             algebra.approximations[f"{y:g} is added at {place(node)}: up to {y:g} of what it is added to"] = None
         return x_ids
-    shape = node.meta["val"].shape
+    shape = shape_of(node)
     for mine, other in ((x_ids, y_ids), (y_ids, x_ids)):
         if constant_is_ignored(node, _varies(other, shape)):
             return mine.expand(shape)
@@ -129,7 +126,7 @@ def _keeps_from_zero(node: fx.Node) -> bool:
 def _needs_more_than_zero(user: fx.Node, node: fx.Node) -> bool:
     """Whether `user` takes a root, a negative power or the reciprocal of `node`, and nothing else."""
     name = operation(user)
-    if name in geometry.MOVEMENT:
+    if name in MOVEMENT:
         return user.args[0] is node and _keeps_from_zero(user)
     if name == "div":
         return user.args[1] is node and user.args[0] is not node
@@ -139,12 +136,11 @@ def _needs_more_than_zero(user: fx.Node, node: fx.Node) -> bool:
     return name in ("rsqrt", "sqrt", "reciprocal")
 
 
-@rule("clamp_min", "clamp", takes="self", given="min max")
-def _clamp_min(algebra: ScaleAlgebra, node: fx.Node, x: Any, least: Any = None, most: Any = None, **named: Any) -> Any:
-    least, most = named.get("min", least), named.get("max", most)
+@rule("clamp_min", "clamp", takes="self min max")
+def _clamp_min(algebra: ScaleAlgebra, node: fx.Node, x: Any, least: Any, most: Any = None) -> Any:
     if most is None and is_least_value(algebra, node, least):
         return algebra.ids(x)  # relu, or a floor below a norm
-    if least is None and most == 0:
+    if least is None and is_zero(most):
         return algebra.ids(x)
     return barrier(algebra, node, x, least, most)
 
@@ -164,19 +160,20 @@ def _binds_nothing(value: Any) -> bool:
 
 
 @rule("threshold", takes="self", given="threshold value")
-def _threshold(algebra: ScaleAlgebra, node: fx.Node, x: Any, least: float, value: float) -> Any:
-    return algebra.ids(x) if least == 0 and value == 0 else barrier(algebra, node, x)
+def _threshold(algebra: ScaleAlgebra, node: fx.Node, x: Any) -> Any:
+    given = arguments(node)
+    return algebra.ids(x) if given["threshold"] == 0 and given["value"] == 0 else barrier(algebra, node, x)
 
 
 @rule("where", takes="self other", given="condition")
-def _where(algebra: ScaleAlgebra, node: fx.Node, condition: Any, x: Any, y: Any) -> Any:
-    shape = node.meta["val"].shape
+def _where(algebra: ScaleAlgebra, node: fx.Node, x: Any, y: Any) -> Any:
+    shape = shape_of(node)
     if _binds_nothing(x):
         return algebra.ids(y).expand(shape)
     if _binds_nothing(y):
         return algebra.ids(x).expand(shape)
     x_ids, y_ids = algebra.ids(x), algebra.ids(y)
-    known = algebra.concrete.get(node.args[0])  # type: ignore[arg-type]
+    known = known_numbers(algebra, node, "condition")
     if known is not None:
         return torch.where(known, x_ids, y_ids)
     algebra.equate(x_ids, y_ids, node)
@@ -184,19 +181,19 @@ def _where(algebra: ScaleAlgebra, node: fx.Node, condition: Any, x: Any, y: Any)
 
 
 @rule("masked_fill", takes="self value", given="mask")
-def _masked_fill(algebra: ScaleAlgebra, node: fx.Node, x: Any, mask: Any, value: Any) -> Tensor:
-    ids, known = algebra.ids(x), algebra.concrete.get(node.args[1])  # type: ignore[arg-type]
+def _masked_fill(algebra: ScaleAlgebra, node: fx.Node, x: Any, value: Any) -> Tensor:
+    ids, known = algebra.ids(x), known_numbers(algebra, node, "mask")
     if not _binds_nothing(value):
         if known is not None:
             return torch.where(known, algebra.ids(value), ids)
         algebra.equate(ids, algebra.ids(value), node)
-    return ids.expand(node.meta["val"].shape)
+    return ids.expand(shape_of(node))
 
 
 @rule("softmax", "_softmax", "log_softmax", "_log_softmax", takes="self", given="dim dtype half_to_float")
-def _softmax(algebra: ScaleAlgebra, node: fx.Node, x: Any, *_: Any, **__: Any) -> Tensor:
+def _softmax(algebra: ScaleAlgebra, node: fx.Node, x: Any) -> Tensor:
     algebra.forbid(x, f"logits of the softmax at {place(node)}")
-    return algebra.constant(node.meta["val"].shape)
+    return algebra.constant(shape_of(node))
 
 
 @rule("prelu", "_prelu_kernel", takes="self weight")
@@ -216,13 +213,13 @@ def _mul(algebra: ScaleAlgebra, node: fx.Node, x: Any, y: Any) -> Tensor:
 
 
 @rule("div", takes="self other", given="rounding_mode")
-def _div(algebra: ScaleAlgebra, node: fx.Node, x: Any, y: Any, **options: Any) -> Any:
-    if options.get("rounding_mode"):
+def _div(algebra: ScaleAlgebra, node: fx.Node, x: Any, y: Any) -> Any:
+    if arguments(node).get("rounding_mode"):
         return barrier(algebra, node, x, y)
     return algebra.combine([algebra.ids(x), algebra.ids(y)], [1, -1])
 
 
-@rule("pow", takes="self", given="exponent")
+@rule("pow", takes="self exponent")
 def _pow(algebra: ScaleAlgebra, node: fx.Node, x: Any, exponent: Any) -> Any:
     if not isinstance(exponent, (int, float)) or not math.isfinite(exponent):
         return barrier(algebra, node, x, exponent)

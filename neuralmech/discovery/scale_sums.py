@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from neuralmech.discovery.distinct import mixed
-from neuralmech.discovery.elimination import Entries, Growing, product, ranges
+from neuralmech.discovery.entries import Entries, Growing, product, ranges
 from neuralmech.discovery.system import Ids, System
 
 Hashes = NDArray[np.uint64]

@@ -21,41 +21,10 @@ from neuralmech.discovery import geometry
 from neuralmech.discovery.distinct import distinct
 from neuralmech.discovery.engine import Algebra, Parameter, RuleTable, once
 from neuralmech.discovery.relations import Normals, Relations
+from neuralmech.discovery.shift_values import CONSTANT, Sector, Shift, reshaped
 from neuralmech.discovery.system import Ids, Solution
+from neuralmech.discovery.trace import place
 from neuralmech.symmetry.family import Axis
-
-CONSTANT = ("constant",)
-Key = tuple[Any, ...]
-
-
-Terms = tuple[tuple[Fraction, Tensor], ...]
-
-
-@dataclass(frozen=True)
-class Sector:
-    """The part of a tensor's displacement that has one kind of amplitude.
-
-    Attributes
-    ----------
-    amplitude
-        Which amplitude vector each element sees (equal numbers: the same one), in the tensor's shape.
-    terms
-        Pairs (coefficient, unknowns in the tensor's shape). An unknown stands for a row of a weight, one number
-        per amplitude component, or for one additive parameter; 0 is no displacement.
-    origins
-        Of an opaque sector, which has no terms itself: the terms behind it. Its displacement is some number,
-        the same wherever the amplitude is the same (0: none), such as a bias seen through a linear map; it is
-        none if these sum to zero.
-    """
-
-    amplitude: Tensor
-    terms: Terms
-    origins: tuple[Terms, ...] = ()
-
-    def map(self, function: Any) -> Sector:
-        """Apply a movement of elements to amplitude and unknowns alike."""
-        terms = tuple((c, function(rows)) for c, rows in self.terms)
-        return Sector(function(self.amplitude), terms, self.origins)
 
 
 @dataclass
@@ -80,7 +49,6 @@ class Redundancy:
     uses: int = 0
 
 
-Shift = dict[Key, Sector]
 rule: RuleTable[Shift] = RuleTable()
 
 
@@ -201,8 +169,8 @@ class ShiftAlgebra(Algebra[Shift]):
         """Sink: only displacements constant along `dims` of ``x.reshape(view)`` are allowed."""
         for sector in x.values():
             seen = reshaped(sector, view)
-            if bool((seen.amplitude == first_along(seen.amplitude, dims)).all()):
-                pairs = [(c, rows, first_along(rows, dims).expand_as(rows)) for c, rows in seen.terms]
+            if bool((seen.amplitude == geometry.first_along(seen.amplitude, dims)).all()):
+                pairs = [(c, rows, geometry.first_along(rows, dims).expand_as(rows)) for c, rows in seen.terms]
                 vary = [(c, rows, first) for c, rows, first in pairs if not self.same(rows, first)]
                 vary = self._news(vary, dims)
                 self._demand([(c, r) for c, r, _ in vary] + [(-c, f) for c, _, f in vary], why)
@@ -251,13 +219,7 @@ def _content(rows: Tensor) -> tuple[torch.Size, torch.Size, bytes]:
     return rows.shape, kept.shape, blake2b(kept.numpy().tobytes()).digest()
 
 
-def reshaped(sector: Sector, view: tuple[int, ...] | torch.Size) -> Sector:
-    """Reshape a sector, without copying where the shape is its own."""
-    return sector if sector.amplitude.shape == view else sector.map(lambda t: t.reshape(view))
-
-
-def first_along(tensor: Tensor, dims: tuple[int, ...]) -> Tensor:
-    """Keep the first element along some dims, which stay with length 1."""
-    for d in dims:
-        tensor = tensor.narrow(d, 0, 1)
-    return tensor
+def let_none_pass(algebra: ShiftAlgebra, node: fx.Node, *values: Any) -> None:
+    """Forbid every displacement of an operation's inputs."""
+    for value in values:
+        algebra.forbid(value, f"{node.name} at {place(node)} is not blind to shifts")

@@ -1,8 +1,9 @@
-"""What rules do with displacements: add, multiply, stop them."""
+"""Displacements of a tensor, and what rules do with them: reshape, add, multiply, mix."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -10,16 +11,47 @@ import torch
 from torch import Tensor, fx
 
 from neuralmech.discovery import geometry
-from neuralmech.discovery.shift import Sector, Shift, ShiftAlgebra
-from neuralmech.discovery.trace import place
+from neuralmech.discovery.distinct import distinct_rows, numbered_pairs
 
 MOST_TERMS = 64  # of a displacement that a constant matrix mixes
+CONSTANT = ("constant",)
+Key = tuple[Any, ...]
+Terms = tuple[tuple[Fraction, Tensor], ...]
 
 
-def let_none_pass(algebra: ShiftAlgebra, node: fx.Node, *values: Any) -> None:
-    """Forbid every displacement of an operation's inputs."""
-    for value in values:
-        algebra.forbid(value, f"{node.name} at {place(node)} is not blind to shifts")
+@dataclass(frozen=True)
+class Sector:
+    """The part of a tensor's displacement that has one kind of amplitude.
+
+    Attributes
+    ----------
+    amplitude
+        Which amplitude vector each element sees (equal numbers: the same one), in the tensor's shape.
+    terms
+        Pairs (coefficient, unknowns in the tensor's shape). An unknown stands for a row of a weight, one number
+        per amplitude component, or for one additive parameter; 0 is no displacement.
+    origins
+        Of an opaque sector, which has no terms itself: the terms behind it. Its displacement is some number,
+        the same wherever the amplitude is the same (0: none), such as a bias seen through a linear map; it is
+        none if these sum to zero.
+    """
+
+    amplitude: Tensor
+    terms: Terms
+    origins: tuple[Terms, ...] = ()
+
+    def map(self, function: Any) -> Sector:
+        """Apply a movement of elements to amplitude and unknowns alike."""
+        terms = tuple((c, function(rows)) for c, rows in self.terms)
+        return Sector(function(self.amplitude), terms, self.origins)
+
+
+Shift = dict[Key, Sector]
+
+
+def reshaped(sector: Sector, view: tuple[int, ...] | torch.Size) -> Sector:
+    """Reshape a sector, without copying where the shape is its own."""
+    return sector if sector.amplitude.shape == view else sector.map(lambda t: t.reshape(view))
 
 
 def expanded(x: Shift, shape: torch.Size) -> Shift:
@@ -93,12 +125,25 @@ def sets_along(amplitude: Tensor, dims: tuple[int, ...]) -> Tensor:
     """Number of what stands along `dims`, which have length 1 then: the same where the same amplitudes do."""
     rest = [d for d in range(amplitude.dim()) if d not in dims]
     rows = amplitude.permute(*rest, *dims).reshape(math.prod(amplitude.shape[d] for d in rest), -1)
-    _, inverse = torch.unique(rows, dim=0, return_inverse=True)
-    return inverse.reshape([1 if d in dims else n for d, n in enumerate(amplitude.shape)])
+    return torch.from_numpy(distinct_rows(rows.numpy())[1]).reshape(
+        [1 if d in dims else n for d, n in enumerate(amplitude.shape)]
+    )
+
+
+def sets_under(amplitude: Tensor) -> Tensor:
+    """Return one new amplitude per distinct set of amplitudes under a window."""
+    flat = amplitude.reshape(-1, amplitude.shape[-1]).numpy()
+    _, inverse = distinct_rows(flat)
+    return torch.from_numpy(inverse.reshape(amplitude.shape[:-1]))
 
 
 def paired(amplitude: Tensor, other: Tensor) -> Tensor:
     """One new amplitude, from 1 on, for each distinct pair."""
+    return narrow_pairs(amplitude, other).expand(amplitude.shape)
+
+
+def narrow_pairs(amplitude: Tensor, other: Tensor) -> Tensor:
+    """Those of `paired`; dims along which neither differs have length 1."""
     a, b = torch.broadcast_tensors(*geometry.narrow(amplitude), *geometry.narrow(other))
-    _, inverse = torch.unique(torch.stack([a.reshape(-1), b.reshape(-1)]), dim=1, return_inverse=True)
-    return (inverse + 1).reshape(a.shape).expand(amplitude.shape)
+    numbers = torch.from_numpy(numbered_pairs(a.flatten().numpy(), b.flatten().numpy()))
+    return (numbers + 1).reshape(a.shape)

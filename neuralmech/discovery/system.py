@@ -17,7 +17,8 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from neuralmech.discovery.distinct import Ids, distinct, distinct_pairs
-from neuralmech.discovery.elimination import Entries, Stage, back_substitute, eliminate
+from neuralmech.discovery.elimination import Stage, back_substitute, eliminate
+from neuralmech.discovery.entries import Entries
 
 ZERO = 0
 

@@ -6,7 +6,7 @@ import copy
 import re
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -192,12 +192,16 @@ def is_by_chance(node: fx.Node) -> bool:
 
 def place(node: fx.Node) -> str:
     """Say where a node comes from: its module path and, if it is not torch's own, its source line."""
-    stack = node.meta.get("nn_module_stack") or {}
-    module = next((path for path, _ in reversed(list(stack.values())) if path), "")
-    frames = re.findall(r'File "([^"]+)", line (\d+)', node.meta.get("stack_trace") or "")
-    own = [f"{short(file)}:{line}" for file, line in frames if not _is_no_users(file.replace("\\", "/"))]
-    return " at ".join(part for part in (module, own[-1] if own else "") if part) or "forward()"
+    if "place" not in node.meta:
+        stack = node.meta.get("nn_module_stack") or {}
+        module = next((path for path, _ in reversed(list(stack.values())) if path), "")
+        frames = reversed(re.findall(r'File "([^"]+)", line (\d+)', node.meta.get("stack_trace") or ""))
+        own = next((f"{short(file)}:{line}" for file, line in frames if not _is_no_users(file)), "")
+        node.meta["place"] = " at ".join(part for part in (module, own) if part) or "forward()"
+    return node.meta["place"]
 
 
+@cache
 def _is_no_users(file: str) -> bool:
+    file = file.replace("\\", "/")
     return "/torch/" in file or any(Path(file).is_relative_to(OURS / part) for part in ("discovery", "losses"))

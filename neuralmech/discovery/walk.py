@@ -18,18 +18,16 @@ from neuralmech.discovery.engine import (
     Unknown,
     barrier,
     constants,
-    given_arguments,
-    is_default,
     is_fixed,
 )
-from neuralmech.discovery.geometry import FACTORIES
 from neuralmech.discovery.gradients import ancestors
+from neuralmech.discovery.movements import FACTORIES
+from neuralmech.discovery.schema import SIZES, arguments, given_arguments
 from neuralmech.discovery.trace import Trace, is_by_chance, operation
 from neuralmech.errors import UserError
 
 Value = TypeVar("Value")
 
-SHAPES = frozenset(("sym_size", "sym_numel", "sym_stride", "sym_storage_offset"))
 UNINITIALISED = frozenset(("empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "empty_permuted"))
 NUMBERS = frozenset(("item", "_local_scalar_dense"))
 PRODUCTS = frozenset(("mul", "mm", "bmm", "matmul", "mv"))
@@ -90,22 +88,21 @@ def _call(node: fx.Node, env: dict[fx.Node, Any], algebra: Algebra[Value], live:
         is_number = isinstance(known, Tensor) and not known.dim() and known.dtype is not torch.bool
         return known.item() if is_number else env[n]  # type: ignore[union-attr]
 
-    args: Any = fx.map_arg(node.args, value)
-    kwargs: Any = fx.map_arg(node.kwargs, value)
     if node.target is operator.getitem:
         if (parts := algebra.concrete.get(node.all_input_nodes[0])) is not None:
-            algebra.concrete[node] = parts[args[1]]
-        return args[0][args[1]]
+            algebra.concrete[node] = parts[node.args[1]]
+        return env[node.all_input_nodes[0]][node.args[1]]
     inputs = [env[n] for n in node.all_input_nodes]
     if operation(node) in NUMBERS or any(isinstance(v, Unknown) for v in inputs):
         return _decided(node, inputs, algebra)
-    if operation(node) in (*FACTORIES, *SHAPES) or all(is_fixed(value, algebra) for value in inputs):
+    if operation(node) in (*FACTORIES, *SIZES) or all(is_fixed(value, algebra) for value in inputs):
         return _evaluated(node, algebra)
     rule = algebra.rules.get(operation(node))
     if rule is None or _rounds(node) or unnamed(rule, node, env, algebra) or _reads_more(rule, node, live):
         return barrier(algebra, node, *inputs)
     try:
-        return rule.apply(algebra, node, *args, **kwargs)
+        given = arguments(node)
+        return rule.apply(algebra, node, *(fx.map_arg(given[name], value) for name in rule.operands if name in given))
     except UserError:
         raise
     except Exception as error:  # a rule met something that it was not made for: claim nothing
@@ -137,9 +134,18 @@ def unnamed(rule: Rule, node: fx.Node, env: Mapping[fx.Node, Any], algebra: Alge
             continue
         values = tree_leaves(value, is_leaf=lambda v: isinstance(v, fx.Node))
         depends = any(isinstance(v, fx.Node) and not is_fixed(env[v], algebra) for v in values)
-        if depends or (argument.name not in rule.given and not is_default(argument, value)):
+        if depends or (argument.name not in rule.given and not _is_default(argument, value)):
             found.append(argument.name)
     return found
+
+
+def _is_default(argument: Any, value: Any) -> bool:
+    """Whether an argument has the value that it has anyway."""
+    return (
+        argument.has_default_value()
+        and type(value) is type(argument.default_value)
+        and (value == argument.default_value)
+    )
 
 
 def _reads_more(rule: Rule, node: fx.Node, live: Container[fx.Node]) -> bool:

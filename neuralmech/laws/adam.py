@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from neuralmech.laws.system import Array, Circumstances, Hyperparameters, Law
+from neuralmech.laws.system import Array, Circumstances, Hyperparameters, Law, Transition
 
 ADAMS = ("adam", "adamw")
 
@@ -53,7 +53,7 @@ class MovingMetric(Law):
         """All, but the plain charge only where weight decay goes through the gradient."""
         return tuple(s for s in self.in_order(translation=c.translation) if not (c.decoupled and s == "plain_charge"))
 
-    def matrices(self, h: Hyperparameters, *, translation: bool) -> tuple[Array, Array]:
+    def matrices(self, h: Hyperparameters, *, translation: bool) -> Transition:
         """Φ (rows, 2, 2) and Γ (rows, 2, inputs)."""
         force = {"residual": np.ones(len(h)), "plain_charge": np.where(h.decoupled, 0.0, h.weight_decay)}
         phi, gamma = _memory(h, force, translation=translation)
@@ -109,7 +109,7 @@ class Unevenly(Law):
         own = {*self._law.signals(c), *(self._APART if c.decoupled else ("decay",))}
         return tuple(s for s in self.in_order(translation=c.translation) if s in own)
 
-    def matrices(self, h: Hyperparameters, *, translation: bool) -> tuple[Array, Array]:
+    def matrices(self, h: Hyperparameters, *, translation: bool) -> Transition:
         """Φ (rows, 2, 2) and Γ (rows, 2, inputs)."""
         decay = 1 if translation else 2
         force = {"residual": np.ones(len(h)), "decay": h.weight_decay}
@@ -147,7 +147,7 @@ def _without_decay(h: Hyperparameters) -> Hyperparameters:
     return replace(h, weight_decay=np.zeros(len(h)))
 
 
-def _memory(h: Hyperparameters, force: dict[str, Array], *, translation: bool) -> tuple[Array, Array]:
+def _memory(h: Hyperparameters, force: dict[str, Array], *, translation: bool) -> Transition:
     """Φ, and Γ for what enters the mean gradient, each with its weight."""
     decay, kept = 1 if translation else 2, _kept(h)
     left = np.ones(len(h)) if translation else kept  # a translation does not move m along

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from neuralmech.laws.system import Array, Circumstances, Hyperparameters, Law, repeat
+from neuralmech.laws.system import Array, Circumstances, Hyperparameters, Law, Transition, repeat
 
 
 class Discrete(Law):
@@ -34,11 +34,11 @@ class Discrete(Law):
         """With what decays as an input, where that is no multiple of the charge."""
         return Forced(self) if c.mixed else self
 
-    def matrices(self, h: Hyperparameters, *, translation: bool) -> tuple[Array, Array]:
+    def matrices(self, h: Hyperparameters, *, translation: bool) -> Transition:
         """Φ and Γ of one step, composed over the span."""
         return repeat(lambda one: self._step(one, translation=translation), h)
 
-    def _step(self, h: Hyperparameters, *, translation: bool) -> tuple[Array, Array]:
+    def _step(self, h: Hyperparameters, *, translation: bool) -> Transition:
         phi = _homogeneous(h, decay=1 if translation else 2)
         return phi, np.zeros((len(h), 2, 0)) if translation else _drives(h)
 
@@ -63,8 +63,8 @@ class DiscreteBroken(Discrete):
     translation_inputs = ("residual",)
     conserving = ()
 
-    def _step(self, h: Hyperparameters, *, translation: bool) -> tuple[Array, Array]:
-        """As for `Discrete`, with the residual as the first input."""
+    def _step(self, h: Hyperparameters, *, translation: bool) -> Transition:
+        """Φ and Γ of one step, with the residual as the first input."""
         decay = 1 if translation else 2
         parts = [_residual(h, decay)] if translation else [_residual(h, decay), _drives(h)]
         return _homogeneous(h, decay), np.concatenate(parts, axis=2)
@@ -90,7 +90,7 @@ class DiscreteAscent(DiscreteBroken):
         """Only where there is an ascent."""
         return c.ascent and super().is_shown(c)
 
-    def _step(self, h: Hyperparameters, *, translation: bool) -> tuple[Array, Array]:
+    def _step(self, h: Hyperparameters, *, translation: bool) -> Transition:
         """As for `Discrete`, with that residual."""
         return Discrete._step(self, h, translation=True) if translation else super()._step(h, translation=False)
 
@@ -118,11 +118,11 @@ class Forced(Law):
         """As of the law."""
         return self._law.reason(replace(c, mixed=False)) or self._lacks(c)
 
-    def matrices(self, h: Hyperparameters, *, translation: bool) -> tuple[Array, Array]:
+    def matrices(self, h: Hyperparameters, *, translation: bool) -> Transition:
         """Φ and Γ of one step, composed over the span."""
         return repeat(lambda one: self._step(one, translation=translation), h)
 
-    def _step(self, h: Hyperparameters, *, translation: bool) -> tuple[Array, Array]:
+    def _step(self, h: Hyperparameters, *, translation: bool) -> Transition:
         decay = 1 if translation else 2
         free = replace(h, weight_decay=np.zeros(len(h)), decoupled=np.zeros(len(h), dtype=bool))
         phi, residual = _homogeneous(free, decay), _residual(free, decay)

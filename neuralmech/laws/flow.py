@@ -7,8 +7,9 @@ t = Σ η_k. `decay` is 2 for a quadratic charge and 1 for a translation, which 
 from __future__ import annotations
 
 import numpy as np
+from jaxtyping import Float64
 
-from neuralmech.laws.system import Array, Hyperparameters, Law, zero_order_hold
+from neuralmech.laws.system import Array, Hyperparameters, Law, PerRow, Transition, zero_order_hold
 
 
 class GradientFlow(Law):
@@ -22,7 +23,7 @@ class GradientFlow(Law):
     omits = "weight decay, momentum and the finite learning rate"
     conserving = ("muon",)
 
-    def matrices(self, h: Hyperparameters, *, translation: bool) -> tuple[Array, Array]:
+    def matrices(self, h: Hyperparameters, *, translation: bool) -> Transition:
         """Φ = 1, no input."""
         return np.ones((len(h), 1, 1)), np.zeros((len(h), 1, 0))
 
@@ -42,7 +43,7 @@ class WeightDecay(Law):
     omits = "the finite learning rate: no drive"
     conserving = ("muon",)
 
-    def matrices(self, h: Hyperparameters, *, translation: bool) -> tuple[Array, Array]:
+    def matrices(self, h: Hyperparameters, *, translation: bool) -> Transition:
         """Φ = exp(−2λη/(1−β)), no input."""
         decay = 1 if translation else 2
         rate = -decay * h.weight_decay * h.lr * np.where(h.decoupled, 1.0, h.usual_gain / (1 - h.momentum))
@@ -64,7 +65,7 @@ class FirstOrderFlow(Law):
     omits = "the inertia of momentum: what the charge does within 1/(1−β) steps"
     inputs = ("drive_update", "drive_buffer")
 
-    def matrices(self, h: Hyperparameters, *, translation: bool) -> tuple[Array, Array]:
+    def matrices(self, h: Hyperparameters, *, translation: bool) -> Transition:
         """Exact step of the equation with the drive held over each step."""
         friction, stiffness, drive = coefficients(h, translation=translation)
         a = -h.lr * stiffness / friction
@@ -98,7 +99,7 @@ class ModifiedFlow(Law):
     omits = "third and higher orders in η"
     inputs = ("drive_update", "drive_buffer")
 
-    def matrices(self, h: Hyperparameters, *, translation: bool) -> tuple[Array, Array]:
+    def matrices(self, h: Hyperparameters, *, translation: bool) -> Transition:
         """Exact step of the oscillator with the drive held over each step, after a kick by the drive's jump."""
         friction, stiffness, drive = coefficients(h, translation=translation)
         inertia, shrink = (1 + h.momentum) / 2, _shrinkage(h, translation=translation)  # inertia times η
@@ -188,8 +189,8 @@ def _shrinkage(h: Hyperparameters, *, translation: bool) -> Array:
     return rate + h.lr * rate**2 / 2 * (1 + memory)
 
 
-def coefficients(h: Hyperparameters, *, translation: bool) -> tuple[Array, Array, Array]:
-    """Friction of Q', stiffness of Q, and the weights (rows, inputs) of the drives D and B = uᵀSb.
+def coefficients(h: Hyperparameters, *, translation: bool) -> tuple[PerRow, PerRow, Float64[Array, "rows inputs"]]:
+    """Friction of Q', stiffness of Q, and the weights of the drives D and B = uᵀSb.
 
     Nesterov's update obeys u_k = βu_{k−1} + d_k + β(d_k − d_{k−1}); the last term is βη ḋ in the flow, and
     2θᵀSḋ = 2λQ' + 2uᵀSd with uᵀSd = D − βB. With dampening, λ becomes (1−δ)λ. Decoupled weight decay leaves λ out

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+from jaxtyping import Float64
 
-from neuralmech.laws.system import Array, Circumstances, Hyperparameters, Law, zero_order_hold
+from neuralmech.laws.system import Array, Circumstances, Hyperparameters, Law, Transition, zero_order_hold
 
 
 class ModifiedLoss(Law):
@@ -29,13 +30,13 @@ class ModifiedLoss(Law):
             return "derived for the gradients of the loss as they are"
         return "derived without momentum" if is_sgds and c.momentum else super().reason(c)
 
-    def matrices(self, h: Hyperparameters, *, translation: bool) -> tuple[Array, Array]:
+    def matrices(self, h: Hyperparameters, *, translation: bool) -> Transition:
         """Exact step of the equation with the drive held over each step."""
         return driven(h, np.zeros((len(h), 0)) if translation else (h.lr**2)[:, None], translation=translation)
 
 
-def driven(h: Hyperparameters, drives: Array, *, translation: bool) -> tuple[Array, Array]:
-    """Decay at the rate decay·(λ + ½ηλ²) with `drives`, the weights (rows, inputs) of each step's inputs."""
+def driven(h: Hyperparameters, drives: Float64[Array, "rows inputs"], *, translation: bool) -> Transition:
+    """Decay at the rate decay·(λ + ½ηλ²) with `drives`, the weights of each step's inputs."""
     decay = 1 if translation else 2
     a = -decay * h.lr * (h.weight_decay + h.lr * h.weight_decay**2 / 2)
     return zero_order_hold(a[:, None, None], drives[:, None, :], h.span)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from neuralmech.laws.flow import coefficients
-from neuralmech.laws.system import Array, Circumstances, Hyperparameters, Law, zero_order_hold
+from neuralmech.laws.system import Array, Circumstances, Hyperparameters, Law, Transition, zero_order_hold
 
 
 class Noether(Law):
@@ -33,7 +33,7 @@ class Noether(Law):
             return "only for scale charges"
         return "not derived for Nesterov momentum" if c.nesterov else super().reason(c)
 
-    def matrices(self, h: Hyperparameters, *, translation: bool) -> tuple[Array, Array]:
+    def matrices(self, h: Hyperparameters, *, translation: bool) -> Transition:
         """Exact step of the equation with the drive held over each step."""
         friction, stiffness, drive = coefficients(h, translation=translation)
         a = -2 * h.lr * stiffness / friction

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from neuralmech.laws.modified_loss import driven
-from neuralmech.laws.system import Array, Circumstances, Hyperparameters, Law
+from neuralmech.laws.system import Circumstances, Hyperparameters, Law, Transition
 
 
 class Stochastic(Law):
@@ -37,7 +37,7 @@ class Stochastic(Law):
             return f"{why}; train with track.noise=1"
         return why or ("with momentum it takes how long the mean gradient keeps its direction" if c.momentum else "")
 
-    def matrices(self, h: Hyperparameters, *, translation: bool) -> tuple[Array, Array]:
+    def matrices(self, h: Hyperparameters, *, translation: bool) -> Transition:
         """Exact step of the equation with the expected drive held over each step."""
         if translation:
             return driven(h, np.zeros((len(h), 0)), translation=True)

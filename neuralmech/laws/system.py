@@ -12,15 +12,18 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
+from jaxtyping import Bool, Float64, Int64
 from numpy.typing import NDArray
 from scipy.linalg import expm
 
 Array = NDArray[np.float64]
+PerRow = Float64[Array, " rows"]
+Transition = tuple[Float64[Array, "rows states states"], Float64[Array, "rows states inputs"]]  # Φ and Γ
 
 
 @dataclass(frozen=True)
 class Hyperparameters:
-    """Hyperparameters of consecutive rows of a record, each of shape (rows,).
+    """Hyperparameters of consecutive rows of a record.
 
     Attributes
     ----------
@@ -41,28 +44,28 @@ class Hyperparameters:
         Updates taken before the step.
     """
 
-    lr: Array
-    momentum: Array
-    dampening: Array
-    weight_decay: Array
-    nesterov: NDArray[np.bool_]
-    span: Array
-    first: NDArray[np.bool_]
-    decoupled: NDArray[np.bool_]
-    batch_size: NDArray[np.int64]
-    updates: NDArray[np.int64]
+    lr: PerRow
+    momentum: PerRow
+    dampening: PerRow
+    weight_decay: PerRow
+    nesterov: Bool[NDArray, " rows"]
+    span: PerRow
+    first: Bool[NDArray, " rows"]
+    decoupled: Bool[NDArray, " rows"]
+    batch_size: Int64[NDArray, " rows"]
+    updates: Int64[NDArray, " rows"]
 
     def __len__(self) -> int:
         return len(self.lr)
 
     @property
-    def gain(self) -> Array:
+    def gain(self) -> PerRow:
         """Share of a new gradient that enters the momentum buffer: 1 − δ, and 1 on the first step or if β = 0."""
         return np.where(self.first, 1.0, self.usual_gain)
 
     @property
-    def usual_gain(self) -> Array:
-        """The same after the first step."""
+    def usual_gain(self) -> PerRow:
+        """Share of a new gradient that enters the momentum buffer after the first step: 1 − δ, and 1 if β = 0."""
         return np.where(self.momentum == 0, 1.0, 1.0 - self.dampening)
 
     def __getitem__(self, rows: slice) -> Hyperparameters:
@@ -154,7 +157,7 @@ class Law(ABC):
         missing = [s for s in self.signals(c) if s not in c.signals]
         return f"the record lacks {missing[0]}" if missing else ""
 
-    def observe(self, state: Array) -> Array:
+    def observe(self, state: Float64[Array, "rows charges"]) -> Float64[Array, "rows charges"]:
         """The charge, given the first number of the state."""
         return state
 
@@ -167,11 +170,18 @@ class Law(ABC):
         return tuple(s for s in self.in_order(translation=c.translation) if c.nesterov or s != "drive_buffer")
 
     @abstractmethod
-    def matrices(self, h: Hyperparameters, *, translation: bool) -> tuple[Array, Array]:
-        """Φ of shape (rows, states, states) and Γ of shape (rows, states, inputs), inputs in full order."""
+    def matrices(self, h: Hyperparameters, *, translation: bool) -> Transition:
+        """Φ and Γ of each row, with the inputs in full order."""
 
-    def initial(self, value: Array, inputs: Array, h: Hyperparameters, *, translation: bool) -> Array:
-        """State (states, charges) at the first row, from the charges there and the inputs of its step."""
+    def initial(
+        self,
+        value: Float64[Array, " charges"],
+        inputs: Float64[Array, "inputs charges"],
+        h: Hyperparameters,
+        *,
+        translation: bool,
+    ) -> Float64[Array, "states charges"]:
+        """State at the first row, from the charges there and the inputs of its step."""
         return value[None, :]
 
 
@@ -199,8 +209,14 @@ class Integration:
         self._state: Array | None = None
         self._work: Array | None = None
 
-    def advance(self, h: Hyperparameters, value: Array, inputs: Array, following: Array | None = None) -> Array:
-        """Charges predicted at the block's rows: shape (rows, charges).
+    def advance(
+        self,
+        h: Hyperparameters,
+        value: Float64[Array, " charges"],
+        inputs: Float64[Array, "rows inputs charges"],
+        following: Float64[Array, " charges"] | None = None,
+    ) -> Float64[Array, "rows charges"]:
+        """Charges predicted at the block's rows.
 
         Parameters
         ----------
@@ -215,8 +231,14 @@ class Integration:
         """
         return self._law.observe(self.states(h, value, inputs, following)[:, 0].copy())
 
-    def states(self, h: Hyperparameters, value: Array, inputs: Array, following: Array | None = None) -> Array:
-        """All states at the block's rows, shape (rows, states, charges): a view, good until the next block.
+    def states(
+        self,
+        h: Hyperparameters,
+        value: Float64[Array, " charges"],
+        inputs: Float64[Array, "rows inputs charges"],
+        following: Float64[Array, " charges"] | None = None,
+    ) -> Float64[Array, "rows states charges"]:
+        """All states at the block's rows: a view, good until the next block.
 
         State and inputs lie together, so that a step is one product: x_{k+1} = [Φ_k Γ_k] (x_k, w_k).
         """
@@ -251,18 +273,13 @@ def _set_in_motion(state: Array, step: Array, inputs: Array, following: Array) -
         state[-1] = rest / weight if weight else 0.0
 
 
-def zero_order_hold(a: Array, b: Array, duration: Array) -> tuple[Array, Array]:
+def zero_order_hold(
+    a: Float64[Array, "rows states states"], b: Float64[Array, "rows states inputs"], duration: PerRow
+) -> Transition:
     """Exact step of x' = a x + b w over `duration` with w held.
 
     ``expm([[a, b], [0, 0]]·duration) = [[Φ, Γ], [0, 1]]``, so over-, critically and under-damped systems and
     singular a need no branches.
-
-    Parameters
-    ----------
-    a, b
-        Shapes (rows, states, states) and (rows, states, inputs).
-    duration
-        Shape (rows,).
 
     Examples
     --------
@@ -281,7 +298,7 @@ def zero_order_hold(a: Array, b: Array, duration: Array) -> tuple[Array, Array]:
     return step[:, :states, :states], step[:, :states, states:]
 
 
-def repeat(step: Callable[[Hyperparameters], tuple[Array, Array]], h: Hyperparameters) -> tuple[Array, Array]:
+def repeat(step: Callable[[Hyperparameters], Transition], h: Hyperparameters) -> Transition:
     """Compose a law's one-step map over each row's span, the inputs held; only its first step can be the run's."""
     phi, gamma = step(h)
     if (h.span == 1).all():
@@ -294,7 +311,9 @@ def repeat(step: Callable[[Hyperparameters], tuple[Array, Array]], h: Hyperparam
     return out[:, :states, :states], out[:, :states, states:]
 
 
-def joined(phi: Array, gamma: Array) -> Array:
+def joined(
+    phi: Float64[Array, "rows states states"], gamma: Float64[Array, "rows states inputs"]
+) -> Float64[Array, "rows states+inputs states+inputs"]:
     """[[Φ, Γ], [0, 1]]: the step with its inputs, held, in the state."""
     states, inputs = gamma.shape[1:]
     step = np.zeros((len(phi), states + inputs, states + inputs))

@@ -9,6 +9,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pandas as pd
+from jaxtyping import Float64, Shaped
 from numpy.typing import NDArray
 
 from neuralmech.record.safety import attribute, printable, remedy
@@ -26,7 +27,7 @@ class Checked:
         self._dataset = dataset
         self.shape = dataset.shape
 
-    def __getitem__(self, key: Any) -> NDArray:
+    def __getitem__(self, key: Any) -> Shaped[NDArray, ...]:
         try:
             return self._dataset[key]
         except (OSError, RuntimeError) as error:
@@ -41,7 +42,7 @@ class Signal:
         self._dataset = Checked(dataset)
         self.shape = (rows, dataset.shape[1])
 
-    def __getitem__(self, key: Any) -> NDArray[np.float64]:
+    def __getitem__(self, key: Any) -> Float64[NDArray, ...]:
         rows, rest = (key[0], key[1:]) if isinstance(key, tuple) else (key, ())
         if rows is Ellipsis:
             rows = slice(None)

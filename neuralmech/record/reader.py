@@ -14,6 +14,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pandas as pd
+from jaxtyping import Int64, Shaped
 from numpy.typing import NDArray
 
 from neuralmech.record.charges import Charges, Checked
@@ -95,12 +96,12 @@ class Record:
         with naming_damage(self.path):
             return Charges(family, self._file["charges"][family], self.rows)
 
-    def steps(self, start: int = 0, stop: int | None = None) -> dict[str, NDArray]:
+    def steps(self, start: int = 0, stop: int | None = None) -> dict[str, Shaped[NDArray, " rows"]]:
         """Columns of ``/steps`` between two rows."""
         end = self.rows if stop is None else min(stop, self.rows)
         return {name: self.column(name, slice(start, end)) for name in STEP_COLUMNS}
 
-    def column(self, name: str, rows: slice | NDArray[np.int64] | None = None) -> NDArray:
+    def column(self, name: str, rows: slice | Int64[NDArray, " rows"] | None = None) -> Shaped[NDArray, " rows"]:
         """One column of ``/steps`` at some rows (a slice, or numbers in ascending order) or at all."""
         rows = slice(self.rows) if rows is None else rows
         if name in LATER_COLUMNS and name not in self._file["steps"]:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
+from jaxtyping import Bool, Float64
 from numpy.typing import NDArray
 from scipy import sparse
 
@@ -20,8 +21,10 @@ Shapes = Mapping[str, Sequence[int]]
 Vector = NDArray[np.float64]
 
 
-def inner_products(family: Family, shapes: Shapes, vector: Vector) -> Vector:
-    """Return Σ_j a_j·vector_j for every charge's generator a; shape (charges,).
+def inner_products(
+    family: Family, shapes: Shapes, vector: Float64[NDArray, " parameters"]
+) -> Float64[NDArray, " charges"]:
+    """Return Σ_j a_j·vector_j for every charge's generator a.
 
     With vector = g this is ⟨g, a⟩ of a translation; with vector = θ⊙g it is ⟨g, M θ⟩ of a diagonal symmetry.
     """
@@ -35,8 +38,10 @@ def inner_products(family: Family, shapes: Shapes, vector: Vector) -> Vector:
     return out
 
 
-def squared_lengths(family: Family, shapes: Shapes, weights: Vector) -> Vector:
-    """Return Σ_j a_j²·weights_j for every charge's generator a; shape (charges,).
+def squared_lengths(
+    family: Family, shapes: Shapes, weights: Float64[NDArray, " parameters"]
+) -> Float64[NDArray, " charges"]:
+    """Return Σ_j a_j²·weights_j for every charge's generator a.
 
     With weights = 1 this is |a|²; with weights = θ² it is |M θ|².
     """
@@ -53,8 +58,8 @@ def squared_lengths(family: Family, shapes: Shapes, weights: Vector) -> Vector:
     return np.maximum(out, 0)
 
 
-def generator(family: Family, shapes: Shapes, charge: int) -> Vector:
-    """Write one charge's generator out: a of a translation, the diagonal of M otherwise; shape (parameters,)."""
+def generator(family: Family, shapes: Shapes, charge: int) -> Float64[NDArray, " parameters"]:
+    """Write one charge's generator out: a of a translation, the diagonal of M otherwise."""
     starts = offsets(shapes)
     out = np.zeros(sum(math.prod(s) for s in shapes.values()))
     for term in family.terms:
@@ -67,7 +72,7 @@ def generator(family: Family, shapes: Shapes, charge: int) -> Vector:
     return out
 
 
-def covered_entries(families: Iterable[Family], shapes: Shapes) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+def covered_entries(families: Iterable[Family], shapes: Shapes) -> Iterator[tuple[str, Bool[NDArray, ...]]]:
     """Parameter and which of its entries at least one charge moves, flattened; without the parameters of no charge.
 
     One parameter at a time, one bool for each of its entries: VGG's largest layer has 10⁸.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
+from jaxtyping import Int64
 from numpy.typing import NDArray
 from scipy import sparse
 
@@ -48,7 +49,7 @@ class Term:
     parameter: str
     axis: Axis
     coefficients: sparse.csr_array
-    first: NDArray[np.int64]
+    first: Int64[NDArray, " components"]
     width: int = 1
     groups: int = 1
     view: tuple[int, ...] | None = None
@@ -74,7 +75,7 @@ class Family:
     name: FamilyName
     terms: tuple[Term, ...]
     sites: tuple[str, ...]
-    channels: NDArray[np.int64]
+    channels: Int64[NDArray, " charges"]
 
     def __len__(self) -> int:
         return len(self.sites)
@@ -105,7 +106,7 @@ class Family:
         raise AssertionError(f"{self.name} charge {charge} has no parameters")
 
     def rewritten(self, terms: Callable[[Sequence[Term]], Sequence[Term]], block: Callable[[Any], Any]) -> Family:
-        """The same charges with other `terms`; those of a matrix-valued family are of blocks, each told by `block`."""
+        """Replace the terms by `terms(terms)` and, of a matrix-valued family, each block by `block(block)`."""
         return replace(self, terms=tuple(terms(self.terms)))
 
     def in_metric(self, ratios: Mapping[str, float]) -> Family:
@@ -137,7 +138,7 @@ class Family:
             yield term.parameter, (firsts[:, None] + np.arange(term.width)).ravel()
 
     def seen_as(self, views: Mapping[str, Sequence[int]]) -> Family:
-        """The same, its rows and columns told in the shapes `views` of some parameters."""
+        """Tell rows and columns of the parameters in `views` in the shapes given there, not in their own."""
         mine = (views.get(t.parameter) for t in self.terms)
         terms = (replace(t, view=tuple(v)) if v else t for t, v in zip(self.terms, mine, strict=True))
         return replace(self, terms=tuple(terms))
@@ -178,7 +179,7 @@ def generator_matrix(family: Family, shapes: Mapping[str, Sequence[int]]) -> spa
     return matrix
 
 
-def axis_entries(axis: Axis, groups: int, shape: Sequence[int]) -> NDArray[np.int64]:
+def axis_entries(axis: Axis, groups: int, shape: Sequence[int]) -> Int64[NDArray, "elements entries"]:
     """Flat indices of a parameter's entries under each element of an axis."""
     flat = np.arange(math.prod(shape))
     if axis == "entries":

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple, cast
 
 import numpy as np
+from jaxtyping import Float64, Int64
 from numpy.typing import NDArray
 from scipy import sparse
 
@@ -26,7 +27,7 @@ class Block:
     parameter, axis, groups, view
         As in `Term`.
     index
-        Elements of the axis, shape (channels, count).
+        Elements of the axis.
     sign
         +1: θ ↦ A θ along the axis; −1: θ ↦ A⁻ᵀ θ. Over r in the metric of learning rates rη.
     """
@@ -39,11 +40,11 @@ class Block:
     view: tuple[int, ...] | None = None
 
     def shape(self, shapes: Shapes) -> Sequence[int]:
-        """As of a `Term`."""
+        """Shape in which rows and columns are told; `shapes` are the parameters' own."""
         return self.view or shapes[self.parameter]
 
-    def entries(self, shapes: Shapes) -> NDArray[np.int64]:
-        """Flat indices of the parameter's entries, shape (channels, entries of each channel)."""
+    def entries(self, shapes: Shapes) -> Int64[NDArray, "channels entries"]:
+        """Flat indices of the parameter's entries, channel by channel."""
         return axis_entries(self.axis, self.groups, self.shape(shapes))[self.index].reshape(len(self.index), -1)
 
 
@@ -84,7 +85,7 @@ class MatrixFamily(Family):
     `channels` holds i and `partners` j; there are no terms, because no generator is diagonal.
     """
 
-    partners: NDArray[np.int64]
+    partners: Int64[NDArray, " charges"]
     matrices: tuple[MatrixSite, ...]
 
     @staticmethod
@@ -98,7 +99,7 @@ class MatrixFamily(Family):
 
     @property
     def kind(self) -> Kind:
-        """Its own."""
+        """Of the generators: blocks of a symmetric matrix."""
         return "matrix"
 
     def part(self, charge: int, site: str, channel: int, shapes: Shapes) -> tuple[str, int]:
@@ -111,7 +112,7 @@ class MatrixFamily(Family):
         return block.parameter, int(entries[len(entries) // 2])
 
     def seen_as(self, views: Shapes) -> MatrixFamily:
-        """The same, its rows and columns told in the shapes `views` of some parameters."""
+        """Tell rows and columns of the parameters in `views` in the shapes given there, not in their own."""
 
         def seen(block: Block) -> Block:
             view = views.get(block.parameter)
@@ -120,7 +121,7 @@ class MatrixFamily(Family):
         return self.rewritten(lambda terms: terms, seen)
 
     def rewritten(self, terms: Callable[..., object], block: Callable[[Block], Block]) -> MatrixFamily:
-        """The same charges with other blocks; there are no terms."""
+        """Replace each block by `block(block)`; there are no terms."""
         sites = (replace(site, blocks=tuple(map(block, site.blocks))) for site in self.matrices)
         return replace(self, matrices=tuple(sites))
 
@@ -135,8 +136,8 @@ class MatrixFamily(Family):
         """½(xᵀMy + yᵀMx) of every charge: (charges,)."""
         return self._over_sites(shapes, lambda b, i, j: 0.5 * b.sign * ((b.x @ b.y.T) + (b.y @ b.x.T))[i, j], x, y)
 
-    def squared_lengths(self, shapes: Shapes, theta: Vector) -> Vector:
-        """|Mθ|² of every charge: (charges,)."""
+    def squared_lengths(self, shapes: Shapes, theta: Float64[NDArray, " parameters"]) -> Float64[NDArray, " charges"]:
+        """|Mθ|² of every charge."""
 
         def lengths(b: _Part, i: NDArray, j: NDArray) -> Vector:
             squares = (b.x**2).sum(axis=1)
@@ -159,7 +160,7 @@ class MatrixFamily(Family):
 
 
 def matrix_families(families: Iterable[Family]) -> list[MatrixFamily]:
-    """Those that are matrix-valued."""
+    """Keep the matrix-valued ones of some families."""
     return [cast(MatrixFamily, family) for family in families if family.kind == "matrix"]
 
 

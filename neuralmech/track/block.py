@@ -73,7 +73,7 @@ class Room:
         return Measured(*(part.numpy() for part in self.parts))
 
 
-class Block:
+class RowBuffer:
     """Room for `rows` rows of some shapes, one of each part of `Measured`.
 
     A GPU's are copied to the host when they are full. On the CPU the record gets the room itself, and the next rows

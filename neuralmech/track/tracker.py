@@ -20,7 +20,7 @@ from neuralmech.record.schema import NOISE_SIGNALS, SIGNALS, STEP_COLUMNS, Famil
 from neuralmech.symmetry.family import Family
 from neuralmech.symmetry.group import Symmetries
 from neuralmech.symmetry.layout import Layout
-from neuralmech.track.block import Block, Columns, OnDevice, OnHost, Seen
+from neuralmech.track.block import Columns, OnDevice, OnHost, RowBuffer, Seen
 from neuralmech.track.options import Tracking
 from neuralmech.track.selection import classes, select, single_parameters
 
@@ -98,7 +98,7 @@ class Tracker:
             (self._leaning.count if self._leaning else 0,),
         )
         per_row = 8 * sum(math.prod(shape) for shape in shapes)
-        self.block = Block(max(1, min(options.block, BLOCK_BYTES // per_row)), shapes, device)
+        self.block = RowBuffer(max(1, min(options.block, BLOCK_BYTES // per_row)), shapes, device)
         self._before = torch.empty(layout.size, dtype=theta.dtype, device=device)
         self._earlier = torch.empty_like(self._before) if options.work else None
         self._has_noise = options.noise

@@ -25,6 +25,7 @@ from neuralmech.train.recorded import recorded_config
 from neuralmech.train.run import Run
 from neuralmech.train.setup import prepare
 from neuralmech.verification.conditions import CONDITIONS, check_conditions
+from neuralmech.verification.sampling import Sampling
 from neuralmech.verification.verify import Verification, verify
 from neuralmech.words import first_line
 
@@ -87,7 +88,8 @@ def _verified(run: Run, claims: Symmetries, x: Tensor, y: Tensor) -> pd.DataFram
     if seconds > SLOW_SECONDS:
         return _not_checked(f"a gradient takes {seconds:.1f} s")
     most = min(MOST, max(1, int(SECONDS / (PER_CHARGE * seconds))))
-    table = verify(run.setup.model, x, y, claims, run.config.loss, sample=1, most=most, conditions=("exact",)).table
+    sampling = Sampling(per_site=1, most=most)
+    table = verify(run.setup.model, x, y, claims, run.config.loss, sampling, conditions=("exact",)).table
     if not table["exact_gradient"].notna().all():
         return _not_checked("the loss or its gradient is not finite")
     if not table["holds"].all() and not _is_function(run, x, y):
@@ -160,5 +162,5 @@ def _verify(
         load_checkpoint(folder / "checkpoints", setup.model, step)
     with closing(training_batches(setup.data, config.data, config.seed)) as batches:
         x, y = batches(0)
-    options = {"sample": sample, "seed": config.seed, "conditions": conditions, "precision": config.train.precision}
-    return verify(setup.model, x, y, setup.symmetries, config.loss, **options)
+    sampling = Sampling(per_site=sample, seed=config.seed)
+    return verify(setup.model, x, y, setup.symmetries, config.loss, sampling, conditions, config.train.precision)

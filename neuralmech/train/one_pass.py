@@ -21,7 +21,7 @@ class InOnePass:
         self._tools, self._mover = tools, mover
 
     def rate(self, lr: float) -> float:
-        """As it is."""
+        """The learning rate unchanged; only a captured graph, which keeps it in a float32 tensor, rounds it."""
         return lr
 
     def take(self, row: Row, x: Tensor, y: Tensor, what: Measuring) -> None:
@@ -43,7 +43,7 @@ class InOnePass:
         tools.tracker.advance(self._mover, motion, value, row, norms=what.norms)
 
     def _buffer(self) -> Tensor | None:
-        """The optimiser's own, so that checkpoints have it; empty before the first step."""
+        """Momentum buffer in the optimiser's state, so that checkpoints have it; zeros before the first step."""
         optimizer = self._tools.rule.optimizer
         if not optimizer.param_groups[0]["momentum"]:
             return None
@@ -54,14 +54,14 @@ class InOnePass:
 
 
 def _dense(p: nn.Parameter) -> Tensor:
-    """The gradient that autograd left: none where the loss does not depend on p, sparse from some embeddings."""
+    """Gradient of a parameter as a dense tensor: zeros where the loss does not depend on it (autograd leaves none)."""
     if p.grad is None:
         return torch.zeros_like(p)
     return p.grad if p.grad.layout == torch.strided else p.grad.to_dense()
 
 
 def in_one_pass(tools: Tools) -> InOnePass | None:
-    """That, if such steps are to be taken: SGD on the CPU, of all parameters alike, with the gradients as they are."""
+    """What takes such steps, or None: only SGD on the CPU, of all parameters alike, with the gradients as they are."""
     optim = tools.rule.config
     is_plain = isinstance(optim, OptimConfig) and optim.name == "sgd" and not (optim.dampening or optim.nesterov)
     if not is_plain or optim.groups or optim.changes_gradients or tools.update.skipped is not None:

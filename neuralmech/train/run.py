@@ -152,7 +152,7 @@ class Run:
     def _halved(self, x: Tensor, y: Tensor, gradient: Tensor) -> tuple[Tensor, Pair, tuple[float, float]]:
         """Gradients of a batch and of its halves, and how many targets these have, relative to usual ones.
 
-        Of the next batch in which both have some that count.
+        The batch is x, y or, where one of its halves has no target that counts, the first after it where both do.
 
         Raises
         ------

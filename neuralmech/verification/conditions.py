@@ -48,7 +48,7 @@ class Condition:
         return next(iter(self.model.parameters())).device
 
     def in_float32(self) -> Condition:
-        """The same in float32, for models with operations that float64 lacks."""
+        """Turn model and batch into float32, for models with operations that float64 lacks."""
         batch = tuple(x.float() if x.is_floating_point() else x for x in self.batch)
         return replace(self, model=copy.deepcopy(self.model).float(), batch=batch, precision=PRECISIONS["fp32"])
 

@@ -9,6 +9,8 @@ from functools import singledispatch
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float64
+from numpy.typing import NDArray
 from scipy.sparse.linalg import expm_multiply
 from torch import Tensor
 from torch.func import functional_call
@@ -64,7 +66,7 @@ class Probe:
             scale /= 2
         return None
 
-    def loss(self, theta: Tensor) -> Tensor:
+    def loss(self, theta: Float[Tensor, " parameters"]) -> Float[Tensor, ""]:
         """Loss at a flat parameter vector; the same noise and untouched running statistics every time."""
         parts = theta.split([s.numel() for s in self._shapes])
         state: dict[str, Tensor] = {n: p.view(s) for n, p, s in zip(self._names, parts, self._shapes, strict=True)}
@@ -112,7 +114,7 @@ class Probe:
                 changes.append(abs(float(self.loss(theta * (1 + bit * signs)).double()) - start))
         return max(changes) / max(abs(start), 1e-300)
 
-    def gradient_violations(self, family: Family, shapes: Shapes) -> Vector:
+    def gradient_violations(self, family: Family, shapes: Shapes) -> Float64[NDArray, " charges"]:
         """Return |⟨g, ∂_αψ⟩| / (|g| |∂_αψ|) for every charge of a family."""
         theta = self.theta.detach().double().cpu().numpy()
         gradient = self.gradient.double().cpu().numpy()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from jaxtyping import Float32
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -19,7 +20,7 @@ OPERANDS = {
 }  # fmt: skip
 
 
-def round_to_tf32(x: Tensor) -> Tensor:
+def round_to_tf32(x: Float32[Tensor, "*shape"]) -> Float32[Tensor, "*shape"]:
     r"""Round float32 to a mantissa of 10 bits, to nearest, ties away from zero.
 
     That is |x̂ − x| ≤ 2⁻¹¹ |x| for normal x, as NVIDIA's instruction ``cvt.rna.tf32.f32`` does (PTX ISA, cvt). cuBLAS

@@ -16,7 +16,7 @@ from neuralmech.symmetry.group import Symmetries
 from neuralmech.verification.conditions import CONDITIONS, IN_FLOAT64, Condition, check_conditions, condition, nudge
 from neuralmech.verification.precision import lacks_type
 from neuralmech.verification.probe import Probe
-from neuralmech.verification.sampling import Choice, choose
+from neuralmech.verification.sampling import USUAL, Choice, Sampling, choose
 from neuralmech.verification.verdict import TOLERANCE, Column, measure, row
 from neuralmech.words import first_line
 
@@ -59,9 +59,7 @@ def verify(
     targets: Tensor,
     symmetries: Symmetries | None = None,
     loss: LossLike = "cross_entropy",
-    sample: int = 4,
-    seed: int = 0,
-    most: int | None = None,
+    sampling: Sampling = USUAL,
     conditions: tuple[str, ...] = CONDITIONS,
     precision: str | None = None,
 ) -> Verification:
@@ -84,10 +82,8 @@ def verify(
         Claims to check; by default what `find_symmetries` finds.
     loss
         ``cross_entropy``, ``mse``, ``bce``, one of `neuralmech.losses`, or a function of (outputs, targets).
-    sample
-        Charges per site for the finite and Hessian checks, at random; the gradient's are complete.
-    most
-        Where those are more than this in all sites together, one charge at so many sites; by default no limit.
+    sampling
+        Which charges get the finite and Hessian checks: by default four of each site, at random.
     conditions
         Besides ``exact`` (training mode, float64 throughout, no eps in norms; in float32 where an operation has no
         float64 kernel; at parameters some 30 % away where rounding alone decides on the loss: ``exact_cause`` says
@@ -110,11 +106,9 @@ def verify(
     claims = symmetries or find_symmetries(model, batch, criterion, targets)
     if list(claims.shapes) != [name for name, _ in model.named_parameters()]:
         raise UserError("symmetries: they name other parameters than the model has; find them for this model")
-    prepare, chosen = (
-        partial(condition, model=model, batch=batch, precision=precision),
-        choose(claims, sample, most, seed),
-    )
-    return Verification(_table(prepare, (targets, criterion, seed), claims, chosen, conditions))
+    prepare = partial(condition, model=model, batch=batch, precision=precision)
+    chosen = choose(claims, sampling)
+    return Verification(_table(prepare, (targets, criterion, sampling.seed), claims, chosen, conditions))
 
 
 def _table(

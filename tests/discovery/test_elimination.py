@@ -8,7 +8,8 @@ import sympy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neuralmech.discovery.elimination import Entries, back_substitute, eliminate
+from neuralmech.discovery.elimination import back_substitute, eliminate
+from neuralmech.discovery.entries import Entries
 
 UNKNOWNS = 9
 

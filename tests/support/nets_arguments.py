@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from nets import TINY
 from nets_more import floats, tokens
-from nets_parts import AB, ABC, CONV, QKV, I, L, M, Nets, P, S, X
+from nets_parts import AB, ABC, CONV, QKV, B, I, L, M, Nets, P, S, X
 
 sdpa = F.scaled_dot_product_attention
 BETWEEN = torch.arange(3)[:, None] - torch.arange(3) + 2  # relative positions of three tokens, from 0
@@ -288,6 +288,7 @@ for name, act in {
     "heaviside": lambda s, h: h * torch.heaviside(h.detach(), s.t.detach()),
 }.items():
     ARGUMENTS.sound(name, lambda s, x, f=act: s.b(f(s, s.a(x))), X, **AB, t=P(4))
+ARGUMENTS.sound("clamp to a buffer", lambda s, x: s.b(torch.clamp(s.a(x), max=s.t)), X, **AB, t=B(torch.tensor(0.5)))
 
 SPREADS = {
     "var, biased": lambda h: h / h.var(1, keepdim=True, correction=0) ** 0.5,

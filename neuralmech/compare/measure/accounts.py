@@ -6,13 +6,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float64
 
 from neuralmech.compare.measure.inputs import ChargeClass, Stretch, classes, hyperparameters, signal, stretches
 from neuralmech.compare.measure.views import Family, diagonal
 from neuralmech.compare.measure.views import family as family_of
 from neuralmech.laws.adam import MovingMetric
 from neuralmech.laws.discrete import DiscreteBroken
-from neuralmech.laws.system import Array, Circumstances, Hyperparameters, Integration, Law
+from neuralmech.laws.system import Array, Circumstances, Hyperparameters, Integration, Law, Transition
 from neuralmech.record import Record, RecordError
 from neuralmech.record.schema import METRIC_DECAY_SIGNALS
 
@@ -42,12 +43,12 @@ class Ledger(Law):
         order = law.in_order(translation=c.translation)
         self.columns = [order.index(name) for name in self.names]
 
-    def law_matrices(self, h: Hyperparameters, *, translation: bool) -> tuple[Array, Array]:
+    def law_matrices(self, h: Hyperparameters, *, translation: bool) -> Transition:
         """Φ (rows, 2, 2) and Γ (rows, 2, inputs) of the law itself."""
         phi, gamma = self._law.matrices(h, translation=translation)
         return phi, gamma[:, :, self.columns]
 
-    def matrices(self, h: Hyperparameters, *, translation: bool) -> tuple[Array, Array]:
+    def matrices(self, h: Hyperparameters, *, translation: bool) -> Transition:
         """Φ of shape (rows, 6, 6) and Γ of shape (rows, 6, inputs)."""
         phi, gamma = self.law_matrices(h, translation=translation)
         states = 2 + len(_SPLIT)
@@ -69,7 +70,7 @@ class Ledger(Law):
 
 @dataclass(frozen=True)
 class Account:
-    """One family's motion over a run, each array of shape (charges,).
+    """One family's motion over a run.
 
     Attributes
     ----------
@@ -82,12 +83,12 @@ class Account:
         Why there is none; an empty string where there is one.
     """
 
-    measured: Array
-    parts: dict[str, Array]
+    measured: Float64[Array, " charges"]
+    parts: dict[str, Float64[Array, " charges"]]
     reasons: np.ndarray
 
     @property
-    def closure(self) -> Array:
+    def closure(self) -> Float64[Array, " charges"]:
         """What the causes leave: the rounding of the parameters."""
         return self.measured - sum(self.parts[name] for name in CAUSES)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from jaxtyping import Float64, Int64
 from numpy.typing import NDArray
 
 from neuralmech.laws.system import Array
@@ -20,26 +21,26 @@ class Curves:
     Attributes
     ----------
     step, lr
-        Shape (points,).
+        Of each row.
     measured
-        All charges: (points, charges); NaN, as all curves, where a window of the record begins.
+        All charges; NaN, as all curves, where a window of the record begins.
     chosen
         Columns drawn one by one, spread over the charges' final values.
     theory
-        Law → the chosen charges: (points, chosen).
+        Law → the chosen charges.
     error
-        Law → RMS over charges of theory − measured, relative to the RMS of measured: (points,).
+        Law → RMS over charges of theory − measured, relative to the RMS of measured.
     parameters, singles
-        Single parameters, (points, parameters), and for each its name and the charge that it is part of.
+        Single parameters, and for each its name and the charge that it is part of.
     """
 
-    step: NDArray[np.int64]
-    lr: Array
-    measured: Array
-    chosen: NDArray[np.int64]
-    theory: dict[str, Array]
-    error: dict[str, Array]
-    parameters: Array = field(default_factory=lambda: np.empty((0, 0)))
+    step: Int64[NDArray, " points"]
+    lr: Float64[Array, " points"]
+    measured: Float64[Array, "points charges"]
+    chosen: Int64[NDArray, " chosen"]
+    theory: dict[str, Float64[Array, "points chosen"]]
+    error: dict[str, Float64[Array, " points"]]
+    parameters: Float64[Array, "points parameters"] = field(default_factory=lambda: np.empty((0, 0)))
     singles: tuple[tuple[str, int], ...] = ()
 
 
@@ -47,9 +48,9 @@ class Curves:
 class LossCurve:
     """L_k − L_0 at some steps, measured, and predicted to each order."""
 
-    step: NDArray[np.int64]
-    measured: Array
-    predicted: dict[str, Array]
+    step: Int64[NDArray, " points"]
+    measured: Float64[Array, " points"]
+    predicted: dict[str, Float64[Array, " points"]]
 
 
 @dataclass(frozen=True)
@@ -59,28 +60,28 @@ class BatchCurve:
     family: str
     source: int
     target: int
-    step: NDArray[np.int64]
-    error: Array
+    step: Int64[NDArray, " points"]
+    error: Float64[Array, " points"]
 
 
-def sampled(rows: int) -> NDArray[np.int64]:
+def sampled(rows: int) -> Int64[NDArray, " kept"]:
     """Rows kept for curves: evenly spread, first and last among them."""
     return np.unique(np.linspace(0, rows - 1, min(POINTS, rows)).astype(np.int64))
 
 
-def inside(index: NDArray[np.int64], rows: slice) -> NDArray[np.int64]:
+def inside(index: Int64[NDArray, " kept"], rows: slice) -> Int64[NDArray, " inside"]:
     """Which of some rows, given by number, lie in a block."""
     return np.flatnonzero((index >= rows.start) & (index < rows.stop))
 
 
-def spread(final: Array, count: int) -> NDArray[np.int64]:
+def spread(final: Float64[Array, " charges"], count: int) -> Int64[NDArray, " chosen"]:
     """Columns of up to `count` charges, spread evenly over the charges' final values."""
     order = np.argsort(final, kind="stable")
     at = np.unique(np.linspace(0, len(order) - 1, min(count, len(order))).astype(np.int64))
     return order[at]
 
 
-def with_gaps(record: Record, kept: NDArray[np.int64], curves: Curves) -> Curves:
+def with_gaps(record: Record, kept: Int64[NDArray, " kept"], curves: Curves) -> Curves:
     """NaN where a window of the record begins, so that no line is drawn over steps that were not recorded.
 
     `kept` are the record's rows that the curves hold.

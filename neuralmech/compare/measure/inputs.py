@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
+from jaxtyping import Float64
 from numpy.typing import NDArray
 
 from neuralmech.compare.measure.views import Family, InMetric
@@ -108,7 +109,7 @@ class Stretch:
         """Whether the window ends here."""
         return self.rows.stop == self.window.stop
 
-    def following(self, charges: Family) -> Array | None:
+    def following(self, charges: Family) -> Float64[Array, " charges"] | None:
         """Charges at the second row of a window that begins here, in the middle of the run; None otherwise."""
         if not self.begins or self.is_start:
             return None
@@ -159,8 +160,8 @@ def hyperparameters(record: Record, stretch: Stretch) -> Hyperparameters:
     )
 
 
-def signal(record: Record, charges: Family, name: str, stretch: Stretch) -> Array:
-    """A recorded signal, or one made of recorded ones: (rows, charges)."""
+def signal(record: Record, charges: Family, name: str, stretch: Stretch) -> Float64[Array, "rows charges"]:
+    """A recorded signal, or one made of recorded ones."""
     rows = stretch.rows
     if name == "metric_drift":  # of the step to the next row; nobody asks for that of a window's last
         after = charges.value[rows.start + 1 : min(rows.stop + 1, stretch.window.stop)]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float64, Int64
 from numpy.typing import NDArray
 
 from neuralmech.compare.measure.curves import inside
@@ -46,8 +47,8 @@ class Norms:
         for i, rows in enumerate(full.values()):
             self._weights[rows.index, i] = np.where(rows["channel"] == rows["partner"], 1.0, 2.0)
 
-    def append(self, value: Array) -> Array:
-        """Append a column per site to (rows, charges)."""
+    def append(self, value: Float64[Array, "rows charges"]) -> Float64[Array, "rows columns"]:
+        """Append a column per site."""
         return np.hstack([value, np.sqrt(value**2 @ self._weights)]) if self.sites else value
 
 
@@ -82,16 +83,18 @@ class Sites:
         self.charges = len(charges)
         self.counts = np.bincount(self.codes, minlength=len(self.names))
 
-    def sum(self, per_charge: Array) -> Array:
-        """Shape (sites,)."""
+    def sum(self, per_charge: Float64[Array, " charges"]) -> Float64[Array, " sites"]:
+        """Sum over each site's charges."""
         return np.bincount(self.codes, weights=per_charge, minlength=len(self.names)).astype(np.float64)
 
-    def quantiles(self, per_charge: Array, levels: tuple[float, ...] = (0.1, 0.5, 0.9)) -> Array:
-        """Shape (levels, sites)."""
+    def quantiles(
+        self, per_charge: Float64[Array, " charges"], levels: tuple[float, ...] = (0.1, 0.5, 0.9)
+    ) -> Float64[Array, "levels sites"]:
+        """Quantiles over each site's charges."""
         return pd.Series(per_charge).groupby(self.codes).quantile(list(levels)).unstack().to_numpy().T
 
-    def max(self, per_charge: Array) -> Array:
-        """Shape (sites,), of numbers that are not negative."""
+    def max(self, per_charge: Float64[Array, " charges"]) -> Float64[Array, " sites"]:
+        """Largest of each site's charges, of numbers that are not negative."""
         out = np.zeros(len(self.names))
         np.maximum.at(out, self.codes, per_charge)
         return out
@@ -108,8 +111,8 @@ class MeasuredSums:
         self.kept = np.empty((len(kept), len(sites.codes)))
         self.parameters = np.empty((len(kept), len(charges.parameter_index)))
 
-    def read(self, stretch: Stretch) -> Array:
-        """Take in the next rows, and return them with the norms behind the charges: (rows, columns)."""
+    def read(self, stretch: Stretch) -> Float64[Array, "rows columns"]:
+        """Take in the next rows, and return them with the norms behind the charges."""
         rows = stretch.rows
         value = self.sites.norms.append(self._charges.value[rows])
         start = self._start = value[0].copy() if stretch.begins else self._start
@@ -148,8 +151,8 @@ class LawErrors:
         charges: Family,
         classes: Sequence[ChargeClass],
         sites: Sites,
-        kept: NDArray[np.int64],
-        chosen: NDArray[np.int64],
+        kept: Int64[NDArray, " kept"],
+        chosen: Int64[NDArray, " chosen"],
     ) -> None:
         translation = charges.is_translation
         self._runs = []
@@ -175,9 +178,9 @@ class LawErrors:
         self,
         rows: slice,
         h: Hyperparameters,
-        value: Array,
-        signals: Mapping[str, Array],
-        following: Array | None,
+        value: Float64[Array, "rows columns"],
+        signals: Mapping[str, Float64[Array, "rows charges"]],
+        following: Float64[Array, " charges"] | None,
     ) -> None:
         """Advance over the next rows, of which `value` was measured, and add up how far the law is from it."""
         theory = self._sites.norms.append(self._theory(h, value[0, : self._charges], signals, following))
