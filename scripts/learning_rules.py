@@ -71,7 +71,7 @@ def measured(net: str, rule: str, folder: Path, steps: int) -> list[dict[str, An
         for family in record.families:
             found, kept = account(record, family), diagonal(record.charges(family).index)
             moved = np.abs(found.measured[kept]).sum()
-            row = {"net": net, "family": family, "rule": rule, "accuracy": result.accuracy}
+            row = {"net": net, "family": family, "name": rule, "accuracy": result.accuracy}
             row |= {cause: np.abs(found.parts[cause][kept]).sum() / moved for cause in CAUSES}
             rows.append({**row, "closure": np.abs(found.closure[kept]).sum() / moved})
     return rows
@@ -84,7 +84,7 @@ def markdown(table: pd.DataFrame) -> str:
         "| net | rule | held out | " + " | ".join(f"{f}: decay / rule / discretisation" for f in families) + " |",
         "| --- | --- | --- |" + " --- |" * len(families),
     ]
-    for (net, rule), rows in table.groupby(["net", "rule"], sort=False):
+    for (net, rule), rows in table.groupby(["net", "name"], sort=False):
         of = rows.set_index("family")
         cells = [" / ".join(number(of.loc[f, c]) for c in CAUSES) if f in of.index else "–" for f in families]
         lines.append(f"| {net} | {rule} | {of['accuracy'].iloc[0]:.1%} | " + " | ".join(cells) + " |")
@@ -104,7 +104,7 @@ def drawn(table: pd.DataFrame) -> Figure:
         axes = figure.subplots(len(nets), len(families), squeeze=False, sharex=True, sharey=True)
         for net, row in zip(nets, axes, strict=True):
             for family, panel in zip(families, row, strict=True):
-                rows = table[(table["net"] == net) & (table["family"] == family)].set_index("rule")
+                rows = table[(table["net"] == net) & (table["family"] == family)].set_index("name")
                 panel.set_title(f"{net}: {family}" if len(rows) else "", fontsize=9, loc="left")
                 if not len(rows):
                     panel.set_axis_off()

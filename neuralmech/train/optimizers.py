@@ -145,9 +145,10 @@ def build_own(config: OwnRuleConfig, groups: Params, decay: float | None = None)
 
 
 def decays_apart(config: OwnRuleConfig) -> bool:
-    """Whether the rule's weight decay is decoupled: with it, it differs from itself without it by −ηλθ at each step.
+    """Whether the rule's weight decay is decoupled: with it, a step differs from one without it by −ηλθ, or by −ηλθ′.
 
-    Found by letting both take three steps from the same parameters with the same gradients.
+    Found by letting both take some steps from the same parameters with the same gradients; those in which a rule only
+    prepares itself do not count.
 
     Raises
     ------
@@ -158,17 +159,22 @@ def decays_apart(config: OwnRuleConfig) -> bool:
         return False
     shrink = 0.1  # far from what rounds away, whatever the run's λ is
     generator = torch.Generator().manual_seed(0)
-    theta, *gradients = (torch.randn(4, 3, dtype=torch.float64, generator=generator) for _ in range(4))
+    theta, *gradients = (torch.randn(4, 3, dtype=torch.float64, generator=generator) for _ in range(5))
     pair = [nn.Parameter(theta.clone()) for _ in range(2)]
     optimizers = [build_own(config, [{"params": [p]}], d) for p, d in zip(pair, (shrink / config.lr, 0.0), strict=True)]
+    moved = False
     for gradient in gradients:
         for p, optimizer in zip(pair, optimizers, strict=True):
             p.data.copy_(theta)
             p.grad = gradient.clone()
             step(optimizer, config)
-        if not torch.allclose(pair[0] - pair[1], -shrink * theta, rtol=1e-6, atol=1e-12):
+        if all(torch.equal(p, theta) for p in pair):
+            continue
+        lost = pair[1] - pair[0]  # of the parameters before the step, or, by rules that decay behind it, after it
+        if not any(torch.allclose(lost, shrink * of, rtol=1e-6, atol=1e-12) for of in (theta, pair[1])):
             return False
-    return True
+        moved = True
+    return moved
 
 
 def rounds_decay(config: RuleConfig, like: Tensor) -> bool:

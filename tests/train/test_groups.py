@@ -7,12 +7,12 @@ import torch
 from torch import nn
 
 from conftest import config
-from neuralmech.config import GroupConfig
+from neuralmech.config import GroupConfig, OwnRuleConfig
 from neuralmech.errors import UserError
 from neuralmech.schedules import scheduled
 from neuralmech.train.groups import assign
 from neuralmech.train.loop import begin, take_step
-from neuralmech.train.optimizers import polar
+from neuralmech.train.optimizers import decays_apart, polar
 
 NET = {"name": "mlp", "width": 6, "depth": 2, "norm": "batch"}
 MODEL = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
@@ -143,3 +143,19 @@ def test_the_polar_factor_of_less_than_full_rank():
     assert torch.linalg.svdvals(found).tolist() == pytest.approx([1, 1, 0, 0], abs=1e-12)
     torch.testing.assert_close(found @ found.T @ a, a)
     assert not polar(torch.zeros(3, 2)).any()
+
+
+@pytest.mark.parametrize(
+    ("target", "arguments", "apart"),
+    [
+        ("torch.optim.AdamW", {}, True),
+        ("torch.optim.SGD", {"momentum": 0.9}, False),
+        ("torch.optim.NAdam", {}, False),
+        ("torch.optim.NAdam", {"decoupled_weight_decay": True}, True),
+        ("pytorch_optimizer.Lion", {}, True),
+        ("pytorch_optimizer.Lion", {"weight_decouple": False}, False),
+        ("pytorch_optimizer.SOAP", {}, True),  # after its step, and not in its first, which only prepares it
+    ],
+)
+def test_whether_weight_decay_is_decoupled_is_found(target, arguments, apart):
+    assert decays_apart(OwnRuleConfig(target=target, lr=0.01, weight_decay=0.1, arguments=arguments)) == apart

@@ -45,6 +45,8 @@ RULES = {
     "muon, exact, groups": {**MUON, "polar": "exact", "groups": GROUPS},
     "rmsprop": {**OWN, "target": "torch.optim.RMSprop"},
     "nadam, groups": {**OWN, "target": "torch.optim.NAdam", "groups": GROUPS},
+    "lion": {**OWN, "target": "pytorch_optimizer.Lion", "arguments": {"betas": [0.9, 0.99]}},
+    "soap, groups": {**OWN, "target": "pytorch_optimizer.SOAP", "groups": GROUPS},
     "own adamw": {**OWN, "target": "torch.optim.AdamW", "arguments": {"betas": [0.8, 0.99]}},
 }
 

@@ -14,7 +14,7 @@ from matplotlib.patches import Patch
 
 from neuralmech.compare.measure.accounts import THROUGH_MEMORY
 from neuralmech.compare.measure.curves import LossCurve
-from neuralmech.compare.show.style import COLOURS, FLOOR, FORMS, STYLE, plain
+from neuralmech.compare.show.style import COLOURS, FLOOR, FORMS, STYLE, named, plain
 
 # Cause → (colour, hatch, label); what a momentum buffer carried has the colour of its cause.
 BARS = {
@@ -93,7 +93,7 @@ def _bars(axes: Axes, table: pd.DataFrame) -> None:
 
 def budget_title(family: str, label: str) -> str:
     """What stands over the bars of a family."""
-    return f"{family} {FORMS.get(family, '')}" + (f"   {plain(label)}" if label else "")
+    return f"{named(family)} {FORMS.get(family, '')}" + (f"   {plain(label)}" if label else "")
 
 
 def loss_figure(panels: Sequence[tuple[str, LossCurve]]) -> Figure:

@@ -16,11 +16,12 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from neuralmech.compare.measure.curves import Curves
-from neuralmech.compare.show.style import COLOURS, FLOOR, FORMS, MEASURED, STYLE, law_line, plain
+from neuralmech.compare.measure.views import METRIC
+from neuralmech.compare.show.style import COLOURS, FLOOR, FORMS, MEASURED, STYLE, law_line, named, plain
 from neuralmech.laws import LAWS
 
 # Laws drawn over the charges; the discrete ones cannot be told from the measured curve.
-DRAWN = ("gradient_flow", "first_order_flow", "modified_flow")
+DRAWN = ("gradient_flow", "first_order_flow", "modified_flow", "constant_metric", "moving_metric")
 COLUMNS = 3  # panels beside each other
 DASHES: Any = (0, (4, 2))
 MANY = (*COLOURS, "#D55E00", "#E69F00", "#000000")  # no laws here, whose colours these are elsewhere
@@ -57,13 +58,13 @@ def family_figure(family: str, panels: Sequence[tuple[str, Curves]]) -> Figure:
                     panel.set_ylabel(label)
         _legend(figure, [curves for _, curves in panels])
         count = panels[0][1].measured.shape[1]
-        noun = f"{count} {family} charges" if len(panels) == 1 else f"{family.capitalize()} charges"
+        noun = f"{count} {named(family)}" if len(panels) == 1 else named(family).capitalize()
         figure.suptitle(f"{noun}: measured" + (" against theory" if lawful else "; no law holds"), fontsize=11)
     return figure
 
 
 def _charge(family: str) -> str:
-    return f"{family} charge {FORMS.get(family, '')}"
+    return f"{named(family, 'charge')}{chr(10) if family.endswith(METRIC) else ' '}{FORMS.get(family, '')}"
 
 
 def _charges(axes: Axes, curves: Curves) -> None:

@@ -8,6 +8,7 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 
+from neuralmech.compare.measure.views import METRIC
 from neuralmech.laws import LAWS
 
 # Okabe & Ito's colours, distinguishable with any colour vision; charges and laws share none.
@@ -81,7 +82,7 @@ def law_line(name: str) -> dict[str, Any]:
     Examples
     --------
     >>> law_line("discrete_broken")
-    {'color': '#E69F9F', 'linestyle': (0, (3, 3)), 'linewidth': 1.0}
+    {'color': '#E69F9F', 'linestyle': (0, (3, 3)), 'linewidth': 1.33}
     """
     place = _place(name) / max(1, len(LAWS) - 1)
     width = WIDEST + (NARROWEST - WIDEST) * place
@@ -100,3 +101,15 @@ def _place(name: str) -> int:
 def plain(text: str) -> str:
     """Text of a record in a figure: dollar signs are no mathematics."""
     return text.replace("$", r"\$")
+
+
+def named(family: str, noun: str = "charges") -> str:
+    """What charges of a family are called.
+
+    Examples
+    --------
+    >>> print(named("scale"), named("scale_metric", "charge"), sep=", ")
+    scale charges, scale charge in Adam's metric
+    """
+    plain_name = family.removesuffix(METRIC)
+    return f"{plain_name} {noun}" + ("" if plain_name == family else " in Adam's metric")
