@@ -82,8 +82,15 @@ def test_reasons_instead_of_verdicts(run):
     for parts, text in (
         ({}, "without weight decay"),
         ({"optim": {"weight_decay": 1e-3, "schedule": {"name": "cosine"}}}, "still changes"),
-        ({"optim": {"name": "sgdw", "weight_decay": 1e-3}}, "derived for SGD"),
         ({"optim": {"weight_decay": 1e-3}}, "not yet there"),
+        ({"optim": {"name": "sgdw", "weight_decay": 1e-3}}, "not yet there"),
+        ({"optim": {"name": "adamw", "lr": 1e-3, "weight_decay": 1e-3}}, "not yet there"),
+        ({"optim": {"name": "adam", "lr": 1e-3, "weight_decay": 1e-3}}, "depends on the size of the gradient"),
+        ({"optim": {"name": "muon", "lr": 1e-2, "weight_decay": 1e-3}}, "depends on the other filters"),
+        (
+            {"optim": {"weight_decay": 1e-3, "groups": [{"match": "matrix", "weight_decay": 0}]}},
+            "without weight decay",
+        ),
     ):
         with open_record(run(model={"name": "mlp", "norm": "batch", "width": 6, "depth": 2}, **parts)) as r:
             assert equilibrium_table(r)["reason"].str.contains(text).all()
