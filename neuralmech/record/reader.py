@@ -49,7 +49,10 @@ class Record:
 
     @cached_property
     def rule(self) -> dict[str, Any]:
-        """The learning rule: ``name``, whether it is ``decoupled``, ``parts`` (names by their numbers in an index)."""
+        """The learning rule: ``name``, whether it is ``decoupled``, ``parts`` (names by their numbers in an index).
+
+        Of a class of the user's own also the ``options``: numbers that it was made with.
+        """
         with naming_damage(self.path):
             found = json.loads(attribute(self._file, "rule", "{}"))
             if not isinstance(found, dict):

@@ -8,7 +8,8 @@
 ``/charges/<family>/<signal>``          float64, shape (rows, charges), see `SIGNALS`
 ``/charges/<family>/index``             for each column its ``site`` and ``channel``; for the entries of a
                                         matrix-valued charge (family ``linear``) also the ``partner``; where they
-                                        differ also ``decay`` and ``rule``, see `Classes`
+                                        differ also ``decay`` and ``rule``, and ``entries``, see
+                                        `Classes`
 ``/charges/linear/frobenius``           Frobenius norms, shape (rows, sites), NaN in rows where they were not
                                         measured; ``frobenius_index`` names the sites
 ``/charges/<family>/lean``             how far the rule's update leans on the generators, shape (rows, sites), NaN in
@@ -103,15 +104,22 @@ class Classes(NamedTuple):
         κ of each charge, whose parameters decay at the rate κηλ; NaN: at several.
     rules
         Number of the rule that moves each charge; −1: several.
+    entries
+        Number of parameters of each charge: Σ m_j, where learning rates differ Σ r_j m_j.
     """
 
     decays: NDArray[np.float64] | None = None
     rules: NDArray[np.int64] | None = None
+    entries: NDArray[np.float64] | None = None
 
     def at(self, charges: Sequence[int] | NDArray[np.int64]) -> Classes:
         """Those of some charges."""
-        decays, rules = self
-        return Classes(None if decays is None else decays[charges], None if rules is None else rules[charges])
+        decays, rules, entries = self
+        return Classes(
+            None if decays is None else decays[charges],
+            None if rules is None else rules[charges],
+            None if entries is None else entries[charges],
+        )
 
     def common(self, members: Sequence[NDArray[np.int64]]) -> Classes:
         """Those of sums of charges."""
@@ -120,8 +128,12 @@ class Classes(NamedTuple):
         def one(values: NDArray, otherwise: float) -> NDArray:
             return np.array([v[0] if (v == v[0]).all() else otherwise for v in (values[m] for m in members)])
 
-        decays, rules = self
-        return Classes(None if decays is None else one(decays, np.nan), None if rules is None else one(rules, -1))
+        decays, rules, entries = self
+        return Classes(
+            None if decays is None else one(decays, np.nan),
+            None if rules is None else one(rules, -1),
+            None if entries is None else np.array([entries[m].sum() for m in members]),
+        )
 
 
 ONE_CLASS = Classes()
@@ -150,6 +162,7 @@ class FamilyLayout:
     def index(self) -> dict[str, Any]:
         """Columns of the table that says what each charge is."""
         found = {"partner": self.partners, "decay": self.classes.decays, "rule": self.classes.rules}
+        found["entries"] = self.classes.entries
         return {"site": self.sites, "channel": self.channels, **{n: v for n, v in found.items() if v is not None}}
 
     @property

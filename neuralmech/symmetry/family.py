@@ -131,6 +131,14 @@ class Family:
             largest[charges] = np.maximum(largest[charges], values[name])
         return least, largest
 
+    def traces(self, shapes: Mapping[str, Sequence[int]]) -> NDArray[np.float64]:
+        """Σ_j m_j of each charge, the number of its parameters where all m_j are 1: (charges,)."""
+        out = np.zeros(len(self))
+        for term in self.terms:
+            each = math.prod(term.shape(shapes)) // term.coefficients.shape[1]  # entries of an element of the axis
+            np.add.at(out, term.first, each * term.coefficients.sum(axis=1))
+        return out
+
     def members(self) -> Iterator[tuple[str, NDArray[np.int64]]]:
         """Parameters, each with charges that it is part of."""
         for term in self.terms:

@@ -79,6 +79,9 @@ class Tracking:
         κ of each parameter, which decays at the rate κηλ; None if all do so at ηλ.
     rules
         Name of the rule that moves each parameter; None if that is one for all.
+    entries
+        Whether to say how many parameters each scale charge has, which gives the length of steps that have one whatever
+        the gradient.
     """
 
     families: Sequence[str] | None = None
@@ -94,3 +97,4 @@ class Tracking:
     ratios: Mapping[str, float] | None = None
     decays: Mapping[str, float] | None = None
     rules: Mapping[str, str] | None = None
+    entries: bool = False

@@ -11,6 +11,7 @@ from scipy import sparse
 from neuralmech.record.schema import Classes, FamilyLayout
 from neuralmech.symmetry.family import Family
 from neuralmech.symmetry.layout import Layout
+from neuralmech.track.options import Tracking
 
 Single = tuple[str, int, int]  # parameter, its flat entry, the recorded charge's column
 
@@ -56,17 +57,21 @@ def select(
     return out, sparse.csr_array(sparse.block_diag(blocks)) if blocks else None
 
 
-def classes(family: Family, decays: Mapping[str, float] | None, rules: Mapping[str, str] | None) -> Classes:
-    """What tells a family's charges apart, given κ and the rule of each parameter."""
-    kappa = number = None
-    if decays is not None:
-        least, largest = family.range_of(decays)
+def classes(family: Family, shapes: Mapping[str, tuple[int, ...]], options: Tracking) -> Classes:
+    """What tells a family's charges apart, given κ and the rule of each parameter, and how many each has."""
+    kappa = number = entries = None
+    rules, ratios = options.rules, options.ratios
+    if options.decays is not None:
+        least, largest = family.range_of(options.decays)
         kappa = np.where(least == largest, least, np.nan)
     if rules is not None:
         numbers = {rule: n for n, rule in enumerate(dict.fromkeys(rules.values()))}
         least, largest = family.range_of({name: numbers[rule] for name, rule in rules.items()})
         number = np.where(least == largest, least, -1).astype(np.int64)
-    return Classes(kappa, number)
+    if options.entries and family.name == "scale":
+        weighed = family if ratios is None else family.in_metric({name: 1 / r for name, r in ratios.items()})
+        entries = weighed.traces(shapes)
+    return Classes(kappa, number, entries)
 
 
 def _trace(layout: FamilyLayout) -> np.ndarray:

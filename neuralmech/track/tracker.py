@@ -72,7 +72,7 @@ class Tracker:
             for of in (options.ratios, options.decays)
         )
         self._in_metric = None if self._ratio is None else self._ratio.to(theta.dtype)
-        self._classes = {n: classes(f, options.decays, options.rules) for n, f in self.families.items()}
+        self._classes = {n: classes(f, layout.shapes, options) for n, f in chosen_ones.items()}
         self._forms = Forms(self.families, layout, device, in_forms, full=options.full)
         self._leaning = Leaning(self.families, layout, device) if "rule_work" in in_forms else None
         layouts, chosen = select(self._all_layouts(), options.charges, options.sample)

@@ -149,6 +149,7 @@ def begin(config: Config) -> Run:
             ratios=groups.ratios,
             decays=groups.decays,
             rules=rule.rules,
+            entries=not rule.has_sgds_laws,
         ),
     )
     tracker.start(flat.theta)

@@ -140,10 +140,15 @@ class LearningRule:
         return self._rules if len(set(self._rules.values())) > 1 else None
 
     def description(self) -> dict[str, object]:
-        """What the record says of it: whose laws hold, and the names of its parts by their numbers in an index."""
+        """What the record says of it: whose laws hold, and the names of its parts by their numbers in an index.
+
+        Of a class of the user's own that is not SGD also what it was made with, as far as these are numbers.
+        """
         rounds = self.decoupled and rounds_decay(self.config, self._held[0])
         parts = list(dict.fromkeys(self._rules.values()))
-        return {"name": self.name, "decoupled": self.decoupled, "parts": parts, "rounds_decay": rounds}
+        is_own = isinstance(self.config, OwnRuleConfig) and not self.has_sgds_laws
+        own = {"options": _plain(self.optimizer.param_groups[0])} if is_own else {}
+        return {"name": self.name, "decoupled": self.decoupled, "parts": parts, "rounds_decay": rounds, **own}
 
     def step(self) -> None:
         """Take a step."""
@@ -204,6 +209,13 @@ def _name(optimizer: torch.optim.Optimizer) -> str:
     if name in ("adam", "adamw"):
         return "adamw" if group.get("decoupled_weight_decay", name == "adamw") else "adam"
     return name or type(optimizer).__name__
+
+
+def _plain(options: Mapping[str, Any]) -> dict[str, object]:
+    """Those that are numbers, or some of them."""
+    lists = {k: list(v) if isinstance(v, (tuple, list)) else v for k, v in options.items()}
+    found = {k: v if isinstance(v, list) else [v] for k, v in lists.items() if k not in ("lr", "weight_decay")}
+    return {k: lists[k] for k, values in found.items() if all(isinstance(v, (int, float)) for v in values)}
 
 
 def _built(config: RuleConfig, flat: FlatParameters, groups: Groups) -> tuple[torch.optim.Optimizer, list[int]]:

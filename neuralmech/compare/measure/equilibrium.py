@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from neuralmech.compare.measure.inputs import circumstances
-from neuralmech.laws import LAWS
+from neuralmech.compare.measure.inputs import ChargeClass, classes
+from neuralmech.compare.measure.turning import Steps, Turning, turning
+from neuralmech.compare.measure.views import METRIC, Family, families, family
+from neuralmech.laws.equilibrium import Equilibrium, equilibrium
 from neuralmech.laws.system import Array
-from neuralmech.record import Charges, Record
+from neuralmech.record import Record
 
 FAMILY = "scale"
 NEAR = 0.05  # a filter whose angular step is this near to the predicted one is at its equilibrium
@@ -19,139 +21,113 @@ EXPLAINED = 0.02  # and if it is this near to √(1 + drift) times that one, the
 SHARE = 4  # the last 1/SHARE of the run is looked at
 COLUMNS = (
     "family", "site", "charges", "alive", "relaxation_times", "angular_step", "predicted_step", "ratio",
-    "worst_ratio", "within", "drift", "radius_ratio", "reason",
+    "worst_ratio", "within", "drift", "radius_ratio", "update_ratio", "reason",
 )  # fmt: skip
 
 
 def equilibrium_table(record: Record, block: int = 1024) -> pd.DataFrame:
     r"""Angular step and radius of every scale site over the last quarter of a run, against theory.
 
-    At equilibrium (Q²)' = 0, so Q\*² = η(1+β)D̂/2λ, and θ turns by √(2ηλ/(1+β)) per step (Noether's Learning
-    Dynamics, Tanaka & Kunin 2021). The angle φ between θ_k and θ_{k+1} follows from
-    |Δθ|² = η²D = (|θ_{k+1}| − |θ_k|)² + 4|θ_k||θ_{k+1}| sin²(φ/2).
+    At equilibrium 2ηλQ\* = η²D/turn, and θ turns by φ\* = √(2ηλ·turn) per step, with turn a number of the rule (see
+    `laws.equilibrium`; for SGD 1/(1+β), Tanaka & Kunin 2021; for AdamW (1−β₁)/(1+β₁), Kosson et al. 2023).
 
-    The balance needs a stationary drive. (1−β)Q' = −2λQ + η(1+β)D divided by 2λQ is (φ/φ*)² = 1 + τ(ln Q)' with the
-    relaxation time τ: where the drive grows or dies out the charge drifts, and the angular step is off by half the
-    drift.
+    The balance needs a stationary drive: by (φ/φ\*)² = 1 + τ(ln Q)' with the relaxation time τ, the angular step is off
+    by half the drift where the drive grows or dies out. For SGD and in Adam's metric this is all, as gradients are
+    orthogonal to the weights there; elsewhere they must be without correlations too.
 
     Returns
     -------
     pandas.DataFrame
-        One row per site: ``alive`` counts charges that still receive gradient (G nearer to its equilibrium
-        value than to λ²Q, the decay's own; on a logarithmic scale), over which the other numbers are taken;
-        ``relaxation_times`` is the run's length in units of (1−β)/(2ηλ); ``angular_step`` the RMS angle,
+        One row per site, and under AdamW another for its charges in the metric: ``alive`` counts charges that still
+        receive gradient (see `Turning.alive`), over which the other numbers are taken;
+        ``relaxation_times`` is the run's length in units of τ; ``angular_step`` the RMS angle,
         ``ratio`` and ``worst_ratio`` (of the charge farthest off) are measured over predicted, ``within`` the
         share of charges whose step is within 5 % of the predicted one, and ``drift`` is τ(ln Q)' of the charge
-        farthest off; ``radius_ratio`` is Q over Q\*. Where theory says nothing, or charges are not at their
-        equilibrium, ``reason`` says why.
+        farthest off; ``radius_ratio`` is Q over Q\*, and where the rule says how long its updates are
+        ``update_ratio`` D over that. Where theory says nothing, or charges are not at their equilibrium, ``reason``
+        says why.
     """
     if FAMILY not in record.families or record.rows < 8:
         return pd.DataFrame(columns=pd.Index(COLUMNS))
-    charges = record.charges(FAMILY)
-    sites = charges.index["site"]
-    reason = _reason(record, charges)
-    if reason:
-        rows = [(FAMILY, site, n, *[np.nan] * 9, reason) for site, n in sites.value_counts(sort=False).items()]
-        return pd.DataFrame(rows, columns=pd.Index(COLUMNS))
-    window = _measure(record, charges, slice(record.rows - record.rows // SHARE, record.rows), block)
-    return pd.DataFrame([_row(site, np.flatnonzero(sites == site), window) for site in dict.fromkeys(sites)])
+    rows = []
+    for name in (FAMILY, FAMILY + METRIC):
+        if name in families(record):
+            charges = family(record, name)
+            rows += [row for of in classes(record, charges) for row in _rows(record, charges, of, block)]
+    return pd.DataFrame(rows, columns=pd.Index(COLUMNS))
 
 
-@dataclass(frozen=True)
-class _Window:
-    """Means over the window, per charge, and the constants of the run."""
-
-    angle: Array  # √⟨φ²⟩
-    charge: Array  # ⟨Q⟩
-    squared: Array  # ⟨Q²⟩
-    unit_drive: Array  # ⟨DQ⟩
-    gradient: Array  # ⟨G⟩
-    drift: Array  # τ(ln Q)' from the window's first row to its last
-    lr: float
-    momentum: float
-    weight_decay: float
-    steps: float
-
-    @property
-    def alive(self) -> NDArray[np.bool_]:
-        balanced = 2 * (1 - self.momentum) / (self.lr * self.weight_decay)  # G/(λ²Q) at equilibrium
-        return self.gradient > np.sqrt(balanced) * self.weight_decay**2 * self.charge
+def _rows(record: Record, charges: Family, of: ChargeClass, block: int) -> list[dict[str, object]]:
+    """A row for each site of a class."""
+    sites = charges.index["site"].to_numpy()[of.columns]
+    members = {site: np.flatnonzero(sites == site) for site in dict.fromkeys(sites)}
+    law = equilibrium(of.circumstances, _options(record, of))
+    rows = slice(record.rows - record.rows // SHARE, record.rows)
+    steps = record.steps(rows.start)
+    reason = law if isinstance(law, str) else _reason(charges, of, law, steps)
+    if isinstance(law, str) and of.circumstances.metric:
+        return []  # the rows of the plain charges say so
+    if isinstance(law, str) or reason:
+        unknown = dict.fromkeys(COLUMNS[3:-1], np.nan)
+        found = {site: {"charges": len(m), **unknown, "reason": reason} for site, m in members.items()}
+    else:
+        means = turning(charges, of, law, steps, rows, block)
+        found = {site: _row(m, means) for site, m in members.items()}
+    return [{"family": charges.name, "site": site, **row} for site, row in found.items()]
 
 
-def _reason(record: Record, charges: Charges) -> str:
-    c = circumstances(record, charges)
-    noether = LAWS["noether"]
-    if c.optimizer not in noether.optimizers:
-        return noether.reason(c)
-    if c.optimizer != "sgd" or c.nesterov or c.dampening:
-        return "derived for SGD without Nesterov and dampening"
+def _options(record: Record, of: ChargeClass) -> dict[str, Any]:
+    """The rule's numbers: of SGD those of the last step, of others those that it was made with."""
+    c, own = of.circumstances, record.rule.get("options")
+    given = {**(record.config.get("optim") or {}), **(own if isinstance(own, dict) else {})}
+    if c.optimizer in ("sgd", "sgdw"):
+        given["momentum"] = record.column("momentum", slice(record.rows - 1, record.rows))[0]
+    return given
+
+
+def _reason(charges: Family, of: ChargeClass, law: Equilibrium, steps: Steps) -> str:
+    """Why the law cannot be tested on some rows; an empty string if it can."""
     missing = [signal for signal in ("drive_update", "drive_gradient") if signal not in charges.signals]
+    if law.length is not None and "entries" not in charges.index:
+        missing.append("the number of parameters of each charge")
     if missing:
         return f"the record lacks {missing[0]}"
-    columns = record.steps(record.rows - record.rows // SHARE)
-    if not (columns["weight_decay"] > 0).all():
+    if not (steps["weight_decay"] * of.decay > 0).all():
         return "no equilibrium without weight decay"
-    if any(np.ptp(columns[name]) > 0 for name in ("lr", "weight_decay")):
+    if any(np.ptp(steps[name]) > 0 for name in ("lr", "weight_decay")):
         return "the learning rate or weight decay still changes"
-    if (np.diff(columns["step"]) != 1).any():
-        return "needs every step"
-    return ""
+    return "needs every step" if (np.diff(steps["step"]) != 1).any() else ""
 
 
-def _measure(record: Record, charges: Charges, window: slice, block: int) -> _Window:
-    steps = record.steps(window.start)
-    lr = float(steps["lr"][0])
-    total = np.zeros((5, len(charges)))
-    count = 0
-    for start in range(window.start, window.stop - 1, block):
-        stop = min(start + block, window.stop - 1)
-        value = charges.value[start : stop + 1]
-        drive, gradient = charges.drive_update[start:stop], charges.drive_gradient[start:stop]
-        now, then = value[:-1], value[1:]
-        both = np.sqrt(now * then)
-        chord = lr**2 * drive - (np.sqrt(then) - np.sqrt(now)) ** 2  # 4|θ||θ'| sin²(φ/2)
-        half = np.clip(np.sqrt(np.maximum(chord, 0) / np.maximum(both, 1e-300)) / 2, 0, 1)
-        angle = 2 * np.arcsin(half)
-        total += np.stack([m.sum(axis=0) for m in (angle**2, now, now**2, drive * now, gradient)])
-        count += stop - start
-    angle, charge, squared, unit_drive, gradient = total / count
-    momentum, decay = float(steps["momentum"][0]), float(steps["weight_decay"][0])
-    first, last = (np.maximum(charges.value[row], 1e-300) for row in (window.start, window.stop - 1))
-    drift = np.log(last / first) / count * (1 - momentum) / (2 * lr * decay)
-    rest = lr, momentum, decay, float(steps["step"][-1] + 1)
-    return _Window(np.sqrt(angle), charge, squared, unit_drive, gradient, drift, *rest)
-
-
-def _row(site: str, columns: NDArray[np.int64], w: _Window) -> dict[str, object]:
-    alive = columns[w.alive[columns]]
-    predicted = np.sqrt(2 * w.lr * w.weight_decay / (1 + w.momentum))
-    times = w.steps * 2 * w.lr * w.weight_decay / (1 - w.momentum)
-    row = {"family": FAMILY, "site": site, "charges": len(columns), "alive": len(alive), "relaxation_times": times}
+def _row(members: NDArray[np.int64], found: Turning) -> dict[str, object]:
+    alive = members[found.alive[members]]
+    row = {"charges": len(members), "alive": len(alive), "relaxation_times": found.times}
     if not len(alive):
         numbers = dict.fromkeys(COLUMNS[5:-1], np.nan)
         return {**row, **numbers, "reason": "no filter receives gradient: all only shrink"}
-    ratios = w.angle[alive] / predicted
+    ratios = found.angle[alive] / found.predicted
     off = np.abs(ratios - 1)
     farthest = np.argmax(np.abs(np.log(np.maximum(ratios, 1e-300))))
-    squared = w.lr * (1 + w.momentum) * w.unit_drive[alive] / (2 * w.weight_decay)
+    too_short = f"only {found.times:.2g} relaxation times: not yet there" if found.times < 3 else ""
     return {
         **row,
-        "angular_step": float(np.sqrt(np.mean(w.angle[alive] ** 2))),
-        "predicted_step": float(predicted),
-        "ratio": float(np.sqrt(np.mean(ratios**2))),
+        "angular_step": _rms(found.angle[alive]),
+        "predicted_step": found.predicted,
+        "ratio": _rms(ratios),
         "worst_ratio": float(ratios[farthest]),
         "within": float(np.mean(off <= NEAR)),
-        "drift": float(w.drift[alive][farthest]),
-        "radius_ratio": float(np.sqrt(np.mean(w.squared[alive] / squared))),
-        "reason": _why_off(off > NEAR, ratios, w.drift[alive]) if times >= 3 else _too_short(times),
+        "drift": float(found.drift[alive][farthest]),
+        "radius_ratio": _rms(found.radius[alive]),
+        "update_ratio": float(np.mean(found.update[alive])),
+        "reason": too_short or _why_off(off > NEAR, ratios, found.drift[alive], found.law),
     }
 
 
-def _too_short(times: float) -> str:
-    return f"only {times:.2g} relaxation times: not yet there"
+def _rms(values: Array) -> float:
+    return float(np.sqrt(np.mean(values**2)))
 
 
-def _why_off(off: NDArray[np.bool_], ratios: Array, drift: Array) -> str:
+def _why_off(off: NDArray[np.bool_], ratios: Array, drift: Array, law: Equilibrium) -> str:
     """How many living filters are not at their equilibrium, and of how many the drift of their charge says why."""
     if not off.any():
         return ""
@@ -159,5 +135,8 @@ def _why_off(off: NDArray[np.bool_], ratios: Array, drift: Array) -> str:
     drifting = int((off & (np.abs(ratios - np.sqrt(np.maximum(1 + drift, 0))) <= EXPLAINED)).sum())
     causes = [f"for {drifting} the drive is not stationary and the charge drifts"] if drifting else []
     unknown = int(off.sum()) - drifting
-    causes += [f"for {unknown} the drift of the charge does not say why"] if unknown else []
+    other = "the drift of the charge does not say why"
+    if law.length is not None:  # the balance leaves nothing else
+        other = "successive updates are not correlated as those of white gradients"
+    causes += [f"for {unknown} {other}"] if unknown else []
     return f"{found}: {', '.join(causes)}"

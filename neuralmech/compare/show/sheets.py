@@ -92,10 +92,13 @@ def equilibrium_sheet(table: pd.DataFrame, keys: Sequence[str]) -> Sheet:
     ]
     meaning = (
         "Over the last quarter of the run, for the filters that still receive gradient (alive): angle between "
-        "successive weights, against √(2ηλ/(1+β)); ratio is their quotient, worst_ratio that of the filter farthest "
+        "successive weights, against √(2ηλχ) with χ = 1/(1+β) under SGD, (1−β)/(1+β) under SGDW and AdamW (its β₁), "
+        "and by the arcsine law under sign rules; ratio is their quotient, worst_ratio that of the filter farthest "
         "off, within the share that is within 5 %, drift τ(ln Q)' of the filter farthest off (its ratio squared is "
-        "1 + drift; 0 where the drive is stationary), radius_ratio Q over √(η(1+β)D̂/2λ). A relaxation time τ is "
-        "(1−β)/(2ηλ) steps."
+        "1 + drift; 0 where the drive is stationary), radius_ratio Q over its predicted value, √(ηD̂/2λχ), or nη/2λ "
+        "(AdamW) and nη/2λχ (signs) for n parameters, and update_ratio D over n (signs) or nχ (AdamW): these two take "
+        "gradients for white. In the metric of AdamW nothing is asked of them. A relaxation time τ is (1−β)/(2ηλ) "
+        "steps under SGD, 1/(2ηλ) under other rules."
     )
     return Sheet("equilibrium", "distance from equilibrium", meaning, tuple(shown.columns), rows, notes.texts)
 
