@@ -8,8 +8,8 @@
 ``/charges/<family>/<signal>``          float64, shape (rows, charges), see `SIGNALS`
 ``/charges/<family>/index``             for each column its ``site`` and ``channel``; for the entries of a
                                         matrix-valued charge (family ``linear``) also the ``partner``; where they
-                                        differ also ``decay`` and ``rule``, and ``entries``, see
-                                        `Classes`
+                                        differ also ``decay`` and ``rule``, and of rules other
+                                        than SGD ``entries``, see `Classes`
 ``/charges/linear/frobenius``           Frobenius norms, shape (rows, sites), NaN in rows where they were not
                                         measured; ``frobenius_index`` names the sites
 ``/charges/<family>/lean``             how far the rule's update leans on the generators, shape (rows, sites), NaN in

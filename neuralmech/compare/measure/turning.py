@@ -76,12 +76,13 @@ class Turning:
         scale = self.lr / (2 * self.weight_decay * self.law.turn)
         if self.law.length is None:  # DQ does not depend on Q
             return np.sqrt(self.squared / np.maximum(scale * self.unit_drive, TINY))
-        return self.charge / (scale * self.law.length * self.entries)
+        return self.charge / np.maximum(scale * self.law.length * self.entries, TINY)
 
     @property
     def update(self) -> Array:
         """D over its predicted value; NaN where there is none."""
-        return self.drive / (np.nan if self.law.length is None else self.law.length * self.entries)
+        length = np.nan if self.law.length is None else self.law.length
+        return self.drive / np.maximum(length * self.entries, TINY)
 
 
 def turning(charges: Family, of: ChargeClass, law: Equilibrium, steps: Steps, rows: slice, block: int) -> Turning:
