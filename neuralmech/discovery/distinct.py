@@ -92,7 +92,7 @@ def mixed(numbers: NDArray, places: NDArray) -> NDArray[np.uint64]:
 
 def _alike(rows: Ids) -> tuple[Ids, Ids]:
     """A number for each row, the same for equal ones, and where each number comes first."""
-    packed = _packed(rows.T)
+    packed = _packed([*rows.T])
     keys = mixed(rows, np.arange(rows.shape[1])).sum(axis=1) if packed is None else packed
     which, numbers = pd.factorize(keys)
     first = np.empty(numbers.size, dtype=np.int64)
@@ -104,7 +104,7 @@ def _alike(rows: Ids) -> tuple[Ids, Ids]:
 
 def _sorted(rows: Ids) -> Ids:
     """Order of rows that differ, by column after column as long as some are the same so far."""
-    keys = _packed(rows.T)
+    keys = _packed([*rows.T])
     if keys is not None:
         return np.argsort(keys, kind="stable")
     keys = rows[:, 0]

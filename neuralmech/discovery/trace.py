@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from neuralmech.discovery.draws import refuse_unseen_draws
+from neuralmech.discovery.expanding import lowered
 from neuralmech.discovery.gradients import gradient_reaches, hooked_parameters, marked_gradients
-from neuralmech.discovery.lowering import decompositions
 from neuralmech.discovery.sizes import settle_sizes
 from neuralmech.discovery.untraceable import explain, quiet
 from neuralmech.errors import OURS, UserError, short
@@ -109,20 +109,20 @@ def trace(model: nn.Module, inputs: tuple[Tensor, ...], keep: Container[str] = (
         with quiet(), refuse_unseen_draws(twin):
             with marked_gradients(twin):
                 program = torch.export.export(twin, inputs, strict=False)
-            program = program.run_decompositions(decompositions(keep))
-            settle_sizes(program.graph)
+            found = lowered(program, keep)
+            settle_sizes(found.graph)
     except UserError:
         raise
     except Exception as error:  # torch.export raises many unrelated types for what a user's model does
         raise explain(error, model, inputs) from error
-    signature = program.graph_signature
+    program, signature = found.program, found.program.graph_signature
     values = {**program.state_dict, **program.constants}
     sources = {**signature.inputs_to_buffers, **signature.inputs_to_lifted_tensor_constants}
     first_name = {id(p): name for name, p in twin.named_parameters()}
     named = dict(twin.named_parameters(remove_duplicate=False))
     return Trace(
-        graph=program.graph,
-        output=_output(program.graph, tuple(signature.user_outputs), model),
+        graph=found.graph,
+        output=_output(found.graph, found.outputs, model),
         parameters={place: first_name[id(named[name])] for place, name in signature.inputs_to_parameters.items()},
         constants={place: values[source] for place, source in sources.items() if source in values},
         buffers=frozenset(signature.inputs_to_buffers),
@@ -142,8 +142,7 @@ def _copy(model: nn.Module) -> nn.Module:
         ) from error
 
 
-def _output(graph: fx.Graph, user_outputs: tuple, model: nn.Module) -> fx.Node:
-    names = [name for name in user_outputs if isinstance(name, str)]
+def _output(graph: fx.Graph, names: tuple[str, ...], model: nn.Module) -> fx.Node:
     nodes = {node.name: node for node in graph.nodes}
     tensors = [nodes[name] for name in names if name in nodes]
     if not tensors:

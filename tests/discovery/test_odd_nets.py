@@ -1,5 +1,7 @@
 """Nothing false is claimed of random nets of odd parts."""
 
+from collections import Counter
+
 import pytest
 import torch
 from hypothesis import given, reject, settings
@@ -9,6 +11,8 @@ from neuralmech.discovery.discover import find_symmetries
 from odd_nets import PARTS, Odd, programs
 from oracle import UnclearError, check
 from random_nets import unhurried
+
+MOST_UNCLEAR = 0.1  # of random nets; 1 of 54 was: a mask at random silences some sample of nearly every batch
 
 
 def inputs(generator):
@@ -34,17 +38,26 @@ def test_nothing_false_is_claimed_of_a_part_alone(name):
         pytest.skip("float64 cannot tell")
 
 
-def check_random(names):
-    try:
-        check_odd(names)
-    except UnclearError:
-        reject()
+def check_random(**options):
+    """Check random nets; float64 cannot tell anything of some, and these are few."""
+    told = Counter()
+
+    @settings(unhurried, **options)
+    @given(programs)
+    def each(names):
+        try:
+            check_odd(names)
+        except UnclearError:
+            told["unclear"] += 1
+            reject()
+        told["clear"] += 1
+
+    each()
+    assert told["unclear"] <= 2 + MOST_UNCLEAR * told.total()
 
 
-@settings(unhurried, max_examples=25, derandomize=True)
-@given(programs)
-def test_nothing_false_is_claimed_of_random_nets(names):
-    check_random(names)
+def test_nothing_false_is_claimed_of_random_nets():
+    check_random(max_examples=25, derandomize=True)
 
 
 @pytest.mark.parametrize(
@@ -60,8 +73,11 @@ def test_channels_that_some_batches_leave_constant_are_no_false_claim(names):
 
 
 @pytest.mark.slow
+def test_a_net_with_a_finite_loss_on_few_batches_is_checked():
+    check_odd(["zeros filled in", "gate at a number", "gate of two", "a cut norm"])
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("_", range(4))  # on as many cores
-@settings(unhurried, max_examples=350)
-@given(programs)
-def test_nothing_false_is_claimed_of_many_random_nets(_, names):
-    check_random(names)
+def test_nothing_false_is_claimed_of_many_random_nets(_):
+    check_random(max_examples=350)
