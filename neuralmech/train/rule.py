@@ -51,6 +51,7 @@ class LearningRule:
             assert isinstance(config, OptimConfig)
             self.name, self.decoupled = config.name, config.name in DECOUPLED
         other = "adamw" if self.name == "muon" else self.name
+        self._has_buffer = "drive_buffer" in self.signals
         self._rules = {n: self.name if len(shape) > 1 else other for n, shape in flat.layout.shapes.items()}
 
     @property
@@ -111,13 +112,13 @@ class LearningRule:
         if mean is None or square is None:
             return None
         taken = self.optimizer.state[self._held[0]]["step"]
-        count = taken.double() if taken.is_cuda else float(taken)
+        count = taken.double().clamp(min=1) if taken.is_cuda else max(1.0, float(taken))  # fp16 may leave out the first
         first, second = (1 - beta**count for beta in options["betas"])
         return Moments(mean, square, 1 / first, 1 / second**0.5, options["eps"])
 
     def kept(self, row: Mapping[str, float | Tensor], ascent: Tensor | None = None) -> Kept:
         """What it keeps of the step just taken, with the gradient at θ_k where its own is another one."""
-        buffer = self.buffer() if "drive_buffer" in self.signals else None
+        buffer = self.buffer() if self._has_buffer else None
         moments = self.moments() if self.has_adams_laws else None
         return Kept(buffer, moments, ascent, row["weight_decay"] if self.decoupled else 0.0)
 
