@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from neuralmech.laws.system import Array, Circumstances, Hyperparameters, Law, Transition, repeat
+from neuralmech.laws.integration import repeat
+from neuralmech.laws.system import Array, Circumstances, Hyperparameters, Law, Transition
 
 
 class Discrete(Law):

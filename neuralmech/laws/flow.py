@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float64
 
-from neuralmech.laws.system import Array, Hyperparameters, Law, PerRow, Transition, zero_order_hold
+from neuralmech.laws.integration import zero_order_hold
+from neuralmech.laws.system import Array, Hyperparameters, Law, PerRow, Transition
 
 
 class GradientFlow(Law):

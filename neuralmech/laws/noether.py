@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from neuralmech.laws.flow import coefficients
-from neuralmech.laws.system import Array, Circumstances, Hyperparameters, Law, Transition, zero_order_hold
+from neuralmech.laws.integration import zero_order_hold
+from neuralmech.laws.system import Array, Circumstances, Hyperparameters, Law, Transition
 
 
 class Noether(Law):

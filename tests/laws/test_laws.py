@@ -11,7 +11,8 @@ from scipy.integrate import solve_ivp
 from torch.nn import functional as F
 
 from neuralmech.laws import LAWS
-from neuralmech.laws.system import Circumstances, Hyperparameters, Integration
+from neuralmech.laws.integration import Integration
+from neuralmech.laws.system import Circumstances, Hyperparameters
 
 SIGNALS = (
     "drive_update", "drive_gradient", "residual", "unit_drive", "gradient_mean", "gradient_noise", "residual_of_ascent",

@@ -9,7 +9,7 @@ from neuralmech.compare.measure.errors import compare_family
 from neuralmech.compare.measure.inputs import circumstances, hyperparameters, stretches
 from neuralmech.errors import UserError
 from neuralmech.laws.discrete import DiscreteBroken
-from neuralmech.laws.system import Integration
+from neuralmech.laws.integration import Integration
 from neuralmech.record import open_record
 from neuralmech.train.loop import train
 

@@ -13,7 +13,8 @@ from neuralmech.compare.measure.views import Family, diagonal
 from neuralmech.compare.measure.views import family as family_of
 from neuralmech.laws.adam import MovingMetric
 from neuralmech.laws.discrete import DiscreteBroken
-from neuralmech.laws.system import Array, Circumstances, Hyperparameters, Integration, Law, Transition
+from neuralmech.laws.integration import Integration
+from neuralmech.laws.system import Array, Circumstances, Hyperparameters, Law, Transition
 from neuralmech.record import Record, RecordError
 from neuralmech.record.schema import METRIC_DECAY_SIGNALS
 

@@ -14,7 +14,7 @@ import pandas as pd
 from neuralmech.compare.measure.curves import BatchCurve, inside, sampled
 from neuralmech.compare.measure.inputs import Stretch, circumstances, hyperparameters
 from neuralmech.laws import LAWS
-from neuralmech.laws.system import Integration
+from neuralmech.laws.integration import Integration
 from neuralmech.record import Record, RecordError, open_record
 
 KEY = "data.batch_size"

@@ -15,7 +15,8 @@ from neuralmech.compare.measure.sums import MEASURES, QUANTILES, LawErrors, Meas
 from neuralmech.compare.measure.views import Family
 from neuralmech.compare.measure.views import family as family_of
 from neuralmech.laws import LAWS
-from neuralmech.laws.system import Array, Integration, Law
+from neuralmech.laws.integration import Integration
+from neuralmech.laws.system import Array, Law
 from neuralmech.record import Record, RecordError
 
 UNEVEN = "parameters of one charge have different weight decay: what decays, θᵀSκθ, is measured, an input of the law"

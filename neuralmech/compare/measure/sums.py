@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from neuralmech.compare.measure.curves import inside
 from neuralmech.compare.measure.inputs import ChargeClass, Stretch
 from neuralmech.compare.measure.views import Family
-from neuralmech.laws.system import Array, Hyperparameters, Integration, Law
+from neuralmech.laws.integration import Integration
+from neuralmech.laws.system import Array, Hyperparameters, Law
 
 # Columns of numbers in a comparison; the quantiles are over a site's charges.
 MEASURES = ("error", "unexplained", "max_error", "final_error")
