@@ -58,7 +58,7 @@ class Tracking:
     extra
         Signals out of `FORMS` to record besides, which the laws of the run's learning rule need.
     noise
-        Whether to record the gradient's mean and noise, as `Tracker.expect` last measured them.
+        Whether to record the gradient's mean and noise, as it was last measured, see `expected`.
     block
         Rows per block, fewer where they would take too much memory.
     full

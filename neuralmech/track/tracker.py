@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -50,7 +50,7 @@ class Tracker:
     block
         The rows measured and not yet written, and what became of those that were.
     noise
-        Mean and noise of every recorded charge, as they were measured last.
+        Mean and noise of every recorded charge, to be recorded until it is measured anew; see `expected`.
     """
 
     def __init__(
@@ -261,44 +261,7 @@ class Tracker:
             torch.stack(self.noise, out=ring[-len(NOISE_SIGNALS) :])
 
     @torch.no_grad()
-    def expect(self, theta: Tensor, whole: Callable[[], Tensor], size: int, parts: Iterable[Tensor], part: int) -> None:
-        r"""Measure mean M and noise T at `theta`: the expected drive at batch size B is M + T/B.
-
-        The gradient g of a batch that is drawn without replacement out of N samples has E[gᵀSg] = ḡᵀSḡ + τ(1/B − 1/N):
-        if the loss is a mean over samples exactly, with τ the noise of single samples; if a norm over the batch couples
-        them, to first order in 1/B. M and T are those that agree with the drives of both measured sizes, `size` and
-        `part`, in expectation. Of two halves of S samples, where g = (g_A + g_B)/2, that is M = g_AᵀSg_B and
-        T = S(g_A − g_B)ᵀS(g_A − g_B)/4.
-
-        Parameters
-        ----------
-        whole
-            Gives the gradient of all samples, once the parts were gone through.
-        size
-            How many they are.
-        parts
-            Gradients of parts of them, in which no sample is preferred.
-        part
-            Samples of each part. A single part as large as the whole tells no noise.
-        """
-        found = [self._drive(theta, gradient) for gradient in parts]
-        of_whole = self._drive(theta, whole())
-        noise = torch.zeros_like(of_whole)
-        if part < size:
-            noise = (torch.stack(found).mean(dim=0) - of_whole) / (1 / part - 1 / size)
-        self.noise = of_whole - noise / size, noise
-
-    @torch.no_grad()
-    def expect_product(self, theta: Tensor, whole: Tensor, size: int, first: Tensor, second: Tensor) -> None:
-        r"""The same from two halves that are independent, whose mean is that of the whole set: M = g_AᵀSg_B.
-
-        T is what the drive of `whole`, the gradient of `size` samples, has beyond it. So M + T/B is the expected drive
-        at B = `size` and for large B, whatever the batch's loss is a mean of.
-        """
-        mean = (self._drive(theta, first + second) - self._drive(theta, first - second)) / 4
-        self.noise = mean, size * (self._drive(theta, whole) - mean)
-
-    def _drive(self, theta: Tensor, gradient: Tensor) -> Tensor:
+    def drive(self, theta: Tensor, gradient: Tensor) -> Tensor:
         """The form gᵀSg of all recorded charges."""
         ring = torch.zeros_like(self.block.room.parts.ring[0])
         gradient = gradient.to(theta.dtype)

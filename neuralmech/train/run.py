@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from time import monotonic
 
@@ -17,6 +17,7 @@ from neuralmech.data.parts import Samples
 from neuralmech.errors import RunError, UserError
 from neuralmech.record import BackgroundWriter
 from neuralmech.track import Schedule, Tracker
+from neuralmech.track.expected import expected, expected_of_halves
 from neuralmech.train.ascent import Ascent
 from neuralmech.train.checkpoint import from_position, prune, save_checkpoint, skeleton_of
 from neuralmech.train.execute import CudaCapture, Execution, Graphed, Measuring, Plain, Tools, compiled
@@ -123,18 +124,19 @@ class Run:
 
     def measure_noise(self, x: Tensor, y: Tensor, gradient: Tensor) -> None:
         """Measure the gradient's mean and noise, from the halves of the step's batch or over the whole epoch."""
-        theta, size = self.flat.theta.detach(), self.config.data.batch_size
+        tracker, size = self.tracker, self.config.data.batch_size
+        drive = partial(tracker.drive, self.flat.theta.detach())
         if self.config.track.noise_from == "set":
             first, count = self.step - self.step % self.batches.per_epoch, self.batches.per_epoch
             epoch = Epoch(self._gradients, map(self.batches, range(first, first + count)))
-            self.tracker.expect(theta, epoch.whole, count * size, epoch, size)
+            tracker.noise = expected(drive, epoch.whole, count * size, epoch, size)
             return
         whole, halves, shares = self._halved(x, y, gradient)
         if self._couples:
-            self.tracker.expect(theta, lambda: whole, size, halves, size // 2)
+            tracker.noise = expected(drive, lambda: whole, size, halves, size // 2)
         else:
             first, second = (share * half for share, half in zip(shares, halves, strict=True))
-            self.tracker.expect_product(theta, whole, size, first, second)
+            tracker.noise = expected_of_halves(drive, whole, size, first, second)
 
     @cached_property
     def _couples(self) -> bool:

@@ -12,6 +12,7 @@ from conftest import config
 from neuralmech.discovery.discover import find_symmetries
 from neuralmech.errors import RunError, UserError
 from neuralmech.record import open_record
+from neuralmech.track.expected import expected
 from neuralmech.train import loop
 from neuralmech.train.flat import FlatParameters
 from neuralmech.train.noise import Epoch, Gradients
@@ -118,15 +119,15 @@ def test_the_noise_of_the_whole_set_is_that_of_its_samples():
     for epoch in range(300):
         batches = map(at.batches, range(epoch * per_epoch, (epoch + 1) * per_epoch))
         gradients = Epoch(measure, batches)
-        at.tracker.expect(theta, gradients.whole, 8 * per_epoch, gradients, 8)
-        found.append(at.tracker.noise[1][: form.shape[0]].numpy())
+        _, noise = expected(lambda g: at.tracker.drive(theta, g), gradients.whole, 8 * per_epoch, gradients, 8)
+        found.append(noise[: form.shape[0]].numpy())
     data = at.setup.data
     samples = [(x[None], y[None]) for x, y in zip(data.train.x, data.train.y, strict=True)]
     single = np.stack([g.numpy()[place] for g in measure.each(samples)])
-    expected = form @ single.var(axis=0, ddof=1)
+    wanted = form @ single.var(axis=0, ddof=1)
     spread = np.std(found, axis=0) / np.sqrt(len(found))
-    assert (np.abs(np.mean(found, axis=0) - expected) < 5 * spread).all()
-    assert (spread < 0.1 * np.abs(expected).max()).all()
+    assert (np.abs(np.mean(found, axis=0) - wanted) < 5 * spread).all()
+    assert (spread < 0.1 * np.abs(wanted).max()).all()
 
 
 SIZE = 16
