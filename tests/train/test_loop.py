@@ -185,3 +185,17 @@ def test_evaluation_counts_the_targets_that_count():
     loss, accuracy = loop.evaluate(Zero(), data)
     assert accuracy == pytest.approx(float((data.test.y[:, -1] == 0).double().mean()))
     assert loss == pytest.approx(np.log(np.exp(10) + 8) - 10 * accuracy)
+
+
+def test_the_progress_bar_shows_the_loss_or_nothing(tmp_path, monkeypatch):
+    """Before the first block is written there is no loss to show."""
+    shown, real = [], loop.tqdm.set_postfix
+
+    def seen(bar, refresh=True, **values):
+        shown.append(values["loss"])
+        real(bar, refresh=refresh, **values)
+
+    monkeypatch.setattr(loop.tqdm, "set_postfix", seen)
+    train(config(train={"steps": 40}, track={"block": 16}), tmp_path)
+    assert shown
+    assert all(np.isfinite(float(loss)) for loss in shown)

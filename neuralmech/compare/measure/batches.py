@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from neuralmech.compare.measure.curves import BatchCurve, inside, sampled
-from neuralmech.compare.measure.inputs import Stretch, circumstances, hyperparameters
+from neuralmech.compare.measure.inputs import Stretch, circumstances, classes, hyperparameters
 from neuralmech.laws import LAWS
 from neuralmech.laws.integration import Integration
 from neuralmech.record import Record, RecordError, open_record
@@ -76,6 +76,9 @@ def _predict(source: Record, target: Record, family: str, block: int) -> tuple[p
     drives, charges = source.charges(family), target.charges(family)
     if charges.is_translation or law.reason(circumstances(source, drives)) or len(drives) != len(charges):
         return None
+    (of, *others) = classes(target, charges)
+    if others or of.circumstances.mixed:  # several λ
+        return None
     rows = min(source.rows, target.rows)
     kept = sampled(rows)
     integration = Integration(law, translation=False, signals=law.inputs)
@@ -83,7 +86,7 @@ def _predict(source: Record, target: Record, family: str, block: int) -> tuple[p
     error = np.empty(len(kept))
     for first in range(0, rows, block):
         part = slice(first, min(first + block, rows))
-        h = hyperparameters(target, Stretch(part, slice(0, rows)))
+        h = of.hyperparameters(hyperparameters(target, Stretch(part, slice(0, rows))))
         value = charges.value[part]
         start = value[0] if first == 0 else start
         inputs = np.stack([getattr(drives, name)[part] for name in law.inputs], axis=1)
