@@ -15,6 +15,7 @@ from neuralmech.compare.gather.options import Options
 from neuralmech.config import OWN, Config, TrackConfig, TrainConfig
 from neuralmech.config.composed import own_code
 from neuralmech.verification.conditions import CONDITIONS
+from neuralmech.verification.sampling import Sampling
 from neuralmech.verification.verify import verify
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -68,7 +69,7 @@ def test_an_analysis():
 
 def test_a_verification():
     found = composed(command="verify")
-    assert found["verify"] == {"sample": signature(verify).parameters["sample"].default}
+    assert found["verify"] == {"sample": Sampling().per_site}
     assert {"exact", *found["conditions"]} == set(CONDITIONS)
     assert f"the default is `[{','.join(found['conditions'])}]`" in (DOCS / "symmetries.md").read_text()
 

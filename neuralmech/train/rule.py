@@ -103,7 +103,7 @@ class LearningRule:
     def moments(self) -> Moments | None:
         """Adam's moments after a step; None of other rules.
 
-        On a GPU the corrections are numbers there, so that nobody waits.
+        On a GPU, and in a graph, the corrections are numbers there, so that nobody waits.
         """
         if not self.has_adams_laws:
             return None
@@ -112,7 +112,8 @@ class LearningRule:
         if mean is None or square is None:
             return None
         taken = self.optimizer.state[self._held[0]]["step"]
-        count = taken.double().clamp(min=1) if taken.is_cuda else max(1.0, float(taken))  # fp16 may leave out the first
+        on_device = taken.is_cuda or options.get("capturable")  # and a graph counts there
+        count = taken.double().clamp(min=1) if on_device else max(1.0, float(taken))  # fp16 may leave out the first
         first, second = (1 - beta**count for beta in options["betas"])
         return Moments(mean, square, 1 / first, 1 / second**0.5, options["eps"])
 

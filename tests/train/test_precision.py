@@ -144,6 +144,7 @@ def test_a_skipped_step_changes_no_law(law, linear):
         first=np.array([True, False, False]),
         decoupled=np.zeros(3, dtype=bool),
         batch_size=np.full(3, 8),
+        updates=np.array([0, 1, 1]),
     )
     phi, gamma = law.matrices(h, translation=linear)
     np.testing.assert_allclose(phi[1], np.eye(len(phi[1])), rtol=0, atol=1e-15)
