@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from neuralmech.charges.cpu_kernels import (
     take_beside,
 )
 from neuralmech.charges.cpu_rows import COLUMNS, Into
-from neuralmech.charges.cpu_strips import strips
+from neuralmech.charges.cpu_strips import in_threads, strips, threads_for
 from neuralmech.charges.plan import (
     Plan,
     QuadraticPlan,
@@ -41,7 +41,6 @@ from neuralmech.charges.plan import (
 from neuralmech.charges.step import FORMS, MAIN, Motion, Step, rate_of
 from neuralmech.symmetry.layout import Layout
 
-SERIAL = 1 << 20  # parameters below which a second thread costs more than it saves
 NO_ROWS = rectangles(start=[], columns=[])
 
 
@@ -146,7 +145,7 @@ class OnePass:
         self, plan: Plan, rows: WholeRows, theta: Tensor, kept: Collection[str], threads: int | None = None
     ) -> None:
         layout, sums = plan.layout, plan.quadratic.sums + rows.sums
-        threads = threads or (torch.get_num_threads() if layout.size >= SERIAL else 1)
+        threads = threads or threads_for(layout)
         cut = strips(plan.quadratic.table, rows.table, sums, layout, kept, threads)
         self.before, self.gradient, self.rest = torch.empty_like(theta), torch.empty_like(theta), cut.rest
         self.arrays = tuple(v.numpy() for v in (self.before, theta.detach(), self.gradient))
@@ -156,7 +155,7 @@ class OnePass:
         self.into = _into(len(MAIN), sums, cut.shared, together([*cut.parts, cut.rest]))
         own = [self.into, *(self.into._replace(columns=np.zeros_like(self.into.columns)) for _ in cut.parts[1:])]
         self._parts = [(part, _spare(part, self._kind), tuple(i)) for part, i in zip(cut.parts, own, strict=True)]
-        self._halves = cut.halves
+        self._join = cut.join
         self._pool = ThreadPoolExecutor(threads - 1) if threads > 1 else None
 
     def move(self, motion: Motion, *, measured: bool) -> None:
@@ -173,16 +172,9 @@ class OnePass:
         if self._pool is None:
             take_alone(*calls[0])
             return
-        others = [self._pool.submit(take_beside, *call) for call in calls[1:]]
-        try:
-            take_beside(*calls[0])
-        finally:
-            wait(others)  # whatever happens here: they read gradients at their addresses
-        for other in others:
-            other.result()
-        sums, shared = self.into.sums, self.into.shared
-        for first, other, count in self._halves if measured else ():
-            sums[:, first : first + count] += shared[:, other : other + count]
+        in_threads(self._pool, take_beside, calls)
+        if measured:
+            self._join(self.into.sums, self.into.shared)
 
 
 def _into(signals: int, sums: int, shared: int, table: Rectangles) -> Into:

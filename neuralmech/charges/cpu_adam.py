@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import Float64
 from numpy.typing import NDArray
 from torch import Tensor
 
-from neuralmech.charges.cpu_rows import fold
-from neuralmech.charges.cpu_strips import strips
+from neuralmech.charges.cpu_rows import Into, put, put_columns
+from neuralmech.charges.cpu_strips import in_threads, strips, threads_for
 from neuralmech.charges.plan import Plan, rectangles
 from neuralmech.charges.step import Step
 from neuralmech.jit import CONTRACTED, REORDERED, jit
 
 SIGNALS = ("rule_work", "metric_value", "metric_carried", "metric_drive")
-SERIAL = 1 << 18  # parameters below which a second thread costs more than it saves
 
 
 class Numbers(NamedTuple):
@@ -72,19 +70,13 @@ def _rows(of, r, numbers, strip, sums, columns):
             a0, a1, a2, a3 = _row(part, None, numbers, columns)
         else:
             a0, a1, a2, a3 = _row(part, r[i:j], numbers, columns)
-        if strip.row_place >= 0:
-            place = strip.row_place + row
-            sums[0, place] = a0
-            sums[1, place] = a1
-            sums[2, place] = a2
-            sums[3, place] = a3
+        put(sums, strip.row_place + row if strip.row_place >= 0 else -1, a0, a1, a2, a3)
 
 
 @jit(CONTRACTED, nogil=True)
 def sum_strips(table, of, r, numbers, sums, shared, columns):
     """Sum all rectangles of a table; places behind the plan's sums are of shared ones."""
-    numbers = Numbers(*numbers)
-    planned = sums.shape[1]
+    numbers, into = Numbers(*numbers), Into(sums, shared, columns)
     for k in range(table.shape[0]):
         strip = table[k]
         if strip.column_place < 0:
@@ -93,12 +85,7 @@ def sum_strips(table, of, r, numbers, sums, shared, columns):
             continue
         columns[:, : strip.columns] = 0.0
         _rows(of, r, numbers, strip, sums, columns)
-        count, place = strip.columns // strip.taps, strip.column_place
-        for s in range(4):
-            if place < planned:
-                fold(columns[s], strip.taps, sums[s, place : place + count])
-            else:
-                fold(columns[s], strip.taps, shared[s, place - planned : place - planned + count])
+        put_columns(columns, strip.taps, strip.columns // strip.taps, strip.column_place, into)
 
 
 @jit(REORDERED)
@@ -141,11 +128,9 @@ class AdamSums:
     """The signals `SIGNALS` of all charges of a plan."""
 
     def __init__(self, plan: Plan, combine: tuple[NDArray, ...], rest: tuple[NDArray, tuple[NDArray, ...]]) -> None:
-        quadratic, size = plan.quadratic, plan.layout.size
-        threads = torch.get_num_threads() if size >= SERIAL else 1
-        nothing = rectangles(start=[], columns=[])
-        cut = strips(quadratic.table, nothing, quadratic.sums, plan.layout, (), threads)
-        self._combine, self._rest, self._halves = combine, rest, cut.halves
+        quadratic, nothing = plan.quadratic, rectangles(start=[], columns=[])
+        cut = strips(quadratic.table, nothing, quadratic.sums, plan.layout, (), threads_for(plan.layout))
+        self._combine, self._rest, self._join = combine, rest, cut.join
         self._sums, self._shared = np.zeros((4, quadratic.sums)), np.zeros((4, cut.shared))
         tables = [*cut.parts, *([cut.rest] if len(cut.rest) else [])]  # the rest covers entries a second time
         self._parts = [(table, np.zeros((4, table["columns"].max(initial=1)))) for table in tables]
@@ -161,13 +146,6 @@ class AdamSums:
         kind = of[0].dtype.type
         numbers = (float(moments.correction), kind(moments.root), kind(moments.eps))
         calls = [(table, of, ratio, numbers, self._sums, self._shared, columns) for table, columns in self._parts]
-        others = [self._pool.submit(sum_strips, *call) for call in calls[1:]] if self._pool else []
-        try:
-            sum_strips(*calls[0])
-        finally:
-            wait(others)
-        for other in others:
-            other.result()
-        for first, other, count in self._halves:
-            self._sums[:, first : first + count] += self._shared[:, other : other + count]
+        in_threads(self._pool, sum_strips, calls)
+        self._join(self._sums, self._shared)
         finish(of, ratio, numbers, self._combine, self._sums, self._rest, out.numpy())

@@ -127,7 +127,7 @@ def _row(of, rates, sums, place, columns, weighed, c):
             a1 += p1
             a2 += p2
             a3 += p3
-    _put(sums, place, a0, a1, a2, a3)
+    put(sums, place, a0, a1, a2, a3)
 
 
 @jit(REORDERED)
@@ -161,12 +161,12 @@ def _two_rows(of, rates, sums, place, columns, weighed, pair):
         b1 += q1
         b2 += q2
         b3 += q3
-    _put(sums, place, a0, a1, a2, a3)
-    _put(sums, place + 1 if place >= 0 else place, b0, b1, b2, b3)
+    put(sums, place, a0, a1, a2, a3)
+    put(sums, place + 1 if place >= 0 else place, b0, b1, b2, b3)
 
 
 @jit(REORDERED)
-def _put(sums, place, a0, a1, a2, a3):
+def put(sums, place, a0, a1, a2, a3):
     """Write the sums of a row, if they are wanted."""
     if place >= 0:
         sums[0, place] = a0
@@ -228,13 +228,13 @@ def sum_strip(of, rates, strip, coefficients, into):
         else:
             _rows(of, rates, strip, into.sums, None, None, None)
     if strip.column_place >= 0:
-        _put_columns(products, strip.taps, strip.columns // strip.taps, strip.column_place, into)
+        put_columns(products, strip.taps, strip.columns // strip.taps, strip.column_place, into)
     if strip.weighed_place >= 0:
-        _put_columns(vectors, 1, strip.columns, strip.weighed_place, into)
+        put_columns(vectors, 1, strip.columns, strip.weighed_place, into)
 
 
 @jit(CONTRACTED)
-def _put_columns(columns, taps, count, place, into):
+def put_columns(columns, taps, count, place, into):
     """Sums over rows go to the plan's sums, or behind them to those of another strip of the same rows."""
     planned = into.sums.shape[1]
     for s in range(columns.shape[0]):

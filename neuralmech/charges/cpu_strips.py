@@ -3,15 +3,36 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import Executor, wait
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from jaxtyping import Float64
+from numpy.typing import NDArray
 
 from neuralmech.charges.plan import NONE, Rectangles, rectangles, together
 from neuralmech.symmetry.layout import Layout
 
 CHUNK = 1 << 13  # entries of a row, where nothing is summed over rows
+SERIAL = 1 << 20  # parameters below which a second thread costs more than it saves
+
+
+def threads_for(layout: Layout) -> int:
+    """How many threads share a pass over all parameters: those that PyTorch has, if there is enough to do."""
+    return torch.get_num_threads() if layout.size >= SERIAL else 1
+
+
+def in_threads(pool: Executor | None, function: Callable[..., object], calls: Sequence[tuple]) -> None:
+    """Make some calls side by side, the first of them here; all have ended when this returns or raises."""
+    others = [pool.submit(function, *call) for call in calls[1:]] if pool else []
+    try:
+        function(*calls[0])
+    finally:
+        wait(others)  # whatever happens here: they read memory at addresses
+    for other in others:
+        other.result()
 
 
 @dataclass(frozen=True)
@@ -36,6 +57,11 @@ class Strips:
     shared: int
     halves: tuple[tuple[int, int, int], ...]
     rest: Rectangles
+
+    def join(self, sums: Float64[NDArray, "signals sums"], shared: Float64[NDArray, "signals shared"]) -> None:
+        """Add the shared sums to those that they are halves of."""
+        for first, other, count in self.halves:
+            sums[:, first : first + count] += shared[:, other : other + count]
 
 
 def strips(

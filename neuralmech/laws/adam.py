@@ -7,12 +7,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from neuralmech.laws.system import Array, Circumstances, Hyperparameters, Law, Transition
+from neuralmech.laws.system import Array, Circumstances, Hyperparameters, Law, Remembering, Transition, Uneven
 
 ADAMS = ("adam", "adamw")
 
 
-class MovingMetric(Law):
+class MovingMetric(Remembering):
     """Noether's theorem for the kinetic energy of Adam, whose metric moves.
 
     With w = √v̂ + ε after the step's gradient and c = 1/(1 − β₁^{k+1}) the rule is θ ← (1 − ηλ)θ − ηc m/w, so that
@@ -57,15 +57,7 @@ class MovingMetric(Law):
         """Φ (rows, 2, 2) and Γ (rows, 2, inputs)."""
         force = {"residual": np.ones(len(h)), "plain_charge": np.where(h.decoupled, 0.0, h.weight_decay)}
         phi, gamma = _memory(h, force, translation=translation)
-        parts = [gamma, *([] if translation else [_drive(h)]), _drift(h)]
-        gamma = np.concatenate(parts, axis=2)
-        still = h.span == 0
-        phi[still], gamma[still] = np.eye(2), 0.0
-        return phi, gamma
-
-    def initial(self, value: Array, inputs: Array, h: Hyperparameters, *, translation: bool) -> Array:
-        """(q₀, 0): the mean gradient is empty."""
-        return np.stack([value, np.zeros_like(value)])
+        return _moving(h, phi, [gamma, *([] if translation else [_drive(h)]), _drift(h)])
 
 
 class ConstantMetric(MovingMetric):
@@ -82,7 +74,7 @@ class ConstantMetric(MovingMetric):
         return tuple(s for s in super().signals(c) if s != "metric_drift")
 
 
-class Unevenly(Law):
+class Unevenly(Uneven):
     """`MovingMetric` where parameters decay at different rates κηλ: what decays is an input.
 
     Decoupled: q loses 2ηλ L₁ − η²λ²L₂ − 2η²λcN and X loses ηλN, with L₁ = θᵀSwκθ, L₂ = θᵀSwκ²θ, N = θᵀSκm. Through the
@@ -96,14 +88,6 @@ class Unevenly(Law):
     translation_inputs = ("residual", "decay", "metric_drift", "metric_decay")
     _APART: ClassVar = ("metric_decay", "metric_decay_twice", "metric_decay_mean")
 
-    def __init__(self, law: MovingMetric) -> None:
-        self._law = law
-        self.name, self.label, self.heading = law.name, law.label, law.heading  # type: ignore[misc]
-
-    def reason(self, c: Circumstances) -> str:
-        """As of the law."""
-        return self._law.reason(c) or self._lacks(c)
-
     def signals(self, c: Circumstances) -> tuple[str, ...]:
         """Those of the law, with what decays in the place of the plain charge."""
         own = {*self._law.signals(c), *(self._APART if c.decoupled else ("decay",))}
@@ -113,8 +97,7 @@ class Unevenly(Law):
         """Φ (rows, 2, 2) and Γ (rows, 2, inputs)."""
         decay = 1 if translation else 2
         force = {"residual": np.ones(len(h)), "decay": h.weight_decay}
-        free = _without_decay(h)
-        phi, gamma = _memory(free, force, translation=translation)
+        phi, gamma = _memory(replace(h, weight_decay=np.zeros(len(h))), force, translation=translation)
         lost = np.zeros((len(h), 2, 1 if translation else 3))
         rate = h.lr * h.weight_decay
         lost[:, 0, 0] = -decay * rate
@@ -122,15 +105,7 @@ class Unevenly(Law):
             lost[:, 0, 1] = rate**2
             lost[:, 0, 2] = decay * h.lr * _correction(h) * rate
             lost[:, 1, 2] = -rate
-        parts = [gamma, *([] if translation else [_drive(h)]), _drift(h), lost]
-        gamma = np.concatenate(parts, axis=2)
-        still = h.span == 0
-        phi[still], gamma[still] = np.eye(2), 0.0
-        return phi, gamma
-
-    def initial(self, value: Array, inputs: Array, h: Hyperparameters, *, translation: bool) -> Array:
-        """(q₀, 0): the mean gradient is empty."""
-        return np.stack([value, np.zeros_like(value)])
+        return _moving(h, phi, [gamma, *([] if translation else [_drive(h)]), _drift(h), lost])
 
 
 def _correction(h: Hyperparameters) -> Array:
@@ -143,8 +118,11 @@ def _kept(h: Hyperparameters) -> Array:
     return 1 - np.where(h.decoupled, h.lr * h.weight_decay, 0.0)
 
 
-def _without_decay(h: Hyperparameters) -> Hyperparameters:
-    return replace(h, weight_decay=np.zeros(len(h)))
+def _moving(h: Hyperparameters, phi: Array, parts: list[Array]) -> Transition:
+    """Φ, and Γ of its parts side by side; both stand still over a span of 0."""
+    gamma, still = np.concatenate(parts, axis=2), h.span == 0
+    phi[still], gamma[still] = np.eye(2), 0.0
+    return phi, gamma
 
 
 def _memory(h: Hyperparameters, force: dict[str, Array], *, translation: bool) -> Transition:

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import replace
 
 import numpy as np
 
 from neuralmech.laws.integration import repeat
-from neuralmech.laws.system import Array, Circumstances, Hyperparameters, Law, Transition
+from neuralmech.laws.system import Array, Circumstances, Hyperparameters, Law, Remembering, Transition, Uneven
 
 
-class Discrete(Law):
+class _Stepwise(Remembering):
+    """A law that is told step by step."""
+
+    def matrices(self, h: Hyperparameters, *, translation: bool) -> Transition:
+        """Φ and Γ of one step, composed over the span."""
+        return repeat(lambda one: self._step(one, translation=translation), h)
+
+    @abstractmethod
+    def _step(self, h: Hyperparameters, *, translation: bool) -> Transition:
+        """Φ and Γ of single steps, with the inputs in full order."""
+
+
+class Discrete(_Stepwise):
     """State (Q, P = θᵀSb): P̃ = βP + (1−δ)λQ; Q ← Q − 2ηP̃ + η²D; P ← P̃ − ηD.
 
     It follows from θ ← θ − ηu, u = b = βb + (1−δ)(g + λθ) and θᵀSg = 0. A translation charge c has the state
@@ -35,17 +48,9 @@ class Discrete(Law):
         """With what decays as an input, where that is no multiple of the charge."""
         return Forced(self) if c.mixed else self
 
-    def matrices(self, h: Hyperparameters, *, translation: bool) -> Transition:
-        """Φ and Γ of one step, composed over the span."""
-        return repeat(lambda one: self._step(one, translation=translation), h)
-
     def _step(self, h: Hyperparameters, *, translation: bool) -> Transition:
         phi = _homogeneous(h, decay=1 if translation else 2)
         return phi, np.zeros((len(h), 2, 0)) if translation else _drives(h)
-
-    def initial(self, value: Array, inputs: Array, h: Hyperparameters, *, translation: bool) -> Array:
-        """(Q₀, 0): the momentum buffer is empty."""
-        return np.stack([value, np.zeros_like(value)])
 
 
 class DiscreteBroken(Discrete):
@@ -96,7 +101,7 @@ class DiscreteAscent(DiscreteBroken):
         return Discrete._step(self, h, translation=True) if translation else super()._step(h, translation=False)
 
 
-class Forced(Law):
+class Forced(Uneven, _Stepwise):
     """A discrete law of charges whose parameters decay at different rates κηλ: L = θᵀSκθ is an input, not κQ.
 
     P̃ = βP + (1−δ)(λL + R), Q ← Q − 2ηP̃ + η²D, P ← P̃ − ηB with B = uᵀSb. With decoupled weight decay P̃ = βP + (1−δ)R
@@ -106,22 +111,10 @@ class Forced(Law):
     inputs = ("decay", "drive_update", "residual", "residual_of_ascent", "drive_buffer")
     translation_inputs = ("decay", "residual")
 
-    def __init__(self, law: Discrete) -> None:
-        self._law = law
-        self.name, self.label, self.heading = law.name, law.label, law.heading  # type: ignore[misc]
-
     def signals(self, c: Circumstances) -> tuple[str, ...]:
         """Those of the law, and what decays."""
         own = {"decay", *self._law.signals(c), *(("drive_buffer",) if c.decoupled and not c.translation else ())}
         return tuple(s for s in self.in_order(translation=c.translation) if s in own)
-
-    def reason(self, c: Circumstances) -> str:
-        """As of the law."""
-        return self._law.reason(replace(c, mixed=False)) or self._lacks(c)
-
-    def matrices(self, h: Hyperparameters, *, translation: bool) -> Transition:
-        """Φ and Γ of one step, composed over the span."""
-        return repeat(lambda one: self._step(one, translation=translation), h)
 
     def _step(self, h: Hyperparameters, *, translation: bool) -> Transition:
         decay = 1 if translation else 2
@@ -137,10 +130,6 @@ class Forced(Law):
         buffer[:, 1] = np.where(apart, -h.lr[:, None], buffer[:, 1])
         drive[:, 1] = np.where(apart, 0.0, drive[:, 1])
         return phi, np.concatenate([force, drive, residual, residual, buffer], axis=2)
-
-    def initial(self, value: Array, inputs: Array, h: Hyperparameters, *, translation: bool) -> Array:
-        """(Q₀, 0): the momentum buffer is empty."""
-        return np.stack([value, np.zeros_like(value)])
 
 
 def _lookahead(h: Hyperparameters) -> tuple[Array, Array]:

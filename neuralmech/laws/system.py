@@ -7,7 +7,7 @@ charge; the inputs w are recorded drives. Φ_k and Γ_k depend on the hyperparam
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -181,6 +181,26 @@ class Law(ABC):
     ) -> Float64[Array, "states charges"]:
         """State at the first row, from the charges there and the inputs of its step."""
         return value[None, :]
+
+
+class Remembering(Law):
+    """A law whose state is a charge and what a rule's memory holds of it, (Q, P)."""
+
+    def initial(self, value: Array, inputs: Array, h: Hyperparameters, *, translation: bool) -> Array:
+        """(Q₀, 0): the memory is empty."""
+        return np.stack([value, np.zeros_like(value)])
+
+
+class Uneven(Remembering):
+    """A law as it stands for charges whose parameters decay at different rates: what decays is an input."""
+
+    def __init__(self, law: Law) -> None:
+        self._law = law
+        self.name, self.label, self.heading = law.name, law.label, law.heading  # type: ignore[misc]
+
+    def reason(self, c: Circumstances) -> str:
+        """As of the law, but for the decay."""
+        return self._law.reason(replace(c, mixed=False)) or self._lacks(c)
 
 
 def _why_not_for(c: Circumstances) -> str:

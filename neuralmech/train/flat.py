@@ -52,6 +52,11 @@ class FlatParameters:
                 p.grad = view
         return self.theta.grad
 
+    def named(self) -> dict[str, nn.Parameter]:
+        """The model's own parameters by name, their gradients views of `grad`."""
+        _ = self.grad
+        return dict(zip(self.layout.offsets, self.parameters, strict=True))
+
     def part(self, start: int, end: int) -> nn.Parameter:
         """Some entries of `theta`, with their gradient."""
         out = nn.Parameter(self.theta.detach()[start:end])

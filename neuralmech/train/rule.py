@@ -96,10 +96,6 @@ class LearningRule:
             if decay in group:
                 group[decay] = row["weight_decay"] * factor.weight_decay
 
-    def buffer(self) -> Float[Tensor, " parameters"] | None:
-        """SGD's momentum buffer b after a step; None if there is none."""
-        return self._kept("momentum_buffer") if self.has_sgds_laws else None
-
     def moments(self) -> Moments | None:
         """Adam's moments after a step; None of other rules.
 
@@ -119,9 +115,8 @@ class LearningRule:
 
     def kept(self, row: Mapping[str, float | Tensor], ascent: Tensor | None = None) -> Kept:
         """What it keeps of the step just taken, with the gradient at θ_k where its own is another one."""
-        buffer = self.buffer() if self._has_buffer else None
-        moments = self.moments() if self.has_adams_laws else None
-        return Kept(buffer, moments, ascent, row["weight_decay"] if self.decoupled else 0.0)
+        buffer = self._kept("momentum_buffer") if self._has_buffer else None
+        return Kept(buffer, self.moments(), ascent, row["weight_decay"] if self.decoupled else 0.0)
 
     @property
     def signals(self) -> tuple[str, ...]:
@@ -225,8 +220,7 @@ def _built(config: RuleConfig, flat: FlatParameters, groups: Groups) -> tuple[to
     used = sorted(set(groups.of.values()))
     members = {number: [n for n in flat.layout.offsets if groups.of[n] == number] for number in used}
     if isinstance(config, OwnRuleConfig):
-        _ = flat.grad  # of which the parameters' gradients are views from now on
-        named = dict(zip(flat.layout.offsets, flat.parameters, strict=True))
+        named = flat.named()
         return build_own(config, [{"params": [named[n] for n in names]} for names in members.values()]), used
     assert isinstance(config, OptimConfig)
     if config.name == "muon":
@@ -239,8 +233,7 @@ def _built(config: RuleConfig, flat: FlatParameters, groups: Groups) -> tuple[to
 def _muon(
     config: OptimConfig, flat: FlatParameters, members: Mapping[int, list[str]]
 ) -> tuple[torch.optim.Optimizer, list[int]]:
-    _ = flat.grad
-    named = dict(zip(flat.layout.offsets, flat.parameters, strict=True))
+    named = flat.named()
     matrices = {k: [_matrix(named[n]) for n in names if named[n].ndim >= 2] for k, names in members.items()}
     rest = {k: [named[n] for n in names if named[n].ndim < 2] for k, names in members.items()}
     both = [{k: held for k, held in part.items() if held} for part in (matrices, rest)]

@@ -148,12 +148,9 @@ def _exact(of: ChargeClass) -> Law | None:
 
 def _no_plain(c: Circumstances) -> str:
     """Why the plain account cannot be drawn up either."""
-    needed = ("rule_work", *(() if c.translation else ("drive_update",)), *(("decay",) if c.mixed else ()))
-    missing = [name for name in needed if name not in c.signals]
     if c.optimizer in EXACT[0].optimizers or c.metric:
-        own = EXACT[int(c.metric)]
-        return own.within(c).reason(c)
-    if missing:
+        return EXACT[int(c.metric)].within(c).reason(c)
+    if missing := [name for name in _plain_signals(c) if name not in c.signals]:
         return f"the record lacks {missing[0]}"
     return "" if c.every_step else "needs every step: the rule's work is that of one"
 
@@ -204,7 +201,7 @@ def _by_rule(record: Record, charges: Family, of: ChargeClass, block: int) -> di
 
 
 def _plain_signals(c: Circumstances) -> tuple[str, ...]:
-    return ("rule_work", "decay" if c.mixed else "value", *(() if c.translation else ("drive_update",)))
+    return ("rule_work", *(() if c.translation else ("drive_update",)), "decay" if c.mixed else "value")
 
 
 def _steps(stretch: Stretch) -> int:

@@ -57,8 +57,7 @@ def compare_family(
     chosen = spread(charges.value[record.rows - 1], lines)
     measured = MeasuredSums(charges, sites, kept)
     every = {name: LawErrors(law, charges, of, sites, kept, chosen) for name, law in laws.items()}
-    reasons = {name: "" if every[name].holds.any() else _reason(law, of) for name, law in laws.items()}
-    errors = {name: law for name, law in every.items() if not reasons[name]}
+    errors = {name: law for name, law in every.items() if law.holds.any()}
     _integrate(record, charges, measured, errors, block)
     rows = [_rows(name, law, every[name], measured, of, record.rows) for name, law in laws.items()]
     table = pd.concat([*rows, _norm_rows(record, charges, sites, laws, of, block)])
@@ -93,8 +92,7 @@ def _rows(
     sites = measured.sites
     if errors.holds.all() and not any(one.circumstances.mixed for one in of):
         return errors.table(name, measured, rows)
-    held = np.zeros(len(sites.names), dtype=bool)
-    held[sites.codes[errors.holds]] = True
+    held = errors.counts > 0
     why = np.full(len(sites.names), _reason(law, of), dtype=object)
     for one in of:
         if reason := _reason(law, [one]):
@@ -106,13 +104,12 @@ def _rows(
 
 def _footnotes(errors: LawErrors, sites: Sites, why: NDArray, of: Sequence[ChargeClass]) -> list[str]:
     """What is to be said of an error: of how many charges it is, and what more the law takes from the record."""
-    count = np.bincount(sites.codes[errors.holds], minlength=len(sites.names))
     mixed = np.zeros(len(sites.codes), dtype=bool)
     for one in of:
         mixed[: sites.charges][one.columns] = one.circumstances.mixed
     given = np.bincount(sites.codes[errors.holds & mixed], minlength=len(sites.names)) > 0
     texts = []
-    for n, all_of_them, reason, takes in zip(count, sites.counts, why, given, strict=True):
+    for n, all_of_them, reason, takes in zip(errors.counts, sites.counts, why, given, strict=True):
         some = f"of {n} of the {all_of_them} charges; of the others: {reason}" if n < all_of_them else ""
         texts.append("; ".join(part for part in (some, UNEVEN if takes else "") if part))
     return texts

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float64
@@ -13,12 +14,6 @@ from neuralmech.compare.measure.views import Family, InMetric
 from neuralmech.laws.system import Array, Circumstances, Hyperparameters
 from neuralmech.record import Record, RecordError
 
-# Signals that are made of recorded ones.
-DERIVED = {
-    "unit_drive": ("drive_update", "value"),
-    "metric_drift": ("metric_value", "metric_carried"),
-    "residual_of_ascent": ("drive_ascent",),
-}
 ONE_FOR_ALL = slice(None)
 
 
@@ -41,7 +36,6 @@ class ChargeClass:
     columns: slice | NDArray[np.int64]
     circumstances: Circumstances
     decay: float = 1.0
-
     rounds_decay: bool = False
 
     def hyperparameters(self, h: Hyperparameters) -> Hyperparameters:
@@ -50,13 +44,13 @@ class ChargeClass:
         if self.rounds_decay:
             realised = (1 - np.float64(np.float32(1 - h.lr * decay))) / np.where(h.lr > 0, h.lr, 1.0)
             decay = np.where(h.decoupled & (h.lr > 0), realised, decay)
-        return h if decay is h.weight_decay else replace(h, weight_decay=decay)
+        return replace(h, weight_decay=decay)
 
 
 def circumstances(record: Record, charges: Family) -> Circumstances:
     """What laws must know of a run to say whether they hold for a family of charges, all of one class."""
     optim, in_metric = record.config.get("optim", {}), isinstance(charges, InMetric)
-    derived = (name for name, of in DERIVED.items() if set(of) <= set(charges.signals))
+    derived = (name for name, of in DERIVED.items() if set(of.made_of) <= set(charges.signals))
     return Circumstances(
         family=charges.name,
         translation=charges.is_translation,
@@ -160,16 +154,40 @@ def hyperparameters(record: Record, stretch: Stretch) -> Hyperparameters:
     )
 
 
+def _unit_drive(record: Record, charges: Family, stretch: Stretch) -> Array:
+    return charges.drive_update[stretch.rows] * charges.value[stretch.rows]
+
+
+def _metric_drift(record: Record, charges: Family, stretch: Stretch) -> Array:
+    """Of the step to the next row; nobody asks for that of a window's last."""
+    rows = stretch.rows
+    after = charges.value[rows.start + 1 : min(rows.stop + 1, stretch.window.stop)]
+    drift = np.zeros((rows.stop - rows.start, len(charges)))
+    drift[: len(after)] = after - charges.metric_carried[rows][: len(after)]
+    return drift
+
+
+def _residual_of_ascent(record: Record, charges: Family, stretch: Stretch) -> Array:
+    rho, norm = record.config["optim"]["sam_rho"], record.column("gradient_norm", stretch.rows)
+    return -rho / np.maximum(norm, 1e-300)[:, None] * charges.drive_ascent[stretch.rows]
+
+
+class Derived(NamedTuple):
+    """A signal that is made of recorded ones, and how."""
+
+    made_of: tuple[str, ...]
+    make: Callable[[Record, Family, Stretch], Array]
+
+
+DERIVED = {
+    "unit_drive": Derived(("drive_update", "value"), _unit_drive),
+    "metric_drift": Derived(("metric_value", "metric_carried"), _metric_drift),
+    "residual_of_ascent": Derived(("drive_ascent",), _residual_of_ascent),
+}
+
+
 def signal(record: Record, charges: Family, name: str, stretch: Stretch) -> Float64[Array, "rows charges"]:
     """A recorded signal, or one made of recorded ones."""
-    rows = stretch.rows
-    if name == "metric_drift":  # of the step to the next row; nobody asks for that of a window's last
-        after = charges.value[rows.start + 1 : min(rows.stop + 1, stretch.window.stop)]
-        drift = np.zeros((rows.stop - rows.start, len(charges)))
-        drift[: len(after)] = after - charges.metric_carried[rows][: len(after)]
-        return drift
-    if name == "residual_of_ascent":
-        rho, norm = record.config["optim"]["sam_rho"], record.column("gradient_norm", rows)
-        return -rho / np.maximum(norm, 1e-300)[:, None] * charges.drive_ascent[rows]
-    parts = [getattr(charges, part)[rows] for part in DERIVED.get(name, (name,))]
-    return parts[0] if len(parts) == 1 else np.multiply(*parts)
+    if name in DERIVED:
+        return DERIVED[name].make(record, charges, stretch)
+    return getattr(charges, name)[stretch.rows]

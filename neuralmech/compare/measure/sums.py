@@ -102,13 +102,12 @@ class Sites:
 
 
 class MeasuredSums:
-    """Running sums over the measured charges, per site, and their rows for curves."""
+    """Running sums of each column, the measured charges and the norms behind them, and their rows for curves."""
 
     def __init__(self, charges: Family, sites: Sites, kept: NDArray[np.int64]) -> None:
         self._charges, self.sites, self._index = charges, sites, kept
         self._start = np.zeros(len(sites.codes))
-        self.square, self.motion = np.zeros(len(sites.names)), np.zeros(len(sites.names))
-        self.squares, self.motions = np.zeros(len(sites.codes)), np.zeros(len(sites.codes))  # of each column
+        self.square, self.motion = np.zeros(len(sites.codes)), np.zeros(len(sites.codes))
         self.kept = np.empty((len(kept), len(sites.codes)))
         self.parameters = np.empty((len(kept), len(charges.parameter_index)))
 
@@ -117,12 +116,9 @@ class MeasuredSums:
         rows = stretch.rows
         value = self.sites.norms.append(self._charges.value[rows])
         start = self._start = value[0].copy() if stretch.begins else self._start
-        square, moved = np.einsum("kc,kc->c", value, value), value - start
-        motion = np.einsum("kc,kc->c", moved, moved)
-        self.squares += square
-        self.motions += motion
-        self.square += self.sites.sum(square)
-        self.motion += self.sites.sum(motion)
+        moved = value - start
+        self.square += np.einsum("kc,kc->c", value, value)
+        self.motion += np.einsum("kc,kc->c", moved, moved)
         here = inside(self._index, rows)
         at = self._index[here] - rows.start
         self.kept[here] = value[at]
@@ -132,7 +128,7 @@ class MeasuredSums:
 
     def rms(self, rows: int) -> float:
         """Over all charges and so many rows."""
-        return float(np.sqrt(self.square[: self.sites.own].sum() / (rows * len(self._charges))))
+        return float(np.sqrt(self.square[: self.sites.charges].sum() / (rows * self.sites.charges)))
 
 
 class LawErrors:
@@ -144,6 +140,8 @@ class LawErrors:
         What drives it.
     holds
         For which columns there is a law: (columns,).
+    counts
+        How many of each site's columns these are.
     """
 
     def __init__(
@@ -168,6 +166,7 @@ class LawErrors:
         for of, _, _ in self._runs:
             held[:, of.columns] = 0.0
         self.holds = np.isfinite(sites.norms.append(held)[0])
+        self.counts = np.bincount(sites.codes[self.holds], minlength=len(sites.names))
         self._sites, self._index, self._chosen = sites, kept, chosen
         self._square = np.zeros(len(sites.codes))
         self._largest = np.zeros(len(sites.names))
@@ -194,7 +193,7 @@ class LawErrors:
         self.kept_error[here] = np.mean(theory[at][:, : self._charges][:, held] ** 2, axis=1)
         self._square += np.einsum("kc,kc->c", theory, theory)
         self._largest = np.maximum(self._largest, self._sites.max(np.abs(theory).max(axis=0)))
-        self._final = np.sqrt(self._sites.sum(theory[-1] ** 2) / np.maximum(self._counts, 1))
+        self._final = np.sqrt(self._sites.sum(theory[-1] ** 2) / np.maximum(self.counts, 1))
 
     def _theory(self, h: Hyperparameters, value: Array, signals: Mapping[str, Array], following: Array | None) -> Array:
         """Charges by the law at some rows, NaN of those for which it does not hold: (rows, charges)."""
@@ -208,19 +207,11 @@ class LawErrors:
             out[:, of.columns] = run.advance(own, value[of.columns], inputs, ahead)
         return out
 
-    @property
-    def _counts(self) -> NDArray[np.int64]:
-        """Columns of each site for which the law holds."""
-        return self._sites.sum(self.holds.astype(np.float64)).astype(np.int64)
-
     def table(self, name: str, measured: MeasuredSums, rows: int) -> pd.DataFrame:
         """One row per site, over the charges for which the law holds."""
-        counts = self._counts
         square, low, median, high = self._sites.sum(self._square), *self._sites.quantiles(self._root_mean_square(rows))
-        of_all = np.array_equal(counts, self._sites.counts)
-        size = measured.square if of_all else self._sites.sum(np.where(self.holds, measured.squares, 0.0))
-        motion = measured.motion if of_all else self._sites.sum(np.where(self.holds, measured.motions, 0.0))
-        some = np.maximum(counts, 1)
+        size, motion = (self._sites.sum(np.where(self.holds, of, 0.0)) for of in (measured.square, measured.motion))
+        some = np.maximum(self.counts, 1)
         scale = np.sqrt(size / (rows * some))
         numbers = {
             "error": _ratio(np.sqrt(square / (rows * some)), scale),

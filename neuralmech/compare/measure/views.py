@@ -26,10 +26,8 @@ class InMetric:
     def __init__(self, charges: Charges) -> None:
         self._charges = charges
         self.name, self.is_translation = charges.name + METRIC, charges.is_translation
-        index = charges.index
-        on_diagonal = index["channel"] == index.get("partner", index["channel"])
-        self.columns: NDArray[np.int64] = np.flatnonzero(on_diagonal)
-        self.index = index.iloc[self.columns].drop(columns="partner", errors="ignore").reset_index(drop=True)
+        self.columns: NDArray[np.int64] = np.flatnonzero(diagonal(charges.index))
+        self.index = charges.index.iloc[self.columns].drop(columns="partner", errors="ignore").reset_index(drop=True)
         self.signals = (*charges.signals, "plain_charge")
         self.parameter_index = charges.parameter_index.iloc[:0]
 

@@ -57,8 +57,12 @@ def show_analysis(analysis: Analysis, console: Console | None = None) -> None:
     if not analysis.keys:
         say(console, "\nWhat moved the charges, as shares of how far they moved:")
         said = len(footnotes.texts)
-        columns = list(_budget_columns(analysis.budget))
-        print_parts(console, columns, lambda parts: _budget_table(analysis.budget, parts, footnotes, raised))
+        columns = _budget_columns(analysis.budget)
+
+        def table(parts: list[str]) -> Table:
+            return _budget_table(analysis.budget, [columns[part] for part in parts], footnotes, raised)
+
+        print_parts(console, list(columns), table)
         for i, reason in enumerate(footnotes.texts[said:], start=said + 1):
             say(console, f"{raised(i)} {reason}")
     for note in analysis.notes:
@@ -143,9 +147,12 @@ HEADINGS = {
 }
 
 
-def _budget_columns(budget: pd.DataFrame) -> dict[str, tuple[str, Callable[[Any], str]]]:
-    """Columns of the budget: how they are headed, and what is in them; beside a cause what of it came by memory."""
-    out: dict[str, tuple[str, Callable[[Any], str]]] = {"moved": ("moved", lambda row: number(row["moved"]))}
+Column = tuple[str, Callable[[Any], str]]  # how it is headed, and what is in it for a row
+
+
+def _budget_columns(budget: pd.DataFrame) -> dict[str, Column]:
+    """Columns of the budget; beside a cause what of it came by memory."""
+    out: dict[str, Column] = {"moved": ("moved", lambda row: number(row["moved"]))}
     for cause in shown_causes(budget):
         out[cause] = HEADINGS[cause], lambda row, cause=cause: _percent(row[f"share_{cause}"])
         memory = THROUGH_MEMORY.get(cause)
@@ -154,17 +161,16 @@ def _budget_columns(budget: pd.DataFrame) -> dict[str, tuple[str, Callable[[Any]
     return {**out, "closure": ("closure", lambda row: number(row["closure_error"], 1))}
 
 
-def _budget_table(budget: pd.DataFrame, parts: list[str], notes: Footnotes, raised: Callable[[int], str]) -> Table:
+def _budget_table(budget: pd.DataFrame, columns: list[Column], notes: Footnotes, raised: Callable[[int], str]) -> Table:
     """What moved the charges; a dash has the number of its reason."""
-    columns = _budget_columns(budget)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("site", overflow="fold", min_width=20)
-    for part in parts:
-        table.add_column(columns[part][0], justify="right", no_wrap=True)
+    for heading, _ in columns:
+        table.add_column(heading, justify="right", no_wrap=True)
     for family, group in budget.groupby("family", sort=False):
         table.add_row(f"[bold]{family}")
         for row in group.head(MAX_ROWS).to_dict("records"):
-            cells = [columns[part][1](row) for part in parts]
+            cells = [said(row) for _, said in columns]
             why = raised(notes(row["reason"])) if row["reason"] else ""
             table.add_row(f" {escape(row['site'])}", *(f"{cell}{why}" if cell == DASH else cell for cell in cells))
     return table
