@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from command_line import SMALL
+from command_line import SMALL, unhurried
 from neuralmech.cli import main
 
 
@@ -27,7 +27,7 @@ def command(tmp_path, monkeypatch, capsys):
     def call(*words):
         code = exit_code(*words)
         out = capsys.readouterr()
-        return code, out.out, out.err
+        return code, out.out, unhurried(out.err)
 
     return call
 

@@ -17,6 +17,11 @@ class MyNet(nn.Module):
 """
 
 
+def unhurried(err):
+    """What a command said on stderr, less the lines that name what takes long: a slow machine decides on those."""
+    return "".join(line for line in err.splitlines(keepends=True) if not line.endswith(" s so far)\n"))
+
+
 def refused(answer, message):
     """Wrong usage: nothing but one line that says what is wrong."""
     code, out, err = answer

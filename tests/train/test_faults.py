@@ -14,6 +14,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from command_line import unhurried
 from conftest import config
 from image_files import limited_files
 from neuralmech.errors import RunError, UserError
@@ -110,7 +111,7 @@ def command(tmp_path, *words, before=None):
         [*COMMAND[:4], *words] if words and words[0].startswith("resume=") else [*COMMAND, *words],
         cwd=tmp_path, capture_output=True, text=True, check=False, preexec_fn=before,
     )  # fmt: skip
-    return done.returncode, done.stdout, done.stderr
+    return done.returncode, done.stdout, unhurried(done.stderr)
 
 
 def one_line(err):
@@ -136,7 +137,7 @@ def test_the_command_line_stops_and_goes_on(tmp_path):
         code, _, err = command(tmp_path, "resume=run")
         assert (code, "is in use by another process" in one_line(err)) == (2, True)
         child.send_signal(signal.SIGTERM)
-        _, err = child.communicate()
+        err = unhurried(child.communicate()[1])
         assert child.returncode == 143
     assert "neuralmech: terminated; the record holds" in one_line(err)
     kept = {p.name: p.read_bytes() for p in (folder / ".hydra").iterdir()}
@@ -223,7 +224,7 @@ def test_ctrl_c_while_the_workers_start(tmp_path, delay):
         wait_for((tmp_path / "run/checkpoints/step-00000000.pt").exists)
         time.sleep(delay)
         os.killpg(child.pid, signal.SIGINT)
-        _, err = child.communicate(timeout=60)
+        err = unhurried(child.communicate(timeout=60)[1])
     finally:
         child.kill()
         child.wait()

@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 import pytest
 
+from command_line import unhurried
 from conftest import record
 from neuralmech.cli.application import Outcome
 from neuralmech.compare.gather.runs import CUT_OFF, find_runs, status_of
@@ -87,7 +88,7 @@ def own_data(folder, *words):
 
 def test_an_item_that_raises_in_a_worker_is_one_line_and_the_end(tmp_path):
     with started(tmp_path, *own_data(tmp_path)) as child:
-        _, err = child.communicate(timeout=120)
+        err = unhurried(child.communicate(timeout=120)[1])
         assert child.returncode == 2
         wait_for(lambda: not of_session(child.pid), 10)
     named = "neuralmech: data: item 77 of the training set raises ValueError: item 77 is damaged at mine.py:9; mend it"
@@ -102,7 +103,7 @@ def test_a_signal_while_workers_read_for_minutes_ends_all_at_once(tmp_path, numb
         wait_for(lambda: len(of_session(child.pid)) > 4)  # tracker, server and two workers beside it
         os.killpg(child.pid, number)
         start = time.monotonic()
-        _, err = child.communicate(timeout=60)
+        err = unhurried(child.communicate(timeout=60)[1])
         assert child.returncode == 128 + number
         wait_for(lambda: not of_session(child.pid), 10)
     assert time.monotonic() - start < 20  # a batch takes 256 s
@@ -123,7 +124,7 @@ def test_the_terminals_end_and_a_schedulers_warning_leave_a_checkpoint(tmp_path,
         wait_for(lambda: has_rows(tmp_path / "run", 17))
         os.killpg(child.pid, number)
         os.killpg(child.pid, number)
-        _, err = child.communicate(timeout=60)
+        err = unhurried(child.communicate(timeout=60)[1])
         assert child.returncode == 128 + number
     reached = rows(tmp_path / "run")
     assert checkpoints(tmp_path / "run/checkpoints") == [0, reached]
@@ -197,7 +198,7 @@ def shell(folder, line):
     words = {"neuralmech": " ".join(NEURALMECH), "train": " ".join(f"'{w}'" for w in [*TRAIN, "train.steps=20"])}
     text = re.sub(r"@(\w+)", lambda m: words[m[1]], line)
     done = subprocess.run(["bash", "-c", text], cwd=folder, capture_output=True, text=True, check=False, timeout=300)
-    return done.returncode, done.stdout, done.stderr
+    return done.returncode, done.stdout, unhurried(done.stderr)
 
 
 @pytest.mark.parametrize(
