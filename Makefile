@@ -37,7 +37,7 @@ test: install ## lint, types, tests and doctests (7 minutes on two cores)
 
 kernels: install # compiled beside the type check, for else each process of the tests would compile them
 	@set -e; folder=$$(mktemp -d); trap "rm -rf $$folder" EXIT; \
-	$(BIN)/neuralmech train --multirun model=mlp train.precision=fp32,fp64 train.steps=2 device=cpu \
+	$(BIN)/neuralmech train --multirun model=mlp train.precision=fp32,fp64 optim=sgd,adamw train.steps=2 device=cpu \
 	  hydra.sweep.dir=$$folder >/dev/null
 
 test-slow: install ## the tests that take minutes

@@ -18,17 +18,20 @@ CONTRACTED = frozenset({"contract"})
 EXACT: frozenset[str] = frozenset()
 
 # All files with compiled functions, which call each other's.
-SOURCES = ("jit.py", *(f"charges/{n}.py" for n in ("cpu_kernels", "cpu_rows", "cpu_adam")))
+SOURCES = ("jit.py", *(f"charges/{n}.py" for n in ("cpu_kernels", "cpu_rows", "cpu_adam_kernels")))
 
 
 def jit(math: frozenset[str], *, nogil: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Compile a function at its first call; `math` is the freedom that floating-point operations have."""
+    """Compile a function at its first call; `math` is the freedom that floating-point operations have.
+
+    Division by zero gives infinity or NaN: Python's check of every divisor would keep loops from vector units.
+    """
 
     def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
-            made = numba.njit(fastmath=set(math), cache=True, nogil=nogil)(function)
+            made = numba.njit(fastmath=set(math), error_model="numpy", cache=True, nogil=nogil)(function)
         except (RuntimeError, OSError):  # no folder to keep compiled code in
-            return numba.njit(fastmath=set(math), nogil=nogil)(function)
+            return numba.njit(fastmath=set(math), error_model="numpy", nogil=nogil)(function)
         made._cache._cache_file._source_stamp = _stamp()  # pyright: ignore
         made._cache = _Forgiving(made._cache)  # pyright: ignore
         return made

@@ -17,17 +17,18 @@ from scipy import sparse
 from torch import Tensor
 
 from neuralmech.charges.cpu_adam import SIGNALS as ADAMS
-from neuralmech.charges.cpu_adam import AdamSums
+from neuralmech.charges.cpu_adam import AdamMover, AdamSums, moves_like_adam
 from neuralmech.charges.cpu_kernels import (
     add_pieces,
     close,
+    put_together,
     sum_pairs,
     sum_up,
     take_alone,
     take_beside,
 )
 from neuralmech.charges.cpu_rows import COLUMNS, Into
-from neuralmech.charges.cpu_strips import in_threads, strips, threads_for
+from neuralmech.charges.cpu_strips import Addresses, compressed, in_threads, strips, threads_for
 from neuralmech.charges.plan import (
     Plan,
     QuadraticPlan,
@@ -38,7 +39,7 @@ from neuralmech.charges.plan import (
     together,
     whole_rows,
 )
-from neuralmech.charges.step import FORMS, MAIN, Motion, Step, rate_of
+from neuralmech.charges.step import FORMS, MAIN, Motion, Mover, Step, rate_of
 from neuralmech.symmetry.layout import Layout
 
 NO_ROWS = rectangles(start=[], columns=[])
@@ -49,39 +50,60 @@ class Cpu:
 
     def __init__(self, plan: Plan, signals: Sequence[str], device: torch.device | None = None) -> None:
         self._plan, self._signals = plan, tuple(signals)
-        self._split, self._combine = plan.quadratic.charges, _compressed(plan.quadratic.combine)
-        self._rest = plan.translation.pieces, _compressed(plan.translation.entries)
-        table = plan.quadratic.table
-        self._into = _into(len(signals), plan.quadratic.sums, 0, table)
-        of_adam = slice(len(MAIN), len(MAIN) + len(ADAMS))
-        self._adam = AdamSums(plan, self._combine, self._rest) if self._signals[of_adam] == ADAMS else None
-        self._others = range(of_adam.stop if self._adam else len(MAIN), len(signals))
+        self._split, self._combine = plan.quadratic.charges, compressed(plan.quadratic.combine)
+        self._rest = plan.translation.pieces, compressed(plan.translation.entries)
+        self._into = _into(len(signals), plan.quadratic.sums, 0, plan.quadratic.table)
+        self._has_main = self._signals[: len(MAIN)] == MAIN
+        self._adam = AdamSums(plan) if self._signals[: len(ADAMS)] == ADAMS else None
 
     def evaluate(self, step: Step, out: Float64[Tensor, "signals charges"]) -> None:
         """Write the forms to `out`."""
-        target, into = out.numpy(), self._into
+        if self._adam is not None and step.moments is not None:
+            self._adam.evaluate(step, out)
+            first = len(ADAMS)
+        elif self._has_main:
+            self._sum_up(step, out.numpy())
+            first = len(MAIN)
+        else:
+            first = 0
+        if first < len(self._signals):
+            self._sum_pairs(step, first, out.numpy())
+
+    def _sum_up(self, step: Step, out: NDArray) -> None:
+        """Those of `MAIN`."""
         vectors = tuple(v.detach().numpy() for v in (step.before, step.after, step.gradient))
         if self._split:
-            sum_up(self._plan.quadratic.table, vectors, tuple(into))
-        has_moments = self._adam is not None and step.moments is not None
-        for i in self._others if has_moments else range(len(MAIN), len(self._signals)):
-            form = FORMS[self._signals[i]]
-            if self._split:
-                x, y = (step.vector(name).numpy() for name in (form.x, form.y))
-                sum_pairs(x, y, self._plan.quadratic.table, into.sums[i], into.columns)
-            if form.z is not None and self._plan.translation.charges:
-                add_pieces(step.vector(form.z).numpy(), *self._rest, target[i, self._split :])
-            else:
-                target[i, self._split :] = 0.0
-        rows = slice(None if len(self._others) or not has_moments else len(MAIN))
-        close(float(step.rate), self._combine, into.sums[rows], NO_ROWS, vectors, self._rest, target[rows])
-        if self._adam is not None and has_moments:
-            self._adam.evaluate(step, out[len(MAIN) : len(MAIN) + len(ADAMS)])
+            sum_up(self._plan.quadratic.table, vectors, tuple(self._into))
+        main = slice(len(MAIN))
+        close(float(step.rate), self._combine, self._into.sums[main], NO_ROWS, vectors, self._rest, out[main])
 
-    def mover(self, theta: Tensor, kept: Collection[str] = ()) -> CpuMover | None:
-        """What takes steps; None where more than `MAIN` is wanted, or this machine computes other bits than PyTorch."""
-        is_all = self._signals == MAIN and moves_like_torch(theta.dtype)
-        return CpuMover(self._plan, theta, kept) if is_all else None
+    def _sum_pairs(self, step: Step, first: int, out: NDArray) -> None:
+        """Those behind the first ones, each in a pass of its own."""
+        vectors: dict[str, NDArray] = {}
+        for i, signal in enumerate(self._signals[first:], first):
+            form = FORMS[signal]
+            for name in {form.x, form.y, *([form.z] if form.z else [])} - vectors.keys():
+                vectors[name] = step.vector(name).numpy()
+            if self._split:
+                sum_pairs(
+                    vectors[form.x], vectors[form.y], self._plan.quadratic.table, self._into.sums[i], self._into.columns
+                )
+            if form.z is not None and self._plan.translation.charges:
+                add_pieces(vectors[form.z], *self._rest, out[i, self._split :])
+            else:
+                out[i, self._split :] = 0.0
+        put_together(self._combine, self._into.sums[first:], out[first:])
+
+    def mover(self, theta: Tensor, kept: Collection[str] = ()) -> Mover | None:
+        """What takes steps of SGD, where `MAIN` is wanted, or of Adam, where `cpu_adam.SIGNALS` are.
+
+        None where more is wanted, or this machine computes other bits than PyTorch.
+        """
+        if self._signals == MAIN and moves_like_torch(theta.dtype):
+            return CpuMover(self._plan, theta, kept)
+        if self._signals == ADAMS and moves_like_adam(theta.dtype):
+            return AdamMover(self._plan, theta, kept)
+        return None
 
 
 class CpuMover:
@@ -94,8 +116,8 @@ class CpuMover:
         read_again = {names[i] for i in np.searchsorted(offsets, pieces, side="right") - 1}
         self.theta = theta
         self._pass = OnePass(plan, rows, theta, {*kept, *read_again})
-        self._weighed, self._rest = rows.table, (rows.rest.pieces, _compressed(rows.rest.entries))
-        self._combine = _compressed(plan.quadratic.combine)
+        self._weighed, self._rest = rows.table, (rows.rest.pieces, compressed(rows.rest.entries))
+        self._combine = compressed(plan.quadratic.combine)
 
     def move(self, motion: Motion) -> None:
         """Take a step, and measure nothing."""
@@ -151,7 +173,7 @@ class OnePass:
         self.arrays = tuple(v.numpy() for v in (self.before, theta.detach(), self.gradient))
         self._kind = self.arrays[0].dtype.type
         self._no_buffer, self._coefficients = np.empty(0, dtype=self._kind), rows.coefficients
-        self._behind = np.array(list(layout.offsets.values())) * theta.element_size()
+        self._addresses = Addresses(layout, theta)
         self.into = _into(len(MAIN), sums, cut.shared, together([*cut.parts, cut.rest]))
         own = [self.into, *(self.into._replace(columns=np.zeros_like(self.into.columns)) for _ in cut.parts[1:])]
         self._parts = [(part, _spare(part, self._kind), tuple(i)) for part, i in zip(cut.parts, own, strict=True)]
@@ -160,8 +182,7 @@ class OnePass:
 
     def move(self, motion: Motion, *, measured: bool) -> None:
         """Take the step; with `measured` write the sums, and keep what is to be kept."""
-        gradients = [g if g.is_contiguous() else g.contiguous() for g in motion.gradients]
-        addresses = np.array([g.data_ptr() for g in gradients]) - self._behind
+        addresses, _held = self._addresses.of(motion.gradients)
         buffer = self._no_buffer if motion.buffer is None else motion.buffer.numpy()
         kind = self._kind
         rates = kind(motion.lr), kind(motion.momentum), kind(motion.weight_decay)
@@ -181,10 +202,6 @@ def _into(signals: int, sums: int, shared: int, table: Rectangles) -> Into:
     """Room for sums, and for the columns of the widest rectangle of a table."""
     width = table["columns"].max(initial=1)
     return Into(np.zeros((signals, sums)), np.zeros((len(MAIN), shared)), np.zeros((COLUMNS, width)))
-
-
-def _compressed(matrix: sparse.csr_array) -> tuple[NDArray, NDArray, NDArray]:
-    return matrix.indptr, matrix.indices, matrix.data
 
 
 def _spare(part: Rectangles, kind: type) -> NDArray:

@@ -1,151 +1,168 @@
-"""The signals of Adam's laws on the CPU: one more pass over θ_k, θ_{k+1}, m and v, shared by threads."""
+"""Adam on the CPU: the signals of its laws in one pass over θ, g, m and v.
+
+Where the step is still to be taken, that pass is the update itself.
+"""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
 
 import numpy as np
+import torch
 from jaxtyping import Float64
 from numpy.typing import NDArray
+from scipy import sparse
 from torch import Tensor
 
-from neuralmech.charges.cpu_rows import Into, put, put_columns
-from neuralmech.charges.cpu_strips import in_threads, strips, threads_for
-from neuralmech.charges.plan import Plan, rectangles
-from neuralmech.charges.step import Step
-from neuralmech.jit import CONTRACTED, REORDERED, jit
+from neuralmech.charges.cpu_adam_kernels import PRODUCTS, add_translations, finish, sum_strips, take_step
+from neuralmech.charges.cpu_kernels import close
+from neuralmech.charges.cpu_rows import Into
+from neuralmech.charges.cpu_strips import Addresses, apart, compressed, in_threads, strips, threads_for
+from neuralmech.charges.plan import Plan, QuadraticPlan, TranslationPlan, rectangles
+from neuralmech.charges.step import MAIN, AdamMotion, Moments, Step, rate_of
+from neuralmech.symmetry.layout import Layout
 
-SIGNALS = ("rule_work", "metric_value", "metric_carried", "metric_drive")
-
-
-class Numbers(NamedTuple):
-    """c, 1/√(1 − β₂^t) and ε; the latter two of the type of θ."""
-
-    correction: float
-    root: float
-    eps: float
-
-
-@jit(REORDERED)
-def _entry(of, r, numbers, j):
-    """θ, θ′, w, m·r and m·r/w of an entry in float64; w is rounded as the rule rounds it."""
-    x, y, m, v = of
-    w = np.sqrt(v[j]) * numbers.root + numbers.eps
-    mean = m[j]
-    by = mean / w
-    if r is not None:
-        return np.float64(x[j]), np.float64(y[j]), np.float64(w), np.float64(mean) * r[j], np.float64(by) * r[j]
-    return np.float64(x[j]), np.float64(y[j]), np.float64(w), np.float64(mean), np.float64(by)
-
-
-@jit(REORDERED)
-def _row(of, r, numbers, columns):
-    """Sums of θ·cm/w, wθ², wθ′² and m²/w over a row, which are added to the columns, too."""
-    a0 = a1 = a2 = a3 = 0.0
-    for j in range(of[0].size):
-        t, s, w, m, by = _entry(of, r, numbers, j)
-        p0, p1, p2, p3 = t * by, t * t * w, s * s * w, m * by
-        if columns is not None:
-            columns[0, j] += p0
-            columns[1, j] += p1
-            columns[2, j] += p2
-            columns[3, j] += p3
-        a0 += p0
-        a1 += p1
-        a2 += p2
-        a3 += p3
-    return a0, a1, a2, a3
-
-
-@jit(REORDERED)
-def _rows(of, r, numbers, strip, sums, columns):
-    width = strip.columns
-    x, y, m, v = of
-    for row in range(strip.rows):
-        i = strip.start + row * width
-        j = i + width
-        part = (x[i:j], y[i:j], m[i:j], v[i:j])
-        if r is None:
-            a0, a1, a2, a3 = _row(part, None, numbers, columns)
-        else:
-            a0, a1, a2, a3 = _row(part, r[i:j], numbers, columns)
-        put(sums, strip.row_place + row if strip.row_place >= 0 else -1, a0, a1, a2, a3)
-
-
-@jit(CONTRACTED, nogil=True)
-def sum_strips(table, of, r, numbers, sums, shared, columns):
-    """Sum all rectangles of a table; places behind the plan's sums are of shared ones."""
-    numbers, into = Numbers(*numbers), Into(sums, shared, columns)
-    for k in range(table.shape[0]):
-        strip = table[k]
-        if strip.column_place < 0:
-            if strip.row_place >= 0:
-                _rows(of, r, numbers, strip, sums, None)
-            continue
-        columns[:, : strip.columns] = 0.0
-        _rows(of, r, numbers, strip, sums, columns)
-        put_columns(columns, strip.taps, strip.columns // strip.taps, strip.column_place, into)
-
-
-@jit(REORDERED)
-def finish(of, r, numbers, combine, sums, rest, out):
-    """Sums of every diagonal charge, then ⟨a, cm/w⟩, ⟨a, wθ⟩ and ⟨a, wθ′⟩ of every translation charge."""
-    numbers = Numbers(*numbers)
-    indptr, indices, data = combine
-    diagonal = indptr.shape[0] - 1
-    for charge in range(diagonal):
-        for s in range(4):
-            total = 0.0
-            for k in range(indptr[charge], indptr[charge + 1]):
-                total += data[k] * sums[s, indices[k]]
-            out[s, charge] = total * numbers.correction if s == 0 else total
-    pieces, (indptr, indices, data) = rest
-    for charge in range(indptr.shape[0] - 1):
-        q = d = e = 0.0
-        for k in range(indptr[charge], indptr[charge + 1]):
-            t, s, w, _, by = _entry(of, r, numbers, indices[k])
-            q += data[k] * by
-            d += data[k] * t * w
-            e += data[k] * s * w
-        out[0, diagonal + charge] = q * numbers.correction
-        out[1, diagonal + charge] = d
-        out[2, diagonal + charge] = e
-        out[3, diagonal + charge] = 0.0
-    for k in range(pieces.shape[0]):
-        piece = pieces[k]
-        for a in range(piece.rows):
-            start, place = piece.start + a * piece.stride, diagonal + piece.charge + a * piece.row_step
-            for j in range(piece.columns):
-                t, s, w, _, by = _entry(of, r, numbers, start + j)
-                at = place + j * piece.column_step
-                out[0, at] += piece.weight * by * numbers.correction
-                out[1, at] += piece.weight * t * w
-                out[2, at] += piece.weight * s * w
+SIGNALS = (*MAIN, "rule_work", "metric_value", "metric_carried", "metric_drive")
+NO_ROWS = rectangles(start=[], columns=[])
 
 
 class AdamSums:
-    """The signals `SIGNALS` of all charges of a plan."""
+    """The signals `SIGNALS` of all charges of a plan, in threads.
 
-    def __init__(self, plan: Plan, combine: tuple[NDArray, ...], rest: tuple[NDArray, tuple[NDArray, ...]]) -> None:
-        quadratic, nothing = plan.quadratic, rectangles(start=[], columns=[])
-        cut = strips(quadratic.table, nothing, quadratic.sums, plan.layout, (), threads_for(plan.layout))
-        self._combine, self._rest, self._join = combine, rest, cut.join
-        self._sums, self._shared = np.zeros((4, quadratic.sums)), np.zeros((4, cut.shared))
-        tables = [*cut.parts, *([cut.rest] if len(cut.rest) else [])]  # the rest covers entries a second time
-        self._parts = [(table, np.zeros((4, table["columns"].max(initial=1)))) for table in tables]
-        self._pool = ThreadPoolExecutor(len(tables) - 1) if len(tables) > 1 else None
+    Parameters
+    ----------
+    plan
+        What is to be summed.
+    kept
+        Parameters whose θ_k and g a mover has to keep; one that the plan reads twice is kept, too.
+    """
+
+    def __init__(self, plan: Plan, kept: Collection[str] = ()) -> None:
+        quadratic, self._diagonal = plan.quadratic, plan.quadratic.charges
+        self._combine = compressed(quadratic.combine)
+        self._entries, threads = compressed(plan.translation.entries), threads_for(plan.layout)
+        self._no_pieces = plan.translation.pieces[:0]
+        self._pieces = apart(plan.translation.pieces, threads)
+        cut = strips(quadratic.table, NO_ROWS, quadratic.sums, plan.layout, kept, threads)
+        self._sums, self._shared = np.zeros((PRODUCTS, quadratic.sums)), np.zeros((PRODUCTS, cut.shared))
+        self.parts = [(part, self._into(part)) for part in cut.parts]
+        self.again = [(cut.rest, self._into(cut.rest))] if len(cut.rest) else []
+        self._join = cut.join
+        self._pool = ThreadPoolExecutor(threads - 1) if threads > 1 else None
+
+    def _into(self, table: NDArray) -> tuple[NDArray, ...]:
+        return tuple(Into(self._sums, self._shared, np.zeros((PRODUCTS, table["columns"].max(initial=1)))))
 
     def evaluate(self, step: Step, out: Float64[Tensor, "signals charges"]) -> None:
-        """Write the four signals to `out`."""
+        """Write the signals to the first rows of `out`."""
         moments = step.moments
         assert moments is not None
-        ratio = None if step.ratio is None else step.ratio.numpy()
-        flat = (step.before, step.after, moments.mean, moments.square)
+        flat = (step.before, step.after, step.gradient, moments.mean, moments.square)
         of = tuple(v.detach().numpy() for v in flat)
-        kind = of[0].dtype.type
-        numbers = (float(moments.correction), kind(moments.root), kind(moments.eps))
-        calls = [(table, of, ratio, numbers, self._sums, self._shared, columns) for table, columns in self._parts]
-        in_threads(self._pool, sum_strips, calls)
+        ratio, metric = None if step.ratio is None else step.ratio.numpy(), metric_of(moments, of[0].dtype.type)
+        self.run(sum_strips, self.parts, of, ratio, metric)
+        self.close(of, ratio, metric, step, out)
+
+    def run(self, kernel: Callable[..., object], parts: list[tuple], *arguments: object) -> None:
+        """Call compiled code for each part of the parameters."""
+        in_threads(self._pool, kernel, [(table, *arguments, into) for table, into in parts])
+
+    def close(
+        self,
+        of: tuple[NDArray, ...],
+        ratio: NDArray | None,
+        metric: tuple[float, float],
+        step: Step,
+        out: Float64[Tensor, "signals charges"],
+    ) -> None:
+        """Sum what lies on parameters that have been summed once, and make charges of all sums."""
+        assert step.moments is not None
+        if self.again:
+            self.run(sum_strips, self.again, of, ratio, metric)
         self._join(self._sums, self._shared)
-        finish(of, ratio, numbers, self._combine, self._sums, self._rest, out.numpy())
+        target, rates = out.numpy()[: len(SIGNALS)], (float(step.rate), float(step.moments.correction))
+        close(rates[0], self._combine, self._sums, NO_ROWS, of[:3], (self._no_pieces, self._entries), target)
+        finish(of, ratio, metric, rates[1], self._diagonal, self._entries, target[len(MAIN) :])
+        if len(self._pieces):
+            behind = target[:, self._diagonal :]
+            in_threads(
+                self._pool, add_translations, [(part, of, ratio, metric, rates, behind) for part in self._pieces]
+            )
+
+
+def metric_of(moments: Moments, kind: type) -> tuple[float, float]:
+    """√(1 − β₂^t) and ε as numbers of a type."""
+    return kind(1 / float(moments.root)), kind(moments.eps)
+
+
+class AdamMover:
+    """Takes steps of Adam and, if asked, writes all of their charges."""
+
+    def __init__(self, plan: Plan, theta: Tensor, kept: Collection[str] = ()) -> None:
+        translation = plan.translation
+        entries = np.concatenate([translation.pieces["start"], translation.entries.indices])
+        names, offsets = list(plan.layout.offsets), np.array(list(plan.layout.offsets.values()))
+        read_again = {names[i] for i in np.searchsorted(offsets, entries, side="right") - 1}
+        self.theta, self._sums = theta, AdamSums(plan, {*kept, *read_again})
+        self._addresses = Addresses(plan.layout, theta)
+        self._before, self._gradient = torch.empty_like(theta), torch.empty_like(theta)
+
+    def move(self, motion: AdamMotion) -> None:
+        """Take a step, and measure nothing."""
+        self._take(motion, measured=False)
+
+    def measure(self, motion: AdamMotion, out: Float64[Tensor, "signals charges"]) -> Step:
+        """Take a step and write its signals to `out`."""
+        of, metric = self._take(motion, measured=True)
+        step = Step(self._before, self.theta, self._gradient, rate_of(motion.lr), moments=motion.moments())
+        self._sums.close(of, None, metric, step, out)
+        return step
+
+    def _take(self, motion: AdamMotion, *, measured: bool) -> tuple[tuple[NDArray, ...], tuple[float, float]]:
+        addresses, _held = self._addresses.of(motion.gradients)
+        flat = (self._before, self.theta, self._gradient, motion.mean, motion.square)
+        of = tuple(v.detach().numpy() for v in flat)
+        kind, (first, second), decay = of[0].dtype.type, motion.betas, motion.weight_decay
+        moved = 1 - first**motion.taken
+        root = (1 - second**motion.taken) ** 0.5
+        shrink, coupled = (1 - motion.lr * decay, 0.0) if motion.decoupled else (1.0, decay)
+        back = float(kind(1 - first)) - 1  # of the rounded number
+        numbers = (-(motion.lr / moved), shrink, coupled, 1 - first, back, 1 - second, second)
+        metric, rates = (kind(root), kind(motion.eps)), tuple(kind(n) for n in numbers)
+        self._sums.run(take_step, self._sums.parts, of, (addresses, measured), metric, rates)
+        return of, metric
+
+
+@functools.cache
+def moves_like_adam(dtype: torch.dtype) -> bool:
+    """Whether compiled code gives the very bits of PyTorch's fused Adam on this machine, for both kinds of decay.
+
+    For what it depends on see `neuralmech.charges.cpu.moves_like_torch`.
+    """
+    return all(_moves_like_adam(dtype, kind) for kind in (torch.optim.Adam, torch.optim.AdamW))
+
+
+def _moves_like_adam(dtype: torch.dtype, kind: Callable[..., torch.optim.Optimizer]) -> bool:
+    generator = torch.Generator().manual_seed(0)
+    theta, *gradients = (torch.randn(32, 32, dtype=dtype, generator=generator) for _ in range(5))
+    ours, theirs = theta.flatten().clone(), torch.nn.Parameter(theta)
+    numbers = {"lr": 0.013, "weight_decay": 0.07, "betas": (0.9, 0.995), "eps": 1e-7}
+    optimizer = kind([theirs], fused=True, **numbers)
+    square = rectangles(start=[0], rows=32, columns=32, row_place=0, column_place=32)
+    nothing = TranslationPlan(NO_ROWS, sparse.csr_array((0, theta.numel())))
+    quadratic = QuadraticPlan(square, 64, sparse.eye_array(64, format="csr"))
+    mover = AdamMover(Plan(quadratic, nothing, Layout.by_shape({"theta": (32, 32)})), ours)
+    m, v, out = torch.zeros_like(ours), torch.zeros_like(ours), torch.zeros(len(SIGNALS), 64, dtype=torch.float64)
+    for taken, gradient in enumerate(gradients, 1):
+        theirs.grad = gradient
+        optimizer.step()
+        motion = AdamMotion([gradient], m, v, taken=taken, decoupled=kind is torch.optim.AdamW, **numbers)
+        if taken % 2:
+            mover.move(motion)
+        else:
+            mover.measure(motion, out)
+    state = optimizer.state[theirs]
+    pairs = [(ours, theirs.detach()), (m, state["exp_avg"]), (v, state["exp_avg_sq"])]
+    return all(torch.equal(mine, other.flatten()) for mine, other in pairs)

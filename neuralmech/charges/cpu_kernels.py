@@ -48,7 +48,7 @@ class Moving(NamedTuple):
 
 
 @intrinsic
-def _pointer(typingctx: Any, like: Any, address: Any) -> Any:
+def pointer(typingctx: Any, like: Any, address: Any) -> Any:
     """The address as a pointer to numbers of the type that `like` has."""
     signature = types.CPointer(like.dtype)(like, address)
 
@@ -70,7 +70,7 @@ def sum_up(table, vectors, into):
 
 
 @jit(CONTRACTED)
-def _copy(x, to):
+def copy(x, to):
     """A loop, because the message of an assignment that does not fit takes numba two seconds to compile."""
     for j in range(x.size):
         to[j] = x[j]
@@ -84,12 +84,12 @@ def _take(table, vectors, moving, coefficients, into):
     for k in range(table.shape[0]):
         strip = table[k]
         i, j = strip.start, strip.start + strip.rows * strip.columns
-        z = numba.carray(_pointer(vectors.after, moving.addresses[strip.parameter]), (j,))[i:]  # pyright: ignore
+        z = numba.carray(pointer(vectors.after, moving.addresses[strip.parameter]), (j,))[i:]  # pyright: ignore
         x = vectors.after[i:j]
         m = moving.buffer[i:j] if moving.buffer.size else moving.spare
         if moving.measured and strip.kept:
-            _copy(x, vectors.before[i:j])
-            _copy(z, vectors.gradient[i:j])
+            copy(x, vectors.before[i:j])
+            copy(z, vectors.gradient[i:j])
         if not moving.measured or (strip.row_place < 0 and strip.column_place < 0 and strip.weighed_place < 0):
             only_move(x, z, m, moving.rates)
         else:
@@ -180,20 +180,28 @@ def _add_steps(rate, vectors, pieces, out):
 
 
 @jit(REORDERED)
+def put_together(combine, sums, out):
+    """Make quadratic charges of sums, for all signals."""
+    indptr, indices, data = combine
+    for charge in range(indptr.shape[0] - 1):
+        for s in range(sums.shape[0]):
+            total = 0.0
+            for k in range(indptr[charge], indptr[charge + 1]):
+                total += data[k] * sums[s, indices[k]]
+            out[s, charge] = total
+
+
+@jit(REORDERED)
 def close(rate, combine, sums, weighed, vectors, rest, out):
     """The sums of every diagonal charge, then ⟨a, θ⟩, ⟨a, u⟩ and ⟨a, g⟩ of every other: one call for all.
 
     Of the weights in the table `weighed` the rows are summed already; `rest` are pieces and single entries of the
     translation charges, which are read here.
     """
-    indptr, indices, data = combine
-    diagonal = indptr.shape[0] - 1
+    diagonal = combine[0].shape[0] - 1
+    put_together(combine, sums, out)
     for charge in range(diagonal):
-        for s in range(sums.shape[0]):
-            total = 0.0
-            for k in range(indptr[charge], indptr[charge + 1]):
-                total += data[k] * sums[s, indices[k]]
-            out[s, charge] = total * rate * rate if s == 1 else total
+        out[1, charge] *= rate * rate
     before, after, gradient = vectors
     pieces, (indptr, indices, data) = rest
     for charge in range(indptr.shape[0] - 1):

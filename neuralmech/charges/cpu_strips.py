@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from jaxtyping import Float64
 from numpy.typing import NDArray
+from scipy import sparse
+from torch import Tensor
 
 from neuralmech.charges.plan import NONE, Rectangles, rectangles, together
 from neuralmech.symmetry.layout import Layout
@@ -33,6 +35,43 @@ def in_threads(pool: Executor | None, function: Callable[..., object], calls: Se
         wait(others)  # whatever happens here: they read memory at addresses
     for other in others:
         other.result()
+
+
+def compressed(matrix: sparse.csr_array) -> tuple[NDArray, NDArray, NDArray]:
+    """Row pointers, columns and data."""
+    return matrix.indptr, matrix.indices, matrix.data
+
+
+def apart(pieces: NDArray, parts: int) -> list[NDArray]:
+    """Pieces of translation charges in at most so many parts of about the same size, which have no charge in common."""
+    if not len(pieces):
+        return []
+    ordered = pieces[np.argsort(pieces["charge"], kind="stable")]
+    spans = [(ordered[f"{side}s"] - 1) * ordered[f"{side}_step"] for side in ("row", "column")]
+    ends = np.maximum.accumulate(ordered["charge"] + sum(spans))
+    free = 1 + np.flatnonzero(ordered["charge"][1:] > ends[:-1])  # a part may begin there
+    done = np.cumsum(ordered["rows"] * ordered["columns"])
+    wanted = done[-1] * np.arange(1, parts) / parts
+    nearest = {int(free[np.abs(done[free - 1] - w).argmin()]) for w in wanted} if len(free) else set()
+    return np.split(ordered, sorted(nearest))
+
+
+class Addresses:
+    """Where the gradients of parameters are, for compiled code.
+
+    Parameters
+    ----------
+    layout, theta
+        Of the flat parameters.
+    """
+
+    def __init__(self, layout: Layout, theta: Tensor) -> None:
+        self._behind = np.array(list(layout.offsets.values())) * theta.element_size()
+
+    def of(self, gradients: Sequence[Tensor]) -> tuple[NDArray[np.int64], list[Tensor]]:
+        """Each as if its tensor began where the flat vector does, and what must be kept as long as they are read."""
+        dense = [g if g.is_contiguous() else g.contiguous() for g in gradients]
+        return np.array([g.data_ptr() for g in dense]) - self._behind, dense
 
 
 @dataclass(frozen=True)

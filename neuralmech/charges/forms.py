@@ -13,7 +13,7 @@ from neuralmech.charges.gpu import Gpu, sums_tiles
 from neuralmech.charges.matrix_forms import FULL, MatrixForms
 from neuralmech.charges.plan import Plan, plan_of
 from neuralmech.charges.reference import Reference
-from neuralmech.charges.step import Backend, Motion, Mover, Step
+from neuralmech.charges.step import AdamMotion, Backend, Motion, Mover, Step
 from neuralmech.symmetry.family import Family
 from neuralmech.symmetry.layout import Layout
 from neuralmech.symmetry.matrix import matrix_families
@@ -94,7 +94,7 @@ class Forms:
         self._complete(step, out)
 
     def mover(self, theta: Float[Tensor, " parameters"]) -> FormsMover | None:
-        """What takes steps of SGD on the flat parameters and writes their forms; None where the backend has none."""
+        """What takes steps on the flat parameters and writes their forms; None where the backend has none."""
         mover = self._backend.mover(theta, self.matrix.small if self.matrix else ())
         return None if mover is None else FormsMover(self, mover)
 
@@ -116,13 +116,13 @@ class Forms:
 
 
 class FormsMover:
-    """Takes steps of SGD and writes all forms of them."""
+    """Takes steps and writes all forms of them."""
 
     def __init__(self, forms: Forms, mover: Mover) -> None:
         self.theta, self._forms, self._mover = mover.theta, forms, mover
         self.move = mover.move
 
-    def measure(self, motion: Motion, out: Float64[Tensor, "signals charges"]) -> Step:
+    def measure(self, motion: Motion | AdamMotion, out: Float64[Tensor, "signals charges"]) -> Step:
         """Take a step and write its forms to `out`."""
         step = self._mover.measure(motion, self._forms._room(out))
         self._forms._complete(step, out)

@@ -11,7 +11,7 @@ from scipy import sparse
 from torch import Tensor
 
 from neuralmech.charges.forms import Forms
-from neuralmech.charges.reference import Reference, SparseRows
+from neuralmech.charges.reference import SparseRows
 from neuralmech.charges.step import Step
 from neuralmech.symmetry.family import Family
 from neuralmech.symmetry.layout import Layout
@@ -32,8 +32,8 @@ class Leaning:
 
     def __init__(self, families: Mapping[str, Family], layout: Layout, device: torch.device) -> None:
         sizes = {name: family.magnitudes() for name, family in families.items()}
-        self._work = Forms(families, layout, device, ("rule_work",), full=0, make=Reference)
-        self._sizes = Forms(sizes, layout, device, ("magnitude", "rule_magnitude"), full=0, make=Reference)
+        self._work = Forms(families, layout, device, ("rule_work",), full=0)
+        self._sizes = Forms(sizes, layout, device, ("magnitude", "rule_magnitude"), full=0)
         self.sites: dict[str, tuple[str, ...]] = {}
         codes, count = np.zeros(self._work.width, dtype=np.int64), 0
         for name, columns in self._work.columns.items():
@@ -52,6 +52,7 @@ class Leaning:
 
     def evaluate(self, step: Step, out: Float64[Tensor, " sites"]) -> None:
         """Write one number per site to `out`; NaN where nothing moves."""
+        step = step.with_rule()
         self._work.evaluate(step, self._work_out)
         self._sizes.evaluate(step, self._sizes_out)
         torch.square(self._work_out[0], out=self._products[0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import torch
 from jaxtyping import Float, Float64
@@ -66,6 +66,8 @@ class Step(NamedTuple):
         λ, where θ ← θ − ηκλθ apart from the rule's own update; 0 otherwise.
     ascent
         The gradient at θ_k where the rule's is another one: that of sharpness-aware minimisation.
+    rule
+        The rule's own update v, in float64, if somebody has made it already; see `with_rule`.
     """
 
     before: Float[Tensor, " parameters"]
@@ -78,6 +80,11 @@ class Step(NamedTuple):
     shrink: Float64[Tensor, " parameters"] | None = None
     decay: float | Float64[Tensor, ""] = 0.0
     ascent: Float[Tensor, " parameters"] | None = None
+    rule: Float64[Tensor, " parameters"] | None = None
+
+    def with_rule(self) -> Step:
+        """The same, with v made once for whoever reads it more than once."""
+        return self if self.rule is not None else self._replace(rule=self.vector("rule"))
 
     def vector(self, name: str, take: Take = lambda x: x) -> Float64[Tensor, ...]:
         """A part of one of the `VECTORS`, in float64."""
@@ -107,6 +114,8 @@ def _shrunk(step: Step, take: Take) -> Tensor:
 
 def _rule(step: Step, take: Take) -> Tensor:
     """The rule's own update v, of (θ_k − θ_{k+1})/η = λκθ_k + v: out of Adam's moments, or else out of the motion."""
+    if step.rule is not None:
+        return take(step.rule)
     if step.moments is not None:
         return _mean(step, take).mul_(step.moments.correction).div_(_metric(step, take))
     return VECTORS["update"](step, take) - step.decay * _shrunk(step, take)
@@ -162,6 +171,38 @@ FORMS: Mapping[str, Form] = {
 MAIN = ("value", "drive_update", "drive_gradient", "residual")
 
 
+class AdamMotion(NamedTuple):
+    """A step of Adam that is still to be taken.
+
+    Attributes
+    ----------
+    gradients
+        Of the parameters, in the layout's order; dense.
+    mean, square
+        m and v, flat, changed in place.
+    lr, weight_decay, betas, eps
+        η, λ, (β₁, β₂), ε.
+    taken
+        t: the number of steps with this one.
+    decoupled
+        Whether θ ← (1 − ηλ)θ beside Adam's own motion; otherwise λθ is added to the gradient.
+    """
+
+    gradients: Sequence[Tensor]
+    mean: Float[Tensor, " parameters"]
+    square: Float[Tensor, " parameters"]
+    lr: float
+    weight_decay: float
+    betas: tuple[float, float]
+    eps: float
+    taken: float
+    decoupled: bool
+
+    def moments(self) -> Moments:
+        """What the rule keeps, once the step is taken."""
+        return moments_of(self.mean, self.square, self.betas, self.taken, self.eps)
+
+
 class Motion(NamedTuple):
     """A step of SGD that is still to be taken: θ ← θ − ηb with b ← βb + g + λθ (without β: b = g + λθ).
 
@@ -182,16 +223,22 @@ class Motion(NamedTuple):
     weight_decay: float
 
 
-class Mover(Protocol):
-    """Takes steps of SGD in the pass that measures them; θ, flat, is changed in place."""
+M = TypeVar("M", contravariant=True)
+
+
+class Mover(Protocol[M]):
+    """Takes steps of a rule, a `Motion` of SGD or an `AdamMotion`, in the pass that measures them.
+
+    θ, flat, is changed in place.
+    """
 
     theta: Float[Tensor, " parameters"]
 
-    def move(self, motion: Motion) -> None:
+    def move(self, motion: M) -> None:
         """Take a step, and measure nothing."""
         ...
 
-    def measure(self, motion: Motion, out: Float64[Tensor, "signals charges"]) -> Step:
+    def measure(self, motion: M, out: Float64[Tensor, "signals charges"]) -> Step:
         """Take a step and write its forms to `out`.
 
         Returns the step, whose θ_k and g are valid only where they were to be kept.
@@ -207,11 +254,17 @@ class Backend(Protocol):
         ...
 
     def mover(self, theta: Float[Tensor, " parameters"], kept: Collection[str] = ()) -> Mover | None:
-        """What takes steps of SGD, with PyTorch's bits; None where there is no such thing.
+        """What takes steps of the rule whose signals these are, with PyTorch's bits; None where there is no such thing.
 
         `kept` are parameters whose θ_k and g are needed after a step.
         """
         ...
+
+
+def moments_of(mean: Tensor, square: Tensor, betas: tuple[float, float], taken: float | Tensor, eps: float) -> Moments:
+    """Adam's moments with the corrections of step t."""
+    first, second = (1 - beta**taken for beta in betas)
+    return Moments(mean, square, 1 / first, 1 / second**0.5, eps)
 
 
 def rate_of(lr: float) -> float:

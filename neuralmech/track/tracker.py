@@ -14,7 +14,7 @@ from torch import Tensor
 from neuralmech.charges.forms import Forms
 from neuralmech.charges.leaning import Leaning
 from neuralmech.charges.reference import SparseRows
-from neuralmech.charges.step import FORMS, Kept, Motion, Mover, Step
+from neuralmech.charges.step import FORMS, AdamMotion, Kept, Motion, Mover, Step
 from neuralmech.record import BackgroundWriter, RecordWriter
 from neuralmech.record.schema import NOISE_SIGNALS, SIGNALS, STEP_COLUMNS, FamilyLayout
 from neuralmech.symmetry.family import Family
@@ -103,6 +103,11 @@ class Tracker:
         self._earlier = torch.empty_like(self._before) if options.work else None
         self._has_noise = options.noise
         self.noise: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def has_leaning(self) -> bool:
+        """Whether it is measured how far the rule leans on generators, where `norms` are."""
+        return self._leaning is not None
 
     @property
     def has_norms(self) -> bool:
@@ -202,22 +207,28 @@ class Tracker:
         self.block.add(row)
 
     def mover(self, theta: Float[Tensor, " parameters"]) -> Mover | None:
-        """What takes steps of SGD in the pass that measures them, if all that is recorded can be had from it."""
+        """What takes steps in the pass that measures them, if all that is recorded can be had from it.
+
+        Of how far the rule leans it knows nothing: rows with that need `before` and `after`.
+        """
         return None if self._earlier is not None else self._forms.mover(theta)  # else both ends of a step are needed
 
     def advance(
-        self, mover: Mover, motion: Motion, loss: float, row: Mapping[str, float], *, norms: bool = True
+        self, mover: Mover, motion: Motion | AdamMotion, loss: float, row: Mapping[str, float], *, norms: bool = True
     ) -> None:
         """Take a step and record its row: all of `before`, the optimiser's step and `after`.
 
         `loss` is on the host; `row` and `norms` are as in `after`.
         """
+        assert not (self._leaning and norms)
         into, arrays, row_number = self.block.slot(), self.block.room.arrays, self.block.filled
         arrays.loss[row_number] = loss
         if len(places := self._places_here):
             arrays.single[row_number] = mover.theta.numpy()[places]
         self._write_norms(mover.theta, into, norms=norms)
         self._evaluate(lambda forms: mover.measure(motion, forms), into.ring)
+        if self._leaning:
+            into.lean.fill_(math.nan)
         self.block.add(row)
 
     @torch.no_grad()

@@ -1,24 +1,35 @@
-"""Steps of plain SGD on the CPU: update and measurement in one pass over the parameters."""
+"""Steps of plain SGD and Adam on the CPU: update and measurement in one pass over the parameters."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from neuralmech.charges.step import Motion, Mover
+from neuralmech.charges.step import AdamMotion, Motion, Mover, rate_of
 from neuralmech.config import OptimConfig
 from neuralmech.train.execute import Measuring, Row, Tools
 
 
+class State(Protocol):
+    """What a rule keeps: in the optimiser's state, so that checkpoints have it, from the first step on."""
+
+    def motion(self, gradients: Sequence[Tensor], row: Row) -> Motion | AdamMotion:
+        """The step of a row, to be taken next."""
+        ...
+
+
 class InOnePass:
-    """PyTorch's fused SGD bit for bit (see `Mover`), and the charges out of the same pass.
+    """PyTorch's fused optimiser bit for bit (see `Mover`), and the charges out of the same pass.
 
     Gradients stay where autograd leaves them, which saves to clear and to add to a flat one, and no copy of θ_k is
     needed: each row of a weight is summed while it is in the cache.
     """
 
-    def __init__(self, tools: Tools, mover: Mover) -> None:
-        self._tools, self._mover = tools, mover
+    def __init__(self, tools: Tools, mover: Mover, state: State) -> None:
+        self._tools, self._mover, self._state = tools, mover, state
 
     def rate(self, lr: float) -> float:
         """The learning rate unchanged; only a captured graph, which keeps it in a float32 tensor, rounds it."""
@@ -34,23 +45,61 @@ class InOnePass:
         tools.update.backward(loss)
         tools.finite.see_here(value := loss.item())
         gradients = [_dense(p) for p in tools.flat.parameters]
-        motion = Motion(gradients, self._buffer(), row["lr"], row["momentum"], row["weight_decay"])
+        motion = self._state.motion(gradients, row)
         if not what.charges:
             self._mover.move(motion)
             return
         if what.noise:
             tools.measure_noise(x, y, torch.cat([g.reshape(-1) for g in gradients]))
-        tools.tracker.advance(self._mover, motion, value, row, norms=what.norms)
+        if what.norms and tools.tracker.has_leaning:
+            self._lean(motion, loss.detach(), row)
+        else:
+            tools.tracker.advance(self._mover, motion, value, row, norms=what.norms)
 
-    def _buffer(self) -> Tensor | None:
-        """Momentum buffer in the optimiser's state, so that checkpoints have it; zeros before the first step."""
-        optimizer = self._tools.rule.optimizer
-        if not optimizer.param_groups[0]["momentum"]:
-            return None
-        state = optimizer.state[self._tools.flat.theta]
-        if state.get("momentum_buffer") is None:
-            state["momentum_buffer"] = torch.zeros_like(self._mover.theta)
-        return state["momentum_buffer"]
+    def _lean(self, motion: Motion | AdamMotion, loss: Tensor, row: Row) -> None:
+        """The same in more than one pass: how far the rule leans is measured of whole vectors."""
+        tracker, theta = self._tools.tracker, self._mover.theta
+        tracker.before(theta)
+        self._mover.move(motion)
+        gradient = torch.cat([g.reshape(-1) for g in motion.gradients])
+        step = tracker.step(theta, gradient, rate_of(row["lr"]), self._tools.rule.kept(row))
+        tracker.after(step, loss, row, norms=True)
+
+
+class SgdState:
+    """The momentum buffer, if there is momentum; zeros before the first step."""
+
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
+
+    def motion(self, gradients: Sequence[Tensor], row: Row) -> Motion:
+        """The step of a row, to be taken next."""
+        optimizer, theta = self._tools.rule.optimizer, self._tools.flat.theta
+        buffer = None
+        if optimizer.param_groups[0]["momentum"]:
+            state = optimizer.state[theta]
+            if state.get("momentum_buffer") is None:
+                state["momentum_buffer"] = torch.zeros_like(theta.detach())
+            buffer = state["momentum_buffer"]
+        return Motion(gradients, buffer, row["lr"], row["momentum"], row["weight_decay"])
+
+
+class AdamState:
+    """Both moments and the number of steps."""
+
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
+
+    def motion(self, gradients: Sequence[Tensor], row: Row) -> AdamMotion:
+        """The step of a row, to be taken next, which is counted already."""
+        rule, theta = self._tools.rule, self._tools.flat.theta
+        options, state = rule.optimizer.param_groups[0], rule.optimizer.state[theta]
+        if not state:
+            state["step"] = torch.zeros((), dtype=torch.float32)
+            state["exp_avg"], state["exp_avg_sq"] = (torch.zeros_like(theta.detach()) for _ in range(2))
+        state["step"] += 1
+        numbers = (row["lr"], row["weight_decay"], options["betas"], options["eps"], float(state["step"]))
+        return AdamMotion(gradients, state["exp_avg"], state["exp_avg_sq"], *numbers, rule.decoupled)
 
 
 def _dense(p: nn.Parameter) -> Tensor:
@@ -61,10 +110,20 @@ def _dense(p: nn.Parameter) -> Tensor:
 
 
 def in_one_pass(tools: Tools) -> InOnePass | None:
-    """What takes such steps, or None: only SGD on the CPU, of all parameters alike, with the gradients as they are."""
+    """What takes such steps, or None: on the CPU, of all parameters alike, with the gradients as they are."""
     optim = tools.rule.config
-    is_plain = isinstance(optim, OptimConfig) and optim.name == "sgd" and not (optim.dampening or optim.nesterov)
-    if not is_plain or optim.groups or optim.changes_gradients or tools.update.skipped is not None:
+    if (
+        not isinstance(optim, OptimConfig)
+        or optim.groups
+        or optim.changes_gradients
+        or tools.update.skipped is not None
+    ):
+        return None
+    if optim.name == "sgd" and not (optim.dampening or optim.nesterov):
+        state: State = SgdState(tools)
+    elif optim.name in ("adam", "adamw") and not optim.amsgrad:
+        state = AdamState(tools)
+    else:
         return None
     mover = tools.tracker.mover(tools.flat.theta.detach())
-    return InOnePass(tools, mover) if mover else None
+    return InOnePass(tools, mover, state) if mover else None

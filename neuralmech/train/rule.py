@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from neuralmech.charges.step import Kept, Moments
+from neuralmech.charges.step import Kept, Moments, moments_of
 from neuralmech.config import OptimConfig, OwnRuleConfig, RuleConfig
 from neuralmech.record.schema import METRIC_DECAY_SIGNALS, METRIC_SIGNALS
 from neuralmech.schedules import scheduled
@@ -110,8 +110,7 @@ class LearningRule:
         taken = self.optimizer.state[self._held[0]]["step"]
         on_device = taken.is_cuda or options.get("capturable")  # and a graph counts there
         count = taken.double().clamp(min=1) if on_device else max(1.0, float(taken))  # fp16 may leave out the first
-        first, second = (1 - beta**count for beta in options["betas"])
-        return Moments(mean, square, 1 / first, 1 / second**0.5, options["eps"])
+        return moments_of(mean, square, options["betas"], count, options["eps"])
 
     def kept(self, row: Mapping[str, float | Tensor], ascent: Tensor | None = None) -> Kept:
         """What it keeps of the step just taken, with the gradient at θ_k where its own is another one."""

@@ -14,6 +14,8 @@ from neuralmech.train.one_pass import InOnePass
 from train_twins import contents
 
 SGD = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01, "schedule": {"name": "cosine", "warmup": 5}}
+ADAM = {"name": "adam", "lr": 0.01, "weight_decay": 0.05, "schedule": {"name": "cosine", "warmup": 5}}
+TRANSFORMER = {"name": "transformer", "width": 16, "depth": 1, "heads": 2}
 MLP = {"name": "mlp", "width": 8, "depth": 2}
 TOKENS = {"name": "tokens", "task": "markov", "states": 64, "batch_size": 4, "size": 16}
 INPUTS = {"shape": [8], "classes": 8}
@@ -27,12 +29,18 @@ CASES = {
     "conv net": {"model": {"name": "convnet", "width": 8, "depth": 2}, "data": IMAGES},
     "small matrices": {"model": {**MLP, "activation": "none"}, "track": {"norms": 3}},
     "large matrices": {"model": {**MLP, "activation": "none"}, "track": {"norms": 3, "full": 2}},
-    "transformer": {"model": {"name": "transformer", "width": 16, "depth": 1, "heads": 2}, "data": TOKENS},
+    "transformer": {"model": TRANSFORMER, "data": TOKENS},
     "every third": {"track": {"every": 3}},
     "site sums": {"track": {"charges": "site"}},
     "halves": {"track": {"noise": 2}},
     "whole set": {"track": {"noise": 5, "noise_from": "set"}},
     "parameters": {"track": {"parameters": 2}},
+    "adam": {"optim": ADAM, "track": {"norms": 3}},
+    "adamw, batch norm": {"optim": {**ADAM, "name": "adamw"}, "model": {**MLP, "norm": "batch"}},
+    "adam, fp64": {"optim": {**ADAM, "betas": [0.3, 0.99]}, "train": {"precision": "fp64"}},
+    "adamw, transformer": {"optim": {**ADAM, "name": "adamw"}, "model": TRANSFORMER, "data": TOKENS},
+    "adamw, small matrices": {"optim": {**ADAM, "name": "adamw"}, "model": {**MLP, "activation": "none"}},
+    "adamw, every third": {"optim": {**ADAM, "name": "adamw"}, "track": {"every": 3, "norms": 0}},
 }
 
 
@@ -75,7 +83,8 @@ def states(folder):
         ({**SGD, "nesterov": True}, {}, {}),
         ({**SGD, "dampening": 0.1}, {}, {}),
         ({"name": "sgdw", "lr": 0.1}, {}, {}),
-        ({"name": "adam", "lr": 0.1}, {}, {}),
+        ({"name": "adam", "lr": 0.1, "amsgrad": True}, {}, {}),
+        ({**ADAM, "groups": [{"match": "bias", "lr": 0.5}]}, {}, {}),
         (SGD, {"precision": "fp16"}, {}),
     ],
 )
@@ -85,8 +94,11 @@ def test_other_updates_are_left_to_pytorch(optim, train, data):
 
 def test_an_update_of_other_bits_is_left_to_pytorch(monkeypatch):
     assert isinstance(begin(config(train={"steps": 1})).execution, InOnePass)
-    monkeypatch.setattr("neuralmech.charges.cpu.moves_like_torch", lambda *_: False)
+    assert isinstance(begin(config(train={"steps": 1}, optim=ADAM)).execution, InOnePass)
+    for name in ("moves_like_torch", "moves_like_adam"):
+        monkeypatch.setattr(f"neuralmech.charges.cpu.{name}", lambda *_: False)
     assert isinstance(begin(config(train={"steps": 1})).execution, Plain)
+    assert isinstance(begin(config(train={"steps": 1}, optim=ADAM)).execution, Plain)
 
 
 def halve(p):
@@ -121,10 +133,11 @@ class Sparse(nn.Module):
 
 
 @pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")  # checkpointing in evaluation
+@pytest.mark.parametrize("optim", [SGD, ADAM], ids=["sgd", "adam"])
 @pytest.mark.parametrize("name", ["Hooked", "Sparse"])
-def test_models_that_meddle_with_gradients_train_as_before(run, monkeypatch, name):
+def test_models_that_meddle_with_gradients_train_as_before(run, monkeypatch, name, optim):
     custom = {"_target_": f"{__name__}.{name}"}
-    options = {"optim": SGD, "model": custom, "data": INPUTS, "track": {"every": 100}}
+    options = {"optim": optim, "model": custom, "data": INPUTS, "track": {"every": 100}}
     ends = []
     for is_ours in (True, False):
         if not is_ours:
