@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from neuralmech.compare.gather.analysis import analyze
     from neuralmech.discovery.discover import find_symmetries
     from neuralmech.record import open_record as load
+    from neuralmech.verification.certificate import certify
     from neuralmech.verification.claims import SymmetryGroup, believe
     from neuralmech.verification.verify import verify
 
@@ -18,13 +19,14 @@ if TYPE_CHECKING:
 _LAZY = {
     "analyze": ("neuralmech.compare.gather.analysis", "analyze"),
     "SymmetryGroup": ("neuralmech.verification.claims", "SymmetryGroup"),
+    "certify": ("neuralmech.verification.certificate", "certify"),
     "believe": ("neuralmech.verification.claims", "believe"),
     "find_symmetries": ("neuralmech.discovery.discover", "find_symmetries"),
     "verify": ("neuralmech.verification.verify", "verify"),
     "load": ("neuralmech.record", "open_record"),
 }
 
-__all__ = ["SymmetryGroup", "__version__", "analyze", "believe", "find_symmetries", "load", "verify"]
+__all__ = ["SymmetryGroup", "__version__", "analyze", "believe", "certify", "find_symmetries", "load", "verify"]
 
 
 def __getattr__(name: str):

@@ -3,13 +3,15 @@ r"""Data symmetry: what a data set that is closed under a linear action says abo
 The first layer sees inputs only as Wx, and W(Rx) = (WR)x. If the data (inputs with their labels) are the
 same set after x ↦ Rx, then L(WR) = L(W) at fixed other parameters. For a continuous group R = exp(αA) the
 derivative at α = 0 is ⟨∇_W L, WA⟩ = 0: gradient flow has no angular momentum, ⟨Ẇ, WA⟩ = 0 (Głuch & Urbanke
-2021, data symmetry). For A + Aᵀ = 0 this is not the derivative of any charge (⟨W, WA⟩ is identically zero): it
-restricts the direction of motion, and conserves nothing.
+2021, data symmetry). For A + Aᵀ = 0 this is not the derivative of any function of W (⟨W, WA⟩ is identically zero): it
+restricts the direction of motion. With a momentum buffer b, L = ⟨b, WA⟩ obeys L ← βL exactly (Marcotte, Gribonval,
+Peyré 2024, for the flow), since ⟨b, bA⟩ = 0: zero from an empty buffer. Nesterov's update breaks it.
 
 Finitely many samples are closed under a finite group only. Of the rotations by multiples of 2π/n, α ↦ L(We^{αA})
 is then periodic with period 2π/n, exactly; its slope at 0 is the error of an n-point quadrature over the circle:
 with the Fourier coefficients c_m of the loss of a rotating sample, Σ_j i j n c_{jn}. It falls faster than any
-power of n for smooth activations, and like a power for ReLU.
+power of n for smooth activations, and like a power for ReLU; for a polynomial net of degree d under the mean squared
+error there are harmonics up to 2d only, and it is zero for n > 2d.
 """
 
 from __future__ import annotations

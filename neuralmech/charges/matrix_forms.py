@@ -102,7 +102,7 @@ class MatrixForms:
         self.places = np.concatenate([np.zeros(0, dtype=np.int64), *large])
         self._batches: list[_Placed] = []
         self._scratch: dict[int, tuple[Tensor, Tensor]] = {}
-        for batch in _batches(family, layout, device):
+        for batch in batches_of(family, layout, device):
             i, j = entries[batch.sites[0]]
             places = np.concatenate([np.arange(firsts[s], firsts[s + 1]) for s in batch.sites])
             at = (torch.as_tensor(a, device=device) for a in (i, j, places, np.array(batch.sites)))
@@ -155,7 +155,7 @@ def _kept(site: MatrixSite, full: int) -> tuple[NDArray, NDArray]:
     return np.triu_indices(site.size) if site.size <= full else (every, every)  # type: ignore[return-value]
 
 
-def _batches(family: MatrixFamily, layout: Layout, device: torch.device) -> list[Batch]:
+def batches_of(family: MatrixFamily, layout: Layout, device: torch.device) -> list[Batch]:
     """Put together the sites whose blocks have the same shapes."""
     alike: dict[tuple, list[int]] = defaultdict(list)
     for k, site in enumerate(family.matrices):

@@ -42,11 +42,16 @@ def symmetries(words: list[str]) -> None:
     def task(raw: Any) -> None:
         from neuralmech.compare.show.claims import show_symmetries
         from neuralmech.config import resolve
+        from neuralmech.train.claims import certified
         from neuralmech.train.setup import prepare, summary
 
-        config = resolve(raw)
-        found = summary(prepare(config, bare=True))
+        if not isinstance(raw.certify, bool):
+            raise UserError(f"certify={raw.certify} must be true or false")
+        config = resolve({k: v for k, v in raw.items() if k != "certify"})
+        setup = prepare(config, bare=not raw.certify)
+        found = summary(setup)
         found["rule"] = _kept(config.optim, found["sites"])
+        found["certificate"] = str(certified(setup, config)) if raw.certify else ""
         if as_json:
             print(json.dumps(found, indent=2))
         else:

@@ -28,7 +28,8 @@ class TrackConfig:
     channels are recorded entry by entry, larger ones on their diagonal; every `norms` rows the Frobenius norm of
     each is recorded besides (0: never), which takes the product of whole weight matrices. `parameters` single
     parameters of each family are recorded beside the charges that they are part of. `compress` makes the record a
-    little smaller, at a cost that fast steps feel.
+    little smaller, at a cost that fast steps feel. `rotations` records the angular momenta of rotations between
+    consecutive linear maps, pair by pair of up to `full` channels, of neighbours where there are more.
     """
 
     families: list[str] | None = None
@@ -44,6 +45,7 @@ class TrackConfig:
     sample: int = 8
     parameters: int = 4
     compress: bool = False
+    rotations: bool = False
 
     def check(self) -> None:
         """Raise a `UserError` for unknown families or empty schedules."""

@@ -43,7 +43,7 @@ class MovingMetric(Remembering):
         """With what decays as an input, where that is no multiple of the charge."""
         return Unevenly(self) if c.mixed else self
 
-    def reason(self, c: Circumstances) -> str:
+    def objection(self, c: Circumstances) -> str:
         """Only under Adam, of its metric charges, step by step."""
         if not c.metric or c.optimizer not in self.optimizers:
             return "only for charges in Adam's metric"

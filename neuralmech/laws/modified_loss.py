@@ -24,12 +24,12 @@ class ModifiedLoss(Law):
     omits = "higher orders in η"
     inputs = ("drive_gradient",)
 
-    def reason(self, c: Circumstances) -> str:
+    def objection(self, c: Circumstances) -> str:
         """Derived without momentum; the optimizer comes first."""
         is_sgds = c.optimizer in self.optimizers
         if is_sgds and (c.ascent or c.clipped):
             return "derived for the gradients of the loss as they are"
-        return "derived without momentum" if is_sgds and c.momentum else super().reason(c)
+        return "derived without momentum" if is_sgds and c.momentum else super().objection(c)
 
     def matrices(self, h: Hyperparameters, *, translation: bool) -> Transition:
         """Exact step of the equation with the drive held over each step."""

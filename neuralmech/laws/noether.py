@@ -26,13 +26,13 @@ class Noether(Law):
     omits = "the inertia of momentum, (ηD)² in Q², and what breaks scale invariance: a norm's eps"
     inputs = ("unit_drive",)
 
-    def reason(self, c: Circumstances) -> str:
+    def objection(self, c: Circumstances) -> str:
         """Only scale charges; not derived for Nesterov's look-ahead; the optimizer comes first."""
         if c.optimizer not in self.optimizers:
-            return super().reason(c)
+            return super().objection(c)
         if c.family != "scale":
             return "only for scale charges"
-        return "not derived for Nesterov momentum" if c.nesterov else super().reason(c)
+        return "not derived for Nesterov momentum" if c.nesterov else super().objection(c)
 
     def matrices(self, h: Hyperparameters, *, translation: bool) -> Transition:
         """Exact step of the equation with the drive held over each step."""

@@ -30,9 +30,9 @@ class Stochastic(Law):
     inputs = ("gradient_mean", "gradient_noise")
     translation_inputs = ()
 
-    def reason(self, c: Circumstances) -> str:
+    def objection(self, c: Circumstances) -> str:
         """Derived without momentum; needs gradients of half batches."""
-        why = super().reason(c)
+        why = super().objection(c)
         if "gradient_" in why:
             return f"{why}; train with track.noise=1"
         return why or ("with momentum it takes how long the mean gradient keeps its direction" if c.momentum else "")

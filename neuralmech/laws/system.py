@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 from numpy.typing import NDArray
 
+AT_REST = "starts at zero, where every law leaves it, and moves by rounding alone"
 Array = NDArray[np.float64]
 PerRow = Float64[Array, " rows"]
 Transition = tuple[Float64[Array, "rows states states"], Float64[Array, "rows states inputs"]]  # Φ and Γ
@@ -95,6 +96,8 @@ class Circumstances:
         Whether these are the charges in Adam's metric.
     every_step
         Whether there is a row for every step.
+    resting
+        Whether the charges start at zero and move by rounding alone.
     """
 
     family: str
@@ -110,6 +113,7 @@ class Circumstances:
     clipped: bool = False
     metric: bool = False
     every_step: bool = True
+    resting: bool = False
 
 
 class Law(ABC):
@@ -142,7 +146,11 @@ class Law(ABC):
         return self
 
     def reason(self, c: Circumstances) -> str:
-        """Why the law does not hold for some charges of a run; an empty string if it does."""
+        """Why the law says nothing of some charges of a run; an empty string if it does."""
+        return AT_REST if c.resting else self.objection(c)
+
+    def objection(self, c: Circumstances) -> str:
+        """Why the law does not hold for charges that move; an empty string if it does."""
         if c.metric:
             return "not derived for charges in Adam's metric"
         if c.optimizer not in self.optimizers and not (c.translation and c.optimizer in self.conserving):
@@ -198,9 +206,9 @@ class Uneven(Remembering):
         self._law = law
         self.name, self.label, self.heading = law.name, law.label, law.heading  # type: ignore[misc]
 
-    def reason(self, c: Circumstances) -> str:
+    def objection(self, c: Circumstances) -> str:
         """As of the law, but for the decay."""
-        return self._law.reason(replace(c, mixed=False)) or self._lacks(c)
+        return self._law.objection(replace(c, mixed=False)) or self._lacks(c)
 
 
 def _why_not_for(c: Circumstances) -> str:

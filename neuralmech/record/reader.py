@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from neuralmech.record.charges import Charges, Checked
 from neuralmech.record.files import is_being_written, quiet_copy
 from neuralmech.record.safety import attribute, check_file, naming_damage, plain_yaml, printable, remedy
-from neuralmech.record.schema import EVALUATION_COLUMNS, FILE_NAME, LATER_COLUMNS, STEP_COLUMNS, RecordError
+from neuralmech.record.schema import EVALUATION_COLUMNS, FILE_NAME, LATER_COLUMNS, ROTATIONS, STEP_COLUMNS, RecordError
 from neuralmech.record.skeleton import Mended, Skeleton
 from neuralmech.words import first_line
 
@@ -81,9 +81,9 @@ class Record:
 
     @property
     def families(self) -> tuple[str, ...]:
-        """Names of the recorded families."""
+        """Names of the recorded families of charges."""
         order = ("translation", "scale", "rescale", "linear")
-        found = list(self._file["charges"])
+        found = [name for name in self._file["charges"] if name != ROTATIONS]
         return tuple(sorted(found, key=lambda f: order.index(f) if f in order else len(order)))
 
     def charges(self, family: str) -> Charges:
@@ -98,6 +98,14 @@ class Record:
             raise KeyError(f"{self.path} holds no {family!r} charges; it holds {', '.join(self.families)}")
         with naming_damage(self.path):
             return Charges(family, self._file["charges"][family], self.rows)
+
+    @property
+    def rotations(self) -> Charges | None:
+        """Angular momenta of rotations, if they were recorded; ``partner`` is the other channel."""
+        if ROTATIONS not in self._file["charges"]:
+            return None
+        with naming_damage(self.path):
+            return Charges(ROTATIONS, self._file["charges"][ROTATIONS], self.rows)
 
     def steps(self, start: int = 0, stop: int | None = None) -> dict[str, Shaped[NDArray, " rows"]]:
         """Columns of ``/steps`` between two rows."""

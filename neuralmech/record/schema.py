@@ -14,6 +14,8 @@
                                         measured; ``frobenius_index`` names the sites
 ``/charges/<family>/lean``             how far the rule's update leans on the generators, shape (rows, sites), NaN in
                                         rows where that was not measured; ``lean_index`` names the sites
+``/charges/rotation/<signal>``          angular momenta between linear maps, shape (rows, pairs of channels), where
+                                        ``track.rotations`` asks for them; see `neuralmech.charges.rotations`
 ``/charges/<family>/parameters``        single parameters, shape (rows, parameters); ``parameters_index``: ``name``,
                                         flat ``entry``, and the column of a ``charge`` it is part of
 ``/evaluation/{step, loss, accuracy}``  on held-out data, with a ``committed`` of its own
@@ -87,6 +89,8 @@ RULE_SIGNALS = (NESTEROV_SIGNAL, "drive_ascent", "decay", "rule_work", *METRIC_S
 NOISE_SIGNALS = ("gradient_mean", "gradient_noise")
 
 ALL_SIGNALS = (*SIGNALS, *RULE_SIGNALS, *NOISE_SIGNALS)
+
+ROTATIONS = "rotation"  # a group beside the families: angular momenta, of antisymmetric generators, are no charges
 
 EVALUATION_COLUMNS: dict[str, Any] = {"step": "int64", "loss": "float64", "accuracy": "float64"}
 

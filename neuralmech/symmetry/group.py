@@ -10,6 +10,7 @@ from scipy import sparse
 
 from neuralmech.symmetry.factored import covered_entries
 from neuralmech.symmetry.family import Family, generator_matrix
+from neuralmech.symmetry.matrix import matrix_families
 
 TINY = 1e-3  # an epsilon under a root or below a norm: the built-in norms' own is no larger
 
@@ -65,6 +66,13 @@ class Symmetries:
             for name, family in self.families.items()
             if family.kind != "matrix"
         }
+
+    @property
+    def dependent(self) -> dict[str, tuple[int, int]]:
+        """Matrix-valued sites with fewer independent laws than entries: the numbers of both."""
+        sites = (site for family in matrix_families(self.families.values()) for site in family.matrices)
+        counts = {site.name: (site.entries, site.independent(self.shapes)) for site in sites}
+        return {name: both for name, both in counts.items() if both[0] != both[1]}
 
     def covered_parameters(self) -> int:
         """Count the scalar parameters that are in at least one charge."""

@@ -61,6 +61,20 @@ class MatrixSite:
     size: int
     blocks: tuple[Block, ...]
 
+    @property
+    def entries(self) -> int:
+        """Of the symmetric matrix: n(n + 1)/2."""
+        return self.size * (self.size + 1) // 2
+
+    def independent(self, shapes: Shapes) -> int:
+        """How many of its entries are independent functions of θ.
+
+        With m numbers in each channel Q has rank m at most; if m < n, all its minors of order m + 1 vanish, which
+        leaves n(n + 1)/2 − (n − m)(n − m + 1)/2.
+        """
+        missing = max(0, self.size - sum(block.entries(shapes).shape[1] for block in self.blocks))
+        return self.entries - missing * (missing + 1) // 2
+
     def generator(self, i: int, j: int, shapes: Mapping[str, Sequence[int]]) -> sparse.csr_array:
         """M of ∂_αψ = Mθ for A = exp(α(E_ij + E_ji)/2): symmetric, (parameters, parameters), flattened in order.
 

@@ -33,10 +33,11 @@ class Measured(NamedTuple, Generic[A]):
     clip: A
     gradient_norm: A
     lean: A  # (sites of all families,)
+    turning: A  # (signals, pairs of channels)
 
 
 # What a part holds until it is measured.
-_UNMEASURED = Measured(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0)  # type: ignore[arg-type]
+_UNMEASURED = Measured(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0)  # type: ignore[arg-type]
 OnDevice = Measured[Tensor]
 OnHost = Measured[NDArray]
 

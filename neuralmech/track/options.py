@@ -82,6 +82,10 @@ class Tracking:
     entries
         Whether to say how many parameters each scale charge has, which gives the length of steps that have one whatever
         the gradient.
+    rotations
+        Whether to record the angular momenta of the ``linear`` family's sites.
+    momentum
+        Which of the step's vectors is what they are the momenta of: ``buffer`` of SGD, ``rule`` of other rules.
     """
 
     families: Sequence[str] | None = None
@@ -98,3 +102,5 @@ class Tracking:
     decays: Mapping[str, float] | None = None
     rules: Mapping[str, str] | None = None
     entries: bool = False
+    rotations: bool = False
+    momentum: str = "buffer"

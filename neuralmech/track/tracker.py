@@ -14,12 +14,15 @@ from torch import Tensor
 from neuralmech.charges.forms import Forms
 from neuralmech.charges.leaning import Leaning
 from neuralmech.charges.reference import SparseRows
+from neuralmech.charges.rotations import SIGNALS as OF_ROTATIONS
+from neuralmech.charges.rotations import Rotations
 from neuralmech.charges.step import FORMS, AdamMotion, Kept, Motion, Mover, Step
 from neuralmech.record import BackgroundWriter, RecordWriter
-from neuralmech.record.schema import NOISE_SIGNALS, SIGNALS, STEP_COLUMNS, FamilyLayout
+from neuralmech.record.schema import NOISE_SIGNALS, ROTATIONS, SIGNALS, STEP_COLUMNS, FamilyLayout
 from neuralmech.symmetry.family import Family
 from neuralmech.symmetry.group import Symmetries
 from neuralmech.symmetry.layout import Layout
+from neuralmech.symmetry.matrix import matrix_families
 from neuralmech.track.block import Columns, OnDevice, OnHost, RowBuffer, Seen
 from neuralmech.track.options import Tracking
 from neuralmech.track.selection import classes, select, single_parameters
@@ -75,6 +78,9 @@ class Tracker:
         self._classes = {n: classes(f, layout.shapes, options) for n, f in chosen_ones.items()}
         self._forms = Forms(self.families, layout, device, in_forms, full=options.full)
         self._leaning = Leaning(self.families, layout, device) if "rule_work" in in_forms else None
+        matrices = matrix_families(self.families.values()) if options.rotations else []
+        rotations = [Rotations(f, layout, device, options.full, options.momentum) for f in matrices]
+        self._rotations = rotations[0] if rotations else None
         layouts, chosen = select(self._all_layouts(), options.charges, options.sample)
         single = single_parameters(self.families, layouts, chosen, layout, options.parameters)
         leans = self._leaning.sites if self._leaning else {}
@@ -96,6 +102,7 @@ class Tracker:
             (),
             (),
             (self._leaning.count if self._leaning else 0,),
+            (len(OF_ROTATIONS), len(self._rotations) if self._rotations else 0),
         )
         per_row = 8 * sum(math.prod(shape) for shape in shapes)
         self.block = RowBuffer(max(1, min(options.block, BLOCK_BYTES // per_row)), shapes, device)
@@ -115,13 +122,15 @@ class Tracker:
         return self._forms.norms > 0 or self._leaning is not None
 
     def layouts(self) -> dict[str, FamilyLayout]:
-        """Describe the families to the record."""
-        return self._layouts
+        """Describe the families to the record, and the angular momenta."""
+        if (r := self._rotations) is None:
+            return self._layouts
+        return {**self._layouts, ROTATIONS: FamilyLayout(r.sites, r.rows, OF_ROTATIONS, False, r.columns)}
 
     @property
     def bytes_per_row(self) -> int:
         """Size of a row in the record before compression."""
-        return 8 * (sum(layout.width for layout in self._layouts.values()) + len(STEP_COLUMNS))
+        return 8 * (sum(layout.width for layout in self.layouts().values()) + len(STEP_COLUMNS))
 
     def _all_layouts(self) -> dict[str, FamilyLayout]:
         layouts = {
@@ -211,7 +220,8 @@ class Tracker:
 
         Of how far the rule leans it knows nothing: rows with that need `before` and `after`.
         """
-        return None if self._earlier is not None else self._forms.mover(theta)  # else both ends of a step are needed
+        needs_both_ends = self._earlier is not None or self._rotations is not None
+        return None if needs_both_ends else self._forms.mover(theta)
 
     def advance(
         self, mover: Mover, motion: Motion | AdamMotion, loss: float, row: Mapping[str, float], *, norms: bool = True
@@ -244,6 +254,8 @@ class Tracker:
             sides = [(step.before, step.after), (self._earlier, step.before)]
             torch.stack([_work(step.gradient, *side) for side in sides], out=into.work)
         self._write_norms(step.before, into, norms=norms)
+        if self._rotations:
+            self._rotations.evaluate(step, into.turning)
         if self._leaning and norms:
             self._leaning.evaluate(step, into.lean)
         elif self._leaning:
@@ -302,6 +314,8 @@ class Tracker:
         }
         if self._forms.matrix:
             charges["linear"]["frobenius"] = measured.norms
+        if self._rotations:
+            charges[ROTATIONS] = {s: measured.turning[:, i] for i, s in enumerate(OF_ROTATIONS)}
         first = of_lean = 0
         for name, layout in self._layouts.items():
             if layout.leans:

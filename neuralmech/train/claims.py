@@ -14,16 +14,18 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from neuralmech.config import resolve
+from neuralmech.config import Config, resolve
 from neuralmech.data import training_batches
 from neuralmech.data.draws import generators_kept
 from neuralmech.errors import UserError
 from neuralmech.losses import Loss
 from neuralmech.symmetry.group import Symmetries
 from neuralmech.train.checkpoint import load_checkpoint
+from neuralmech.train.process import patience
 from neuralmech.train.recorded import recorded_config
 from neuralmech.train.run import Run
-from neuralmech.train.setup import prepare
+from neuralmech.train.setup import Setup, prepare
+from neuralmech.verification.certificate import Certificate, certify
 from neuralmech.verification.conditions import CONDITIONS, check_conditions
 from neuralmech.verification.sampling import Sampling
 from neuralmech.verification.verify import Verification, verify
@@ -125,6 +127,14 @@ def _is_function(run: Run, x: Tensor, y: Tensor) -> bool:
 
 def _not_checked(reason: str) -> None:
     print(f"Claims of symmetry are not checked: {reason}; neuralmech verify checks those of a run")
+
+
+def certified(setup: Setup, config: Config) -> Certificate:
+    """Count all conservation laws of a config's model, with its loss, on batches of the shape of its data's."""
+    with closing(training_batches(setup.data, config.data, config.seed)) as batches:
+        x, y = _some(*batches(0), config.loss)
+    with patience("counting conservation laws"):
+        return certify(setup.model, x, y, setup.symmetries, config.loss, seed=config.seed)
 
 
 def verify_fresh(raw: Mapping[str, Any], sample: int, conditions: tuple[str, ...] = CONDITIONS) -> Verification:

@@ -127,7 +127,7 @@ def begin(config: Config) -> Run:
     setup = prepare(config)
     groups = assign(setup.model, config.optim.groups)
     flat = FlatParameters(setup.model, groups.of)
-    rule = LearningRule(config.optim, flat, groups)
+    rule = LearningRule(config.optim, flat, groups, keeps_buffer=config.track.rotations)
     batches = training_batches(setup.data, config.data, config.seed)
     steps = config.train.steps or max(1, round((config.train.epochs or 0) * batches.per_epoch))
     schedule = Schedule(config.track.every, config.track.steps)
@@ -150,6 +150,8 @@ def begin(config: Config) -> Run:
             decays=groups.decays,
             rules=rule.rules,
             entries=not rule.has_sgds_laws,
+            rotations=config.track.rotations,
+            momentum="buffer" if rule.has_sgds_laws else "rule",
         ),
     )
     tracker.start(flat.theta)

@@ -37,9 +37,11 @@ class LearningRule:
         Of the parameters.
     decoupled
         Whether θ ← θ − ηλθ apart from the rule's own update.
+
+    With `keeps_buffer` the momentum buffer is among what is kept of a step of SGD, though its laws may not need it.
     """
 
-    def __init__(self, config: RuleConfig, flat: FlatParameters, groups: Groups) -> None:
+    def __init__(self, config: RuleConfig, flat: FlatParameters, groups: Groups, *, keeps_buffer: bool = False) -> None:
         self.config, self.groups = config, groups
         self.optimizer, numbers = _built(config, flat, groups)
         self._factors = [groups.factors[number] for number in numbers]
@@ -51,7 +53,7 @@ class LearningRule:
             assert isinstance(config, OptimConfig)
             self.name, self.decoupled = config.name, config.name in DECOUPLED
         other = "adamw" if self.name == "muon" else self.name
-        self._has_buffer = "drive_buffer" in self.signals
+        self._has_buffer = "drive_buffer" in self.signals or (keeps_buffer and self.has_sgds_laws)
         self._rules = {n: self.name if len(shape) > 1 else other for n, shape in flat.layout.shapes.items()}
 
     @property

@@ -22,6 +22,7 @@ from neuralmech.errors import UserError
 from neuralmech.losses import Called, Loss
 from neuralmech.models import build_model
 from neuralmech.outputs import output_of
+from neuralmech.symmetry.family import FAMILIES
 from neuralmech.symmetry.group import Symmetries
 from neuralmech.train.process import patience
 from neuralmech.train.update import parameter_type
@@ -63,6 +64,11 @@ def prepare(config: Config, *, bare: bool = False) -> Setup:
         if family not in symmetries.families:
             there = ", ".join(symmetries.families) or "none"
             raise UserError(f"track.families={family}: this model has no such charges; it has {there}")
+    if config.track.rotations and "linear" not in {*symmetries.families} & {*(config.track.families or FAMILIES)}:
+        raise UserError(
+            "track.rotations=true: this model has no consecutive linear maps among the families that are tracked; "
+            "track linear too, or use track.rotations=false"
+        )
     settled = settle(data, config.data, device, dtype)
     if not bare:
         _check_held_out(model.to(device), settled, config.loss)
@@ -110,6 +116,7 @@ def summary(setup: Setup) -> dict[str, Any]:
         "barriers": [str(b) for b in found.barriers],
         "approximations": list(found.approximations),
         "share": found.covered_parameters() / total,
+        "dependent": found.dependent,
     }
 
 

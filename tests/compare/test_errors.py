@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+from torch import nn
 
 from conftest import record
 from neuralmech.compare.measure.errors import compare_family
+from neuralmech.compare.show.cells import best_laws
 from neuralmech.laws import LAWS
+from neuralmech.laws.system import AT_REST
 from neuralmech.record import RecordError, open_record
 
 
@@ -52,10 +55,10 @@ def test_laws_that_do_not_hold_say_why(tmp_path):
 
 def test_quantiles_are_over_the_charges_of_a_site(tmp_path):
     """Charge c moves from 0 to c at once and stays: gradient flow is off by c throughout, but for row 0."""
-    value = np.arange(12.0)[None, :] * np.array([[0.0], [1.0], [1.0], [1.0]])
+    value = np.arange(1.0, 13.0)[None, :] * np.array([[0.0], [1.0], [1.0], [1.0]])
     with record(tmp_path, value) as r:
         table = compare_family(r, "scale", {"gradient_flow": LAWS["gradient_flow"]}, block=3).table.set_index("site")
-    each = np.arange(11.0) * np.sqrt(3 / 4)
+    each = np.arange(1.0, 12.0) * np.sqrt(3 / 4)
     scale = np.sqrt(np.mean(value[:, :-1] ** 2))
     for name, level in (("q10", 0.1), ("median", 0.5), ("q90", 0.9)):
         assert table.loc["a", name] == pytest.approx(np.quantile(each, level) / scale)
@@ -94,3 +97,43 @@ def test_norms_of_large_matrices_decay_as_weight_decay_says_and_drives_are_dashe
             assert table.loc[("weight_decay", row), "error"] == pytest.approx(expected, rel=1e-6)
             assert table.loc[("weight_decay", row), "error"] < table.loc[("gradient_flow", row), "error"] / 5
             assert "track.full" in table.loc[("discrete", row), "reason"]
+
+
+def zero_biases(shape, classes):
+    """As in VGG: biases start at zero, those before a norm get no gradient but rounding."""
+    net = nn.Sequential(
+        nn.Linear(shape[0], 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 8), nn.BatchNorm1d(8), nn.ReLU(),
+        nn.Linear(8, classes),
+    )  # fmt: skip
+    for layer in net:
+        if isinstance(layer, nn.Linear):
+            nn.init.zeros_(layer.bias)
+    return net
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp64"])
+def test_what_starts_at_zero_and_moves_by_rounding_says_nothing_of_laws(run, precision):
+    """Every law would be off by all of it. The classifier's biases start at zero too, sums of them stay there."""
+    model = {"_target_": f"{__name__}.zero_biases", "shape": [5], "classes": 3}
+    train = {"precision": precision, "steps": 200}
+    with open_record(run(model=model, optim={"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-3}, train=train)) as r:
+        largest = np.abs(r.charges("translation").value[:]).max(axis=0)
+        sites = r.charges("translation").index["site"].to_numpy()
+        table = compare_family(r, "translation").table
+    at_rest = {site for site in set(sites) if largest[sites == site].max() < 1e-4}
+    assert at_rest == {"0.bias", "3.bias", "6.bias"}
+    assert (table[table["site"].isin(at_rest)]["reason"] == AT_REST).all()
+    assert table[table["site"].isin(at_rest)]["error"].isna().all()
+    others = table[~table["site"].isin(at_rest)].set_index("law")["error"]
+    assert others["discrete"] < 1e-5
+    assert {law for _, law in best_laws(table, ())} <= {"discrete", "discrete_broken"}
+
+
+@pytest.mark.parametrize(("size", "rests"), [(1e-9, True), (1e-4, False)])
+def test_a_charge_at_rest_is_told_from_a_small_one(tmp_path, size, rests):
+    """Of degree two: parameters of 3e-5 are rounding, of 1e-2 are not. The other charge of the site is as it was."""
+    value = np.array([[size, 1.0, 1.0], [0.0, 1.0, 1.0], [size, 0.9, 1.0]]) * [1 if not rests else 1e-3, 1, 1]
+    with record(tmp_path, value) as r:
+        table = compare_family(r, "scale", {"gradient_flow": LAWS["gradient_flow"]}).table.set_index("site")
+    assert (table.loc["a", "reason"] == f"of 1 of the 2 charges; of the others: {AT_REST}") == rests
+    assert table.loc["b", "reason"] == ""

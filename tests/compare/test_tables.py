@@ -51,6 +51,7 @@ def analysis(table, folder):
     none = {
         "equilibrium": pd.DataFrame(),
         "kinetic": pd.DataFrame(),
+        "rotations": pd.DataFrame(),
         "loss": pd.DataFrame(),
         "batches": BatchPredictions(pd.DataFrame(), ()),
     }
@@ -64,6 +65,8 @@ def test_the_best_law_has_the_least_error_over_the_family(table):
     some.loc[(some["site"] == "c") & (some["law"] == "modified_flow"), "error"] = 0.0
     assert best_laws(some, ()) == {("scale", "discrete")}
     assert best_laws(table.assign(error=NAN), ()) == set()
+    at_rest = table.assign(site="d", error=NAN)  # no law says anything of it
+    assert best_laws(pd.concat([table, at_rest]), ()) == {("scale", "discrete")}
     swept = pd.concat([table.assign(lr=0.1), table.assign(lr=0.2, error=[0.1, NAN, 1, 0.1, NAN, 1])])
     assert best_laws(swept, ("lr",)) == {(0.1, "scale", "discrete"), (0.2, "scale", "gradient_flow")}
 

@@ -36,6 +36,8 @@ class Analysis:
         One row per run and scale site: angular step and radius at the end, against theory.
     kinetic
         One row per run, family and site: whether the learning rule keeps the symmetry, and how far it leans.
+    rotations
+        One row per run and site of linear maps, where angular momenta were recorded: whether they stay zero, or decay.
     loss
         Full-batch runs: what the loss lost, against the work of its gradient.
     batches
@@ -54,6 +56,7 @@ class Analysis:
     seeds: pd.DataFrame
     equilibrium: pd.DataFrame
     kinetic: pd.DataFrame
+    rotations: pd.DataFrame
     loss: pd.DataFrame
     batches: BatchPredictions
     runs: pd.DataFrame
@@ -121,6 +124,7 @@ def compare_runs(found: Runs, chosen: Options) -> Analysis:
         seeds=seed_table(comparison, keys),
         equilibrium=_joined(one.equilibrium for one in readable),
         kinetic=_joined(one.kinetic for one in readable),
+        rotations=_joined(one.rotations for one in readable),
         loss=_joined(one.loss for one in readable),
         batches=batches,
         runs=pd.DataFrame([one.row for one in compared]),

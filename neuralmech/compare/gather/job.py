@@ -17,6 +17,7 @@ from neuralmech.compare.measure.equilibrium import equilibrium_table
 from neuralmech.compare.measure.errors import compare_family
 from neuralmech.compare.measure.kinetic import kinetic_table
 from neuralmech.compare.measure.loss import loss_balance
+from neuralmech.compare.measure.rotations import rotation_table
 from neuralmech.compare.measure.views import families
 from neuralmech.laws import LAWS
 from neuralmech.record import Record, RecordError, open_record
@@ -43,7 +44,7 @@ class Compared:
         The swept keys in words.
     row
         In the table of runs: swept keys, status, rows, last loss and accuracy, reason.
-    comparison, budget, equilibrium, kinetic, loss
+    comparison, budget, equilibrium, kinetic, rotations, loss
         Parts of what `Analysis` calls so, swept keys in front.
     """
 
@@ -54,6 +55,7 @@ class Compared:
     budget: list[pd.DataFrame] = field(default_factory=list)
     equilibrium: list[pd.DataFrame] = field(default_factory=list)
     kinetic: list[pd.DataFrame] = field(default_factory=list)
+    rotations: list[pd.DataFrame] = field(default_factory=list)
     loss: list[pd.DataFrame] = field(default_factory=list)
     panel: Panel | None = None
     config: Mapping[str, Any] | None = None
@@ -84,6 +86,7 @@ def compare_job(job: Job, label: Mapping[str, Any], chosen: Options) -> Compared
             budget=[_labelled(budget, label) for _, _, budget, _ in found],
             equilibrium=[_labelled(equilibrium_table(record), label)],
             kinetic=[_labelled(kinetic_table(record), label)],
+            rotations=[_labelled(rotation_table(record, chosen.block), label)],
             loss=[_labelled(loss, label) if len(loss) else loss],
             panel=Panel(
                 label_text(label),

@@ -10,7 +10,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from neuralmech.compare.measure.curves import Curves, sampled, spread, with_gaps
-from neuralmech.compare.measure.inputs import ChargeClass, classes, hyperparameters, signal, stretches
+from neuralmech.compare.measure.inputs import (
+    ChargeClass,
+    classes,
+    hyperparameters,
+    resting,
+    set_apart,
+    signal,
+    stretches,
+)
 from neuralmech.compare.measure.sums import MEASURES, QUANTILES, LawErrors, MeasuredSums, Sites, dashes
 from neuralmech.compare.measure.views import Family
 from neuralmech.compare.measure.views import family as family_of
@@ -50,7 +58,7 @@ def compare_family(
     if record.rows == 0:
         raise RecordError(f"{record.path} holds no committed rows; train for at least one block")
     charges = family_of(record, family)
-    of = classes(record, charges)
+    of = set_apart(classes(record, charges), resting(record, charges, block))
     laws = {name: law for name, law in laws.items() if any(law.is_shown(one.circumstances) for one in of)}
     sites = Sites(charges)
     kept = sampled(record.rows)

@@ -85,6 +85,40 @@ def classes(record: Record, charges: Family) -> list[ChargeClass]:
     return out
 
 
+def resting(record: Record, charges: Family, block: int = 1024) -> NDArray[np.bool_]:
+    """Which charges start at zero and move by rounding alone: (charges,).
+
+    Gradients of order one, rounded to ε, move a linear charge by up to ε∫dt; ten times that is the bound here, for
+    quadratic charges its square. A charge that stays below it was never anything but rounding.
+    """
+    if isinstance(charges, InMetric):
+        return np.zeros(len(charges), dtype=bool)
+    epsilon = _EPSILON.get(str((record.config.get("train") or {}).get("precision", "fp32")), _EPSILON["bf16"])
+    last = record.rows - 1
+    elapsed = float(record.column("time", slice(last, None))[0] + record.column("lr", slice(last, None))[0])
+    bound = (10 * epsilon * max(1.0, elapsed)) ** (1 if charges.is_translation else 2)
+    still = np.abs(charges.value[0]) <= bound
+    for start in range(0, record.rows if still.any() else 0, block):
+        still &= np.abs(charges.value[start : start + block]).max(axis=0) <= bound
+    return still
+
+
+_EPSILON = {"fp64": 2.0**-52, "fp32": 2.0**-23, "tf32": 2.0**-10, "bf16": 2.0**-7, "fp16": 2.0**-10}
+
+
+def set_apart(of: list[ChargeClass], still: NDArray[np.bool_]) -> list[ChargeClass]:
+    """Classes of which none has both charges at rest and others."""
+    out = []
+    for one in of:
+        columns = np.arange(len(still))[one.columns]
+        for resting in (False, True):
+            if len(mine := columns[still[columns] == resting]):
+                own = one.columns if len(mine) == len(columns) else mine
+                circumstances = replace(one.circumstances, resting=resting)
+                out.append(replace(one, columns=own, circumstances=circumstances))
+    return out
+
+
 @dataclass(frozen=True)
 class Stretch:
     """Consecutive rows of a window of the record; the window is the whole record unless ``track.steps`` cut it."""

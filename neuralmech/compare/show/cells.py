@@ -62,9 +62,12 @@ def wide(table: pd.DataFrame, keys: Sequence[str], measure: str = "error") -> pd
 def best_laws(table: pd.DataFrame, keys: Sequence[str]) -> set[tuple]:
     """(keys…, family, law) of the law with the least RMS error over the sites of each family of each run, and its ties.
 
-    A law that does not answer for a site of the family is no candidate; where no law has an error, none is best.
+    A law that does not answer for a site of the family is no candidate. Sites for which none answers do not count, and
+    where no law has an error, none is best.
     """
     by = [*keys, "family"]
+    answered = table.groupby([*by, "site"], sort=False, dropna=False)["error"].transform("count") > 0
+    table = table[answered]
     square = table.assign(square=table["error"] ** 2)
     scores = square.groupby([*by, "law"], sort=False, dropna=False)["square"].agg(lambda e: e.mean(skipna=False))
     scores = scores.dropna().pow(0.5).reset_index()

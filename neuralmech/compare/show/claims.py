@@ -23,9 +23,14 @@ def show_symmetries(
     share: float,
     approximations: list[str] | None = None,
     rule: Mapping[str, str] | None = None,
+    dependent: Mapping[str, tuple[int, int]] | None = None,
+    certificate: str = "",
     console: Console | None = None,
 ) -> None:
-    """Print the charges by family and site, what the rule keeps, barriers, and parameters without a symmetry."""
+    """Print the charges by family and site, what the rule keeps, barriers, and parameters without a symmetry.
+
+    `dependent` are matrix-valued sites with their numbers of entries and of independent ones.
+    """
     console = console or Console()
     table = Table(title="Charges", title_justify="left")
     for column, justify in (("family", "left"), ("site", "left"), ("charges", "right")):
@@ -37,6 +42,10 @@ def show_symmetries(
         table.add_row(f"[bold]{family}", "[bold]total", f"[bold]{sum(counts.values())}")
         table.add_section()
     console.print(table if sites else "No charges: no symmetry was found.")
+    for site, (entries, independent) in (dependent or {}).items():
+        say(console, f"Of the {entries} entries of {site!r} {independent} are independent laws.")
+    if certificate:
+        say(console, f"{certificate[0].upper()}{certificate[1:]}.")
     say(console, f"{share:.1%} of the parameters are in at least one charge.")
     for family, says in (rule or {}).items():
         say(console, f"Does the learning rule keep the {family} symmetry? {says[0].upper()}{says[1:]}.")

@@ -31,6 +31,8 @@ def sheets_of(analysis: Analysis) -> list[Sheet]:
         sheets.append(equilibrium_sheet(analysis.equilibrium, analysis.keys))
     if len(analysis.kinetic):
         sheets.append(kinetic_sheet(analysis.kinetic))
+    if len(analysis.rotations):
+        sheets.append(rotation_sheet(analysis.rotations))
     if len(analysis.loss):
         sheets.append(loss_sheet(analysis.loss))
     return [*sheets, run_sheet(analysis.runs)]
@@ -118,6 +120,22 @@ def kinetic_sheet(table: pd.DataFrame) -> Sheet:
     )
     title = "symmetries that the learning rule keeps"
     return Sheet("kinetic", title, meaning, tuple(shown), rows, notes.texts)
+
+
+def rotation_sheet(table: pd.DataFrame) -> Sheet:
+    """Angular momenta of rotations between linear maps."""
+    notes = Footnotes()
+    shown = [name for name in table.columns if name != "reason"]
+    rows = [
+        [cell(v, digits=2, note=notes(reason) if name == "error" else 0) for name, v in zip(shown, row, strict=True)]
+        for *row, reason in table[[*shown, "reason"]].itertuples(index=False, name=None)
+    ]
+    meaning = (
+        "Rotations of the channels between linear maps have no charge, but an angular momentum J = ⟨b, Aθ⟩ with the "
+        "momentum buffer b, which obeys J ← βJ under SGD: it stays zero from an empty buffer. Largest of a site's, "
+        "relative to |b||θ|: at the start, in all rows, and of the difference from the law."
+    )
+    return Sheet("rotations", "angular momenta of rotations", meaning, tuple(shown), rows, notes.texts)
 
 
 def loss_sheet(table: pd.DataFrame) -> Sheet:

@@ -78,9 +78,11 @@ def say(console: Console, text: str, **style: str) -> None:
 
 
 def _worst_sites(rows: pd.DataFrame, keys: tuple[str, ...]) -> pd.DataFrame:
-    """One row per family: its worst site's error for each law."""
-    laws = [c for c in rows.columns if c in LAWS]
-    grouped = rows.groupby([*keys, "family"], sort=False, dropna=False)
+    """One row per family: its worst site's error for each law; sites of which no law says anything do not count."""
+    by, laws = [*keys, "family"], [c for c in rows.columns if c in LAWS]
+    answered = rows[laws].map(lambda cell: not math.isnan(cell.value)).any(axis=1)
+    some = answered.groupby([rows[k] for k in by], sort=False, dropna=False).transform("any")
+    grouped = rows[answered | ~some].groupby(by, sort=False, dropna=False)
     worst = grouped.agg({"site": "size", "charges": "sum", **dict.fromkeys(laws, _worst)}).reset_index()
     return worst.assign(site=[f"worst of {n} sites" for n in worst["site"]])
 
