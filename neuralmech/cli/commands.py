@@ -40,6 +40,8 @@ def symmetries(words: list[str]) -> None:
     as_json = "--json" in words
 
     def task(raw: Any) -> None:
+        from omegaconf import OmegaConf
+
         from neuralmech.compare.show.claims import show_symmetries
         from neuralmech.config import resolve
         from neuralmech.train.claims import certified
@@ -47,7 +49,7 @@ def symmetries(words: list[str]) -> None:
 
         if not isinstance(raw.certify, bool):
             raise UserError(f"certify={raw.certify} must be true or false")
-        config = resolve({k: v for k, v in raw.items() if k != "certify"})
+        config = resolve(OmegaConf.create({k: v for k, v in raw.items() if k != "certify"}))
         setup = prepare(config, bare=not raw.certify)
         found = summary(setup)
         found["rule"] = _kept(config.optim, found["sites"])

@@ -10,13 +10,13 @@ discovery claims span a space whose dimension is the number of independent laws 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float64
 from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor, nn
@@ -34,9 +34,12 @@ from neuralmech.verification.probe import Probe
 MOST = 1000  # parameters: the rank takes some times their number of gradients, and its cube of time
 FIELDS = 12  # gradients whose brackets are taken; the algebra is that of all, which random ones generate
 DEEPEST = 4
-FEWER = 4  # brackets beyond those that could raise the rank
+FEWER = 4  # brackets beyond those that could raise the rank, if all that was found is true
+TRIED = 4  # points at most: a unit that is dead, or never is, on all data makes laws of its own
+ROUNDING = 1e-12  # of a gradient: an entry below is none
 ZERO, GAP = 1e-9, 1e2  # of the largest singular value; what is below must be so many times smaller than what is above
 SPREAD = 0.7  # of the parameters
+REACH = 4.0  # how much larger than one inputs may be, so that they cross what kinks there are
 
 Field = Callable[[Tensor], Tensor]
 Matrix = Float64[NDArray, "vectors parameters"]
@@ -49,22 +52,26 @@ class Certificate:
     Attributes
     ----------
     parameters
-        D: how many are trained.
+        D: how many get a gradient.
+    silent
+        How many get none, on any batch anywhere: biases in front of a norm, what the loss does not read. Each is
+        conserved by itself, and not counted.
     charges
         Columns that discovery claims; entries of matrices are one each.
     found
-        How many of these are independent.
+        How many of these are independent, as functions of the D parameters.
     exist
-        Independent conservation laws near the points.
+        Independent conservation laws near the point.
     depth
         Of the brackets that were needed: 1 is the gradients alone.
     dead
-        Parameters without a gradient at the point that others have elsewhere: units that are dead there.
+        Parameters without a gradient at the point that get one elsewhere: units that are dead there.
     clear
         Whether the spectrum had a gap at the rank.
     """
 
     parameters: int
+    silent: int
     charges: int
     found: int
     exist: int
@@ -72,14 +79,19 @@ class Certificate:
     dead: int
     clear: bool
 
+    @property
+    def agrees(self) -> bool:
+        """Whether all that exist are found, and no more."""
+        return self.clear and not self.dead and self.found == self.exist
+
     def __str__(self) -> str:
         laws = f"{self.found} independent conservation laws found"
         laws += f" ({self.charges} charges)" if self.charges != self.found else ""
-        where = f"{self.exist} exist near random parameters (of {self.parameters})"
+        where = f"{self.exist} exist near random parameters ({self.parameters} that get a gradient)"
         if not self.clear:
             return f"{laws}; how many exist is not clear: float64 shows no gap in the spectrum"
         if self.dead:
-            return f"{laws}, {where}, some of them only because {self.dead} parameters get no gradient there"
+            return f"{laws}, {where}, some only because units are dead there: {self.dead} parameters get no gradient"
         if self.exist < self.found:
             return f"{laws}, but only {where}: a claim is false; please report the model"
         return f"{laws}, {where}"
@@ -92,13 +104,12 @@ def certify(
     claims: Symmetries,
     loss: LossLike = "cross_entropy",
     *,
-    points: int = 3,
+    points: int = 8,
     seed: int = 0,
 ) -> Certificate:
     """Count all conservation laws of gradient flow near random parameters, beside those that were found.
 
-    Everything is done in float64, in training mode, norms without their eps. Dead units make laws of their own; of
-    several points the one with the fewest laws counts.
+    Everything is done in float64, in training mode, norms without their eps.
 
     Parameters
     ----------
@@ -111,7 +122,8 @@ def certify(
     loss
         As for `find_symmetries`.
     points
-        Random parameters at which to count.
+        Random parameters to choose from: units that are dead there, or active on all data, make laws of their own, so
+        that those with the fewest laws count.
 
     Raises
     ------
@@ -124,10 +136,9 @@ def certify(
     >>> net = nn.Sequential(nn.Linear(2, 4, bias=False), nn.Linear(4, 1, bias=False))
     >>> x, y = torch.randn(3, 2), torch.randn(3, 1)
     >>> print(certify(net, x, y, find_symmetries(net, x, "mse"), "mse"))
-    9 independent conservation laws found (14 charges), 9 exist near random parameters (of 12)
+    9 independent conservation laws found (14 charges), 9 exist near random parameters (12 that get a gradient)
     """
     batch = inputs if isinstance(inputs, tuple) else (inputs,)
-    names = [name for name, _ in model.named_parameters()]
     trained = np.concatenate([np.full(p.numel(), p.requires_grad) for p in model.parameters()])
     if (size := int(trained.sum())) > MOST:
         raise UserError(
@@ -136,47 +147,103 @@ def certify(
         )
     generator = torch.Generator().manual_seed(seed)
     exact = condition("exact", model, batch)
-    counted = []
+    fields = [_field(exact, batch, targets, loss, generator) for _ in range(3 * size + 10)]
+    with exact.arithmetic(), PlainNorms():
+        candidates, live = _points(fields, trained, points, generator)
+        counts = []
+        for point in candidates[:TRIED]:
+            charges = _of_claims(claims, {n: tuple(p.shape) for n, p in model.named_parameters()}, point.theta)
+            found = _rank(charges[:, live])[0]
+            counts.append((*_algebra(point, fields, live, found), found, point))
+            if counts[-1][0] >= live.sum() - found:  # as many as were found, or fewer
+                break
+    rank, depth, clear, found, point = max(counts, key=lambda count: count[0])
+    return Certificate(
+        parameters=int(live.sum()),
+        silent=int((trained & ~live).sum()),
+        charges=sum(len(family) for family in claims.families.values()),
+        found=found,
+        exist=int(live.sum()) - rank,
+        depth=depth,
+        dead=int((live & ~point.alive).sum()),
+        clear=clear,
+    )
+
+
+class Point(NamedTuple):
+    """Parameters, the gradients there on many batches, and which entries get one."""
+
+    theta: Tensor
+    gradients: Matrix
+    alive: NDArray[np.bool_]
+
+
+def _points(
+    fields: Sequence[Field], trained: NDArray[np.bool_], points: int, generator: torch.Generator
+) -> tuple[list[Point], NDArray[np.bool_]]:
+    """Random points, those with the fewest dead parameters first, and which get a gradient anywhere."""
+    found = []
     for _ in range(points):
         theta = SPREAD * torch.randn(len(trained), dtype=torch.float64, generator=generator)
-        fields = [_field(exact, batch, targets, loss, generator) for _ in range(3 * size + 10)]
-        with exact.arithmetic(), PlainBatchNorm():
-            counted.append(_count(theta, fields, trained))
-        gradients = _of_claims(claims, {n: tuple(p.shape) for n, p in model.named_parameters()}, names, theta)
-        counted[-1] = (*counted[-1], _rank(gradients[:, trained])[0])
-    dead = [np.abs(g).max(axis=0) == 0 for *_, g, _ in counted]
-    exist, depth, clear, silent, found = min(
-        (size - rank, depth, clear, i, found) for i, (rank, depth, clear, _, found) in enumerate(counted)
-    )
-    everywhere = np.logical_and.reduce(dead)
-    charges = sum(len(family) for family in claims.families.values())
-    return Certificate(size, charges, found, exist, depth, int((dead[silent] & ~everywhere).sum()), clear)
+        theta.requires_grad_()
+        gradients = _normalised(np.stack([field(theta).detach().numpy() for field in fields]))
+        found.append(Point(theta, gradients, np.abs(gradients).max(axis=0) > ROUNDING))
+    live = trained & np.logical_or.reduce([point.alive for point in found])
+    return sorted(found, key=lambda point: int((~point.alive & trained).sum())), live
 
 
-class PlainBatchNorm(TorchFunctionMode):
-    """Inside, batch norms in training are made of sums and roots: torch's own has two derivatives, and no third."""
+class PlainNorms(TorchFunctionMode):
+    """Inside, norms are made of sums and roots: torch's own have two derivatives, of layer norms the third is wrong."""
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
         """Run a function."""
-        if func is not nn.functional.batch_norm:
-            return func(*args, **(kwargs or {}))
-        of = inspect.signature(func).bind(*args, **(kwargs or {}))
+        options = kwargs or {}
+        if func not in _NORMS:
+            return func(*args, **options)
+        of = inspect.signature(func).bind(*args, **options)
         of.apply_defaults()
-        x, weight, bias, training, eps = (of.arguments[n] for n in ("input", "weight", "bias", "training", "eps"))
-        if not training:
-            return func(*args, **(kwargs or {}))
-        dims = [d for d in range(x.dim()) if d != 1]
-        out = (x - x.mean(dims, keepdim=True)) / (x.var(dims, correction=0, keepdim=True) + eps).sqrt()
-        shape = [1, -1, *[1] * (x.dim() - 2)]
+        given = of.arguments
+        if not given.get("training", True) or not given.get("use_input_stats", True):
+            return func(*args, **options)
+        x, (view, dims) = given["input"], _NORMS[func](given)
+        seen = x.reshape(view)
+        centred = seen if func is nn.functional.rms_norm else seen - seen.mean(dims, keepdim=True)
+        eps = torch.finfo(x.dtype).eps if given["eps"] is None else given["eps"]
+        out = (centred / (centred.square().mean(dims, keepdim=True) + eps).sqrt()).view(x.shape)
+        shape = list(given["normalized_shape"]) if "normalized_shape" in given else [1, -1, *[1] * (x.dim() - 2)]
+        weight, bias = given.get("weight"), given.get("bias")
         out = out if weight is None else out * weight.view(shape)
         return out if bias is None else out + bias.view(shape)
+
+
+def _last(given: Mapping[str, Any]) -> tuple[list[int], list[int]]:
+    shape = list(given["input"].shape)
+    return shape, list(range(len(shape) - len(given["normalized_shape"]), len(shape)))
+
+
+def _grouped(given: Mapping[str, Any]) -> tuple[list[int], list[int]]:
+    samples, channels, *rest = given["input"].shape
+    groups = given["num_groups"]
+    view = [samples, groups, channels // groups, *rest]
+    return view, list(range(2, len(view)))
+
+
+# How each norm's input is seen, and the dimensions of what it normalises.
+_NORMS: Mapping[Any, Callable[[Mapping[str, Any]], tuple[list[int], list[int]]]] = {
+    nn.functional.batch_norm: lambda of: (list(of["input"].shape), [d for d in range(of["input"].dim()) if d != 1]),
+    nn.functional.instance_norm: lambda of: (list(of["input"].shape), list(range(2, of["input"].dim()))),
+    nn.functional.layer_norm: _last,
+    nn.functional.rms_norm: _last,
+    nn.functional.group_norm: _grouped,
+}
 
 
 def _field(
     exact: Condition, batch: tuple[Tensor, ...], targets: Tensor, loss: LossLike, generator: torch.Generator
 ) -> Field:
     """∇L on a batch drawn at random, as a function of θ that can be differentiated again."""
-    drawn = tuple(_like(x, generator) for x in batch)
+    reach = REACH ** float(torch.rand((), generator=generator))
+    drawn = tuple(reach * x if x.is_floating_point() else x for x in (_like(x, generator) for x in batch))
     seed = int(torch.randint(2**31, (), generator=generator))
     moved = tuple(x.to(b.dtype) for x, b in zip(drawn, exact.batch, strict=True))
     with exact.arithmetic():
@@ -216,27 +283,40 @@ def _along(field: Field, theta: Tensor, direction: Tensor) -> Tensor:
     return _derivative(_derivative(value, theta, u), u, direction)
 
 
+def _terms(f: Field, h: Field, theta: Tensor) -> tuple[Tensor, Tensor]:
+    return _along(h, theta, f(theta)), _along(f, theta, h(theta))
+
+
 def _bracket(f: Field, h: Field) -> Field:
-    return lambda theta: _along(h, theta, f(theta)) - _along(f, theta, h(theta))
+    def bracket(theta: Tensor) -> Tensor:
+        first, second = _terms(f, h, theta)
+        return first - second
+
+    return bracket
 
 
-def _count(theta: Tensor, fields: Sequence[Field], trained: NDArray[np.bool_]) -> tuple[int, int, bool, NDArray]:
-    """Rank of the algebra at θ, depth of the brackets that it took, whether it is clear, and the gradients."""
-    theta, random = theta.requires_grad_(), np.random.default_rng(0)
-    gradients = np.stack([field(theta).detach().numpy()[trained] for field in fields])
-    vectors, level = _normalised(gradients), list(fields[:FIELDS])
+def _algebra(point: Point, fields: Sequence[Field], live: NDArray[np.bool_], found: int) -> tuple[int, int, bool]:
+    """Rank of the algebra at a point, depth of the brackets that it took, and whether it is clear.
+
+    Each bracket is relative to the size of its two terms: where they cancel, what is left is rounding.
+    """
+    vectors, level, random = point.gradients[:, live], list(fields[:FIELDS]), np.random.default_rng(0)
     rank, clear = _rank(vectors)
     for depth in range(1, DEEPEST):
-        missing = vectors.shape[1] - rank
-        pairs = [(level[i], fields[j]) for i in range(len(level)) for j in range(FIELDS) if i != j or depth > 1]
-        chosen = [pairs[k] for k in random.permutation(len(pairs))[: missing + FEWER]]
-        level = [_bracket(f, h) for f, h in chosen]
-        brackets = np.stack([b(theta).detach().numpy()[trained] for b in level])
-        vectors = np.concatenate([vectors, _normalised(brackets)])
+        wanted = max(0, vectors.shape[1] - rank - found) + FEWER
+        pairs = [(f, h) for i, f in enumerate(level) for h in fields[: i if depth == 1 else FIELDS]]
+        chosen = [pairs[k] for k in random.permutation(len(pairs))[:wanted]]
+        brackets = []
+        for f, h in chosen:
+            first, second = (term.detach().numpy()[live] for term in _terms(f, h, point.theta))
+            size = np.linalg.norm(first) + np.linalg.norm(second)
+            brackets.append((first - second) / (size or 1.0))
+        vectors = np.concatenate([vectors, np.stack(brackets)])
         before, (rank, clear) = rank, _rank(vectors)
         if rank == before:
-            return rank, depth, clear, gradients
-    return rank, DEEPEST, clear, gradients
+            return rank, depth, clear
+        level = [_bracket(f, h) for f, h in chosen]
+    return rank, DEEPEST, clear
 
 
 def _normalised(vectors: Matrix) -> Matrix:
@@ -255,16 +335,14 @@ def _rank(vectors: Matrix) -> tuple[int, bool]:
     return rank, values[rank - 1] > GAP * values[rank]
 
 
-def _of_claims(claims: Symmetries, shapes: Shapes, names: Sequence[str], theta: Float[Tensor, " parameters"]) -> Matrix:
-    """Gradients of all charges at θ, which is in the order of the names."""
-    order = {n: i for i, n in enumerate(names)}
-    assert list(shapes) == sorted(shapes, key=order.__getitem__)
-    point, rows = theta.detach().numpy(), []
+def _of_claims(claims: Symmetries, shapes: Shapes, theta: Tensor) -> Matrix:
+    """Gradients of all charges at θ, in the order of the shapes."""
+    point, rows = theta.detach().numpy(), [np.zeros((0, theta.numel()))]
     for family in claims.families.values():
         if family.kind == "matrix":
             continue
         generators = generator_matrix(family, shapes)
         rows.append((generators if family.is_translation else generators @ sparse.diags_array(2 * point)).toarray())
     for family in matrix_families(claims.families.values()):
-        rows += [np.stack([2 * (family.generator(shapes, c) @ point) for c in range(len(family))])]
-    return _normalised(np.concatenate(rows)) if rows else np.zeros((0, len(point)))
+        rows += [2 * (family.generator(shapes, c) @ point)[None] for c in range(len(family))]
+    return _normalised(np.concatenate(rows))

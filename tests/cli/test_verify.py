@@ -70,3 +70,13 @@ def test_verify_measures_the_conditions_asked_for(command, monkeypatch):
         assert (code, out) == (2, "")
         assert len(err.splitlines()) == 1
         assert message in err
+
+
+def test_laws_are_counted(command):
+    """A deep linear net of the digits' size is too large; one of a few numbers is counted."""
+    small = ["model=mlp", "model.width=3", "data=synthetic", "data.shape=[2]", "data.classes=2", "device=cpu"]
+    code, out, _ = command("symmetries", *small, "model.activation=none", "model.depth=2", "certify=true")
+    assert code == 0
+    assert "independent conservation laws found" in out
+    refused(command("symmetries", "model=mlp", "certify=true", "device=cpu"), "up to 1,000 parameters")
+    refused(command("symmetries", *small, "certify=3"), "certify=3 must be true or false")
