@@ -144,6 +144,21 @@ def _key(node: fx.Node, target: Any) -> tuple:
     return target, repr(told), tuple((v.dtype, v.shape, v.stride(), v.device) for v in values)
 
 
+def _arguments(node: fx.Node, target: Any) -> tuple[Any, Any]:
+    """Those of a node for the operation that takes its place, with the defaults that this one has not.
+
+    ``bernoulli_()`` draws with p = 1/2, and ``torch.export`` leaves out what is at its default; ``bernoulli`` wants p.
+    """
+    args, kwargs = node.args, dict(node.kwargs)
+    if target is node.target or not isinstance(node.target, torch._ops.OpOverload):
+        return args, kwargs
+    of_node, of_target = node.target._schema.arguments, target._schema.arguments
+    for own, other in list(zip(of_node, of_target, strict=True))[len(args) :]:
+        if own.name not in kwargs and own.has_default_value() and not other.has_default_value():
+            kwargs[own.name] = own.default_value
+    return args, kwargs
+
+
 class _Each(nn.Module):
     """Does one operation after the other, each with operands of its own."""
 
@@ -155,8 +170,7 @@ class _Each(nn.Module):
         rest, out = iter(tensors), []
         for target, node in self.calls:
             mine = {n: next(rest) for n in node.all_input_nodes}
-            args: Any = fx.map_arg(node.args, mine.__getitem__)
-            kwargs: Any = fx.map_arg(node.kwargs, mine.__getitem__)
+            args, kwargs = (fx.map_arg(given, mine.__getitem__) for given in _arguments(node, target))
             out.append(target(*args, **kwargs))
         return out
 
@@ -191,7 +205,8 @@ def _like(value: Tensor) -> Tensor:
 def _copied(graph: fx.Graph, node: fx.Node, target: Any, env: Mapping[fx.Node, Any]) -> Any:
     """Put an operation as it is at the end of a graph."""
     made = graph.node_copy(node, env.__getitem__)
-    made.target = target
+    args, kwargs = (fx.map_arg(given, env.__getitem__) for given in _arguments(node, target))
+    made.target, made.args, made.kwargs = target, args, kwargs
     val = node.meta["val"]
     if not isinstance(val, (list, tuple)):
         return made

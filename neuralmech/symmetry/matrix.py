@@ -75,10 +75,10 @@ class MatrixSite:
         missing = max(0, self.size - sum(block.entries(shapes).shape[1] for block in self.blocks))
         return self.entries - missing * (missing + 1) // 2
 
-    def generator(self, i: int, j: int, shapes: Mapping[str, Sequence[int]]) -> sparse.csr_array:
+    def generator(self, i: int, j: int, shapes: Mapping[str, Sequence[int]]) -> sparse.coo_array:
         """M of ∂_αψ = Mθ for A = exp(α(E_ij + E_ji)/2): symmetric, (parameters, parameters), flattened in order.
 
-        The charge Q_ij is θᵀMθ.
+        The charge Q_ij is θᵀMθ. It takes no more memory than its few entries, however large the model.
         """
         starts, total = offsets(shapes), sum(math.prod(s) for s in shapes.values())
         rows, columns, data = [], [], []
@@ -89,7 +89,7 @@ class MatrixSite:
                 columns.append(entries[b])
                 data.append(np.full(entries.shape[1], 0.5 * block.sign))
         triple = (np.concatenate(data), (np.concatenate(rows), np.concatenate(columns)))
-        return sparse.csr_array(triple, shape=(total, total))
+        return sparse.coo_array(triple, shape=(total, total))
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ class MatrixFamily(Family):
 
         return self._over_sites(shapes, lengths, theta, theta)
 
-    def generator(self, shapes: Shapes, charge: int) -> sparse.csr_array:
+    def generator(self, shapes: Shapes, charge: int) -> sparse.coo_array:
         """M of one charge, symmetric, (parameters, parameters)."""
         site = next(m for m in self.matrices if m.name == self.sites[charge])
         return site.generator(int(self.channels[charge]), int(self.partners[charge]), shapes)

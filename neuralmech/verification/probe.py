@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float64
 from numpy.typing import NDArray
+from scipy import sparse
 from scipy.sparse.linalg import expm_multiply
 from torch import Tensor
 from torch.func import functional_call
@@ -164,5 +165,13 @@ def _(family: MatrixFamily, shapes: Shapes, charge: int, theta: Tensor, gradient
     m = family.generator(shapes, charge)
     apply = lambda matrix, x: torch.as_tensor(matrix @ x.double().cpu().numpy()).to(theta)  # noqa: E731
     start = theta.double().cpu().numpy()
-    moved = (torch.as_tensor(expm_multiply(a * m, start)).to(theta) for a in ANGLES)
-    return moved, apply(m, theta), apply(m, gradient)
+    at = np.unique(m.row)  # all that M touches
+    places = np.searchsorted(at, m.row), np.searchsorted(at, m.col)
+    small = sparse.csr_array((m.data, places), shape=(len(at), len(at)))
+
+    def turned(angle: float) -> Tensor:
+        out = start.copy()
+        out[at] = expm_multiply(angle * small, start[at])
+        return torch.as_tensor(out).to(theta)
+
+    return map(turned, ANGLES), apply(m, theta), apply(m, gradient)

@@ -50,6 +50,7 @@ WRITES = {  # what is written to, and whether something else refers to it
     "through a view": (through_a_view, False),
     "before a view is read": (before_a_view, False),
     "statistics that are read back": (read_back, False),
+    "half of it by chance": (lambda s, x: F.linear(x, s.a) * torch.empty_like(x).bernoulli_(0.5), True),
     "without a gradient": (lambda s, x: F.linear(x, s.a) + torch.no_grad()(torch.relu)(F.linear(x, s.a)), None),
 }
 MADE = {name: (lambda f=f: Net(f, **parts("ab")), (6, 4), alone) for name, (f, alone) in WRITES.items()}

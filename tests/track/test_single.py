@@ -43,7 +43,7 @@ def _is_part(found, family, parameter, entry, place, charges):
     if family == "linear":
         site = next(m for m in found.families[family].matrices if m.name == place["site"])
         channels = range(site.size) if charges == "site" else [place["channel"]]
-        return any(site.generator(i, i, found.shapes)[[offset]].nnz for i in channels)
+        return any((site.generator(i, i, found.shapes).row == offset).any() for i in channels)
     claims = found.families[family]
     charge = [
         i
