@@ -145,7 +145,7 @@ def _tables(folder: Path, analysis: Analysis, sheets: list[Sheet]) -> list[Path]
         "budget": analysis.budget[[*own, *analysis.keys]],
         "runs": analysis.runs,
     }
-    own_file = ("budget", "batches", "equilibrium", "kinetic", "rotations", "loss_balance")
+    own_file = ("budget", "batches", "equilibrium", "kinetic", "rotations", "noise_equilibrium", "loss_balance")
     apart = {"seeds": "comparison_seeds", **{name: name for name in own_file}}
     documents = {"comparison": [s for s in sheets if s.name not in apart]}
     documents |= {file: [s] for s in sheets for name, file in apart.items() if s.name == name}
@@ -155,6 +155,7 @@ def _tables(folder: Path, analysis: Analysis, sheets: list[Sheet]) -> list[Path]
         "equilibrium": analysis.equilibrium,
         "kinetic": analysis.kinetic,
         "rotations": analysis.rotations,
+        "noise_equilibrium": analysis.noise_equilibrium,
         "loss_balance": analysis.loss,
     }
     frames |= {name: frame for name, frame in found.items() if len(frame)}

@@ -29,7 +29,8 @@ class TrackConfig:
     each is recorded besides (0: never), which takes the product of whole weight matrices. `parameters` single
     parameters of each family are recorded beside the charges that they are part of. `compress` makes the record a
     little smaller, at a cost that fast steps feel. `rotations` records the angular momenta of rotations between
-    consecutive linear maps, pair by pair of up to `full` channels, of neighbours where there are more.
+    consecutive linear maps, pair by pair of up to `full` channels, of neighbours where there are more. `sides` records
+    how large both sides of rescale charges are, and their gradients.
     """
 
     families: list[str] | None = None
@@ -46,6 +47,7 @@ class TrackConfig:
     parameters: int = 4
     compress: bool = False
     rotations: bool = False
+    sides: bool = False
 
     def check(self) -> None:
         """Raise a `UserError` for unknown families or empty schedules."""
@@ -63,6 +65,8 @@ class TrackConfig:
         check_choice("track.noise_from", self.noise_from, ("halves", "set"))
         check_choice("track.charges", self.charges, ("all", "site", "sample"))
         check_at_least("track.sample", self.sample, 1)
+        if self.sides and self.charges != "all":
+            raise UserError(f"track.sides=true is of single charges; use track.charges=all, not {self.charges}")
         check_at_least("track.parameters", self.parameters, 0)
 
 

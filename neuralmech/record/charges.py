@@ -17,6 +17,7 @@ from neuralmech.record.schema import RecordError
 from neuralmech.words import first_line
 
 INDEX = {"channel": np.int64, "partner": np.int64, "decay": np.float64, "rule": np.int64, "entries": np.float64}
+INDEX |= {"rate_in": np.float64, "rate_out": np.float64}
 BESIDES = ("frobenius", "lean", "parameters")  # datasets of a family that are no signals of its charges
 
 

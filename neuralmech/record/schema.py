@@ -90,6 +90,8 @@ NOISE_SIGNALS = ("gradient_mean", "gradient_noise")
 
 ALL_SIGNALS = (*SIGNALS, *RULE_SIGNALS, *NOISE_SIGNALS)
 
+SIDES = ("size", "size_gradient")  # θᵀ|S|θ and gᵀ|S|g of rescale charges, where ``track.sides`` asks for them
+
 ROTATIONS = "rotation"  # a group beside the families: angular momenta, of antisymmetric generators, are no charges
 
 EVALUATION_COLUMNS: dict[str, Any] = {"step": "int64", "loss": "float64", "accuracy": "float64"}
@@ -149,7 +151,8 @@ class FamilyLayout:
 
     A column of a matrix-valued charge is its entry (channel, partner); `norms` names the sites whose Frobenius
     norms are recorded besides, `leans` those of which is recorded how far the rule leans on the generators,
-    `parameters` single parameters: name, entry, and the charge's column that it is part of.
+    `parameters` single parameters: name, entry, and the charge's column that it is part of. `rates` are the two rates a
+    and b at which each rescale charge's sides move under its symmetry, where the sides are recorded.
     """
 
     sites: Sequence[str]
@@ -161,12 +164,14 @@ class FamilyLayout:
     parameters: Sequence[tuple[str, int, int]] = ()
     classes: Classes = ONE_CLASS
     leans: Sequence[str] = ()
+    rates: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
 
     @property
     def index(self) -> dict[str, Any]:
         """Columns of the table that says what each charge is."""
         found = {"partner": self.partners, "decay": self.classes.decays, "rule": self.classes.rules}
         found["entries"] = self.classes.entries
+        found["rate_in"], found["rate_out"] = self.rates or (None, None)
         return {"site": self.sites, "channel": self.channels, **{n: v for n, v in found.items() if v is not None}}
 
     @property

@@ -34,10 +34,13 @@ class Measured(NamedTuple, Generic[A]):
     gradient_norm: A
     lean: A  # (sites of all families,)
     turning: A  # (signals, pairs of channels)
+    sides: A  # (signals, rescale charges)
 
 
 # What a part holds until it is measured.
-_UNMEASURED = Measured(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0)  # type: ignore[arg-type]
+_UNMEASURED = Measured(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0)  # type: ignore[arg-type]
+# Shapes of the parts where nothing is measured but what every row has.
+NOTHING = Measured((0, 0), (0,), (), (), (0,), (2,), (), (), (0,), (0, 0), (0, 0))  # type: ignore[arg-type]
 OnDevice = Measured[Tensor]
 OnHost = Measured[NDArray]
 

@@ -86,6 +86,8 @@ class Tracking:
         Whether to record the angular momenta of the ``linear`` family's sites.
     momentum
         Which of the step's vectors is what they are the momenta of: ``buffer`` of SGD, ``rule`` of other rules.
+    sides
+        Whether to record how large both sides of the ``rescale`` family's charges are, and their gradients.
     """
 
     families: Sequence[str] | None = None
@@ -104,3 +106,4 @@ class Tracking:
     entries: bool = False
     rotations: bool = False
     momentum: str = "buffer"
+    sides: bool = False

@@ -16,6 +16,8 @@ from neuralmech.charges.leaning import Leaning
 from neuralmech.charges.reference import SparseRows
 from neuralmech.charges.rotations import SIGNALS as OF_ROTATIONS
 from neuralmech.charges.rotations import Rotations
+from neuralmech.charges.sides import SIGNALS as OF_SIDES
+from neuralmech.charges.sides import Sides
 from neuralmech.charges.step import FORMS, AdamMotion, Kept, Motion, Mover, Step
 from neuralmech.record import BackgroundWriter, RecordWriter
 from neuralmech.record.schema import NOISE_SIGNALS, ROTATIONS, SIGNALS, STEP_COLUMNS, FamilyLayout
@@ -23,7 +25,7 @@ from neuralmech.symmetry.family import Family
 from neuralmech.symmetry.group import Symmetries
 from neuralmech.symmetry.layout import Layout
 from neuralmech.symmetry.matrix import matrix_families
-from neuralmech.track.block import Columns, OnDevice, OnHost, RowBuffer, Seen
+from neuralmech.track.block import NOTHING, Columns, Measured, OnDevice, OnHost, RowBuffer, Seen
 from neuralmech.track.options import Tracking
 from neuralmech.track.selection import classes, select, single_parameters
 
@@ -81,6 +83,8 @@ class Tracker:
         matrices = matrix_families(self.families.values()) if options.rotations else []
         rotations = [Rotations(f, layout, device, options.full, options.momentum) for f in matrices]
         self._rotations = rotations[0] if rotations else None
+        paired = self.families.get("rescale") if options.sides else None
+        self._sides = Sides(paired, layout, device) if paired else None
         layouts, chosen = select(self._all_layouts(), options.charges, options.sample)
         single = single_parameters(self.families, layouts, chosen, layout, options.parameters)
         leans = self._leaning.sites if self._leaning else {}
@@ -92,17 +96,13 @@ class Tracker:
         self._every = torch.zeros(len(in_forms), self._forms.width, dtype=torch.float64, device=device)
         sizes = np.cumsum([0, *(len(layout.sites) for layout in self._layouts.values())]).tolist()
         self._columns = {n: slice(a, b) for n, a, b in zip(self._layouts, sizes, sizes[1:], strict=False)}
-        shapes = (
-            (len(self.signals), sizes[-1]),
-            (self._forms.norms,),
-            (),
-            (),
-            (len(places),),
-            (2,),
-            (),
-            (),
-            (self._leaning.count if self._leaning else 0,),
-            (len(OF_ROTATIONS), len(self._rotations) if self._rotations else 0),
+        shapes: Measured = NOTHING._replace(
+            ring=(len(self.signals), sizes[-1]),
+            norms=(self._forms.norms,),
+            single=(len(places),),
+            lean=(self._leaning.count if self._leaning else 0,),
+            turning=(len(OF_ROTATIONS), len(self._rotations) if self._rotations else 0),
+            sides=(len(OF_SIDES), self._sides.count if self._sides else 0),
         )
         per_row = 8 * sum(math.prod(shape) for shape in shapes)
         self.block = RowBuffer(max(1, min(options.block, BLOCK_BYTES // per_row)), shapes, device)
@@ -123,9 +123,13 @@ class Tracker:
 
     def layouts(self) -> dict[str, FamilyLayout]:
         """Describe the families to the record, and the angular momenta."""
-        if (r := self._rotations) is None:
-            return self._layouts
-        return {**self._layouts, ROTATIONS: FamilyLayout(r.sites, r.rows, OF_ROTATIONS, False, r.columns)}
+        out = dict(self._layouts)
+        if (r := self._rotations) is not None:
+            out[ROTATIONS] = FamilyLayout(r.sites, r.rows, OF_ROTATIONS, False, r.columns)
+        if self._sides:
+            mine = out["rescale"]
+            out["rescale"] = replace(mine, signals=(*mine.signals, *OF_SIDES), rates=self._sides.rates)
+        return out
 
     @property
     def bytes_per_row(self) -> int:
@@ -220,8 +224,8 @@ class Tracker:
 
         Of how far the rule leans it knows nothing: rows with that need `before` and `after`.
         """
-        needs_both_ends = self._earlier is not None or self._rotations is not None
-        return None if needs_both_ends else self._forms.mover(theta)
+        needs_vectors = self._earlier is not None or self._rotations is not None or self._sides is not None
+        return None if needs_vectors else self._forms.mover(theta)
 
     def advance(
         self, mover: Mover, motion: Motion | AdamMotion, loss: float, row: Mapping[str, float], *, norms: bool = True
@@ -256,6 +260,8 @@ class Tracker:
         self._write_norms(step.before, into, norms=norms)
         if self._rotations:
             self._rotations.evaluate(step, into.turning)
+        if self._sides:
+            self._sides.evaluate(step, into.sides)
         if self._leaning and norms:
             self._leaning.evaluate(step, into.lean)
         elif self._leaning:
@@ -314,6 +320,8 @@ class Tracker:
         }
         if self._forms.matrix:
             charges["linear"]["frobenius"] = measured.norms
+        if self._sides:
+            charges["rescale"] |= {s: measured.sides[:, i] for i, s in enumerate(OF_SIDES)}
         if self._rotations:
             charges[ROTATIONS] = {s: measured.turning[:, i] for i, s in enumerate(OF_ROTATIONS)}
         first = of_lean = 0

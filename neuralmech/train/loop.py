@@ -151,6 +151,7 @@ def begin(config: Config) -> Run:
             rules=rule.rules,
             entries=not rule.has_sgds_laws,
             rotations=config.track.rotations,
+            sides=config.track.sides,
             momentum="buffer" if rule.has_sgds_laws else "rule",
         ),
     )

@@ -69,6 +69,11 @@ def prepare(config: Config, *, bare: bool = False) -> Setup:
             "track.rotations=true: this model has no consecutive linear maps among the families that are tracked; "
             "track linear too, or use track.rotations=false"
         )
+    if config.track.sides and "rescale" not in {*symmetries.families} & {*(config.track.families or FAMILIES)}:
+        raise UserError(
+            "track.sides=true: this model has no rescale charges among the families that are tracked; "
+            "track rescale too, or use track.sides=false"
+        )
     settled = settle(data, config.data, device, dtype)
     if not bare:
         _check_held_out(model.to(device), settled, config.loss)

@@ -52,6 +52,7 @@ def analysis(table, folder):
         "equilibrium": pd.DataFrame(),
         "kinetic": pd.DataFrame(),
         "rotations": pd.DataFrame(),
+        "noise_equilibrium": pd.DataFrame(),
         "loss": pd.DataFrame(),
         "batches": BatchPredictions(pd.DataFrame(), ()),
     }

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from neuralmech.track.block import RowBuffer, Staging
+from neuralmech.track.block import NOTHING, RowBuffer, Staging
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -37,7 +37,7 @@ class Later:
 def test_rows_do_not_change_while_the_next_ones_are_measured(behind):
     """Nor is there more room than for the rows that wait, those being written and those being measured."""
     block, record, rooms = (
-        RowBuffer(4, [(4, 3), (0,), (), (), (0,), (2,), (), (), (0,)], torch.device("cpu")),
+        RowBuffer(4, NOTHING._replace(ring=(4, 3)), torch.device("cpu")),
         Later(),
         set(),
     )
@@ -63,7 +63,7 @@ def test_rows_do_not_change_while_the_next_ones_are_measured(behind):
 @pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
 def test_rows_are_cut_at_the_first_number_that_is_not_finite(bad):
     """But not at numbers whose sum is infinite only."""
-    block, record = RowBuffer(6, [(2, 3), (0,), (), (), (0,), (2,), (), (), (0,)], torch.device("cpu")), Later()
+    block, record = RowBuffer(6, NOTHING._replace(ring=(2, 3)), torch.device("cpu")), Later()
     for k in range(6):
         block.slot().ring.fill_(1.7e308)
         if k == 4:

@@ -38,6 +38,8 @@ class Analysis:
         One row per run, family and site: whether the learning rule keeps the symmetry, and how far it leans.
     rotations
         One row per run and site of linear maps, where angular momenta were recorded: whether they stay zero, or decay.
+    noise_equilibrium
+        One row per run and rescale site, where both sides were recorded: how far from noise equilibrium.
     loss
         Full-batch runs: what the loss lost, against the work of its gradient.
     batches
@@ -57,6 +59,7 @@ class Analysis:
     equilibrium: pd.DataFrame
     kinetic: pd.DataFrame
     rotations: pd.DataFrame
+    noise_equilibrium: pd.DataFrame
     loss: pd.DataFrame
     batches: BatchPredictions
     runs: pd.DataFrame
@@ -125,6 +128,7 @@ def compare_runs(found: Runs, chosen: Options) -> Analysis:
         equilibrium=_joined(one.equilibrium for one in readable),
         kinetic=_joined(one.kinetic for one in readable),
         rotations=_joined(one.rotations for one in readable),
+        noise_equilibrium=_joined(one.noise_equilibrium for one in readable),
         loss=_joined(one.loss for one in readable),
         batches=batches,
         runs=pd.DataFrame([one.row for one in compared]),

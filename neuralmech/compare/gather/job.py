@@ -17,6 +17,7 @@ from neuralmech.compare.measure.equilibrium import equilibrium_table
 from neuralmech.compare.measure.errors import compare_family
 from neuralmech.compare.measure.kinetic import kinetic_table
 from neuralmech.compare.measure.loss import loss_balance
+from neuralmech.compare.measure.orbit import OrbitCurve, noise_equilibrium
 from neuralmech.compare.measure.rotations import rotation_table
 from neuralmech.compare.measure.views import families
 from neuralmech.laws import LAWS
@@ -32,6 +33,7 @@ class Panel:
     curves: dict[str, Curves]
     budgets: dict[str, pd.DataFrame]
     loss: LossCurve | None = None
+    orbit: OrbitCurve | None = None
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Compared:
         The swept keys in words.
     row
         In the table of runs: swept keys, status, rows, last loss and accuracy, reason.
-    comparison, budget, equilibrium, kinetic, rotations, loss
+    comparison, budget, equilibrium, kinetic, rotations, noise_equilibrium, loss
         Parts of what `Analysis` calls so, swept keys in front.
     """
 
@@ -56,6 +58,7 @@ class Compared:
     equilibrium: list[pd.DataFrame] = field(default_factory=list)
     kinetic: list[pd.DataFrame] = field(default_factory=list)
     rotations: list[pd.DataFrame] = field(default_factory=list)
+    noise_equilibrium: list[pd.DataFrame] = field(default_factory=list)
     loss: list[pd.DataFrame] = field(default_factory=list)
     panel: Panel | None = None
     config: Mapping[str, Any] | None = None
@@ -77,6 +80,7 @@ def compare_job(job: Job, label: Mapping[str, Any], chosen: Options) -> Compared
     with open_record(job.path) as record:
         notes = _cut_at_nan(record)
         loss, curve = loss_balance(record)
+        pairs, orbit = noise_equilibrium(record)
         found = _families(record, chosen)
         return Compared(
             name,
@@ -87,12 +91,14 @@ def compare_job(job: Job, label: Mapping[str, Any], chosen: Options) -> Compared
             equilibrium=[_labelled(equilibrium_table(record), label)],
             kinetic=[_labelled(kinetic_table(record), label)],
             rotations=[_labelled(rotation_table(record, chosen.block), label)],
+            noise_equilibrium=[_labelled(pairs, label)],
             loss=[_labelled(loss, label) if len(loss) else loss],
             panel=Panel(
                 label_text(label),
                 {family: curves for family, _, _, curves in found},
                 {family: budget for family, _, budget, _ in found},
                 curve,
+                orbit,
             ),
             config=record.config,
             provenance=record.provenance,

@@ -14,7 +14,7 @@ from neuralmech.compare.gather.labels import distinct
 from neuralmech.compare.measure.curves import Curves
 from neuralmech.compare.measure.equilibrium import FAMILY as SCALE
 from neuralmech.compare.measure.views import METRIC
-from neuralmech.compare.show.plots_accounts import budget_figure, budget_title, loss_figure
+from neuralmech.compare.show.plots_accounts import budget_figure, budget_title, loss_figure, orbit_figure
 from neuralmech.compare.show.plots_charges import effective_rate_figure, family_figure, parameters_figure
 from neuralmech.compare.show.plots_sweeps import batch_figure, sweep_figure, swept_numbers
 
@@ -51,6 +51,10 @@ _FIXED = {
         "The learning rate η/Q that the direction of some normalised weights feels, Q = |θ|²: measured "
         "(wide) and, dashed in its colour, η/√(Q²) with Q² an exponential average of the squared gradient, as in "
         "RMSProp."
+    ),
+    "noise_equilibrium": (
+        "How far the pairs of each rescale site are from noise equilibrium along the orbit of their symmetry, over the "
+        "steps: RMS of α* over the site's charges, gradients averaged over a fiftieth of the run."
     ),
     "loss_balance": (
         "Above, the change of the loss since the first step, in the loss's units, measured and as the summed work of "
@@ -89,6 +93,9 @@ def _figures(analysis: Analysis) -> Iterator[tuple[str, Figure]]:
     rates = [(p.title, p.curves[SCALE]) for p in analysis.panels if "noether" in _theories(p.curves.get(SCALE))]
     if rates:
         yield "effective_learning_rate", effective_rate_figure(rates)
+    orbits = [(p.title, p.orbit) for p in analysis.panels if p.orbit is not None]
+    if orbits:
+        yield "noise_equilibrium", orbit_figure(orbits)
     losses = [(p.title, p.loss) for p in analysis.panels if p.loss is not None]
     if losses:
         yield "loss_balance", loss_figure(losses)

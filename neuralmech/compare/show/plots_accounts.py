@@ -14,6 +14,7 @@ from matplotlib.patches import Patch
 
 from neuralmech.compare.measure.accounts import THROUGH_MEMORY
 from neuralmech.compare.measure.curves import LossCurve
+from neuralmech.compare.measure.orbit import OrbitCurve
 from neuralmech.compare.show.style import COLOURS, FLOOR, FORMS, STYLE, named, plain
 
 # Cause → (colour, hatch, label); what a momentum buffer carried has the colour of its cause.
@@ -117,4 +118,23 @@ def loss_figure(panels: Sequence[tuple[str, LossCurve]]) -> Figure:
         handles += [Line2D([], [], color=c, linestyle=d, label=LABELS[o]) for o, (c, d) in STYLES.items()]
         figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8)
         figure.suptitle("The loss pays for motion", fontsize=11)
+    return figure
+
+
+def orbit_figure(panels: Sequence[tuple[str, OrbitCurve]]) -> Figure:
+    """Distance of rescale pairs to noise equilibrium, a line per site."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(max(6.4, 1.2 + 3.6 * len(panels)), 3.6), layout="constrained")
+        axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+        for (title, curve), panel in zip(panels, axes, strict=True):
+            for number, (site, distance) in enumerate(list(curve.distance.items())[:MAX_BARS]):
+                colour, dashes = COLOURS[number % len(COLOURS)], "-" if number < len(COLOURS) else "--"
+                panel.plot(curve.step, distance, color=colour, linestyle=dashes, linewidth=1.4, label=plain(site))
+            panel.set_yscale("log")
+            panel.set_xlabel("step $k$")
+            panel.set_title(plain(title), fontsize=9)
+            if len(curve.distance) <= len(COLOURS):
+                panel.legend(fontsize=7)
+        axes[0].set_ylabel(r"RMS of $\alpha^*$")
+        figure.suptitle("Distance to noise equilibrium along the rescale orbit", fontsize=11)
     return figure

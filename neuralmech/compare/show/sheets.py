@@ -33,6 +33,8 @@ def sheets_of(analysis: Analysis) -> list[Sheet]:
         sheets.append(kinetic_sheet(analysis.kinetic))
     if len(analysis.rotations):
         sheets.append(rotation_sheet(analysis.rotations))
+    if len(analysis.noise_equilibrium):
+        sheets.append(orbit_sheet(analysis.noise_equilibrium))
     if len(analysis.loss):
         sheets.append(loss_sheet(analysis.loss))
     return [*sheets, run_sheet(analysis.runs)]
@@ -136,6 +138,22 @@ def rotation_sheet(table: pd.DataFrame) -> Sheet:
         "relative to |b||θ|: at the start, in all rows, and of the difference from the law."
     )
     return Sheet("rotations", "angular momenta of rotations", meaning, tuple(shown), rows, notes.texts)
+
+
+def orbit_sheet(table: pd.DataFrame) -> Sheet:
+    """How far rescale pairs are from noise equilibrium."""
+    notes = Footnotes()
+    shown = [name for name in table.columns if name != "reason"]
+    rows = [
+        [cell(v, digits=2, note=notes(reason) if name == "end" else 0) for name, v in zip(shown, row, strict=True)]
+        for *row, reason in table[[*shown, "reason"]].itertuples(index=False, name=None)
+    ]
+    meaning = (
+        "A rescale symmetry leaves the loss the same all along the orbit e^α, e^−α of its pair; weight decay and the "
+        "noise of gradients choose a point there. |α*| is how far that is: RMS over the site's charges in the first "
+        "and the last fiftieth of the run, and what of the forces in the last is noise and what weight decay."
+    )
+    return Sheet("noise_equilibrium", "distance to noise equilibrium", meaning, tuple(shown), rows, notes.texts)
 
 
 def loss_sheet(table: pd.DataFrame) -> Sheet:
