@@ -145,19 +145,19 @@ def _tables(folder: Path, analysis: Analysis, sheets: list[Sheet]) -> list[Path]
         "budget": analysis.budget[[*own, *analysis.keys]],
         "runs": analysis.runs,
     }
-    own_file = ("budget", "batches", "equilibrium", "kinetic", "rotations", "noise_equilibrium", "loss_balance")
-    apart = {"seeds": "comparison_seeds", **{name: name for name in own_file}}
-    documents = {"comparison": [s for s in sheets if s.name not in apart]}
-    documents |= {file: [s] for s in sheets for name, file in apart.items() if s.name == name}
     found = {
-        "comparison_seeds": analysis.seeds,
         "batches": analysis.batches.table,
         "equilibrium": analysis.equilibrium,
         "kinetic": analysis.kinetic,
+        "oscillator": analysis.oscillator,
         "rotations": analysis.rotations,
         "noise_equilibrium": analysis.noise_equilibrium,
         "loss_balance": analysis.loss,
     }
+    apart = {"seeds": "comparison_seeds", "budget": "budget", **{name: name for name in found}}
+    documents = {"comparison": [s for s in sheets if s.name not in apart]}
+    documents |= {file: [s] for s in sheets for name, file in apart.items() if s.name == name}
+    found["comparison_seeds"] = analysis.seeds
     frames |= {name: frame for name, frame in found.items() if len(frame)}
     files = []
     for name, frame in frames.items():

@@ -67,6 +67,16 @@ class Hyperparameters:
         """Share of a new gradient that enters the momentum buffer after the first step: 1 − δ, and 1 if β = 0."""
         return np.where(self.momentum == 0, 1.0, 1.0 - self.dampening)
 
+    @staticmethod
+    def steady(
+        lr: float, momentum: float = 0.0, weight_decay: float = 0.0, *, rows: int = 1, decoupled: bool = False
+    ) -> Hyperparameters:
+        """Those of some rows in the middle of a run of SGD whose hyperparameters do not change."""
+        of = {"lr": lr, "momentum": momentum, "dampening": 0.0, "weight_decay": weight_decay, "span": 1.0}
+        flags = {"nesterov": False, "first": False, "decoupled": decoupled}
+        numbers = {name: np.full(rows, value) for name, value in {**of, **flags}.items()}
+        return Hyperparameters(**numbers, batch_size=np.ones(rows, dtype=int), updates=1 + np.arange(rows))
+
     def __getitem__(self, rows: slice) -> Hyperparameters:
         return Hyperparameters(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
 

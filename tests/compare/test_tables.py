@@ -51,6 +51,7 @@ def analysis(table, folder):
     none = {
         "equilibrium": pd.DataFrame(),
         "kinetic": pd.DataFrame(),
+        "oscillator": pd.DataFrame(),
         "rotations": pd.DataFrame(),
         "noise_equilibrium": pd.DataFrame(),
         "loss": pd.DataFrame(),

@@ -36,6 +36,8 @@ class Analysis:
         One row per run and scale site: angular step and radius at the end, against theory.
     kinetic
         One row per run, family and site: whether the learning rule keeps the symmetry, and how far it leans.
+    oscillator
+        One row per run and family: what kind of damped oscillator its charges are.
     rotations
         One row per run and site of linear maps, where angular momenta were recorded: whether they stay zero, or decay.
     noise_equilibrium
@@ -58,6 +60,7 @@ class Analysis:
     seeds: pd.DataFrame
     equilibrium: pd.DataFrame
     kinetic: pd.DataFrame
+    oscillator: pd.DataFrame
     rotations: pd.DataFrame
     noise_equilibrium: pd.DataFrame
     loss: pd.DataFrame
@@ -127,6 +130,7 @@ def compare_runs(found: Runs, chosen: Options) -> Analysis:
         seeds=seed_table(comparison, keys),
         equilibrium=_joined(one.equilibrium for one in readable),
         kinetic=_joined(one.kinetic for one in readable),
+        oscillator=_joined(one.oscillator for one in readable),
         rotations=_joined(one.rotations for one in readable),
         noise_equilibrium=_joined(one.noise_equilibrium for one in readable),
         loss=_joined(one.loss for one in readable),

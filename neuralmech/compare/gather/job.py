@@ -18,6 +18,7 @@ from neuralmech.compare.measure.errors import compare_family
 from neuralmech.compare.measure.kinetic import kinetic_table
 from neuralmech.compare.measure.loss import loss_balance
 from neuralmech.compare.measure.orbit import OrbitCurve, noise_equilibrium
+from neuralmech.compare.measure.oscillator import oscillator_table
 from neuralmech.compare.measure.rotations import rotation_table
 from neuralmech.compare.measure.views import families
 from neuralmech.laws import LAWS
@@ -46,7 +47,7 @@ class Compared:
         The swept keys in words.
     row
         In the table of runs: swept keys, status, rows, last loss and accuracy, reason.
-    comparison, budget, equilibrium, kinetic, rotations, noise_equilibrium, loss
+    comparison, budget, equilibrium, kinetic, oscillator, rotations, noise_equilibrium, loss
         Parts of what `Analysis` calls so, swept keys in front.
     """
 
@@ -57,6 +58,7 @@ class Compared:
     budget: list[pd.DataFrame] = field(default_factory=list)
     equilibrium: list[pd.DataFrame] = field(default_factory=list)
     kinetic: list[pd.DataFrame] = field(default_factory=list)
+    oscillator: list[pd.DataFrame] = field(default_factory=list)
     rotations: list[pd.DataFrame] = field(default_factory=list)
     noise_equilibrium: list[pd.DataFrame] = field(default_factory=list)
     loss: list[pd.DataFrame] = field(default_factory=list)
@@ -90,6 +92,7 @@ def compare_job(job: Job, label: Mapping[str, Any], chosen: Options) -> Compared
             budget=[_labelled(budget, label) for _, _, budget, _ in found],
             equilibrium=[_labelled(equilibrium_table(record), label)],
             kinetic=[_labelled(kinetic_table(record), label)],
+            oscillator=[_labelled(oscillator_table(record), label)],
             rotations=[_labelled(rotation_table(record, chosen.block), label)],
             noise_equilibrium=[_labelled(pairs, label)],
             loss=[_labelled(loss, label) if len(loss) else loss],

@@ -31,6 +31,8 @@ def sheets_of(analysis: Analysis) -> list[Sheet]:
         sheets.append(equilibrium_sheet(analysis.equilibrium, analysis.keys))
     if len(analysis.kinetic):
         sheets.append(kinetic_sheet(analysis.kinetic))
+    if len(analysis.oscillator):
+        sheets.append(oscillator_sheet(analysis.oscillator))
     if len(analysis.rotations):
         sheets.append(rotation_sheet(analysis.rotations))
     if len(analysis.noise_equilibrium):
@@ -122,6 +124,22 @@ def kinetic_sheet(table: pd.DataFrame) -> Sheet:
     )
     title = "symmetries that the learning rule keeps"
     return Sheet("kinetic", title, meaning, tuple(shown), rows, notes.texts)
+
+
+def oscillator_sheet(table: pd.DataFrame) -> Sheet:
+    """What kind of oscillator the charges are."""
+    notes = Footnotes()
+    shown = [name for name in table.columns if name not in ("reason", "decay")]
+    reasons = table["reason"]
+    rows = [
+        [cell(v, digits=3, note=notes(why) if name == "regime" else 0) for name, v in zip(shown, row, strict=True)]
+        for row, why in zip(table[shown].itertuples(index=False, name=None), reasons, strict=True)
+    ]
+    meaning = (
+        "The modified flow of a charge is a damped, driven oscillator, Q'' + 2γQ' + ω²Q = drive, in t = Σ η; period "
+        "and relaxation (of the slower motion, by a factor e) in steps. Damping ratio γ/ω: under-damped charges oscillate."
+    )
+    return Sheet("oscillator", "charges as oscillators", meaning, tuple(shown), rows, notes.texts)
 
 
 def rotation_sheet(table: pd.DataFrame) -> Sheet:
