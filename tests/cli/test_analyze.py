@@ -30,7 +30,11 @@ def test_train_then_analyze(command, tmp_path):
         "noether", "discrete", "discrete_broken",
     }  # fmt: skip
     files = {p.name for p in (tmp_path / "run/analysis").iterdir()}
-    tables = {f"{name}.{suffix}" for name in ("comparison", "budget", "kinetic") for suffix in ("csv", "md", "tex")}
+    tables = {
+        f"{name}.{suffix}"
+        for name in ("comparison", "budget", "kinetic", "oscillator")
+        for suffix in ("csv", "md", "tex")
+    }
     figures = {
         f"{name}.{suffix}" for name in ("translation", "rescale", "parameters", "budget") for suffix in ("png", "pdf")
     }

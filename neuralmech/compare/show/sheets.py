@@ -137,7 +137,7 @@ def oscillator_sheet(table: pd.DataFrame) -> Sheet:
     ]
     meaning = (
         "The modified flow of a charge is a damped, driven oscillator, Q'' + 2γQ' + ω²Q = drive, in t = Σ η; period "
-        "and relaxation (of the slower motion, by a factor e) in steps. Damping ratio γ/ω: under-damped charges oscillate."
+        "and relaxation (of the slower motion, by a factor e) in steps. Damping ratio: γ/ω; below 1 they oscillate."
     )
     return Sheet("oscillator", "charges as oscillators", meaning, tuple(shown), rows, notes.texts)
 
