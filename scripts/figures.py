@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from matplotlib.figure import Figure
-from source_figures import balances, constraints, planes, quadratic, readme, training
+from source_figures import balances, bounded, constraints, planes, quadratic, readme, training
 from source_figures.runs import Runs
 
 FOLDER = Path(__file__).parents[1] / "docs" / "figures"
@@ -29,6 +29,7 @@ FIGURES: dict[str, Writer] = {
     "symmetric_planes": _saved(planes.draw, trains=False),
     "constraints": _saved(constraints.draw),
     "quadratic": _saved(quadratic.draw, trains=False),
+    "bounded_weights": _saved(bounded.draw, trains=False),
     "noisy_and_smooth": _saved(training.noisy_and_smooth),
     "three_families": _saved(training.three_families),
     "oscillations": _saved(training.oscillations),
