@@ -77,7 +77,7 @@ def test_layers_of_a_homogeneous_net_grow_together():
     paths = [np.diff(flow(step), axis=1) for step in (0.02, 0.01, 0.005)]
     off = [np.abs(path - path[0]).max() for path in paths]
     assert np.polyfit(np.log([4, 2, 1]), np.log(off), 1)[0] == pytest.approx(1, abs=0.2)  # sliding along kinks of ReLU
-    assert off[-1] < 1e-3
+    assert off[-1] < 2e-3
     assert (np.abs(np.diff(flow(0.01)[[0, -1]], axis=0)) > 1.5).all()
     norms, driven = descent(0.4)
     np.testing.assert_allclose(np.diff(norms - driven, axis=1), np.diff(norms[:1], axis=1).repeat(len(norms), axis=0))
