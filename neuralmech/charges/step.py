@@ -68,6 +68,8 @@ class Step(NamedTuple):
         The gradient at θ_k where the rule's is another one: that of sharpness-aware minimisation.
     rule
         The rule's own update v, in float64, if somebody has made it already; see `with_rule`.
+    flip
+        ½(u_k − u_{k−1}), half of what the update changed by since the step before; None if nobody knows.
     """
 
     before: Float[Tensor, " parameters"]
@@ -81,6 +83,7 @@ class Step(NamedTuple):
     decay: float | Float64[Tensor, ""] = 0.0
     ascent: Float[Tensor, " parameters"] | None = None
     rule: Float64[Tensor, " parameters"] | None = None
+    flip: Float64[Tensor, " parameters"] | None = None
 
     def with_rule(self) -> Step:
         """The same, with v made once for whoever reads it more than once."""
@@ -131,6 +134,7 @@ VECTORS: Mapping[str, Callable[[Step, Take], Tensor]] = {
     "ascent": lambda step, take: take(step.gradient if step.ascent is None else step.ascent),
     "rule": _rule,
     "shrunk": _shrunk,
+    "flip": lambda step, take: torch.zeros_like(take(step.before)) if step.flip is None else take(step.flip),
     "one": lambda step, take: torch.ones_like(take(step.before)),
     "rule squared": lambda step, take: _rule(step, take).square(),
     "mean": _mean,
@@ -158,6 +162,7 @@ FORMS: Mapping[str, Form] = {
     "drive_buffer": Form("update", "buffer", "buffer"),
     "drive_ascent": Form("ascent", "gradient", None),
     "decay": Form("theta", "shrunk", "shrunk"),
+    "drive_flip": Form("flip", "flip", None),
     "rule_work": Form("theta", "rule", "rule"),
     "magnitude": Form("theta", "theta", "one"),
     "rule_magnitude": Form("rule", "rule", "rule squared"),

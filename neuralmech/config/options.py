@@ -30,7 +30,8 @@ class TrackConfig:
     parameters of each family are recorded beside the charges that they are part of. `compress` makes the record a
     little smaller, at a cost that fast steps feel. `rotations` records the angular momenta of rotations between
     consecutive linear maps, pair by pair of up to `full` channels, of neighbours where there are more. `sides` records
-    how large both sides of rescale charges are, and their gradients.
+    how large both sides of rescale charges are, and their gradients, `oscillation` what of each step turns back the one
+    before it.
     """
 
     families: list[str] | None = None
@@ -48,6 +49,7 @@ class TrackConfig:
     compress: bool = False
     rotations: bool = False
     sides: bool = False
+    oscillation: bool = False
 
     def check(self) -> None:
         """Raise a `UserError` for unknown families or empty schedules."""
@@ -65,6 +67,8 @@ class TrackConfig:
         check_choice("track.noise_from", self.noise_from, ("halves", "set"))
         check_choice("track.charges", self.charges, ("all", "site", "sample"))
         check_at_least("track.sample", self.sample, 1)
+        if self.oscillation and (self.every != 1 or self.steps is not None):
+            raise UserError("track.oscillation=true compares consecutive steps; use track.every=1 and track.steps=null")
         if self.sides and self.charges != "all":
             raise UserError(f"track.sides=true is of single charges; use track.charges=all, not {self.charges}")
         check_at_least("track.parameters", self.parameters, 0)

@@ -75,7 +75,8 @@ LATER_COLUMNS = {"skipped": 0, "work": 0, "work_behind": 0, "clip": 1, "gradient
 #   drive_buffer uᵀSb (⟨a, b⟩ for a translation charge) with SGD's momentum buffer b after the step;
 #   drive_ascent hᵀSg with h the gradient at θ_k and g that of sharpness-aware minimisation;
 #   decay θᵀSκθ, where parameters decay at different rates κηλ;
-#   rule_work θᵀSv, with v the rule's update without decoupled weight decay.
+#   rule_work θᵀSv, with v the rule's update without decoupled weight decay;
+#   drive_flip ¼(u_k − u_{k−1})ᵀS(u_k − u_{k−1}), where ``track.oscillation`` asks for it.
 # Under Adam, with w = √v̂ + ε and the mean m after the step's gradient, the metric charge in
 #   metric_value θ_kᵀSwθ_k, metric_carried θ_{k+1}ᵀSwθ_{k+1}, metric_drive mᵀSw⁻¹m, and where parameters decay at
 #   different rates metric_decay θᵀSwκθ, metric_decay_twice θᵀSwκ²θ, metric_decay_mean θᵀSκm.
@@ -84,7 +85,16 @@ SIGNALS = ("value", "drive_update", "drive_gradient", "residual")
 NESTEROV_SIGNAL = "drive_buffer"
 METRIC_SIGNALS = ("metric_value", "metric_carried", "metric_drive")
 METRIC_DECAY_SIGNALS = ("metric_decay", "metric_decay_twice", "metric_decay_mean")
-RULE_SIGNALS = (NESTEROV_SIGNAL, "drive_ascent", "decay", "rule_work", *METRIC_SIGNALS, *METRIC_DECAY_SIGNALS)
+FLIP_SIGNAL = "drive_flip"
+RULE_SIGNALS = (
+    NESTEROV_SIGNAL,
+    FLIP_SIGNAL,
+    "drive_ascent",
+    "decay",
+    "rule_work",
+    *METRIC_SIGNALS,
+    *METRIC_DECAY_SIGNALS,
+)
 # Where measured, for quadratic charges: M and T of the drive's expectation M + T/B at batch size B.
 NOISE_SIGNALS = ("gradient_mean", "gradient_noise")
 

@@ -86,6 +86,8 @@ class Tracking:
         Whether to record the angular momenta of the ``linear`` family's sites.
     momentum
         Which of the step's vectors is what they are the momenta of: ``buffer`` of SGD, ``rule`` of other rules.
+    oscillation
+        Whether to record the forms of half of what the update changed by since the step before.
     sides
         Whether to record how large both sides of the ``rescale`` family's charges are, and their gradients.
     """
@@ -107,3 +109,4 @@ class Tracking:
     rotations: bool = False
     momentum: str = "buffer"
     sides: bool = False
+    oscillation: bool = False

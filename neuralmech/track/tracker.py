@@ -20,7 +20,7 @@ from neuralmech.charges.sides import SIGNALS as OF_SIDES
 from neuralmech.charges.sides import Sides
 from neuralmech.charges.step import FORMS, AdamMotion, Kept, Motion, Mover, Step
 from neuralmech.record import BackgroundWriter, RecordWriter
-from neuralmech.record.schema import NOISE_SIGNALS, ROTATIONS, SIGNALS, STEP_COLUMNS, FamilyLayout
+from neuralmech.record.schema import FLIP_SIGNAL, NOISE_SIGNALS, ROTATIONS, SIGNALS, STEP_COLUMNS, FamilyLayout
 from neuralmech.symmetry.family import Family
 from neuralmech.symmetry.group import Symmetries
 from neuralmech.symmetry.layout import Layout
@@ -65,7 +65,8 @@ class Tracker:
         theta: Float[Tensor, " parameters"],
         options: Tracking = Tracking(),  # noqa: B008  (nothing can change it)
     ) -> None:
-        device, in_forms = theta.device, (*SIGNALS, *options.extra)
+        flip = (FLIP_SIGNAL,) if options.oscillation else ()
+        device, in_forms = theta.device, (*SIGNALS, *options.extra, *flip)
         self.signals = (*in_forms, *(NOISE_SIGNALS if options.noise else ()))
         self._kept = tuple(s for s in self.signals if s == "value" or options.kept is None or s in options.kept)
         wanted = options.families
@@ -107,7 +108,9 @@ class Tracker:
         per_row = 8 * sum(math.prod(shape) for shape in shapes)
         self.block = RowBuffer(max(1, min(options.block, BLOCK_BYTES // per_row)), shapes, device)
         self._before = torch.empty(layout.size, dtype=theta.dtype, device=device)
-        self._earlier = torch.empty_like(self._before) if options.work else None
+        self._earlier = torch.empty_like(self._before) if options.work or options.oscillation else None
+        self._measures_work, self._measures_flip = options.work, options.oscillation
+        self._rate_before = torch.zeros((), dtype=torch.float64, device=device)  # 0: there was no step before
         self._has_noise = options.noise
         self.noise: tuple[Tensor, Tensor] | None = None
 
@@ -163,10 +166,11 @@ class Tracker:
         """θ_{k−1}, if the next row needs it."""
         return None if self._earlier is None else self._before
 
-    def start(self, theta: Tensor) -> None:
-        """Where the run starts, or θ_{k−1} where it continues; for what compares two steps."""
+    def start(self, theta: Tensor, rate: float = 0.0) -> None:
+        """Where the run starts, or θ_{k−1} and 1/η of that step where it continues; for what compares two steps."""
         if self._earlier is not None:
             self._before.copy_(theta.detach())
+            self._rate_before.fill_(rate)
 
     def step(
         self,
@@ -248,13 +252,14 @@ class Tracker:
     @torch.no_grad()
     def measure(self, step: Step, loss: Float[Tensor, ""], seen: Seen, into: OnDevice, *, norms: bool) -> None:
         """The part of `after` that a CUDA graph holds: tensors at fixed places, 1/η among them, no Python's doing."""
+        step = self._with_flip(step)
         into.loss.copy_(loss.detach())
         for name, value in seen._asdict().items():
             if value is not None:
                 getattr(into, name).copy_(value)
         self._evaluate(lambda forms: self._forms.evaluate(step, forms), into.ring)
         into.single.copy_(step.before.index_select(0, self._places))
-        if self._earlier is not None:
+        if self._measures_work and self._earlier is not None:
             sides = [(step.before, step.after), (self._earlier, step.before)]
             torch.stack([_work(step.gradient, *side) for side in sides], out=into.work)
         self._write_norms(step.before, into, norms=norms)
@@ -266,6 +271,16 @@ class Tracker:
             self._leaning.evaluate(step, into.lean)
         elif self._leaning:
             into.lean.fill_(math.nan)
+
+    def _with_flip(self, step: Step) -> Step:
+        """The same with ½(u_k − u_{k−1}), zero at the first step."""
+        if not self._measures_flip or self._earlier is None:
+            return step
+        update = (step.before.double() - step.after).mul_(step.rate)
+        before = (self._earlier.double() - step.before).mul_(self._rate_before)
+        flip = (update - before).mul_(0.5).mul_(self._rate_before > 0)
+        self._rate_before.copy_(torch.as_tensor(step.rate, dtype=torch.float64))
+        return step._replace(flip=flip)
 
     def keep(self, measured: OnDevice, row: Mapping[str, float]) -> None:
         """The rest of it: record what `measure` left."""

@@ -152,6 +152,7 @@ def begin(config: Config) -> Run:
             entries=not rule.has_sgds_laws,
             rotations=config.track.rotations,
             sides=config.track.sides,
+            oscillation=config.track.oscillation,
             momentum="buffer" if rule.has_sgds_laws else "rule",
         ),
     )

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from neuralmech.charges.step import rate_of
 from neuralmech.data.draws import set_random_state
 from neuralmech.errors import UserError
 from neuralmech.record import FILE_NAME, Record, RecordError, open_record
@@ -139,7 +140,8 @@ def _restore(run: Run, content: Mapping[str, Any], position: Position, columns: 
         set_random_state(content["random"], run.setup.device)
         run.step, run.time = content["step"], content["time"]
         if (last := content.get("last")) is not None:
-            run.tracker.start(last)
+            before = run.rule.row(run.step - 1, run.steps, 0.0, 0)["lr"] if run.step else 0.0
+            run.tracker.start(last, rate_of(run.execution.rate(before)))
         run.tracker.noise = _on(content["noise"], run.setup.device)
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise _foreign(path, error) from error

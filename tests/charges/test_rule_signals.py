@@ -26,7 +26,20 @@ def of_adam(vectors):
     theta, after, gradient, mean, ascent = vectors[:5]
     square, ratio, shrink = (v.abs() + 0.1 for v in vectors[5:8])
     moments = Moments(mean, square.to(theta.dtype), 1.7, 2.3, 1e-3)
-    return Step(theta, after, gradient, 10.0, vectors[8], moments, ratio.double(), shrink.double(), 0.3, ascent)
+    return Step(
+        theta,
+        after,
+        gradient,
+        10.0,
+        vectors[8],
+        moments,
+        ratio.double(),
+        shrink.double(),
+        0.3,
+        ascent,
+        None,
+        vectors[6].double(),
+    )
 
 
 @pytest.mark.parametrize("name", NETS)

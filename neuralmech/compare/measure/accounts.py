@@ -16,7 +16,7 @@ from neuralmech.laws.discrete import DiscreteBroken
 from neuralmech.laws.integration import Integration
 from neuralmech.laws.system import Array, Circumstances, Hyperparameters, Law, Transition
 from neuralmech.record import Record, RecordError
-from neuralmech.record.schema import METRIC_DECAY_SIGNALS
+from neuralmech.record.schema import FLIP_SIGNAL, METRIC_DECAY_SIGNALS
 
 CAUSES = ("weight_decay", "discretisation", "symmetry_breaking", "rule", "metric_drift", "memory_before")
 THROUGH_MEMORY = {cause: f"memory_{cause}" for cause in ("weight_decay", "discretisation", "symmetry_breaking")}
@@ -213,13 +213,26 @@ def _add(sums: dict[str, Array], name: str, value: Array) -> None:
     sums[name] = sums.get(name, 0.0) + value
 
 
+def _flips(record: Record, charges: Family, block: int) -> dict[str, Array]:
+    """|Σ η²F| and |Σ η²D| of each charge, with F the form of half of what the update changed by."""
+    flipped, driven = np.zeros(len(charges)), np.zeros(len(charges))
+    for stretch in stretches(record, block):
+        steps = _steps(stretch)
+        h = hyperparameters(record, stretch)
+        weight = (np.where(h.span > 0, h.lr, 0.0) ** 2)[:steps]
+        flipped += weight @ charges.drive_flip[stretch.rows][:steps]
+        driven += weight @ charges.drive_update[stretch.rows][:steps]
+    return {"flipped": np.abs(flipped), "driven": np.abs(driven)}
+
+
 def budget_table(record: Record, family: str, block: int = 1024) -> pd.DataFrame:
     """One row per site: the motion of its charges, summed, and what caused it.
 
     ``moved`` = Σ_c |ΔQ_c| is the scale: ``share_…`` are the parts relative to it, and ``closure_error`` =
     Σ_c |closure_c| / moved says how well the account closes, without cancellation between charges. Of a
     matrix-valued charge the diagonal counts: its sum, the trace, does not depend on the basis. ``memory_…`` is what of
-    a cause came through memory; it is in the cause.
+    a cause came through memory; it is in the cause. Where ``drive_flip`` is recorded, ``oscillation`` is Σ_c|Σ_k η²F|
+    over Σ_c|Σ_k η²D|: what of discretisation at once came of updates that change from step to step.
     """
     charges = family_of(record, family)
     found = account(record, family, block)
@@ -231,6 +244,8 @@ def budget_table(record: Record, family: str, block: int = 1024) -> pd.DataFrame
         "moved": np.abs(found.measured),
         "closure_error": np.abs(found.closure),
     }
+    if FLIP_SIGNAL in charges.signals:
+        per_charge |= _flips(record, charges, block)
     kept = diagonal(charges.index)
     frame = pd.DataFrame({"site": charges.index["site"], "charges": 1, **per_charge, "reason": found.reasons})[kept]
     groups = frame.groupby("site", sort=False)
@@ -242,5 +257,8 @@ def budget_table(record: Record, family: str, block: int = 1024) -> pd.DataFrame
     table["closure_error"] /= moved
     for name in (*CAUSES, "closure"):
         table[f"share_{name}"] = table[name] / moved
+    if FLIP_SIGNAL in charges.signals:
+        driven = table.pop("driven")
+        table["oscillation"] = table.pop("flipped") / driven.where(driven > 0)
     still = np.where(table["moved"] > 0, "", "its charges did not move")
     return table.assign(reason=np.where(reasons != "", reasons, still))

@@ -60,6 +60,8 @@ def budget_sheet(budget: pd.DataFrame, keys: Sequence[str]) -> Sheet:
         shown[name] = budget[f"share_{name}"]
         if name in THROUGH_MEMORY and budget[THROUGH_MEMORY[name]].any():
             shown[f"{name} by memory"] = budget[THROUGH_MEMORY[name]] / budget["moved"].where(budget["moved"] > 0)
+    if "oscillation" in budget:
+        shown["oscillation of it"] = budget["oscillation"]
     shown["closure"] = budget["share_closure"]
     shown["closure_error"] = budget["closure_error"]
     notes = Footnotes()
@@ -71,7 +73,8 @@ def budget_sheet(budget: pd.DataFrame, keys: Sequence[str]) -> Sheet:
         "motion is Σ(Q at the end − Q at the start) over the site's charges, moved is Σ|the same|; the causes are "
         "shares of moved and, with the closure, sum to motion/moved; what of a cause came by the momentum's memory is "
         "in it and beside it. rule is the work of a learning rule that does not share the symmetry, metric_drift what "
-        "Adam's metric moved as it changed. closure is what is left, closure_error is Σ|closure|/moved."
+        "Adam's metric moved as it changed. oscillation, where it is recorded, is what of discretisation came of "
+        "updates that turn back the one before. closure is what is left, closure_error is Σ|closure|/moved."
     )
     return Sheet("budget", "what moved the charges", meaning, tuple(shown.columns), rows, notes.texts)
 

@@ -160,6 +160,8 @@ def _budget_columns(budget: pd.DataFrame) -> dict[str, Column]:
         memory = THROUGH_MEMORY.get(cause)
         if memory and budget[memory].fillna(0).any():
             out[memory] = "by me-\nmory", lambda row, memory=memory: _percent(row[memory] / (row["moved"] or math.nan))
+    if "oscillation" in budget:
+        out["oscillation"] = "oscil-\nlation", lambda row: _percent(row["oscillation"])
     return {**out, "closure": ("closure", lambda row: number(row["closure_error"], 1))}
 
 
