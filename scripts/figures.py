@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from matplotlib.figure import Figure
-from source_figures import balances, bounded, constraints, planes, quadratic, readme, training
+from source_figures import balances, bounded, constraints, planes, quadratic, readme, training, vgg
 from source_figures.runs import Runs
 
 FOLDER = Path(__file__).parents[1] / "docs" / "figures"
@@ -34,6 +34,7 @@ FIGURES: dict[str, Writer] = {
     "three_families": _saved(training.three_families),
     "oscillations": _saved(training.oscillations),
     "effective_learning_rate": _saved(training.effective_learning_rate),
+    "vgg16": _saved(vgg.draw),
     "time_and_data": _saved(balances.draw),
     "first_light_rescale": lambda runs, path: readme.write(path),
 }

@@ -9,10 +9,9 @@ discovery claims span a space whose dimension is the number of independent laws 
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +19,6 @@ from jaxtyping import Float64
 from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from neuralmech.errors import UserError
 from neuralmech.losses import LossLike
@@ -29,6 +27,7 @@ from neuralmech.symmetry.family import generator_matrix
 from neuralmech.symmetry.group import Symmetries
 from neuralmech.symmetry.matrix import matrix_families
 from neuralmech.verification.conditions import Condition, condition
+from neuralmech.verification.norms import PlainNorms
 from neuralmech.verification.probe import Probe
 
 MOST = 1000  # parameters: the rank takes some times their number of gradients, and its cube of time
@@ -190,52 +189,6 @@ def _points(
         found.append(Point(theta, gradients, np.abs(gradients).max(axis=0) > ROUNDING))
     live = trained & np.logical_or.reduce([point.alive for point in found])
     return sorted(found, key=lambda point: int((~point.alive & trained).sum())), live
-
-
-class PlainNorms(TorchFunctionMode):
-    """Inside, norms are made of sums and roots: torch's own have two derivatives, of layer norms the third is wrong."""
-
-    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
-        """Run a function."""
-        options = kwargs or {}
-        if func not in _NORMS:
-            return func(*args, **options)
-        of = inspect.signature(func).bind(*args, **options)
-        of.apply_defaults()
-        given = of.arguments
-        if not given.get("training", True) or not given.get("use_input_stats", True):
-            return func(*args, **options)
-        x, (view, dims) = given["input"], _NORMS[func](given)
-        seen = x.reshape(view)
-        centred = seen if func is nn.functional.rms_norm else seen - seen.mean(dims, keepdim=True)
-        eps = torch.finfo(x.dtype).eps if given["eps"] is None else given["eps"]
-        out = (centred / (centred.square().mean(dims, keepdim=True) + eps).sqrt()).view(x.shape)
-        shape = list(given["normalized_shape"]) if "normalized_shape" in given else [1, -1, *[1] * (x.dim() - 2)]
-        weight, bias = given.get("weight"), given.get("bias")
-        out = out if weight is None else out * weight.view(shape)
-        return out if bias is None else out + bias.view(shape)
-
-
-def _last(given: Mapping[str, Any]) -> tuple[list[int], list[int]]:
-    shape = list(given["input"].shape)
-    return shape, list(range(len(shape) - len(given["normalized_shape"]), len(shape)))
-
-
-def _grouped(given: Mapping[str, Any]) -> tuple[list[int], list[int]]:
-    samples, channels, *rest = given["input"].shape
-    groups = given["num_groups"]
-    view = [samples, groups, channels // groups, *rest]
-    return view, list(range(2, len(view)))
-
-
-# How each norm's input is seen, and the dimensions of what it normalises.
-_NORMS: Mapping[Any, Callable[[Mapping[str, Any]], tuple[list[int], list[int]]]] = {
-    nn.functional.batch_norm: lambda of: (list(of["input"].shape), [d for d in range(of["input"].dim()) if d != 1]),
-    nn.functional.instance_norm: lambda of: (list(of["input"].shape), list(range(2, of["input"].dim()))),
-    nn.functional.layer_norm: _last,
-    nn.functional.rms_norm: _last,
-    nn.functional.group_norm: _grouped,
-}
 
 
 def _field(

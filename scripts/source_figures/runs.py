@@ -12,10 +12,12 @@ from torch import Tensor
 from neuralmech.config import Config, resolve
 from neuralmech.record import Record, open_record
 from neuralmech.train.loop import train
+from neuralmech.train.run import Run
 
 NET = {"_target_": "source_figures.net.MixedNet"}
 LR = 0.1
 STEPS = 2000
+SMALL = 1_000_000  # parameters: of larger nets they are not kept
 
 
 @dataclass
@@ -27,12 +29,12 @@ class Runs:
     _parameters: dict[str, list[Tensor]] = field(default_factory=dict)
 
     def config(self, **options: Any) -> Config:
-        """Return a run's configuration: options of the optimiser, and `steps`, `batch_size`, `model`."""
+        """Return a run's configuration: options of the optimiser, and `steps`, `batch_size`, `model`, `data`."""
         steps, batch_size = options.pop("steps", STEPS), options.pop("batch_size", 32)
         return resolve(
             {
                 "model": options.pop("model", NET),
-                "data": {"name": "digits", "batch_size": batch_size},
+                "data": {**options.pop("data", {"name": "digits"}), "batch_size": batch_size},
                 "optim": {"lr": LR, **options},
                 "track": {},
                 "train": {"steps": steps, "eval_every": 0},
@@ -47,7 +49,12 @@ class Runs:
             path = self.folder / f"run-{len(self._paths)}"
             path.mkdir()
             kept: list[Tensor] = []
-            with after_each_step(lambda run: kept.append(run.flat.theta.detach().clone())):
+
+            def keep(run: Run) -> None:
+                if run.flat.layout.size <= SMALL:
+                    kept.append(run.flat.theta.detach().clone())
+
+            with after_each_step(keep):
                 train(self.config(**options), path)
             self._paths[name], self._parameters[name] = path, kept
         return open_record(self._paths[name])

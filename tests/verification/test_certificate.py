@@ -11,7 +11,8 @@ from nets_more import MORE
 from neuralmech.discovery.discover import find_symmetries
 from neuralmech.errors import UserError
 from neuralmech.symmetry.family import Family, Term
-from neuralmech.verification.certificate import PlainNorms, certify
+from neuralmech.verification.certificate import certify
+from neuralmech.verification.norms import PlainNorms
 
 QUICK = [
     "relu_mlp", "no_bias", "deep_linear", "tanh_barrier", "layer_norm", "squared", "shared", "parallel", "unused",
