@@ -6,6 +6,7 @@ Where the step is still to be taken, that pass is the update itself.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 
@@ -126,7 +127,7 @@ class AdamMover:
         of = tuple(v.detach().numpy() for v in flat)
         kind, (first, second), decay = of[0].dtype.type, motion.betas, motion.weight_decay
         moved = 1 - first**motion.taken
-        root = (1 - second**motion.taken) ** 0.5
+        root = math.sqrt(1 - second**motion.taken)  # a power of ½ may be rounded otherwise, and PyTorch's is a root
         shrink, coupled = (1 - motion.lr * decay, 0.0) if motion.decoupled else (1.0, decay)
         back = float(kind(1 - first)) - 1  # of the rounded number
         numbers = (-(motion.lr / moved), shrink, coupled, 1 - first, back, 1 - second, second)

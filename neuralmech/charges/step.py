@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -267,9 +268,10 @@ class Backend(Protocol):
 
 
 def moments_of(mean: Tensor, square: Tensor, betas: tuple[float, float], taken: float | Tensor, eps: float) -> Moments:
-    """Adam's moments with the corrections of step t."""
+    """Adam's moments with the corrections of step t; a root, unlike a power of ½, is rounded alike everywhere."""
     first, second = (1 - beta**taken for beta in betas)
-    return Moments(mean, square, 1 / first, 1 / second**0.5, eps)
+    root = second.sqrt() if isinstance(second, Tensor) else math.sqrt(second)
+    return Moments(mean, square, 1 / first, 1 / root, eps)
 
 
 def rate_of(lr: float) -> float:

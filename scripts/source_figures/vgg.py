@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from neuralmech.compare.measure.errors import compare_family
+from neuralmech.compare.show.style import FORMS
 from neuralmech.laws import LAWS
 from neuralmech.record import Record
 from source_figures.runs import Runs
@@ -32,6 +33,8 @@ def draw(runs: Runs) -> Figure:
                 names.append(f"{title}: {_charges(panel, record, family, colour)}")
     for panel in rows[-1]:
         panel.set_xlabel("training step")
+    for panel, family in zip(rows.T.ravel(), [f for f in FAMILY_COLOURS for _ in NETS], strict=True):
+        panel.set_ylabel(FORMS[family])
     letters(rows.ravel(), names)
     handles = [
         Line2D([], [], color=GREY, linewidth=2.4, alpha=0.65, label="measured: some charges of each family"),
@@ -42,9 +45,10 @@ def draw(runs: Runs) -> Figure:
 
 
 def _charges(axes: Axes, record: Record, family: str, colour: str) -> str:
-    """Draw some charges, relative to the largest at the start; says what they are."""
+    """Draw some charges; says what they are."""
     if family not in record.families:
         axes.text(0.5, 0.5, "no norm, no scale charges", ha="center", va="center", transform=axes.transAxes)
+        axes.set_axis_off()
         return family
     laws = {"modified_flow": LAWS["modified_flow"]}
     curves = compare_family(record, family, laws, lines=LINES).curves
