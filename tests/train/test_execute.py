@@ -11,6 +11,7 @@ from neuralmech.charges.forms import Forms
 from neuralmech.charges.reference import Reference
 from neuralmech.errors import RunError, UserError
 from neuralmech.record import open_record
+from neuralmech.record.schema import METRIC_SIGNALS
 from neuralmech.train import execute, loop
 from neuralmech.train.loop import resume, train
 from neuralmech.train.run import Run
@@ -113,7 +114,10 @@ CASES = {
 
 @pytest.mark.parametrize(("options", "count"), CASES.values(), ids=CASES)
 def test_replayed_steps_are_the_plain_ones(run, graphs, monkeypatch, options, count):
-    """Bit for bit, once η is the float32 number that a graph reads."""
+    """Bit for bit, once η is the float32 number that a graph reads.
+
+    A graph takes the root of 1 − β₂^t on the device; on a CPU that is MKL's, which may be off by the last bit.
+    """
     monkeypatch.setattr(execute.Plain, "rate", lambda self, lr: float(np.float32(lr)))
     plain = run(**options)
     assert not graphs
@@ -121,7 +125,7 @@ def test_replayed_steps_are_the_plain_ones(run, graphs, monkeypatch, options, co
     [graph] = graphs
     assert len(graph.captured) == count
     assert WAITING.isdisjoint(call[0] for recorder in graph.captured for call in recorder.calls)
-    assert_twins(plain, replayed, 40)
+    assert_twins(plain, replayed, 40, nearly=(*METRIC_SIGNALS, "rule_work"))
 
 
 @pytest.mark.parametrize("train", [{}, {"precision": "bf16"}, FP16], ids=str)
