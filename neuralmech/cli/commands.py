@@ -1,4 +1,4 @@
-"""The commands that train nothing: analyze, symmetries, verify."""
+"""The commands that train nothing: analyze, forecast, symmetries, verify."""
 
 from __future__ import annotations
 
@@ -33,6 +33,35 @@ def analyze(words: list[str]) -> None:
                 show_analysis(analyze_folder(found.folder, chosen))
 
     launch(task, "analyze", rest)
+
+
+def forecast(words: list[str]) -> None:
+    """Predict the charges of the run folder among the words after a change of its hyperparameters."""
+    runs = run_folders(words, "forecast", Path.exists)
+    rest = [w for w in words if w not in runs]
+    if len(runs) != 1 and not any(w.startswith("-") for w in rest):
+        raise UserError("forecast takes one run folder: neuralmech forecast RUN optim.lr=0.01 steps=1000")
+
+    def task(raw: Any) -> None:
+        from neuralmech.compare.measure.forecast import forecast as predicted
+        from neuralmech.compare.measure.forecast import plan_of
+        from neuralmech.compare.show.forecasts import show_forecast
+        from neuralmech.record import open_record
+
+        for key, value in (("optim.lr", raw.optim.lr), ("optim.weight_decay", raw.optim.weight_decay)):
+            if value is not None and (isinstance(value, (bool, str)) or not 0 <= value < float("inf")):
+                raise UserError(f"{key}={value} must not be negative")
+        for key in ("steps", "at", "window"):
+            value = raw[key]
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise UserError(f"{key}={value} must be a whole number, 1 or more")
+        if raw.steps is None:
+            raise UserError("steps=null says not how far; give a number of steps")
+        with open_record(Path(runs[0])) as record:
+            plan = plan_of(record, raw.steps, raw.optim.lr, raw.optim.weight_decay, raw.at, raw.window)
+            show_forecast(predicted(record, plan), plan, int(record.column("step", slice(plan.row, plan.row + 1))[0]))
+
+    launch(task, "forecast", rest)
 
 
 def symmetries(words: list[str]) -> None:

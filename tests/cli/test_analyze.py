@@ -99,3 +99,21 @@ def test_flags_of_analyze_are_not_runs(command, tmp_path):
     code, out, _ = command("analyze", "run", "--config-dir", str(tmp_path / "mine"), "figures=false")
     assert code == 0
     assert "comparison.csv" in out
+
+
+@pytest.mark.usefixtures("run")
+def test_a_forecast_is_printed_and_bad_ones_are_refused(command):
+    code, out, _ = command("forecast", "run", "optim.lr=0.01", "steps=50")
+    assert code == 0
+    assert "50 steps with η = 0.01" in out
+    for words, message in [
+        (["optim.lr=-1"], "optim.lr=-1 must not be negative"),
+        (["steps=0"], "steps=0 must be a whole number, 1 or more"),
+        (["at=999"], "at=999 is no recorded step"),
+        (["optim.momentum=0.5"], "momentum"),
+    ]:
+        code, _, err = command("forecast", "run", *words)
+        assert code == 2
+        assert message in err
+        assert len(err.splitlines()) == 1
+    assert command("forecast")[0] == 2
