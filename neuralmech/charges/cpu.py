@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
+from neuralmech.charges.cpu_adam import NO_ROWS, AdamMover, AdamSums, moves_like_adam
 from neuralmech.charges.cpu_adam import SIGNALS as ADAMS
-from neuralmech.charges.cpu_adam import AdamMover, AdamSums, moves_like_adam
 from neuralmech.charges.cpu_kernels import (
     add_pieces,
     close,
@@ -28,7 +28,7 @@ from neuralmech.charges.cpu_kernels import (
     take_beside,
 )
 from neuralmech.charges.cpu_rows import COLUMNS, Into
-from neuralmech.charges.cpu_strips import Addresses, compressed, in_threads, strips, threads_for
+from neuralmech.charges.cpu_strips import Addresses, compressed, in_threads, parameters_of, strips, threads_for
 from neuralmech.charges.plan import (
     Plan,
     QuadraticPlan,
@@ -41,8 +41,6 @@ from neuralmech.charges.plan import (
 )
 from neuralmech.charges.step import FORMS, MAIN, Motion, Mover, Step, rate_of
 from neuralmech.symmetry.layout import Layout
-
-NO_ROWS = rectangles(start=[], columns=[])
 
 
 class Cpu:
@@ -112,10 +110,8 @@ class CpuMover:
     def __init__(self, plan: Plan, theta: Tensor, kept: Collection[str] = ()) -> None:
         rows = whole_rows(plan, plan.quadratic.sums)
         pieces = np.concatenate([rows.rest.pieces["start"], rows.rest.entries.indices])
-        names, offsets = list(plan.layout.offsets), np.array(list(plan.layout.offsets.values()))
-        read_again = {names[i] for i in np.searchsorted(offsets, pieces, side="right") - 1}
         self.theta = theta
-        self._pass = OnePass(plan, rows, theta, {*kept, *read_again})
+        self._pass = OnePass(plan, rows, theta, {*kept, *parameters_of(pieces, plan.layout)})
         self._weighed, self._rest = rows.table, (rows.rest.pieces, compressed(rows.rest.entries))
         self._combine = compressed(plan.quadratic.combine)
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from neuralmech.charges.cpu_adam_kernels import PRODUCTS, add_translations, finish, sum_strips, take_step
 from neuralmech.charges.cpu_kernels import close
 from neuralmech.charges.cpu_rows import Into
-from neuralmech.charges.cpu_strips import Addresses, apart, compressed, in_threads, strips, threads_for
+from neuralmech.charges.cpu_strips import Addresses, apart, compressed, in_threads, parameters_of, strips, threads_for
 from neuralmech.charges.plan import Plan, QuadraticPlan, TranslationPlan, rectangles
 from neuralmech.charges.step import MAIN, AdamMotion, Moments, Step, rate_of
 from neuralmech.symmetry.layout import Layout
@@ -104,9 +104,7 @@ class AdamMover:
     def __init__(self, plan: Plan, theta: Tensor, kept: Collection[str] = ()) -> None:
         translation = plan.translation
         entries = np.concatenate([translation.pieces["start"], translation.entries.indices])
-        names, offsets = list(plan.layout.offsets), np.array(list(plan.layout.offsets.values()))
-        read_again = {names[i] for i in np.searchsorted(offsets, entries, side="right") - 1}
-        self.theta, self._sums = theta, AdamSums(plan, {*kept, *read_again})
+        self.theta, self._sums = theta, AdamSums(plan, {*kept, *parameters_of(entries, plan.layout)})
         self._addresses = Addresses(plan.layout, theta)
         self._before, self._gradient = torch.empty_like(theta), torch.empty_like(theta)
 

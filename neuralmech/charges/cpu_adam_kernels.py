@@ -10,7 +10,7 @@ from llvmlite import ir
 from numba.extending import intrinsic
 
 from neuralmech.charges.cpu_kernels import copy, pointer
-from neuralmech.charges.cpu_rows import Into, put_columns
+from neuralmech.charges.cpu_rows import Into, difference, put_columns
 from neuralmech.jit import CONTRACTED, EXACT, REORDERED, jit
 
 PRODUCTS = 8  # θ², (ηu)², g², θg, θm/w, wθ², wθ′², m²/w
@@ -101,16 +101,10 @@ def _entry(of, r, metric, rates, j):
     return t, s, g, w, np.float64(mean) * r[j], np.float64(by) * r[j]
 
 
-@jit(EXACT)
-def _difference(t, s):
-    """Of two numbers as stored: whoever may reorder makes ηv of t − (t − ηv)."""
-    return t - s
-
-
 @jit(REORDERED)
 def _products(of, r, metric, rates, j):
     t, s, g, w, m, by = _entry(of, r, metric, rates, j)
-    u = _difference(t, s)
+    u = difference(t, s)
     return t * t, u * u, g * g, t * g, t * by, t * t * w, s * s * w, m * by
 
 
@@ -257,7 +251,7 @@ def finish(of, r, metric, correction, diagonal, entries, out):
 def _vectors(of, r, metric, j):
     """θ, ηu, g, m/w, wθ and wθ′ of an entry."""
     t, s, g, w, _, by = _entry(of, r, metric, None, j)
-    return t, _difference(t, s), g, by, t * w, s * w
+    return t, difference(t, s), g, by, t * w, s * w
 
 
 @jit(REORDERED)

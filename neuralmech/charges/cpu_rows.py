@@ -54,7 +54,7 @@ def _moved(t, v, lr):
 
 
 @jit(EXACT)
-def _difference(t, y):
+def difference(t, y):
     """Of two numbers as stored: whoever may reorder makes ηv of t − (t − ηv)."""
     return t - y
 
@@ -85,7 +85,7 @@ def _entry(x, y, z, m, j, rates):
         m[j] = v = _direction(old, m[j], gradient, rates)
         x[j] = new = _moved(old, v, rates.lr)
     t = np.float64(old)
-    return t, _difference(t, np.float64(new)), np.float64(gradient)
+    return t, difference(t, np.float64(new)), np.float64(gradient)
 
 
 @jit(REORDERED)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
@@ -40,6 +40,12 @@ def in_threads(pool: Executor | None, function: Callable[..., object], calls: Se
 def compressed(matrix: sparse.csr_array) -> tuple[NDArray, NDArray, NDArray]:
     """Row pointers, columns and data."""
     return matrix.indptr, matrix.indices, matrix.data
+
+
+def parameters_of(entries: Int64[NDArray, " entries"], layout: Layout) -> set[str]:
+    """Names of the parameters that entries of the flat vector are of."""
+    names, offsets = list(layout.offsets), np.array(list(layout.offsets.values()))
+    return {names[i] for i in np.searchsorted(offsets, entries, side="right") - 1}
 
 
 def apart(pieces: NDArray, parts: int) -> list[NDArray]:

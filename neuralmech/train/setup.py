@@ -39,6 +39,10 @@ class Setup:
     symmetries: Symmetries
 
 
+# Options of the record that are of one family, and what that is in words.
+NEEDED = (("rotations", "linear", "consecutive linear maps"), ("sides", "rescale", "rescale charges"))
+
+
 def prepare(config: Config, *, bare: bool = False) -> Setup:
     """Load data, build and trace the model; the same config and seed give the same result.
 
@@ -64,16 +68,13 @@ def prepare(config: Config, *, bare: bool = False) -> Setup:
         if family not in symmetries.families:
             there = ", ".join(symmetries.families) or "none"
             raise UserError(f"track.families={family}: this model has no such charges; it has {there}")
-    if config.track.rotations and "linear" not in {*symmetries.families} & {*(config.track.families or FAMILIES)}:
-        raise UserError(
-            "track.rotations=true: this model has no consecutive linear maps among the families that are tracked; "
-            "track linear too, or use track.rotations=false"
-        )
-    if config.track.sides and "rescale" not in {*symmetries.families} & {*(config.track.families or FAMILIES)}:
-        raise UserError(
-            "track.sides=true: this model has no rescale charges among the families that are tracked; "
-            "track rescale too, or use track.sides=false"
-        )
+    tracked = {*symmetries.families} & {*(config.track.families or FAMILIES)}
+    for option, family, what in NEEDED:
+        if getattr(config.track, option) and family not in tracked:
+            raise UserError(
+                f"track.{option}=true: this model has no {what} among the families that are tracked; "
+                f"track {family} too, or use track.{option}=false"
+            )
     settled = settle(data, config.data, device, dtype)
     if not bare:
         _check_held_out(model.to(device), settled, config.loss)

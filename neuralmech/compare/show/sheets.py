@@ -9,7 +9,7 @@ import pandas as pd
 
 from neuralmech.compare.gather.analysis import Analysis
 from neuralmech.compare.measure.accounts import CAUSES, THROUGH_MEMORY
-from neuralmech.compare.show.cells import Footnotes, Sheet, cell, law_cells
+from neuralmech.compare.show.cells import Cell, Footnotes, Sheet, cell, law_cells
 
 MEANINGS = {
     "error": "RMS over steps and charges of (theory − measured), relative to the RMS of measured.",
@@ -112,69 +112,60 @@ def equilibrium_sheet(table: pd.DataFrame, keys: Sequence[str]) -> Sheet:
     return Sheet("equilibrium", "distance from equilibrium", meaning, tuple(shown.columns), rows, notes.texts)
 
 
+def _noted(
+    table: pd.DataFrame, noted: str, *, digits: int, hidden: tuple[str, ...] = ()
+) -> tuple[tuple[str, ...], list[list[Cell]], tuple[str, ...]]:
+    """Columns, rows and footnotes of a table whose reasons are footnotes of one of its columns."""
+    notes, shown = Footnotes(), tuple(name for name in table.columns if name not in ("reason", *hidden))
+    rows = [
+        [cell(v, digits=digits, note=notes(why) if name == noted else 0) for name, v in zip(shown, row, strict=True)]
+        for row, why in zip(table[list(shown)].itertuples(index=False, name=None), table["reason"], strict=True)
+    ]
+    return shown, rows, notes.texts
+
+
 def kinetic_sheet(table: pd.DataFrame) -> Sheet:
     """Whether the learning rule kept the symmetries."""
-    notes = Footnotes()
-    shown = [name for name in table.columns if name != "reason"]
-    rows = [
-        [cell(v, digits=3, note=notes(reason) if name == "keeps" else 0) for name, v in zip(shown, row, strict=True)]
-        for *row, reason in table[[*shown, "reason"]].itertuples(index=False, name=None)
-    ]
+    shown, rows, notes = _noted(table, "keeps", digits=3)
     meaning = (
         "Whether the learning rule keeps each symmetry of the loss: whether its update v, without decoupled weight "
         "decay, is orthogonal to the generator. Where theory does not say so, lean is how far v leans on it, "
         "√[Σ(θᵀSv)²/Σ θᵀ|S|θ·vᵀ|S|v] over the charges of the site, RMS over the measured rows: 0: orthogonal, 1: along."
     )
     title = "symmetries that the learning rule keeps"
-    return Sheet("kinetic", title, meaning, tuple(shown), rows, notes.texts)
+    return Sheet("kinetic", title, meaning, shown, rows, notes)
 
 
 def oscillator_sheet(table: pd.DataFrame) -> Sheet:
     """What kind of oscillator the charges are."""
-    notes = Footnotes()
-    shown = [name for name in table.columns if name not in ("reason", "decay")]
-    reasons = table["reason"]
-    rows = [
-        [cell(v, digits=3, note=notes(why) if name == "regime" else 0) for name, v in zip(shown, row, strict=True)]
-        for row, why in zip(table[shown].itertuples(index=False, name=None), reasons, strict=True)
-    ]
+    shown, rows, notes = _noted(table, "regime", digits=3, hidden=("decay",))
     meaning = (
         "The modified flow of a charge is a damped, driven oscillator, Q'' + 2γQ' + ω²Q = drive, in t = Σ η; period "
         "and relaxation (of the slower motion, by a factor e) in steps. Damping ratio: γ/ω; below 1 they oscillate."
     )
-    return Sheet("oscillator", "charges as oscillators", meaning, tuple(shown), rows, notes.texts)
+    return Sheet("oscillator", "charges as oscillators", meaning, shown, rows, notes)
 
 
 def rotation_sheet(table: pd.DataFrame) -> Sheet:
     """Angular momenta of rotations between linear maps."""
-    notes = Footnotes()
-    shown = [name for name in table.columns if name != "reason"]
-    rows = [
-        [cell(v, digits=2, note=notes(reason) if name == "error" else 0) for name, v in zip(shown, row, strict=True)]
-        for *row, reason in table[[*shown, "reason"]].itertuples(index=False, name=None)
-    ]
+    shown, rows, notes = _noted(table, "error", digits=2)
     meaning = (
         "Rotations of the channels between linear maps have no charge, but an angular momentum J = ⟨b, Aθ⟩ with the "
         "momentum buffer b, which obeys J ← βJ under SGD: it stays zero from an empty buffer. Largest of a site's, "
         "relative to |b||θ|: at the start, in all rows, and of the difference from the law."
     )
-    return Sheet("rotations", "angular momenta of rotations", meaning, tuple(shown), rows, notes.texts)
+    return Sheet("rotations", "angular momenta of rotations", meaning, shown, rows, notes)
 
 
 def orbit_sheet(table: pd.DataFrame) -> Sheet:
     """How far rescale pairs are from noise equilibrium."""
-    notes = Footnotes()
-    shown = [name for name in table.columns if name != "reason"]
-    rows = [
-        [cell(v, digits=2, note=notes(reason) if name == "end" else 0) for name, v in zip(shown, row, strict=True)]
-        for *row, reason in table[[*shown, "reason"]].itertuples(index=False, name=None)
-    ]
+    shown, rows, notes = _noted(table, "end", digits=2)
     meaning = (
         "A rescale symmetry leaves the loss the same all along the orbit e^α, e^−α of its pair; weight decay and the "
         "noise of gradients choose a point there. |α*| is how far that is: RMS over the site's charges in the first "
         "and the last fiftieth of the run, and what of the forces in the last is noise and what weight decay."
     )
-    return Sheet("noise_equilibrium", "distance to noise equilibrium", meaning, tuple(shown), rows, notes.texts)
+    return Sheet("noise_equilibrium", "distance to noise equilibrium", meaning, shown, rows, notes)
 
 
 def loss_sheet(table: pd.DataFrame) -> Sheet:
