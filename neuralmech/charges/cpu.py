@@ -13,11 +13,10 @@ import numpy as np
 import torch
 from jaxtyping import Float64
 from numpy.typing import NDArray
-from scipy import sparse
 from torch import Tensor
 
-from neuralmech.charges.cpu_adam import NO_ROWS, AdamMover, AdamSums, moves_like_adam
 from neuralmech.charges.cpu_adam import SIGNALS as ADAMS
+from neuralmech.charges.cpu_adam import AdamMover, AdamSums, moves_like_adam
 from neuralmech.charges.cpu_kernels import (
     add_pieces,
     close,
@@ -29,18 +28,16 @@ from neuralmech.charges.cpu_kernels import (
 )
 from neuralmech.charges.cpu_rows import COLUMNS, Into
 from neuralmech.charges.cpu_strips import Addresses, compressed, in_threads, parameters_of, strips, threads_for
+from neuralmech.charges.cpu_trial import trial
 from neuralmech.charges.plan import (
+    NO_ROWS,
     Plan,
-    QuadraticPlan,
     Rectangles,
-    TranslationPlan,
     WholeRows,
-    rectangles,
     together,
     whole_rows,
 )
 from neuralmech.charges.step import FORMS, MAIN, Motion, Mover, Step, rate_of
-from neuralmech.symmetry.layout import Layout
 
 
 class Cpu:
@@ -217,15 +214,11 @@ def moves_like_torch(dtype: torch.dtype) -> bool:
 
 
 def _moves_like_torch(dtype: torch.dtype, momentum: float) -> bool:
-    generator = torch.Generator().manual_seed(0)
-    theta, *gradients = (torch.randn(32, 32, dtype=dtype, generator=generator) for _ in range(5))
+    plan, theta, gradients = trial(dtype)
     ours, theirs = theta.flatten().clone(), torch.nn.Parameter(theta)
     optimizer = torch.optim.SGD([theirs], lr=0.013, momentum=momentum, weight_decay=5e-4, fused=True)
-    square = rectangles(start=[0], rows=32, columns=32, row_place=0, column_place=32)
-    nothing = TranslationPlan(NO_ROWS, sparse.csr_array((0, theta.numel())))
-    quadratic = QuadraticPlan(square, 64, sparse.eye_array(64, format="csr"))
-    plan = Plan(quadratic, nothing, Layout.by_shape({"theta": (32, 32)}))
-    one_pass, buffer = OnePass(plan, whole_rows(plan, 64), ours, ()), torch.zeros_like(ours) if momentum else None
+    buffer = torch.zeros_like(ours) if momentum else None
+    one_pass = OnePass(plan, whole_rows(plan, plan.quadratic.sums), ours, ())
     for step, gradient in enumerate(gradients):
         theirs.grad = gradient
         optimizer.step()

@@ -14,19 +14,17 @@ import numpy as np
 import torch
 from jaxtyping import Float64
 from numpy.typing import NDArray
-from scipy import sparse
 from torch import Tensor
 
 from neuralmech.charges.cpu_adam_kernels import PRODUCTS, add_translations, finish, sum_strips, take_step
 from neuralmech.charges.cpu_kernels import close
 from neuralmech.charges.cpu_rows import Into
 from neuralmech.charges.cpu_strips import Addresses, apart, compressed, in_threads, parameters_of, strips, threads_for
-from neuralmech.charges.plan import Plan, QuadraticPlan, TranslationPlan, rectangles
+from neuralmech.charges.cpu_trial import trial
+from neuralmech.charges.plan import NO_ROWS, Plan
 from neuralmech.charges.step import MAIN, AdamMotion, Moments, Step, rate_of
-from neuralmech.symmetry.layout import Layout
 
 SIGNALS = (*MAIN, "rule_work", "metric_value", "metric_carried", "metric_drive")
-NO_ROWS = rectangles(start=[], columns=[])
 
 
 class AdamSums:
@@ -144,16 +142,11 @@ def moves_like_adam(dtype: torch.dtype) -> bool:
 
 
 def _moves_like_adam(dtype: torch.dtype, kind: Callable[..., torch.optim.Optimizer]) -> bool:
-    generator = torch.Generator().manual_seed(0)
-    theta, *gradients = (torch.randn(32, 32, dtype=dtype, generator=generator) for _ in range(5))
+    plan, theta, gradients = trial(dtype)
     ours, theirs = theta.flatten().clone(), torch.nn.Parameter(theta)
     numbers = {"lr": 0.013, "weight_decay": 0.07, "betas": (0.9, 0.995), "eps": 1e-7}
-    optimizer = kind([theirs], fused=True, **numbers)
-    square = rectangles(start=[0], rows=32, columns=32, row_place=0, column_place=32)
-    nothing = TranslationPlan(NO_ROWS, sparse.csr_array((0, theta.numel())))
-    quadratic = QuadraticPlan(square, 64, sparse.eye_array(64, format="csr"))
-    mover = AdamMover(Plan(quadratic, nothing, Layout.by_shape({"theta": (32, 32)})), ours)
-    m, v, out = torch.zeros_like(ours), torch.zeros_like(ours), torch.zeros(len(SIGNALS), 64, dtype=torch.float64)
+    optimizer, mover = kind([theirs], fused=True, **numbers), AdamMover(plan, ours)
+    m, v, out = torch.zeros_like(ours), torch.zeros_like(ours), torch.zeros(len(SIGNALS), plan.quadratic.sums).double()
     for taken, gradient in enumerate(gradients, 1):
         theirs.grad = gradient
         optimizer.step()

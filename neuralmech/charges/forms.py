@@ -50,6 +50,8 @@ class Forms:
     ----------
     columns
         Family → its columns in the output.
+    device
+        Where it is evaluated.
     width
         Number of columns.
     matrix
@@ -66,7 +68,7 @@ class Forms:
         full: int = FULL,
         make: Make | None = None,
     ) -> None:
-        self._signals = signals
+        self._signals, self.device = signals, device
         diagonal = [f for f in families.values() if f.kind == "diagonal"]
         translation = [f for f in families.values() if f.kind == "translation"]
         self.matrix = next((MatrixForms(f, layout, device, full) for f in matrix_families(families.values())), None)

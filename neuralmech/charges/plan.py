@@ -49,6 +49,9 @@ def rectangles(**fields: ArrayLike) -> Rectangles:
     return out
 
 
+NO_ROWS = rectangles(start=[], columns=[])
+
+
 def together(parts: Sequence[Rectangles]) -> Rectangles:
     """One array, if only an empty one."""
     return np.concatenate([np.zeros(0, dtype=RECTANGLE), *parts])

@@ -19,15 +19,15 @@ class Reference:
 
     def __init__(self, plan: Plan, signals: Sequence[str], device: torch.device) -> None:
         self._forms, self._split = [FORMS[s] for s in signals], plan.quadratic.charges
-        self._runs = [Run(part, device) for part in alike(plan.quadratic.table, adjacent=True)]
+        self._runs = [Alike(part, device) for part in alike(plan.quadratic.table, adjacent=True)]
         self._sums = torch.zeros(len(signals), plan.quadratic.sums, dtype=torch.float64, device=device)
         self._combine = SparseRows(plan.quadratic.combine, device)
         self._generators = SparseRows(written_out(plan.translation), device)
 
     def evaluate(self, step: Step, out: Float64[Tensor, "signals charges"]) -> None:
         """Write the forms to `out`."""
-        for run in self._runs:
-            self._reduce(step, run)
+        for one in self._runs:
+            self._reduce(step, one)
         self._combine.combine(self._sums, out[:, : self._split])
         for form, charges in zip(self._forms, out[:, self._split :], strict=True):
             if form.z is not None:
@@ -38,20 +38,20 @@ class Reference:
     def mover(self, theta: Tensor, kept: Collection[str] = ()) -> None:
         """None: steps are taken by PyTorch's optimiser."""
 
-    def _reduce(self, step: Step, run: Run) -> None:
+    def _reduce(self, step: Step, alike: Alike) -> None:
         vectors: dict[str, Tensor] = {}
         for i, form in enumerate(self._forms):
             for name in (form.x, form.y):
                 if name not in vectors:
-                    vectors[name] = step.vector(name, lambda v: v[run.begin : run.end]).view(run.view)
+                    vectors[name] = step.vector(name, lambda v: v[alike.begin : alike.end]).view(alike.view)
             products = vectors[form.x] * vectors[form.y]  # (rectangles, rows, columns, taps)
-            if run.rows is not None:
-                self._sums[i].index_copy_(0, run.rows, products.sum(dim=(2, 3)).view(-1))
-            if run.columns is not None:
-                self._sums[i].index_copy_(0, run.columns, products.sum(dim=(1, 3)).view(-1))
+            if alike.rows is not None:
+                self._sums[i].index_copy_(0, alike.rows, products.sum(dim=(2, 3)).view(-1))
+            if alike.columns is not None:
+                self._sums[i].index_copy_(0, alike.columns, products.sum(dim=(1, 3)).view(-1))
 
 
-class Run:
+class Alike:
     """Consecutive rectangles of one shape."""
 
     def __init__(self, table: Rectangles, device: torch.device) -> None:

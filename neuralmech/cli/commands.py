@@ -48,15 +48,6 @@ def forecast(words: list[str]) -> None:
         from neuralmech.compare.show.forecasts import show_forecast
         from neuralmech.record import open_record
 
-        for key, value in (("optim.lr", raw.optim.lr), ("optim.weight_decay", raw.optim.weight_decay)):
-            if value is not None and (isinstance(value, (bool, str)) or not 0 <= value < float("inf")):
-                raise UserError(f"{key}={value} must not be negative")
-        for key in ("steps", "at", "window"):
-            value = raw[key]
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise UserError(f"{key}={value} must be a whole number, 1 or more")
-        if raw.steps is None:
-            raise UserError("steps=null says not how far; give a number of steps")
         with open_record(Path(runs[0])) as record:
             plan = plan_of(record, raw.steps, raw.optim.lr, raw.optim.weight_decay, raw.at, raw.window)
             show_forecast(predicted(record, plan), plan, int(record.column("step", slice(plan.row, plan.row + 1))[0]))
@@ -86,7 +77,7 @@ def symmetries(words: list[str]) -> None:
         if as_json:
             print(json.dumps(found, indent=2))
         else:
-            show_symmetries(**found)
+            show_symmetries(found)
 
     launch(task, "symmetries", [w for w in words if w != "--json"])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from scipy import sparse
@@ -16,10 +17,23 @@ from neuralmech.track.options import Tracking
 Single = tuple[str, int, int]  # parameter, its flat entry, the recorded charge's column
 
 
-def select(
-    layouts: Mapping[str, FamilyLayout], kind: str, sample: int
-) -> tuple[dict[str, FamilyLayout], sparse.csr_array | None]:
-    """What is left of the families, and the matrix (kept × charges) that makes it; None keeps all.
+class Recorded(NamedTuple):
+    """What is recorded of the families' charges.
+
+    Attributes
+    ----------
+    layouts
+        Of the families, in the order of the charges.
+    matrix
+        (recorded × charges), makes the one of the others; None where that is all of them.
+    """
+
+    layouts: dict[str, FamilyLayout]
+    matrix: sparse.csr_array | None
+
+
+def select(layouts: Mapping[str, FamilyLayout], kind: str, sample: int) -> Recorded:
+    """What is left of the families.
 
     A sum of charges with one λ and η obeys the same laws exactly, driven by the sum of the drives. Of a matrix-valued
     charge the sum is the trace. A sample takes up to `sample` charges of each site, evenly spread.
@@ -32,7 +46,7 @@ def select(
     (('a', 'b'), [[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
     """
     if kind == "all":
-        return dict(layouts), None
+        return Recorded(dict(layouts), None)
     out, blocks = {}, []
     for name, layout in layouts.items():
         sites = np.array(layout.sites)
@@ -54,7 +68,7 @@ def select(
             channels, of_these = np.asarray(layout.channels)[chosen], layout.classes.at(chosen)
             out[name] = replace(layout, sites=kept, channels=channels, partners=partners, classes=of_these)
         blocks.append(block)
-    return out, sparse.csr_array(sparse.block_diag(blocks)) if blocks else None
+    return Recorded(out, sparse.csr_array(sparse.block_diag(blocks)) if blocks else None)
 
 
 def classes(family: Family, shapes: Mapping[str, tuple[int, ...]], options: Tracking) -> Classes:
@@ -85,23 +99,17 @@ def _spread(count: int, wanted: int) -> np.ndarray:
 
 
 def single_parameters(
-    families: Mapping[str, Family],
-    layouts: Mapping[str, FamilyLayout],
-    kept: sparse.csr_array | None,
-    layout: Layout,
-    count: int,
+    families: Mapping[str, Family], recorded: Recorded, layout: Layout, count: int
 ) -> dict[str, list[Single]]:
-    """Up to `count` parameters of each family: of evenly spread recorded charges, one in the middle of each.
-
-    `kept` (recorded × all charges, families one after the other) says what is recorded where that is not all.
-    """
+    """Up to `count` parameters of each family: of evenly spread recorded charges, one in the middle of each."""
+    kept = recorded.matrix
     out, row, first = {}, 0, 0
-    for name, recorded in layouts.items():
-        family, size = families[name], len(recorded.sites)
+    for name, of in recorded.layouts.items():
+        family, size = families[name], len(of.sites)
         out[name] = []
         for c in map(int, _spread(size, count)):
             charge = c if kept is None else _middle(kept, row + c) - first
-            out[name].append((*family.part(charge, recorded.sites[c], int(recorded.channels[c]), layout.shapes), c))
+            out[name].append((*family.part(charge, of.sites[c], int(of.channels[c]), layout.shapes), c))
         row, first = row + size, first + len(family)
     return out
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -12,22 +11,18 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from neuralmech.charges.forms import Forms
-from neuralmech.charges.leaning import Leaning
 from neuralmech.charges.reference import SparseRows
-from neuralmech.charges.rotations import SIGNALS as OF_ROTATIONS
-from neuralmech.charges.rotations import Rotations
-from neuralmech.charges.sides import SIGNALS as OF_SIDES
-from neuralmech.charges.sides import Sides
 from neuralmech.charges.step import FORMS, AdamMotion, Kept, Motion, Mover, Step
 from neuralmech.record import BackgroundWriter, RecordWriter
-from neuralmech.record.schema import FLIP_SIGNAL, NOISE_SIGNALS, ROTATIONS, SIGNALS, STEP_COLUMNS, FamilyLayout
+from neuralmech.record.schema import FLIP_SIGNAL, NOISE_SIGNALS, SIGNALS, STEP_COLUMNS, Classes, FamilyLayout
 from neuralmech.symmetry.family import Family
 from neuralmech.symmetry.group import Symmetries
 from neuralmech.symmetry.layout import Layout
-from neuralmech.symmetry.matrix import matrix_families
+from neuralmech.track.beside import Beside
 from neuralmech.track.block import NOTHING, Columns, Measured, OnDevice, OnHost, RowBuffer, Seen
+from neuralmech.track.earlier import Earlier
 from neuralmech.track.options import Tracking
-from neuralmech.track.selection import classes, select, single_parameters
+from neuralmech.track.selection import classes, select
 
 BLOCK_BYTES = 1 << 25  # of which there are up to five: filled, being written, and what waits between
 
@@ -69,87 +64,62 @@ class Tracker:
         device, in_forms = theta.device, (*SIGNALS, *options.extra, *flip)
         self.signals = (*in_forms, *(NOISE_SIGNALS if options.noise else ()))
         self._kept = tuple(s for s in self.signals if s == "value" or options.kept is None or s in options.kept)
-        wanted = options.families
-        chosen_ones = {n: f for n, f in symmetries.families.items() if wanted is None or n in wanted}
-        ratios = options.ratios
-        self.families = {n: f if ratios is None else f.in_metric(ratios) for n, f in chosen_ones.items()}
+        wanted, ratios = options.families, options.ratios
+        chosen = {n: f for n, f in symmetries.families.items() if wanted is None or n in wanted}
+        self.families = {n: f if ratios is None else f.in_metric(ratios) for n, f in chosen.items()}
         self._ratio, self._shrink = (
             None if of is None else torch.as_tensor(layout.filled(of), device=device)
             for of in (options.ratios, options.decays)
         )
         self._in_metric = None if self._ratio is None else self._ratio.to(theta.dtype)
-        self._classes = {n: classes(f, layout.shapes, options) for n, f in chosen_ones.items()}
         self._forms = Forms(self.families, layout, device, in_forms, full=options.full)
-        self._leaning = Leaning(self.families, layout, device) if "rule_work" in in_forms else None
-        matrices = matrix_families(self.families.values()) if options.rotations else []
-        rotations = [Rotations(f, layout, device, options.full, options.momentum) for f in matrices]
-        self._rotations = rotations[0] if rotations else None
-        paired = self.families.get("rescale") if options.sides else None
-        self._sides = Sides(paired, layout, device) if paired else None
-        layouts, chosen = select(self._all_layouts(), options.charges, options.sample)
-        single = single_parameters(self.families, layouts, chosen, layout, options.parameters)
-        leans = self._leaning.sites if self._leaning else {}
-        self._layouts = {n: replace(k, parameters=single[n], leans=leans.get(n, ())) for n, k in layouts.items()}
-        places = [layout.offsets[name] + entry for found in single.values() for name, entry, _ in found]
-        self._places_here = np.array(places, dtype=np.int64)
-        self._places = torch.as_tensor(self._places_here, device=device)
-        self._select = None if chosen is None else SparseRows(chosen, device)
+        layouts = self._all_layouts({n: classes(f, layout.shapes, options) for n, f in chosen.items()})
+        recorded = select(layouts, options.charges, options.sample)
+        self._beside = Beside(self.families, layout, self._forms, recorded, options)
+        self._select = None if recorded.matrix is None else SparseRows(recorded.matrix, device)
         self._every = torch.zeros(len(in_forms), self._forms.width, dtype=torch.float64, device=device)
-        sizes = np.cumsum([0, *(len(layout.sites) for layout in self._layouts.values())]).tolist()
-        self._columns = {n: slice(a, b) for n, a, b in zip(self._layouts, sizes, sizes[1:], strict=False)}
-        shapes: Measured = NOTHING._replace(
-            ring=(len(self.signals), sizes[-1]),
-            norms=(self._forms.norms,),
-            single=(len(places),),
-            lean=(self._leaning.count if self._leaning else 0,),
-            turning=(len(OF_ROTATIONS), len(self._rotations) if self._rotations else 0),
-            sides=(len(OF_SIDES), self._sides.count if self._sides else 0),
-        )
+        sizes = np.cumsum([0, *(len(of.sites) for of in recorded.layouts.values())]).tolist()
+        self._columns = {n: slice(a, b) for n, a, b in zip(recorded.layouts, sizes, sizes[1:], strict=False)}
+        self._recorded = recorded.layouts
+        shapes: Measured = NOTHING._replace(ring=(len(self.signals), sizes[-1]), **self._beside.shapes)
         per_row = 8 * sum(math.prod(shape) for shape in shapes)
         self.block = RowBuffer(max(1, min(options.block, BLOCK_BYTES // per_row)), shapes, device)
         self._before = torch.empty(layout.size, dtype=theta.dtype, device=device)
-        self._earlier = torch.empty_like(self._before) if options.work or options.oscillation else None
-        self._measures_work, self._measures_flip = options.work, options.oscillation
-        self._rate_before = torch.zeros((), dtype=torch.float64, device=device)  # 0: there was no step before
+        self._earlier = Earlier(self._before, work=options.work, flip=options.oscillation)
         self._has_noise = options.noise
         self.noise: tuple[Tensor, Tensor] | None = None
 
     @property
     def has_leaning(self) -> bool:
         """Whether it is measured how far the rule leans on generators, where `norms` are."""
-        return self._leaning is not None
+        return self._beside.leans
 
     @property
     def has_norms(self) -> bool:
         """Whether something is measured in some rows only: matrix-valued charges' norms, or how far the rule leans."""
-        return self._forms.norms > 0 or self._leaning is not None
+        return self._beside.in_some_rows
 
     def layouts(self) -> dict[str, FamilyLayout]:
         """Describe the families to the record, and the angular momenta."""
-        out = dict(self._layouts)
-        if (r := self._rotations) is not None:
-            out[ROTATIONS] = FamilyLayout(r.sites, r.rows, OF_ROTATIONS, False, r.columns)
-        if self._sides:
-            mine = out["rescale"]
-            out["rescale"] = replace(mine, signals=(*mine.signals, *OF_SIDES), rates=self._sides.rates)
-        return out
+        return self._beside.layouts
 
     @property
     def bytes_per_row(self) -> int:
         """Size of a row in the record before compression."""
         return 8 * (sum(layout.width for layout in self.layouts().values()) + len(STEP_COLUMNS))
 
-    def _all_layouts(self) -> dict[str, FamilyLayout]:
+    def _all_layouts(self, of: Mapping[str, Classes]) -> dict[str, FamilyLayout]:
+        """All charges of the families, of these classes, in the order of the forms."""
         layouts = {
-            n: FamilyLayout(f.sites, f.channels, self._signals(f), f.is_translation, classes=self._classes[n])
+            n: FamilyLayout(f.sites, f.channels, self._signals(f), f.is_translation, classes=of[n])
             for n, f in self.families.items()
         }
         if m := self._forms.matrix:
             any_of = {site: charge for charge, site in enumerate(self.families["linear"].sites)}
             at = [any_of[site] for site in m.sites]  # all entries of a matrix are of one class
-            of_these = self._classes["linear"].at(at)
-            layouts["linear"] = FamilyLayout(m.sites, m.rows, self._kept, False, m.columns, m.names, classes=of_these)
-        return {name: layouts[name] for name in self._forms.columns}  # in the order of the forms
+            entries = m.rows, self._kept, False, m.columns, m.names
+            layouts["linear"] = FamilyLayout(m.sites, *entries, classes=of["linear"].at(at))
+        return {name: layouts[name] for name in self._forms.columns}
 
     def _signals(self, family: Family) -> tuple[str, ...]:
         return tuple(s for s in self._kept if not family.is_translation or (s in FORMS and FORMS[s].z))
@@ -157,20 +127,18 @@ class Tracker:
     @torch.no_grad()
     def before(self, theta: Float[Tensor, " parameters"]) -> None:
         """Keep θ_k."""
-        if self._earlier is not None:
-            self._earlier.copy_(self._before)
+        self._earlier.keep(self._before)
         self._before.copy_(theta)
 
     @property
     def last(self) -> Tensor | None:
         """θ_{k−1}, if the next row needs it."""
-        return None if self._earlier is None else self._before
+        return None if self._earlier.theta is None else self._before
 
     def start(self, theta: Tensor, rate: float = 0.0) -> None:
         """Where the run starts, or θ_{k−1} and 1/η of that step where it continues; for what compares two steps."""
-        if self._earlier is not None:
-            self._before.copy_(theta.detach())
-            self._rate_before.fill_(rate)
+        self._before.copy_(theta.detach())
+        self._earlier.start(rate)
 
     def step(
         self,
@@ -228,7 +196,7 @@ class Tracker:
 
         Of how far the rule leans it knows nothing: rows with that need `before` and `after`.
         """
-        needs_vectors = self._earlier is not None or self._rotations is not None or self._sides is not None
+        needs_vectors = self._earlier.theta is not None or self._beside.needs_vectors
         return None if needs_vectors else self._forms.mover(theta)
 
     def advance(
@@ -238,60 +206,28 @@ class Tracker:
 
         `loss` is on the host; `row` and `norms` are as in `after`.
         """
-        assert not (self._leaning and norms)
-        into, arrays, row_number = self.block.slot(), self.block.room.arrays, self.block.filled
-        arrays.loss[row_number] = loss
-        if len(places := self._places_here):
-            arrays.single[row_number] = mover.theta.numpy()[places]
-        self._write_norms(mover.theta, into, norms=norms)
+        into, arrays, number = self.block.slot(), self.block.room.arrays, self.block.filled
+        arrays.loss[number] = loss
+        self._beside.evaluate_at(mover.theta, into, arrays, number, norms=norms)
         self._evaluate(lambda forms: mover.measure(motion, forms), into.ring)
-        if self._leaning:
-            into.lean.fill_(math.nan)
         self.block.add(row)
 
     @torch.no_grad()
     def measure(self, step: Step, loss: Float[Tensor, ""], seen: Seen, into: OnDevice, *, norms: bool) -> None:
         """The part of `after` that a CUDA graph holds: tensors at fixed places, 1/η among them, no Python's doing."""
-        step = self._with_flip(step)
+        step = self._earlier.with_flip(step)
         into.loss.copy_(loss.detach())
         for name, value in seen._asdict().items():
             if value is not None:
                 getattr(into, name).copy_(value)
         self._evaluate(lambda forms: self._forms.evaluate(step, forms), into.ring)
-        into.single.copy_(step.before.index_select(0, self._places))
-        if self._measures_work and self._earlier is not None:
-            sides = [(step.before, step.after), (self._earlier, step.before)]
-            torch.stack([_work(step.gradient, *side) for side in sides], out=into.work)
-        self._write_norms(step.before, into, norms=norms)
-        if self._rotations:
-            self._rotations.evaluate(step, into.turning)
-        if self._sides:
-            self._sides.evaluate(step, into.sides)
-        if self._leaning and norms:
-            self._leaning.evaluate(step, into.lean)
-        elif self._leaning:
-            into.lean.fill_(math.nan)
-
-    def _with_flip(self, step: Step) -> Step:
-        """The same with ½(u_k − u_{k−1}), zero at the first step."""
-        if not self._measures_flip or self._earlier is None:
-            return step
-        update = (step.before.double() - step.after).mul_(step.rate)
-        before = (self._earlier.double() - step.before).mul_(self._rate_before)
-        flip = (update - before).mul_(0.5).mul_(self._rate_before > 0)
-        self._rate_before.copy_(torch.as_tensor(step.rate, dtype=torch.float64))
-        return step._replace(flip=flip)
+        self._earlier.write_work(step, into.work)
+        self._beside.evaluate(step, into, norms=norms)
 
     def keep(self, measured: OnDevice, row: Mapping[str, float]) -> None:
         """The rest of it: record what `measure` left."""
         torch._foreach_copy_(list(self.block.slot()), list(measured))
         self.block.add(row)
-
-    def _write_norms(self, theta: Tensor, into: OnDevice, *, norms: bool) -> None:
-        if norms:
-            self._forms.frobenius(theta, into.norms)
-        elif self._forms.norms:
-            into.norms.fill_(math.nan)
 
     def _evaluate(self, forms: Callable[[Tensor], object], ring: Tensor) -> None:
         """Write the signals of what is recorded: `forms` evaluates those of all charges."""
@@ -330,26 +266,8 @@ class Tracker:
     def _named(self, measured: OnHost) -> dict[str, Columns]:
         """Signals, norms and parameters of every family, by name."""
         charges = {
-            n: {s: measured.ring[:, i, at] for i, s in enumerate(self.signals) if s in self._layouts[n].signals}
+            n: {s: measured.ring[:, i, at] for i, s in enumerate(self.signals) if s in self._recorded[n].signals}
             for n, at in self._columns.items()
         }
-        if self._forms.matrix:
-            charges["linear"]["frobenius"] = measured.norms
-        if self._sides:
-            charges["rescale"] |= {s: measured.sides[:, i] for i, s in enumerate(OF_SIDES)}
-        if self._rotations:
-            charges[ROTATIONS] = {s: measured.turning[:, i] for i, s in enumerate(OF_ROTATIONS)}
-        first = of_lean = 0
-        for name, layout in self._layouts.items():
-            if layout.leans:
-                charges[name]["lean"] = measured.lean[:, of_lean : of_lean + len(layout.leans)]
-                of_lean += len(layout.leans)
-            if layout.parameters:
-                charges[name]["parameters"] = measured.single[:, first : first + len(layout.parameters)]
-                first += len(layout.parameters)
+        self._beside.add_to(charges, measured)
         return charges
-
-
-def _work(gradient: Tensor, start: Tensor, end: Tensor) -> Tensor:
-    """⟨g, end − start⟩ in float64."""
-    return torch.dot(gradient.double(), end.double() - start)

@@ -7,7 +7,9 @@ drives of other families are taken to stay as they are, and translation charges 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -65,6 +67,7 @@ def plan_of(
     RecordError
         If the record has too few rows.
     """
+    _check({"steps": steps, "at": at, "window": window}, {"optim.lr": lr, "optim.weight_decay": weight_decay})
     if record.rows < PARTS + 1:
         raise RecordError(f"{record.path} holds {record.rows} rows; a forecast needs {PARTS + 1} or more")
     row = record.rows - 1
@@ -82,6 +85,18 @@ def plan_of(
     changed = {"lr": lr, "weight_decay": weight_decay}
     then = {name: now[name] if value is None else value for name, value in changed.items()}
     return Plan(row, length, then["lr"], then["weight_decay"], steps)
+
+
+def _check(counts: Mapping[str, Any], rates: Mapping[str, Any]) -> None:
+    """Raise a `UserError` for what is no number of its kind; `steps` alone must be there."""
+    for key, value in rates.items():
+        if value is not None and (isinstance(value, bool | str) or not 0 <= value < float("inf")):
+            raise UserError(f"{key}={value} must not be negative")
+    for key, value in counts.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise UserError(f"{key}={value} must be a whole number, 1 or more")
+    if counts["steps"] is None:
+        raise UserError("steps=null says not how far; give a number of steps")
 
 
 def forecast(record: Record, plan: Plan) -> pd.DataFrame:

@@ -16,45 +16,40 @@ from neuralmech.compare.show.cells import number
 from neuralmech.compare.show.terminal import least_width, print_parts, say
 
 
-def show_symmetries(
-    sites: Mapping[str, Mapping[str, int]],
-    uncovered: Mapping[str, str],
-    barriers: list[str],
-    share: float,
-    approximations: list[str] | None = None,
-    rule: Mapping[str, str] | None = None,
-    dependent: Mapping[str, tuple[int, int]] | None = None,
-    certificate: str = "",
-    console: Console | None = None,
-) -> None:
+def show_symmetries(found: Mapping[str, Any], console: Console | None = None) -> None:
     """Print the charges by family and site, what the rule keeps, barriers, and parameters without a symmetry.
 
-    `dependent` are matrix-valued sites with their numbers of entries and of independent ones.
+    Parameters
+    ----------
+    found
+        ``sites``: family → site → charges; ``dependent``: matrix-valued site → its entries and independent ones;
+        ``share`` of the parameters that are in a charge; ``uncovered``: parameter → reason; ``barriers`` and
+        ``approximations``. Not always: ``rule``: family → whether the learning rule keeps it; ``certificate``.
     """
     console = console or Console()
     table = Table(title="Charges", title_justify="left")
     for column, justify in (("family", "left"), ("site", "left"), ("charges", "right")):
         table.add_column(column, justify=justify, overflow="fold")  # type: ignore[arg-type]
-    for family, counts in sites.items():
+    for family, counts in found["sites"].items():
         for site, count in counts.items():
             table.add_row(family, escape(site), str(count))
         table.add_section()
         table.add_row(f"[bold]{family}", "[bold]total", f"[bold]{sum(counts.values())}")
         table.add_section()
-    console.print(table if sites else "No charges: no symmetry was found.")
-    for site, (entries, independent) in (dependent or {}).items():
+    console.print(table if found["sites"] else "No charges: no symmetry was found.")
+    for site, (entries, independent) in found["dependent"].items():
         say(console, f"Of the {entries} entries of {site!r} {independent} are independent laws.")
-    if certificate:
+    if certificate := found.get("certificate"):
         say(console, f"{certificate[0].upper()}{certificate[1:]}.")
-    say(console, f"{share:.1%} of the parameters are in at least one charge.")
-    for family, says in (rule or {}).items():
+    say(console, f"{found['share']:.1%} of the parameters are in at least one charge.")
+    for family, says in found.get("rule", {}).items():
         say(console, f"Does the learning rule keep the {family} symmetry? {says[0].upper()}{says[1:]}.")
-    for barrier in barriers:
+    for barrier in found["barriers"]:
         say(console, f"Barrier (symmetries end here): {barrier}")
-    for approximation in approximations or []:
+    for approximation in found["approximations"]:
         say(console, f"Symmetries hold up to a small number here: {approximation}")
-    if uncovered:
-        console.print(_uncovered(uncovered))
+    if found["uncovered"]:
+        console.print(_uncovered(found["uncovered"]))
 
 
 def _uncovered(reasons: Mapping[str, Any]) -> Table:
