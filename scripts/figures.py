@@ -11,7 +11,19 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from matplotlib.figure import Figure
-from source_figures import balances, bounded, constraints, planes, quadratic, readme, training, vgg
+from source_figures import (
+    balances,
+    bounded,
+    constraints,
+    fields,
+    planes,
+    portraits,
+    quadratic,
+    readme,
+    sphere,
+    training,
+    vgg,
+)
 from source_figures.runs import Runs
 
 FOLDER = Path(__file__).parents[1] / "docs" / "figures"
@@ -27,12 +39,15 @@ def _saved(draw: Callable[..., Figure], *, trains: bool = True) -> Writer:
 
 FIGURES: dict[str, Writer] = {
     "symmetric_planes": _saved(planes.draw, trains=False),
+    "vector_fields": _saved(fields.draw, trains=False),
+    "sphere": _saved(sphere.draw, trains=False),
     "constraints": _saved(constraints.draw),
     "quadratic": _saved(quadratic.draw, trains=False),
     "bounded_weights": _saved(bounded.draw, trains=False),
     "noisy_and_smooth": _saved(training.noisy_and_smooth),
     "three_families": _saved(training.three_families),
     "oscillations": _saved(training.oscillations),
+    "phase_portraits": _saved(portraits.draw),
     "effective_learning_rate": _saved(training.effective_learning_rate),
     "vgg16": _saved(vgg.draw),
     "time_and_data": _saved(balances.draw),

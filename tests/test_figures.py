@@ -51,6 +51,93 @@ def test_plane_losses_have_the_symmetry_and_the_charge_that_the_figure_says():
         assert np.abs(along).max() < 1e-7 < np.abs(gradient).max()
 
 
+def written_out(tiny, theta):
+    """The losses of the tiny models in NumPy, at one point."""
+    x, y = tiny.inputs.numpy(), tiny.targets.numpy()
+    if tiny.family == "translation":
+        return np.logaddexp(0, np.where(y == 1, -1, 1) * (theta[1] - theta[0]) * x[:, 0]).mean()
+    if tiny.family == "scale":
+        z = x @ theta
+        return np.logaddexp(0, np.where(y[:, 0] == 1, -1, 1) * (z - z.mean()) / z.std()).mean()
+    return ((theta[1] * np.maximum(theta[0] * x[:, 0], 0) - y[:, 0]) ** 2).mean()
+
+
+def test_fields_of_real_models_are_orthogonal_to_their_generators():
+    """To float64's rounding, over the figure's grid; gradients are those of losses written out in NumPy."""
+    from source_figures.fields import BATCH, STEPS, grid, views
+
+    random = np.random.default_rng(0)
+    for view, form in zip(views(), ([1, 1], [1, 1], [1, -1]), strict=True):
+        tiny, at = view.tiny, grid(40)
+        np.testing.assert_array_equal(tiny.form, form)
+        lean = tiny.lean(at)
+        assert np.median(lean) < 1e-15
+        assert np.quantile(lean, 0.98) < 2e-13  # larger where the gradient vanishes
+        turned = tiny.generators(at)[:, ::-1] * [1, -1]  # at right angles to the generator, where the gradient lies
+        g = tiny.gradients(at)
+        cosine = (g * turned).sum(axis=1) / np.linalg.norm(g, axis=1) / np.linalg.norm(turned, axis=1)
+        np.testing.assert_allclose(np.abs(cosine), 1, atol=1e-9)
+        for point in random.uniform(0.3, 2, (5, 2)) * random.choice([-1, 1], (5, 2)):
+            numeric = [(written_out(tiny, point + h) - written_out(tiny, point - h)) / 2e-6 for h in 1e-6 * np.eye(2)]
+            np.testing.assert_allclose(tiny.gradients(point[None])[0], numeric, rtol=1e-5, atol=1e-7)
+        start = np.array(view.starts[0])
+        flow = tiny.charges(tiny.flow(start, view.duration))
+        assert np.abs(flow - flow[0]).max() < 1e-8
+        path, slopes = tiny.sgd(start, view.lr, STEPS, BATCH)
+        moved = np.abs(tiny.charges(path) - flow[0]).max()
+        assert moved < 1e-14 if tiny.family == "translation" else moved > 0.2
+        np.testing.assert_allclose(tiny.charges(path), tiny.law(start, slopes, view.lr), atol=1e-13)
+
+
+def test_sgd_leaves_the_sphere_by_the_sum_of_its_squared_steps():
+    """Outwards at every step, while gradient flow stays on it; arrows are tangent, and drawn only in front."""
+    from source_figures.sphere import BATCH, DURATION, RUNS, outline, ring, spread
+    from source_figures.tiny import normalised
+
+    tiny = normalised(3)
+    at = spread(500)
+    np.testing.assert_allclose(np.linalg.norm(np.concatenate([at, outline(), ring(tiny)]), axis=1), 1)
+    assert np.median(tiny.lean(at)) < 1e-15
+    assert tiny.lean(at).max() < 1e-12
+    start = ring(tiny)[0]
+    assert np.abs(np.linalg.norm(tiny.flow(start, DURATION), axis=1) - 1).max() < 1e-8
+    for lr, _, _ in RUNS:
+        path, _ = tiny.sgd(start, lr, 40, BATCH)
+        radius = (path**2).sum(axis=1)
+        assert (np.diff(radius) > 0).all()
+        np.testing.assert_allclose(np.diff(radius), (np.diff(path, axis=0) ** 2).sum(axis=1), atol=1e-13)
+
+
+@pytest.mark.parametrize("translation", [True, False])
+@pytest.mark.parametrize("momentum", [0.8, 0.95, 0.99])
+def test_the_closed_form_of_portraits_solves_the_oscillator(momentum, translation):
+    from scipy.integrate import solve_ivp
+    from source_figures.portraits import DECAY, LR, closed_form
+
+    spring = (1 if translation else 2) * DECAY
+    times = np.linspace(0, 10, 101)
+    found = solve_ivp(
+        lambda _, s: (s[1], -((1 - momentum) * s[1] + spring * s[0]) / (LR * (1 + momentum) / 2)),
+        (0, 10), (1, -spring / (1 + momentum)), t_eval=times, rtol=1e-11, atol=1e-13, method="DOP853", max_step=0.02,
+    )  # fmt: skip
+    np.testing.assert_allclose(closed_form(momentum, times, translation=translation), found.y, atol=1e-8)
+
+
+def test_column_sums_in_phase_space_are_one_curve(tmp_path):
+    """Of a trained conv net, over their starts, in float32: the closed form, which knows neither data nor network."""
+    from source_figures.portraits import LR, closed_form, column_sums
+    from source_figures.runs import Runs
+
+    start, value, velocity = column_sums(Runs(tmp_path), 0.99)
+    theory = closed_form(0.99, LR * (np.arange(len(value)) + 0.5))
+    assert value.shape[1] == 32
+    assert np.ptp(theory[1]) > 1
+    for found, exact in zip((value, velocity), theory, strict=True):
+        wanted = exact[:, None] * start
+        assert np.abs(found - wanted).max() < 1e-4 * np.abs(wanted).max()
+        assert np.abs(found / start - exact[:, None]).max() < 4e-3  # also of a sum that starts near zero
+
+
 def test_rmsprop_form_converges_to_descent_on_a_sphere():
     """L(θ/|θ|) with weight decay: Q² of the RMSProp form against |θ|⁴ at t = 1, first order in η."""
     from source_figures.training import rmsprop_form

@@ -11,7 +11,7 @@ from command_line import SMALL, refused
 
 
 def test_train_then_analyze(command, tmp_path):
-    code, out, err = command("train", *SMALL, "hydra.run.dir=run")
+    code, out, err = command("train", *SMALL, "optim.weight_decay=0.01", "hydra.run.dir=run")
     assert (code, err) == (0, "")
     assert "30 steps recorded" in out
     assert "Next: neuralmech analyze run" in out
@@ -36,7 +36,9 @@ def test_train_then_analyze(command, tmp_path):
         for suffix in ("csv", "md", "tex")
     }
     figures = {
-        f"{name}.{suffix}" for name in ("translation", "rescale", "parameters", "budget") for suffix in ("png", "pdf")
+        f"{name}.{suffix}"
+        for name in ("translation", "rescale", "parameters", "budget", "phase_portraits")
+        for suffix in ("png", "pdf")
     }
     assert files == tables | figures | {"runs.csv", "report.html", ".made"}
 

@@ -19,6 +19,7 @@ from neuralmech.compare.measure.kinetic import kinetic_table
 from neuralmech.compare.measure.loss import loss_balance
 from neuralmech.compare.measure.orbit import OrbitCurve, noise_equilibrium
 from neuralmech.compare.measure.oscillator import oscillator_table
+from neuralmech.compare.measure.phase import PhaseCurve, phase_curves
 from neuralmech.compare.measure.rotations import rotation_table
 from neuralmech.compare.measure.views import families
 from neuralmech.laws import LAWS
@@ -28,13 +29,14 @@ from neuralmech.record.safety import printable
 
 @dataclass(frozen=True)
 class Panel:
-    """What figures draw of one run: family → curves and budget, and its loss, under the run's label."""
+    """What figures draw of one run: family → curves and budget, its loss and its portraits, under the run's label."""
 
     title: str
     curves: dict[str, Curves]
     budgets: dict[str, pd.DataFrame]
     loss: LossCurve | None = None
     orbit: OrbitCurve | None = None
+    phase: tuple[PhaseCurve, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,7 @@ def compare_job(job: Job, label: Mapping[str, Any], chosen: Options) -> Compared
                 {family: budget for family, _, budget, _ in found},
                 curve,
                 orbit,
+                tuple(phase_curves(record, chosen.lines, chosen.block)),
             ),
             config=record.config,
             provenance=record.provenance,

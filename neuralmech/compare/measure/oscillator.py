@@ -7,6 +7,7 @@ import pandas as pd
 
 from neuralmech.compare.measure.inputs import classes, hyperparameters, stretches
 from neuralmech.laws.oscillator import oscillator
+from neuralmech.laws.system import Hyperparameters
 from neuralmech.record import Record
 
 COLUMNS = ("family", "steps", "decay", "gamma", "omega", "damping_ratio", "period", "relaxation", "regime", "reason")
@@ -20,8 +21,7 @@ def oscillator_table(record: Record) -> pd.DataFrame:
     rows = []
     if not record.rows:
         return pd.DataFrame(columns=pd.Index(COLUMNS))
-    first = hyperparameters(record, next(stretches(record, 1)))
-    last = hyperparameters(record, list(stretches(record, record.rows))[-1])[-1:]
+    first, last = both_ends(record)
     step = record.column("step")
     same = all(getattr(first, n) == getattr(last, n) for n in ("lr", "momentum", "dampening", "weight_decay"))
     at = {"all": last} if same else {str(step[0]): first, str(step[-1]): last}
@@ -39,3 +39,9 @@ def oscillator_table(record: Record) -> pd.DataFrame:
                 numbers = (float(v[0]) for v in found)
                 rows.append((family, steps, of.decay, *numbers, found.regime[0], ""))
     return pd.DataFrame(rows, columns=pd.Index(COLUMNS)).drop_duplicates(ignore_index=True)
+
+
+def both_ends(record: Record) -> tuple[Hyperparameters, Hyperparameters]:
+    """Hyperparameters at the first and at the last recorded step."""
+    first = hyperparameters(record, next(stretches(record, 1)))
+    return first, hyperparameters(record, list(stretches(record, record.rows))[-1])[-1:]

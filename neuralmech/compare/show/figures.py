@@ -16,6 +16,7 @@ from neuralmech.compare.measure.equilibrium import FAMILY as SCALE
 from neuralmech.compare.measure.views import METRIC
 from neuralmech.compare.show.plots_accounts import budget_figure, budget_title, loss_figure, orbit_figure
 from neuralmech.compare.show.plots_charges import effective_rate_figure, family_figure, parameters_figure
+from neuralmech.compare.show.plots_phase import phase_figure
 from neuralmech.compare.show.plots_sweeps import batch_figure, sweep_figure, swept_numbers
 
 MAX_BUDGETS = 12
@@ -51,6 +52,11 @@ _FIXED = {
         "The learning rate η/Q that the direction of some normalised weights feels, Q = |θ|²: measured "
         "(wide) and, dashed in its colour, η/√(Q²) with Q² an exponential average of the squared gradient, as in "
         "RMSProp."
+    ),
+    "phase_portraits": (
+        "Some charges and their velocities, the differences between rows over η: measured (dots, from the ring on) and "
+        "by the modified flow, a damped oscillator (dashed). Translation charges are forecast from their start alone; "
+        "others, shown where they oscillate, are moved by the recorded drive."
     ),
     "noise_equilibrium": (
         "How far the pairs of each rescale site are from noise equilibrium along the orbit of their symmetry, over the "
@@ -96,6 +102,9 @@ def _figures(analysis: Analysis) -> Iterator[tuple[str, Figure]]:
     orbits = [(p.title, p.orbit) for p in analysis.panels if p.orbit is not None]
     if orbits:
         yield "noise_equilibrium", orbit_figure(orbits)
+    portraits = [(p.title, c) for family in families for p in analysis.panels for c in p.phase if c.family == family]
+    if portraits:
+        yield "phase_portraits", phase_figure(portraits)
     losses = [(p.title, p.loss) for p in analysis.panels if p.loss is not None]
     if losses:
         yield "loss_balance", loss_figure(losses)

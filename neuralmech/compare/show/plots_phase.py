@@ -1,0 +1,61 @@
+"""Phase portraits: charges against their velocities, with the oscillator that they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from neuralmech.compare.measure.phase import LAW, PhaseCurve
+from neuralmech.compare.show.style import COLOURS, FORMS, STYLE, law_line, named, plain
+from neuralmech.laws import LAWS
+
+COLUMNS = 3  # panels beside each other
+DOTS = 150  # drawn of each charge
+ROOM = 0.1  # around what was measured: a bad theory may leave the view
+OVER = {**law_line(LAW), "linewidth": 1.0}  # narrow enough to leave the dots visible
+MARKS = {"linestyle": "", "marker": "o", "markersize": 5, "alpha": 0.55, "markeredgewidth": 0}
+
+
+def phase_figure(panels: Sequence[tuple[str, PhaseCurve]]) -> Figure:
+    """Draw a panel per run and family: measured as dots, the modified flow over them."""
+    columns = min(COLUMNS, len(panels))
+    rows = -(-len(panels) // columns)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(1.6 + 4.0 * columns, 1.1 + 3.4 * rows), layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axis, (title, curve) in zip(axes, panels, strict=False):
+            _portrait(axis, curve)
+            what = f"{named(curve.family)}: {curve.oscillator.regime[0]}"
+            axis.set_title(f"{plain(title)}\n{what}" if title else what, fontsize=9)
+        for axis in axes[len(panels) :]:
+            axis.set_axis_off()
+        handles = [
+            Line2D([], [], color=COLOURS[0], **MARKS, label="measured: some charges, from ring to rest"),
+            Line2D([], [], **OVER, label=LAWS[LAW].label),
+        ]
+        figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=8, handlelength=3.5)
+        figure.suptitle("Charges move as damped oscillators", fontsize=11)
+    return figure
+
+
+def _portrait(axes: Axes, curve: PhaseCurve) -> None:
+    every = max(1, len(curve.value) // DOTS)
+    for i, (value, velocity) in enumerate(zip(curve.value.T, curve.velocity.T, strict=True)):
+        colour = COLOURS[i % len(COLOURS)]
+        axes.plot(value[::every], velocity[::every], color=colour, **MARKS)
+        axes.plot(value[:1], velocity[:1], marker="o", markersize=7, color=colour, markerfacecolor="none")
+    axes.plot(curve.theory_value, curve.theory_velocity, **OVER)
+    for zero in (axes.axhline, axes.axvline):
+        zero(0, color="#999999", linewidth=0.6, zorder=0)
+    for values, limit in ((curve.value, axes.set_xlim), (curve.velocity, axes.set_ylim)):
+        low, high = min(0.0, float(np.nanmin(values))), max(0.0, float(np.nanmax(values)))
+        margin = ROOM * (high - low) or 1.0
+        limit(low - margin, high + margin)
+    axes.set_xlabel(f"charge $Q$: {FORMS.get(curve.family, '')}")
+    axes.set_ylabel(r"velocity $\Delta Q/\Delta t$, $\,t=\sum\eta$")
+    axes.locator_params(nbins=6)
