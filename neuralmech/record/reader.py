@@ -136,9 +136,10 @@ class Record:
 
     @cached_property
     def windows(self) -> tuple[slice, ...]:
-        """Row ranges without a gap: one, unless the record was restricted to windows of steps."""
+        """Row ranges without a gap: one, unless the record was restricted to windows of steps, or has segments."""
         every = (self.config.get("track") or {}).get("every", 1)
-        cuts = np.flatnonzero(np.diff(self.column("step")) > (every if isinstance(every, int) else 1)) + 1
+        gaps = np.diff(self.column("step")) > (every if isinstance(every, int) else 1)
+        cuts = np.flatnonzero(gaps | (np.diff(self.column("segment")) != 0)) + 1
         edges = [0, *cuts.tolist(), self.rows]
         return tuple(slice(a, b) for a, b in pairwise(edges))
 
@@ -148,9 +149,9 @@ class Record:
             yield slice(start, min(start + rows, self.rows))
 
     def finite_rows(self) -> int:
-        """Rows before the first in which the loss or a charge is not finite."""
+        """Rows before the first in which the loss, where it was told, or a charge is not finite."""
         end = self.rows
-        for rows in self.blocks():
+        for rows in self.blocks() if self.config.get("loss_told", True) else ():
             bad = np.flatnonzero(~np.isfinite(self.steps(rows.start, rows.stop)["loss"]))
             if bad.size:
                 end = rows.start + int(bad[0])

@@ -222,7 +222,8 @@ def _steps(rows: Sequence[Mapping[str, float]], arrays: OnHost) -> Columns:
     known = {n: np.array([r[n] for r in rows], dtype=d) for n, d in STEP_COLUMNS.items() if n in rows[0]}
     measured = {"loss": arrays.loss, "skipped": arrays.skipped.astype(np.int64)}
     of_rule = {"clip": arrays.clip, "gradient_norm": arrays.gradient_norm}
-    return {**known, **measured, "work": arrays.work[:, 0].copy(), "work_behind": arrays.work[:, 1].copy(), **of_rule}
+    work = {"work": arrays.work[:, 0].copy(), "work_behind": arrays.work[:, 1].copy()}
+    return {"segment": np.zeros(len(rows), dtype=np.int64), **known, **measured, **work, **of_rule}
 
 
 def _finite_rows(losses: NDArray, ring: NDArray) -> int:

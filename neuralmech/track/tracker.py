@@ -124,11 +124,15 @@ class Tracker:
     def _signals(self, family: Family) -> tuple[str, ...]:
         return tuple(s for s in self._kept if not family.is_translation or (s in FORMS and FORMS[s].z))
 
+    def room(self) -> Float[Tensor, " parameters"]:
+        """Where to put θ_k, flat, in the place of `before`."""
+        self._earlier.keep(self._before)
+        return self._before
+
     @torch.no_grad()
     def before(self, theta: Float[Tensor, " parameters"]) -> None:
         """Keep θ_k."""
-        self._earlier.keep(self._before)
-        self._before.copy_(theta)
+        self.room().copy_(theta)
 
     @property
     def last(self) -> Tensor | None:

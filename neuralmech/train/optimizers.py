@@ -6,10 +6,10 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from neuralmech import rules
 from neuralmech.config import OptimConfig, OwnRuleConfig, RuleConfig
 from neuralmech.errors import UserError
 from neuralmech.targets import call, locate
@@ -149,10 +149,7 @@ def build_own(config: OwnRuleConfig, groups: Params, decay: float | None = None)
 
 
 def decays_apart(config: OwnRuleConfig) -> bool:
-    """Whether the rule's weight decay is decoupled: with it, a step differs from one without it by −ηλθ, or by −ηλθ′.
-
-    Found by letting both take some steps from the same parameters with the same gradients; those in which a rule only
-    prepares itself do not count.
+    """Whether the rule's weight decay is decoupled, see `neuralmech.rules.decays_apart`.
 
     Raises
     ------
@@ -161,39 +158,14 @@ def decays_apart(config: OwnRuleConfig) -> bool:
     """
     if not config.weight_decay:
         return False
-    shrink = 0.1  # far from what rounds away, whatever the run's λ is
-    generator = torch.Generator().manual_seed(0)
-    theta, *gradients = (torch.randn(4, 3, dtype=torch.float64, generator=generator) for _ in range(5))
-    pair = [nn.Parameter(theta.clone()) for _ in range(2)]
-    optimizers = [build_own(config, [{"params": [p]}], d) for p, d in zip(pair, (shrink / config.lr, 0.0), strict=True)]
-    moved = False
-    for gradient in gradients:
-        for p, optimizer in zip(pair, optimizers, strict=True):
-            p.data.copy_(theta)
-            p.grad = gradient.clone()
-            step(optimizer, config)
-        if all(torch.equal(p, theta) for p in pair):
-            continue
-        lost = pair[1] - pair[0]  # of the parameters before the step, or, by rules that decay behind it, after it
-        if not any(torch.allclose(lost, shrink * of, rtol=1e-6, atol=1e-12) for of in (theta, pair[1])):
-            return False
-        moved = True
-    return moved
+    return rules.decays_apart(
+        lambda p, decay: build_own(config, [{"params": [p]}], decay), config.lr, lambda made: step(made, config)
+    )
 
 
 def rounds_decay(config: RuleConfig, like: Tensor) -> bool:
-    """Whether decoupled weight decay multiplies float32 by 1 − ηλ rounded to float32.
-
-    So do PyTorch's optimisers on a CPU. This number is near 1, and its rounding off by up to 3·10⁻⁸/ηλ of the decay, in
-    every entry and step alike: at ηλ = 10⁻⁵ by a part in 300. Found by a step without a gradient.
-    """
-    if like.dtype != torch.float32 or not config.weight_decay:
-        return False
-    theta = torch.randn(16, 16, generator=torch.Generator().manual_seed(0)).to(like.device)
-    p = nn.Parameter(theta.clone())
-    p.grad = torch.zeros_like(p)
-    build_any(config, [{"params": [p]}]).step()
-    return torch.equal(p.detach(), theta * float(np.float32(1 - config.lr * config.weight_decay)))
+    """Whether decoupled weight decay rounds 1 − ηλ, see `neuralmech.rules.rounds_decay`."""
+    return rules.rounds_decay(lambda p, _: build_any(config, [{"params": [p]}]), config.lr, config.weight_decay, like)
 
 
 def build_any(config: RuleConfig, groups: Params) -> torch.optim.Optimizer:

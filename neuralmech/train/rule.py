@@ -13,15 +13,11 @@ from torch import Tensor, nn
 from neuralmech.charges.step import Kept, Moments, moments_of
 from neuralmech.config import OptimConfig, OwnRuleConfig, RuleConfig
 from neuralmech.record.schema import METRIC_DECAY_SIGNALS, METRIC_SIGNALS
+from neuralmech.rules import DECOUPLED, FLAT, name_of
 from neuralmech.schedules import scheduled
 from neuralmech.train.flat import FlatParameters
 from neuralmech.train.groups import Groups
 from neuralmech.train.optimizers import build, build_muon, build_own, decays_apart, rounds_decay, step
-
-# Classes whose laws are known, whoever chose them, and what these are called.
-_KNOWN: dict[type, str] = {torch.optim.SGD: "sgd", torch.optim.Adam: "adam", torch.optim.AdamW: "adamw"}
-FLAT = ("sgd", "sgdw", "adam", "adamw")  # act on each entry alone, so that the flat vector will do
-DECOUPLED = ("sgdw", "adamw", "muon")
 
 
 class LearningRule:
@@ -47,7 +43,7 @@ class LearningRule:
         self._factors = [groups.factors[number] for number in numbers]
         self._held = [p for group in self.optimizer.param_groups for p in group["params"]]
         if isinstance(config, OwnRuleConfig):
-            self.name = _name(self.optimizer)
+            self.name = name_of(self.optimizer)
             self.decoupled = self.name in DECOUPLED if self.name in FLAT else decays_apart(config)
         else:
             assert isinstance(config, OptimConfig)
@@ -198,15 +194,6 @@ class LearningRule:
     def tensors(self) -> list[Tensor]:
         """Everything that the optimiser keeps."""
         return [v for state in self.optimizer.state.values() for v in state.values() if isinstance(v, Tensor)]
-
-
-def _name(optimizer: torch.optim.Optimizer) -> str:
-    """Whose laws hold for an optimiser that somebody chose by its class."""
-    group = optimizer.param_groups[0]
-    name = "" if group.get("maximize") else _KNOWN.get(type(optimizer), "")
-    if name in ("adam", "adamw"):
-        return "adamw" if group.get("decoupled_weight_decay", name == "adamw") else "adam"
-    return name or type(optimizer).__name__
 
 
 def _plain(options: Mapping[str, Any]) -> dict[str, object]:

@@ -66,7 +66,15 @@ def test_what_is_known_of_all_rows_follows_a_cut(tmp_path):
     record = RecordWriter(tmp_path, {"config": "{}"}, LAYOUT, 5)
     for start in (0, 20):  # a gap of 15 steps, and momentum behind it only
         steps, charges = block(start, 5)
-        record.append({**steps, "momentum": np.full(5, float(start)), "nesterov": np.zeros(5, "int8")}, charges)
+        record.append(
+            {
+                **steps,
+                "momentum": np.full(5, float(start)),
+                "nesterov": np.zeros(5, "int8"),
+                "segment": np.zeros(5, "int64"),
+            },
+            charges,
+        )
     record.close()
     with open_record(tmp_path) as r:
         assert r.windows == (slice(0, 5), slice(5, 10))

@@ -31,15 +31,20 @@ class ChargeClass:
         κ: their parameters decay at the rate κηλ; 1 where they do so at several, and what decays is recorded.
     rounds_decay
         Whether θ is multiplied by 1 − κηλ rounded to float32, which is off by up to 3·10⁻⁸/κηλ of the decay.
+    momentum
+        β of their rule, where rules differ in it; None if it is the run's.
     """
 
     columns: slice | NDArray[np.int64]
     circumstances: Circumstances
     decay: float = 1.0
     rounds_decay: bool = False
+    momentum: float | None = None
 
     def hyperparameters(self, h: Hyperparameters) -> Hyperparameters:
         """Those of a run, with λ as these charges have it: times κ, and as a factor 1 − ηλ in float32 realises it."""
+        if self.momentum is not None:
+            h = replace(h, momentum=np.full_like(h.momentum, self.momentum))
         decay = h.weight_decay * self.decay
         if self.rounds_decay:
             realised = (1 - np.float64(np.float32(1 - h.lr * decay))) / np.where(h.lr > 0, h.lr, 1.0)
@@ -72,16 +77,17 @@ def classes(record: Record, charges: Family) -> list[ChargeClass]:
     c, index = circumstances(record, charges), charges.index
     if "decay" not in index and "rule" not in index:
         return [ChargeClass(ONE_FOR_ALL, c, rounds_decay=bool(record.rule["rounds_decay"]))]
-    parts = record.rule.get("parts", [])
+    parts, momenta = record.rule.get("parts", []), record.rule.get("momenta", [])
     kappa = index["decay"].to_numpy() if "decay" in index else np.ones(len(index))
     rule = index["rule"].to_numpy() if "rule" in index else np.zeros(len(index), dtype=np.int64)
     out = []
     for number, decay in dict.fromkeys(zip(rule.tolist(), [None if np.isnan(k) else k for k in kappa], strict=True)):
         columns = np.flatnonzero((rule == number) & (np.isnan(kappa) if decay is None else kappa == decay))
         name = c.optimizer if not parts else str(parts[number]) if 0 <= number < len(parts) else ""
-        own = replace(c, optimizer=name, mixed=decay is None)
+        beta = float(momenta[number]) if 0 <= number < len(momenta) else None
+        own = replace(c, optimizer=name, mixed=decay is None, momentum=c.momentum if beta is None else beta > 0)
         kappa_of, rounds = (1.0, False) if decay is None else (float(decay), bool(record.rule["rounds_decay"]))
-        out.append(ChargeClass(columns, own, kappa_of, rounds))
+        out.append(ChargeClass(columns, own, kappa_of, rounds, beta))
     return out
 
 
@@ -148,7 +154,8 @@ def stretches(record: Record, size: int) -> Iterator[Stretch]:
     """Cover a record by stretches of up to `size` rows, none of which reaches over a gap."""
     for window in record.windows:
         first = slice(window.start, window.start + 1)
-        is_start = bool((record.column("step", first) == record.column("skipped", first)).all())
+        untouched = record.column("step", first) == record.column("skipped", first)
+        is_start = bool((untouched & (record.column("segment", first) == 0)).all())
         for start in range(window.start, window.stop, size):
             yield Stretch(slice(start, min(start + size, window.stop)), window, is_start)
 
@@ -181,7 +188,7 @@ def hyperparameters(record: Record, stretch: Stretch) -> Hyperparameters:
         weight_decay=columns["weight_decay"],
         nesterov=columns["nesterov"].astype(bool),
         span=span,
-        first=columns["step"] == columns["skipped"],  # none before it was taken
+        first=(columns["step"] == columns["skipped"]) & (columns["segment"] == 0),  # none before it was taken
         decoupled=columns["decoupled"].astype(bool),
         batch_size=columns["batch_size"],
         updates=columns["step"] - columns["skipped"],
