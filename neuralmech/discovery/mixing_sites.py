@@ -37,6 +37,17 @@ def linear_family(algebra: MixingAlgebra, order: Sequence[str]) -> MatrixFamily:
     )
 
 
+def with_others(family: MatrixFamily, other: MatrixFamily) -> MatrixFamily:
+    """Sites of a family, and those of another, found in another way, that share no channel and no name with them."""
+    taken, names = set().union(*map(_channels, family.matrices)), {site.name for site in family.matrices}
+    more = [site for site in other.matrices if site.name not in names and taken.isdisjoint(_channels(site))]
+    return MatrixFamily.of((*family.matrices, *more))
+
+
+def _channels(site: MatrixSite) -> set[tuple[str, Axis, int]]:
+    return {(block.parameter, block.axis, k) for block in site.blocks for k in block.index.ravel().tolist()}
+
+
 def _classes(algebra: MixingAlgebra, order: Sequence[str]) -> Iterable[list[Occurrence]]:
     """Channels that the network ties together: where each occurs, oriented so that the first one grows."""
     tokens = _tokens(algebra)
