@@ -38,14 +38,18 @@ def linear_family(algebra: MixingAlgebra, order: Sequence[str]) -> MatrixFamily:
 
 
 def with_others(family: MatrixFamily, other: MatrixFamily) -> MatrixFamily:
-    """Sites of a family, and those of another, found in another way, that share no channel and no name with them."""
-    taken, names = set().union(*map(_channels, family.matrices)), {site.name for site in family.matrices}
-    more = [site for site in other.matrices if site.name not in names and taken.isdisjoint(_channels(site))]
+    """Sites of a family, and those of another, found in another way, that do not mix the same channels.
+
+    Where the side that grows has something in common, they are the same channels. The other side may have: a map of
+    positions and channels together reads both.
+    """
+    taken, names = set().union(*map(_growing, family.matrices)), {site.name for site in family.matrices}
+    more = [site for site in other.matrices if site.name not in names and taken.isdisjoint(_growing(site))]
     return MatrixFamily.of((*family.matrices, *more))
 
 
-def _channels(site: MatrixSite) -> set[tuple[str, Axis, int]]:
-    return {(block.parameter, block.axis, k) for block in site.blocks for k in block.index.ravel().tolist()}
+def _growing(site: MatrixSite) -> set[tuple[str, Axis, int]]:
+    return {(b.parameter, b.axis, k) for b in site.blocks if b.sign > 0 for k in b.index.ravel().tolist()}
 
 
 def _classes(algebra: MixingAlgebra, order: Sequence[str]) -> Iterable[list[Occurrence]]:

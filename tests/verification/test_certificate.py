@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from nets import NETS
-from nets_more import MORE
+from nets_mixers import ALL, MIXERS
 from neuralmech.discovery.discover import find_symmetries
 from neuralmech.errors import UserError
 from neuralmech.symmetry.family import Family, Term
@@ -20,7 +20,7 @@ QUICK = [
     "frozen_middle", "residual", "leaky_at_random", "conv1d", "chunked_glu", "temperature",
     "divided by a temperature", "a temperature for each class", "glu of channels", "transposed_weights", "powers",
     "cosine_head", "dense_block", "transposed", "batch_norm_plain", "stochastic", "rms_norm", "mixer_no_bias",
-    "mixer_of_two",
+    "mixer_of_two", "mixer_flattened", "projected_tokens", "spectral_norm_hook",
 ]  # fmt: skip
 SLOW = [
     "glu", "pools", "attention", "attention_by_hand", "attention_grouped", "rms_norm_by_hand", "language_model_tied",
@@ -36,9 +36,10 @@ def made(name):
         build, shape, _ = NETS[name]
         model, x = build().double(), torch.randn(*shape, dtype=torch.float64)
     else:
-        build, inputs = MORE[name]
+        build, inputs = ALL[name]
         model, x = build().double(), inputs(torch.Generator().manual_seed(0))
-    logits = model(x)
+    with torch.no_grad():  # a hook keeps what it computes
+        logits = model(x)
     labels = (logits.shape[0], *logits.shape[2:]) if logits.dim() == 4 else logits.shape[:-1]
     return model, x, torch.randint(logits.shape[1 if logits.dim() == 4 else -1], labels)
 
@@ -120,6 +121,12 @@ def mean_direction(net):
     return (net.embed.weight.sum(1).square().sum() - net.up.weight.sum(1).square().sum())[None]
 
 
+def affine_matrix(net):
+    """A residual 1 + W of linear maps and what reads it: the motion W ↦ A(1 + W) − 1 is affine."""
+    weight = torch.eye(3, dtype=torch.float64) + net.branch.weight
+    return (weight @ weight.T - net.out.weight.T @ net.out.weight).flatten()
+
+
 def shift_behind_weight_norm(net):
     """Of each column g v/|v| of a softmax's weight: what it conserves instead of Σ_i W_ij, as g and v move it."""
     of = net[2].parametrizations.weight
@@ -131,13 +138,14 @@ def shift_behind_weight_norm(net):
 # Laws that discovery misses: how many are found and exist, of which layers the others are, and these.
 MISSED = {
     "mixer": (9, 15, ("stem", "out"), centred_matrix),
+    "linear_residual": (9, 15, ("branch", "out"), affine_matrix),
     "attention_rotary": (31, 32, ("attend.q", "attend.k"), imaginary_part),
     "language_model": (16, 17, ("embed", "up"), mean_direction),
     "weight_norm of the whole": (8, 13, ("2.parametrizations.weight",), shift_behind_weight_norm),
 }
 
 
-@pytest.mark.parametrize("name", ["mixer", *(pytest.param(n, marks=pytest.mark.slow) for n in MISSED if n != "mixer")])
+@pytest.mark.parametrize("name", [n if n in MIXERS else pytest.param(n, marks=pytest.mark.slow) for n in MISSED])
 def test_what_is_missed_is_counted_and_placed(name):
     found = counted(name)
     assert found.clear
