@@ -134,31 +134,24 @@ def certify(
     9 independent conservation laws found (14 charges), 9 exist near random parameters (12 that get a gradient)
     """
     batch = inputs if isinstance(inputs, tuple) else (inputs,)
+    trained = _trained(model)
+    generator = torch.Generator().manual_seed(seed)
+    exact = condition("exact", model, batch)
+    fields = [_field(exact, batch, targets, loss, generator) for _ in range(3 * int(trained.sum()) + 10)]
+    with exact.arithmetic(), PlainNorms():
+        candidates, live = _points(fields, trained, points, generator)
+        best = _best(claims, {n: tuple(p.shape) for n, p in model.named_parameters()}, candidates, fields, live)
+    return _certificate(model, claims, best, trained, live)
+
+
+def _trained(model: nn.Module) -> NDArray[np.bool_]:
     trained = np.concatenate([np.full(p.numel(), p.requires_grad) for p in model.parameters()])
     if (size := int(trained.sum())) > MOST:
         raise UserError(
             f"certify=true counts laws of models of up to {MOST:,} parameters, this one has {size:,}; "
             "make it narrower, model.width=4 for instance"
         )
-    generator = torch.Generator().manual_seed(seed)
-    exact = condition("exact", model, batch)
-    fields = [_field(exact, batch, targets, loss, generator) for _ in range(3 * size + 10)]
-    with exact.arithmetic(), PlainNorms():
-        candidates, live = _points(fields, trained, points, generator)
-        best = _best(claims, {n: tuple(p.shape) for n, p in model.named_parameters()}, candidates, fields, live)
-    dead, exist = int((live & ~best.point.alive).sum()), int(live.sum()) - best.algebra.rank
-    told = best.algebra.clear and not dead and exist > best.found
-    return Certificate(
-        parameters=int(live.sum()),
-        silent=int((trained & ~live).sum()),
-        charges=sum(len(family) for family in claims.families.values()),
-        found=best.found,
-        exist=exist,
-        depth=best.algebra.depth,
-        dead=dead,
-        clear=best.algebra.clear,
-        beyond=homes(best.algebra, best.charges, _places(model, live)) if told else (),
-    )
+    return trained
 
 
 class Point(NamedTuple):
@@ -176,6 +169,24 @@ class Count(NamedTuple):
     charges: Matrix
     found: int
     algebra: Generated
+
+
+def _certificate(
+    model: nn.Module, claims: Symmetries, best: Count, trained: NDArray[np.bool_], live: NDArray[np.bool_]
+) -> Certificate:
+    dead, exist = int((live & ~best.point.alive).sum()), int(live.sum()) - best.algebra.rank
+    told = best.algebra.clear and not dead and exist > best.found
+    return Certificate(
+        parameters=int(live.sum()),
+        silent=int((trained & ~live).sum()),
+        charges=sum(len(family) for family in claims.families.values()),
+        found=best.found,
+        exist=exist,
+        depth=best.algebra.depth,
+        dead=dead,
+        clear=best.algebra.clear,
+        beyond=homes(best.algebra, best.charges, _places(model, live)) if told else (),
+    )
 
 
 def _points(
