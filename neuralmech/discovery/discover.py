@@ -29,7 +29,7 @@ from neuralmech.discovery.complex_pairs import without_complex
 from neuralmech.discovery.diagonals import diagonal_families
 from neuralmech.discovery.experts import experts_apart
 from neuralmech.discovery.mixing import MixingAlgebra
-from neuralmech.discovery.mixing_sites import linear_family
+from neuralmech.discovery.mixing_sites import linear_family, with_others
 from neuralmech.discovery.narrowing import kept_dims
 from neuralmech.discovery.pieces import cut_apart, joined
 from neuralmech.discovery.scale import ScaleAlgebra
@@ -42,6 +42,7 @@ from neuralmech.errors import UserError
 from neuralmech.losses import Called, Loss, LossLike, as_loss
 from neuralmech.symmetry.family import FAMILIES, Family
 from neuralmech.symmetry.group import Symmetries
+from neuralmech.symmetry.matrix import MatrixFamily
 
 Dims = Mapping[str, tuple[int, ...]]
 RULED = frozenset(name for rules in (scale.rule, shift.rule, mixing.rule) for name in rules.rules)
@@ -130,7 +131,7 @@ def _symmetries(traced: Trace, criterion: Loss, progress: Callable[[str], object
     found: list[Family] = [translation_family(terms, solution.dimension)]
     found += diagonal_families(scales, traced.seen, terms, solution.dimension)
     progress("mixing of channels")
-    found.append(linear_family(_mixing(traced, apart), list(traced.seen)))
+    found.append(_linear(traced, apart))
     found = [joined(f.seen_as(traced.views), traced.pieces, traced.shapes) for f in found]
     families = {f.name: f for f in sorted(found, key=lambda f: FAMILIES.index(f.name)) if len(f)}
     return Symmetries(
@@ -172,8 +173,17 @@ def _scales(traced: Trace) -> ScaleAlgebra:
     return algebra
 
 
-def _mixing(traced: Trace, apart: Dims) -> MixingAlgebra:
-    algebra = MixingAlgebra(traced.frozen, kept=apart)
+def _linear(traced: Trace, apart: Dims) -> MatrixFamily:
+    """Sites of channels; where maps along positions let them pass, also those that end there or begin."""
+    order, algebra = list(traced.seen), _mixing(traced, apart, through=True)
+    found = linear_family(algebra, order)
+    if not algebra.met_positions:
+        return found
+    return with_others(found, linear_family(_mixing(traced, apart, through=False), order))
+
+
+def _mixing(traced: Trace, apart: Dims, *, through: bool) -> MixingAlgebra:
+    algebra = MixingAlgebra(traced.frozen, kept=apart, through_positions=through)
     algebra.forbid(walk(traced, algebra), "its channels are read by the loss")
     return algebra
 

@@ -61,8 +61,14 @@ class Reading:
 
 @dataclass
 class MixingAlgebra(Algebra[Vectors]):
-    """Channels of every tensor; unknown operations and anything nonlinear forbid mixing."""
+    """Channels of every tensor; unknown operations and anything nonlinear forbid mixing.
 
+    A linear map along positions (a mixer's of tokens) either lets channels pass, `through_positions`, or writes
+    positions as channels of its own, and ends those that come in; `met_positions` tells whether there was one.
+    """
+
+    through_positions: bool = True
+    met_positions: bool = False
     axes: dict[str, tuple[tuple[Axis, Ids, int], ...]] = field(default_factory=dict)
     readings: list[Reading] = field(default_factory=list)
     _labels: int = 1

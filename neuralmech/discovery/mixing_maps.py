@@ -51,8 +51,22 @@ def _map(
 def _linear(algebra: MixingAlgebra, node: fx.Node, x: Any, weight: Any, bias: Any) -> Any:
     if len(shape_of(arguments(node)["input"])) < 2 or len(weight.shape) < 2:
         return barrier(algebra, node, x, weight, bias)
-    out = _map(algebra, algebra.value(x), weight, bias)
+    vectors = algebra.value(x)
+    if bias is None and isinstance(weight, Parameter) and _are_positions(algebra, vectors):
+        return _transpose(_weighted_sum(algebra, node, algebra.fixed(weight), _transpose(vectors)))
+    out = _map(algebra, vectors, weight, bias)
     return out if out is not None else barrier(algebra, node, x, weight, bias)
+
+
+def _are_positions(algebra: MixingAlgebra, x: Vectors) -> bool:
+    """Whether a map of x's last dim takes sums over positions, one channel at all of them, and is to let it pass.
+
+    With a bias it adds the same number to every channel, which mixing would not leave alone.
+    """
+    if x.shape[-1] < 2 or not constant_along(x.channels, (x.channels.dim() - 1,)) or algebra.is_constant(x):
+        return False
+    algebra.met_positions = True
+    return algebra.through_positions
 
 
 @rule("addmm", takes="self mat1 mat2")

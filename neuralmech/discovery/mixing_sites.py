@@ -37,6 +37,21 @@ def linear_family(algebra: MixingAlgebra, order: Sequence[str]) -> MatrixFamily:
     )
 
 
+def with_others(family: MatrixFamily, other: MatrixFamily) -> MatrixFamily:
+    """Sites of a family, and those of another, found in another way, that do not mix the same channels.
+
+    Where the side that grows has something in common, they are the same channels. The other side may have: a map of
+    positions and channels together reads both.
+    """
+    taken, names = set().union(*map(_growing, family.matrices)), {site.name for site in family.matrices}
+    more = [site for site in other.matrices if site.name not in names and taken.isdisjoint(_growing(site))]
+    return MatrixFamily.of((*family.matrices, *more))
+
+
+def _growing(site: MatrixSite) -> set[tuple[str, Axis, int]]:
+    return {(b.parameter, b.axis, k) for b in site.blocks if b.sign > 0 for k in b.index.ravel().tolist()}
+
+
 def _classes(algebra: MixingAlgebra, order: Sequence[str]) -> Iterable[list[Occurrence]]:
     """Channels that the network ties together: where each occurs, oriented so that the first one grows."""
     tokens = _tokens(algebra)

@@ -9,13 +9,12 @@ discovery claims span a space whose dimension is the number of independent laws 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float64
 from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor, nn
@@ -23,25 +22,19 @@ from torch import Tensor, nn
 from neuralmech.errors import UserError
 from neuralmech.losses import LossLike
 from neuralmech.symmetry.factored import Shapes
-from neuralmech.symmetry.family import generator_matrix
+from neuralmech.symmetry.family import generator_matrix, layer_names
 from neuralmech.symmetry.group import Symmetries
 from neuralmech.symmetry.matrix import matrix_families
+from neuralmech.verification.algebra import Field, Generated, Matrix, derivative, generated, homes, normalised, rank_of
 from neuralmech.verification.conditions import Condition, condition
 from neuralmech.verification.norms import PlainNorms
 from neuralmech.verification.probe import Probe
 
 MOST = 1000  # parameters: the rank takes some times their number of gradients, and its cube of time
-FIELDS = 12  # gradients whose brackets are taken; the algebra is that of all, which random ones generate
-DEEPEST = 4
-FEWER = 4  # brackets beyond those that could raise the rank, if all that was found is true
 TRIED = 4  # points at most: a unit that is dead, or never is, on all data makes laws of its own
 ROUNDING = 1e-12  # of a gradient: an entry below is none
-ZERO, GAP = 1e-9, 1e2  # of the largest singular value; what is below must be so many times smaller than what is above
 SPREAD = 0.7  # of the parameters
 REACH = 4.0  # how much larger than one inputs may be, so that they cross what kinks there are
-
-Field = Callable[[Tensor], Tensor]
-Matrix = Float64[NDArray, "vectors parameters"]
 
 
 @dataclass(frozen=True)
@@ -67,6 +60,8 @@ class Certificate:
         Parameters without a gradient at the point that get one elsewhere: units that are dead there.
     clear
         Whether the spectrum had a gap at the rank.
+    beyond
+        Layers that the laws not found are of.
     """
 
     parameters: int
@@ -77,6 +72,7 @@ class Certificate:
     depth: int
     dead: int
     clear: bool
+    beyond: tuple[str, ...] = ()
 
     @property
     def agrees(self) -> bool:
@@ -93,7 +89,7 @@ class Certificate:
             return f"{laws}, {where}, some only because units are dead there: {self.dead} parameters get no gradient"
         if self.exist < self.found:
             return f"{laws}, but only {where}: a claim is false; please report the model"
-        return f"{laws}, {where}"
+        return f"{laws}, {where}" + (f"; those not found are of {', '.join(self.beyond)}" if self.beyond else "")
 
 
 def certify(
@@ -138,35 +134,24 @@ def certify(
     9 independent conservation laws found (14 charges), 9 exist near random parameters (12 that get a gradient)
     """
     batch = inputs if isinstance(inputs, tuple) else (inputs,)
+    trained = _trained(model)
+    generator = torch.Generator().manual_seed(seed)
+    exact = condition("exact", model, batch)
+    fields = [_field(exact, batch, targets, loss, generator) for _ in range(3 * int(trained.sum()) + 10)]
+    with exact.arithmetic(), PlainNorms():
+        candidates, live = _points(fields, trained, points, generator)
+        best = _best(claims, {n: tuple(p.shape) for n, p in model.named_parameters()}, candidates, fields, live)
+    return _certificate(model, claims, best, trained, live)
+
+
+def _trained(model: nn.Module) -> NDArray[np.bool_]:
     trained = np.concatenate([np.full(p.numel(), p.requires_grad) for p in model.parameters()])
     if (size := int(trained.sum())) > MOST:
         raise UserError(
             f"certify=true counts laws of models of up to {MOST:,} parameters, this one has {size:,}; "
             "make it narrower, model.width=4 for instance"
         )
-    generator = torch.Generator().manual_seed(seed)
-    exact = condition("exact", model, batch)
-    fields = [_field(exact, batch, targets, loss, generator) for _ in range(3 * size + 10)]
-    with exact.arithmetic(), PlainNorms():
-        candidates, live = _points(fields, trained, points, generator)
-        counts = []
-        for point in candidates[:TRIED]:
-            charges = _of_claims(claims, {n: tuple(p.shape) for n, p in model.named_parameters()}, point.theta)
-            found = _rank(charges[:, live])[0]
-            counts.append((*_algebra(point, fields, live, found), found, point))
-            if counts[-1][0] >= live.sum() - found:  # as many as were found, or fewer
-                break
-    rank, depth, clear, found, point = max(counts, key=lambda count: count[0])
-    return Certificate(
-        parameters=int(live.sum()),
-        silent=int((trained & ~live).sum()),
-        charges=sum(len(family) for family in claims.families.values()),
-        found=found,
-        exist=int(live.sum()) - rank,
-        depth=depth,
-        dead=int((live & ~point.alive).sum()),
-        clear=clear,
-    )
+    return trained
 
 
 class Point(NamedTuple):
@@ -177,6 +162,33 @@ class Point(NamedTuple):
     alive: NDArray[np.bool_]
 
 
+class Count(NamedTuple):
+    """What was counted at a point: the charges' gradients, how many are independent, and the algebra."""
+
+    point: Point
+    charges: Matrix
+    found: int
+    algebra: Generated
+
+
+def _certificate(
+    model: nn.Module, claims: Symmetries, best: Count, trained: NDArray[np.bool_], live: NDArray[np.bool_]
+) -> Certificate:
+    dead, exist = int((live & ~best.point.alive).sum()), int(live.sum()) - best.algebra.rank
+    told = best.algebra.clear and not dead and exist > best.found
+    return Certificate(
+        parameters=int(live.sum()),
+        silent=int((trained & ~live).sum()),
+        charges=sum(len(family) for family in claims.families.values()),
+        found=best.found,
+        exist=exist,
+        depth=best.algebra.depth,
+        dead=dead,
+        clear=best.algebra.clear,
+        beyond=homes(best.algebra, best.charges, _places(model, live)) if told else (),
+    )
+
+
 def _points(
     fields: Sequence[Field], trained: NDArray[np.bool_], points: int, generator: torch.Generator
 ) -> tuple[list[Point], NDArray[np.bool_]]:
@@ -185,10 +197,25 @@ def _points(
     for _ in range(points):
         theta = SPREAD * torch.randn(len(trained), dtype=torch.float64, generator=generator)
         theta.requires_grad_()
-        gradients = _normalised(np.stack([field(theta).detach().numpy() for field in fields]))
+        gradients = normalised(np.stack([field(theta).detach().numpy() for field in fields]))
         found.append(Point(theta, gradients, np.abs(gradients).max(axis=0) > ROUNDING))
     live = trained & np.logical_or.reduce([point.alive for point in found])
     return sorted(found, key=lambda point: int((~point.alive & trained).sum())), live
+
+
+def _best(
+    claims: Symmetries, shapes: Shapes, candidates: Sequence[Point], fields: Sequence[Field], live: NDArray[np.bool_]
+) -> Count:
+    """The count with the fewest laws, of the first points."""
+    counts = []
+    for point in candidates[:TRIED]:
+        charges = _of_claims(claims, shapes, point.theta)[:, live]
+        found = rank_of(charges)[0]
+        algebra = generated(point.gradients, point.theta, fields, live, found)
+        counts.append(Count(point, charges, found, algebra))
+        if algebra.rank >= live.sum() - found:  # as many as were found, or fewer
+            break
+    return max(counts, key=lambda count: count.algebra.rank)
 
 
 def _field(
@@ -203,7 +230,7 @@ def _field(
         probe = Probe(_with_batch(exact, moved), _like(targets, generator), loss, seed)
 
     def gradient(theta: Tensor) -> Tensor:
-        return _derivative(probe.loss(theta), theta)
+        return derivative(probe.loss(theta), theta)
 
     return gradient
 
@@ -221,71 +248,10 @@ def _like(x: Tensor, generator: torch.Generator) -> Tensor:
     return torch.randn(x.shape, dtype=torch.float64, generator=generator)
 
 
-def _derivative(value: Tensor, by: Tensor, along: Tensor | None = None) -> Tensor:
-    """∂⟨value, along⟩/∂by, to be differentiated again; zero where nothing depends on it."""
-    if not value.requires_grad:
-        return torch.zeros_like(by)
-    (found,) = torch.autograd.grad(value, by, along, create_graph=True, allow_unused=True)
-    return torch.zeros_like(by) if found is None else found
-
-
-def _along(field: Field, theta: Tensor, direction: Tensor) -> Tensor:
-    """(D field) direction: the derivative of ⟨uᵀ D field, direction⟩ by u, which it is linear in."""
-    value = field(theta)
-    u = torch.zeros_like(value, requires_grad=True)
-    return _derivative(_derivative(value, theta, u), u, direction)
-
-
-def _terms(f: Field, h: Field, theta: Tensor) -> tuple[Tensor, Tensor]:
-    return _along(h, theta, f(theta)), _along(f, theta, h(theta))
-
-
-def _bracket(f: Field, h: Field) -> Field:
-    def bracket(theta: Tensor) -> Tensor:
-        first, second = _terms(f, h, theta)
-        return first - second
-
-    return bracket
-
-
-def _algebra(point: Point, fields: Sequence[Field], live: NDArray[np.bool_], found: int) -> tuple[int, int, bool]:
-    """Rank of the algebra at a point, depth of the brackets that it took, and whether it is clear.
-
-    Each bracket is relative to the size of its two terms: where they cancel, what is left is rounding.
-    """
-    vectors, level, random = point.gradients[:, live], list(fields[:FIELDS]), np.random.default_rng(0)
-    rank, clear = _rank(vectors)
-    for depth in range(1, DEEPEST):
-        wanted = max(0, vectors.shape[1] - rank - found) + FEWER
-        pairs = [(f, h) for i, f in enumerate(level) for h in fields[: i if depth == 1 else FIELDS]]
-        chosen = [pairs[k] for k in random.permutation(len(pairs))[:wanted]]
-        brackets = []
-        for f, h in chosen:
-            first, second = (term.detach().numpy()[live] for term in _terms(f, h, point.theta))
-            size = np.linalg.norm(first) + np.linalg.norm(second)
-            brackets.append((first - second) / (size or 1.0))
-        vectors = np.concatenate([vectors, np.stack(brackets)])
-        before, (rank, clear) = rank, _rank(vectors)
-        if rank == before:
-            return rank, depth, clear
-        level = [_bracket(f, h) for f, h in chosen]
-    return rank, DEEPEST, clear
-
-
-def _normalised(vectors: Matrix) -> Matrix:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.where(lengths > 0, lengths, 1)
-
-
-def _rank(vectors: Matrix) -> tuple[int, bool]:
-    """Rank of some vectors, and whether there is a gap in their singular values."""
-    if not vectors.size:
-        return 0, True
-    values = np.linalg.svd(vectors, compute_uv=False)
-    rank = int((values > ZERO * values[0]).sum())
-    if not 0 < rank < len(values):
-        return rank, True
-    return rank, values[rank - 1] > GAP * values[rank]
+def _places(model: nn.Module, live: NDArray[np.bool_]) -> dict[str, NDArray[np.bool_]]:
+    """Which live entries are of each layer: its weight and bias together, which are enough for `homes` to tell."""
+    owners = np.repeat([layer_names([n]) for n, _ in model.named_parameters()], [p.numel() for p in model.parameters()])
+    return {name: (owners == name)[live] for name in dict.fromkeys(owners[live].tolist())}
 
 
 def _of_claims(claims: Symmetries, shapes: Shapes, theta: Tensor) -> Matrix:
@@ -298,4 +264,4 @@ def _of_claims(claims: Symmetries, shapes: Shapes, theta: Tensor) -> Matrix:
         rows.append((generators if family.is_translation else generators @ sparse.diags_array(2 * point)).toarray())
     for family in matrix_families(claims.families.values()):
         rows += [2 * (family.generator(shapes, c) @ point)[None] for c in range(len(family))]
-    return _normalised(np.concatenate(rows))
+    return normalised(np.concatenate(rows))

@@ -7,12 +7,14 @@ import pytest
 import torch
 from torch import nn
 
+from nets_more import Attention
 from nets_tracked import NETS
 from neuralmech.charges.rotations import SIGNALS, Rotations
 from neuralmech.charges.step import Step
 from neuralmech.compare.measure.rotations import CUT, rotation_table
 from neuralmech.discovery.discover import find_symmetries
 from neuralmech.errors import UserError
+from neuralmech.losses import loss_of
 from neuralmech.record import open_record
 from neuralmech.symmetry.layout import Layout
 from neuralmech.symmetry.matrix import matrix_families
@@ -68,23 +70,21 @@ def test_signals_are_their_definitions(name, full):
     assert counts == {n: s.size * (s.size - 1) // 2 if s.size <= full else s.size - 1 for n, s in sites.items()}
 
 
-@pytest.mark.parametrize("options", [{}, {"nesterov": True}, {"dampening": 0.5}, {"weight_decay": 0.1}])
-def test_a_buffer_that_turns_obeys_the_law(options):
-    """Against PyTorch's own steps from a random buffer: J ← βJ whatever η, and with W under Nesterov, to rounding."""
-    model = linear_net()
-    x, y = torch.randn(8, 3).double(), torch.randn(8, 2).double()
-    (family,) = matrix_families(find_symmetries(model, x, "mse").families.values())
+def stepped(model, x, y, loss, *, turning=True, steps=20, **options):
+    """Learning rate and signals of each of PyTorch's own steps, from a random buffer if `turning`, and the sites."""
+    (family,) = matrix_families(find_symmetries(model, x, loss).families.values())
     layout = layout_of(model)
     rotations = Rotations(family, layout, CPU)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, **options)
     for p in model.parameters():
-        optimizer.state[p]["momentum_buffer"] = torch.randn_like(p)
+        if turning:
+            optimizer.state[p]["momentum_buffer"] = torch.randn_like(p)
     rows = []
-    for k in range(20):
+    for k in range(steps):
         lr = optimizer.param_groups[0]["lr"] = 0.02 / (k + 1)
         before = flat(layout, dict(model.named_parameters()))
         optimizer.zero_grad()
-        nn.functional.mse_loss(model(x), y).backward()
+        loss_of(model(x), y, loss).backward()
         gradient = flat(layout, {n: p.grad for n, p in model.named_parameters()})
         optimizer.step()
         after = flat(layout, dict(model.named_parameters()))
@@ -92,12 +92,52 @@ def test_a_buffer_that_turns_obeys_the_law(options):
         out = torch.zeros(len(SIGNALS), len(rotations), dtype=torch.float64)
         rotations.evaluate(Step(before, after, gradient, 1 / lr, buffer), out)
         rows.append((lr, out.numpy()))
+    return rows, rotations.sites
+
+
+@pytest.mark.parametrize("options", [{}, {"nesterov": True}, {"dampening": 0.5}, {"weight_decay": 0.1}])
+def test_a_buffer_that_turns_obeys_the_law(options):
+    """Against PyTorch's own steps from a random buffer: J ← βJ whatever η, and with W under Nesterov, to rounding."""
+    model = linear_net()
+    x, y = torch.randn(8, 3).double(), torch.randn(8, 2).double()
+    rows, _ = stepped(model, x, y, "mse", **options)
     scale = np.abs(rows[0][1][3]).max()
     assert np.abs(rows[0][1][0]).max() > 0.01 * scale
     assert max(np.abs(out[1]).max() for _, out in rows) < 1e-13 * scale
     for (lr, (value, _, work, _)), (_, (following, *_)) in pairwise(rows):
         predicted = 0.9 * (value - lr * work * bool(options.get("nesterov")))
         np.testing.assert_allclose(following, predicted, rtol=0, atol=1e-13 * scale)
+
+
+HEADS = {"q -> k [0]": 6, "q -> k [1]": 6, "v -> o [0]": 6, "v -> o [1]": 6}  # four channels each: pairs i < j
+
+
+class TwoHeads(nn.Module):
+    """A residual stream between norms, so that all that turns is within a head."""
+
+    def __init__(self):
+        super().__init__()
+        self.attend = Attention(width=8, heads=2)
+        self.first, self.last, self.head = nn.LayerNorm(8), nn.LayerNorm(8), nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.head(self.last(x + self.attend(self.first(x))).mean(1))
+
+
+@pytest.mark.parametrize("options", [{}, {"weight_decay": 0.1}])
+@pytest.mark.parametrize("turning", [True, False])
+def test_heads_of_attention_turn_no_more_than_their_buffer(turning, options):
+    """Queries with keys and values with the output, each head for itself: J ← βJ relative to |b||θ|, zero from rest."""
+    torch.manual_seed(0)
+    model, x, y = TwoHeads().double(), torch.randn(6, 5, 8).double(), torch.randint(3, (6,))
+    rows, sites = stepped(model, x, y, "cross_entropy", turning=turning, steps=60, **options)
+    assert {name.replace("attend.", ""): sites.count(name) for name in sites} == HEADS
+    for _, (value, along, _, extent) in rows:
+        assert (np.abs(along) < 1e-12 * extent).all()
+        assert turning or (np.abs(value) < 1e-12 * extent).all()
+    for (_, (value, _, _, extent)), (_, (following, *_)) in pairwise(rows):
+        assert (np.abs(following - 0.9 * value) < 1e-12 * extent).all()
+    assert not turning or (np.abs(rows[0][1][0]) > 1e-4 * rows[0][1][3]).all()
 
 
 def table(run, optim=(), track=(), steps=60):

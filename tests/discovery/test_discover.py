@@ -7,7 +7,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from nets import NETS, TINY, Shared, Unused, mlp
-from nets_more import MORE, Net
+from nets_mixers import ALL
+from nets_more import Net
 from neuralmech.discovery.discover import find_symmetries
 from neuralmech.errors import UserError
 from oracle import UnclearError, check, check_sites
@@ -23,9 +24,9 @@ def test_discovery_equals_the_numeric_null_space(name):
         assert dimensions == expected
 
 
-@pytest.mark.parametrize("name", MORE)
+@pytest.mark.parametrize("name", ALL)
 def test_discovery_equals_the_numeric_null_space_for_more_ops(name):
-    build, inputs = MORE[name]
+    build, inputs = ALL[name]
     torch.manual_seed(0)
     check(build(), inputs)
 

@@ -8,7 +8,8 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 from nets import NETS
-from nets_more import MORE, Net
+from nets_mixers import ALL
+from nets_more import Net
 from neuralmech.discovery import expanding
 from neuralmech.discovery.canonical import simplified
 from neuralmech.discovery.discover import RULED, find_symmetries
@@ -86,14 +87,14 @@ def value_of(traced, model, x):
 def case(name):
     """A net, a batch, and whether it is decomposed each operation once, where that is known."""
     torch.manual_seed(0)
-    if name in MORE:
-        build, inputs = MORE[name]
+    if name in ALL:
+        build, inputs = ALL[name]
         return build().double().train(), inputs(torch.Generator().manual_seed(0)), None
     build, shape, alone = MADE[name] if name in MADE else (*NETS[name][:2], None)
     return build().double().train(), torch.randn(*shape, dtype=torch.float64), alone
 
 
-@pytest.mark.parametrize("name", [*MADE, *NETS, *MORE])
+@pytest.mark.parametrize("name", [*MADE, *NETS, *ALL])
 @pytest.mark.parametrize("keep", [(), RULED], ids=["all", "those without rules"])
 def test_each_operation_once_computes_the_same(name, keep, monkeypatch):
     told = each_once(monkeypatch)

@@ -179,15 +179,6 @@ def stochastic():
     )
 
 
-def tokenwise_mixer():
-    def forward(self, x):
-        h = self.stem(x)
-        h = self.mix(h.transpose(1, 2)).transpose(1, 2)
-        return self.head(torch.relu(self.out(h)).mean(1))
-
-    return Net(forward, stem=nn.Linear(3, 4), mix=nn.Linear(5, 2), out=nn.Linear(4, 3), head=nn.Linear(3, 3))
-
-
 def weight_normed_whole():
     net = mlp(4, 5, 3)
     nn.utils.parametrizations.weight_norm(net[0], dim=None)  # one norm for the whole matrix
@@ -289,7 +280,6 @@ MORE = {
     "shuffled": (shuffled, floats(6, 1, 2, 2)),
     "chunked_glu": (chunked_glu, floats(12, 4)),
     "stochastic": (stochastic, floats(8, 3)),
-    "mixer": (tokenwise_mixer, floats(6, 5, 3)),
     "temperature": (
         lambda: Net(lambda s, x: s.b(torch.relu(s.a(x))) * s.t, a=nn.Linear(4, 4), b=nn.Linear(4, 3), t=torch.ones(1)),
         floats(12, 4),

@@ -7,7 +7,7 @@ from scipy import sparse
 from torch import nn
 
 from nets import NETS
-from nets_more import MORE
+from nets_mixers import ALL
 from neuralmech.discovery.discover import find_symmetries
 from neuralmech.symmetry.factored import covered_entries, generator, inner_products, squared_lengths
 from neuralmech.symmetry.family import Family, Term
@@ -38,12 +38,12 @@ def overlapping():
     return Symmetries({"rescale": Family("rescale", terms, ("s",) * 3, np.arange(3))}, shapes, {}, ())
 
 
-@pytest.mark.parametrize("name", [*NETS, *MORE, "overlapping"])
+@pytest.mark.parametrize("name", [*NETS, *ALL, "overlapping"])
 def test_the_factored_forms_are_those_of_the_matrix(name):
     if name == "overlapping":
         found = overlapping()
     else:
-        build, inputs = (NETS.get(name) or MORE[name])[:2]
+        build, inputs = (NETS.get(name) or ALL[name])[:2]
         torch.manual_seed(0)
         found = find_symmetries(build().double(), example(inputs))
     covered = np.zeros(sum(int(np.prod(s)) for s in found.shapes.values()), dtype=bool)

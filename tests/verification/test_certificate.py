@@ -7,10 +7,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from nets import NETS
-from nets_more import MORE
+from nets_mixers import ALL, MIXERS
 from neuralmech.discovery.discover import find_symmetries
 from neuralmech.errors import UserError
 from neuralmech.symmetry.family import Family, Term
+from neuralmech.symmetry.matrix import matrix_families
 from neuralmech.verification.certificate import certify
 from neuralmech.verification.norms import PlainNorms
 
@@ -18,7 +19,8 @@ QUICK = [
     "relu_mlp", "no_bias", "deep_linear", "tanh_barrier", "layer_norm", "squared", "shared", "parallel", "unused",
     "frozen_middle", "residual", "leaky_at_random", "conv1d", "chunked_glu", "temperature",
     "divided by a temperature", "a temperature for each class", "glu of channels", "transposed_weights", "powers",
-    "cosine_head", "dense_block", "transposed", "batch_norm_plain", "stochastic", "rms_norm",
+    "cosine_head", "dense_block", "transposed", "batch_norm_plain", "stochastic", "rms_norm", "mixer_no_bias",
+    "mixer_of_two", "mixer_flattened", "projected_tokens", "spectral_norm_hook",
 ]  # fmt: skip
 SLOW = [
     "glu", "pools", "attention", "attention_by_hand", "attention_grouped", "rms_norm_by_hand", "language_model_tied",
@@ -27,17 +29,23 @@ SLOW = [
 ]  # fmt: skip
 
 
-def counted(name):
+def made(name):
+    """A net, a batch and its labels."""
     torch.manual_seed(0)
     if name in NETS:
         build, shape, _ = NETS[name]
         model, x = build().double(), torch.randn(*shape, dtype=torch.float64)
     else:
-        build, inputs = MORE[name]
+        build, inputs = ALL[name]
         model, x = build().double(), inputs(torch.Generator().manual_seed(0))
-    logits = model(x)
+    with torch.no_grad():  # a hook keeps what it computes
+        logits = model(x)
     labels = (logits.shape[0], *logits.shape[2:]) if logits.dim() == 4 else logits.shape[:-1]
-    y = torch.randint(logits.shape[1 if logits.dim() == 4 else -1], labels)
+    return model, x, torch.randint(logits.shape[1 if logits.dim() == 4 else -1], labels)
+
+
+def counted(name):
+    model, x, y = made(name)
     return certify(model, x, y, find_symmetries(model, x))
 
 
@@ -84,9 +92,95 @@ def test_a_law_that_is_no_charge_is_counted():
     torch.manual_seed(0)
     net, x, y = Squared().double(), torch.randn(6, 3).double(), torch.randint(4, (6,))
     found = certify(net, x, y, find_symmetries(net, x))
-    assert (found.found, found.exist, found.agrees) == (0, 1, False)
+    assert (found.found, found.exist, found.agrees, found.beyond) == (0, 1, False, ("b",))
     F.cross_entropy(net(x), y).backward()
     assert abs(float((net.b.grad / net.b.detach()).sum())) < 1e-14 * float(net.b.grad.norm())
+
+
+def with_bias(layer):
+    return torch.cat([layer.weight, layer.bias[:, None]], dim=1)
+
+
+def centred_matrix(net):
+    """Matrices G with G1 = 1 leave alone what the mixing of tokens adds to all channels: PQP of P = 1 − 11ᵀ/n."""
+    stem, out = with_bias(net.stem), net.out.weight
+    p = torch.eye(len(stem), dtype=torch.float64) - 1 / len(stem)
+    return (p @ (stem @ stem.T - out.T @ out) @ p).flatten()
+
+
+def imaginary_part(net):
+    """Pairs that turn at the same rate are complex numbers, which complex matrices mix: Q is Hermitian."""
+    q, k = with_bias(net.attend.q), with_bias(net.attend.k)
+    sides = [low @ high.T for low, high in (q.chunk(2), k.chunk(2))]
+    matrix = sides[0] - sides[1]
+    return (matrix[0, 1] - matrix[1, 0])[None]
+
+
+def mean_direction(net):
+    """1ᵀQ1 of the embedding and what reads it beside the norm, which takes the mean out of the stream."""
+    return (net.embed.weight.sum(1).square().sum() - net.up.weight.sum(1).square().sum())[None]
+
+
+def affine_matrix(net):
+    """A residual 1 + W of linear maps and what reads it: the motion W ↦ A(1 + W) − 1 is affine."""
+    weight = torch.eye(3, dtype=torch.float64) + net.branch.weight
+    return (weight @ weight.T - net.out.weight.T @ net.out.weight).flatten()
+
+
+def shift_behind_weight_norm(net):
+    """Of each column g v/|v| of a softmax's weight: what it conserves instead of Σ_i W_ij, as g and v move it."""
+    of = net[2].parametrizations.weight
+    g, v = of.original0, of.original1
+    squares = v.square().sum(0)
+    return (v.sum(0).abs() / squares.sqrt()).log() + g[0].square() / (2 * squares)
+
+
+# Laws that discovery misses: how many are found and exist, of which layers the others are, and these.
+MISSED = {
+    "mixer": (9, 15, ("stem", "out"), centred_matrix),
+    "linear_residual": (9, 15, ("branch", "out"), affine_matrix),
+    "attention_rotary": (31, 32, ("attend.q", "attend.k"), imaginary_part),
+    "language_model": (16, 17, ("embed", "up"), mean_direction),
+    "weight_norm of the whole": (8, 13, ("2.parametrizations.weight",), shift_behind_weight_norm),
+}
+
+
+@pytest.mark.parametrize("name", [n if n in MIXERS else pytest.param(n, marks=pytest.mark.slow) for n in MISSED])
+def test_what_is_missed_is_counted_and_placed(name):
+    found = counted(name)
+    assert found.clear
+    assert (found.found, found.exist, found.beyond) == MISSED[name][:3]
+    assert str(found).endswith(f"; those not found are of {', '.join(found.beyond)}")
+
+
+@pytest.mark.parametrize("name", MISSED)
+def test_what_is_missed_is_a_law(name):
+    """Gradients of the loss are orthogonal to those of the laws, which with those found span all that there are."""
+    found, exist, _, laws = MISSED[name]
+    model, x, y = made(name)
+    claims, shapes = find_symmetries(model, x), {n: tuple(p.shape) for n, p in model.named_parameters()}
+    parameters = list(model.parameters())
+    flat = lambda grads: torch.cat([g.flatten() for g in grads]).numpy()  # noqa: E731
+    for seed in range(3):
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            for p in parameters:
+                p.normal_(std=0.7)
+        logits = model(x)
+        slope = flat(torch.autograd.grad(F.cross_entropy(logits.flatten(0, -2), y.flatten()), parameters))
+        values = laws(model)
+        rows = np.stack([
+            flat(torch.autograd.grad(v, parameters, retain_graph=True, allow_unused=True, materialize_grads=True))
+            for v in values
+        ])  # fmt: skip
+        assert (np.abs(rows @ slope) < 1e-13 * np.linalg.norm(rows, axis=1).max() * np.linalg.norm(slope)).all()
+        theta = flat([p.detach() for p in parameters])
+        known = [a.toarray() * (1 if n == "translation" else theta) for n, a in claims.generators().items()]
+        for family in matrix_families(claims.families.values()):
+            known += [(family.generator(shapes, c) @ theta)[None] for c in range(len(family))]
+        known = np.concatenate(known)
+        assert np.linalg.matrix_rank(known) == found
+        assert np.linalg.matrix_rank(np.concatenate([known, rows])) == exist
 
 
 def test_a_false_claim_is_told():
