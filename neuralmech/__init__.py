@@ -7,6 +7,7 @@ from importlib import import_module
 
 TYPE_CHECKING = False  # typing's own would be found in the working directory first by ``python -m neuralmech``
 if TYPE_CHECKING:
+    from neuralmech.attach import attach
     from neuralmech.compare.gather.analysis import analyze
     from neuralmech.discovery.discover import find_symmetries
     from neuralmech.record import open_record as load
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     __version__: str
 
 _LAZY = {
+    "attach": ("neuralmech.attach", "attach"),
     "analyze": ("neuralmech.compare.gather.analysis", "analyze"),
     "SymmetryGroup": ("neuralmech.verification.claims", "SymmetryGroup"),
     "certify": ("neuralmech.verification.certificate", "certify"),
@@ -26,7 +28,17 @@ _LAZY = {
     "load": ("neuralmech.record", "open_record"),
 }
 
-__all__ = ["SymmetryGroup", "__version__", "analyze", "believe", "certify", "find_symmetries", "load", "verify"]
+__all__ = [
+    "SymmetryGroup",
+    "__version__",
+    "analyze",
+    "attach",
+    "believe",
+    "certify",
+    "find_symmetries",
+    "load",
+    "verify",
+]
 
 
 def __getattr__(name: str):

@@ -34,6 +34,19 @@ ALLOWED = {
     "charges": {"symmetry", "jit"},
     "verification": {"discovery", "symmetry", "data", "losses", "outputs", "errors", "checks", "words"},
     "track": {"charges", "symmetry", "record"},
+    "attach": {
+        "rules",
+        "track",
+        "charges",
+        "discovery",
+        "symmetry",
+        "verification",
+        "losses",
+        "outputs",
+        "record",
+        "errors",
+        "checks",
+    },
     "config": {"models", "data", "losses", "symmetry", "record", "schedules", "targets", "errors", "checks"},
     "train": {
         "config",
@@ -56,7 +69,7 @@ ALLOWED = {
     },
     "cli": {"train", "compare", "config", "laws", "record", "errors", "checks", "words"},
     "__main__": {"cli"},
-    "__init__": {"record", "discovery", "verification", "compare"},
+    "__init__": {"attach", "record", "discovery", "verification", "compare"},
 }
 # So with the rooms of compare: what was measured is gathered, what was gathered is shown.
 ALLOWED_IN_COMPARE = {

@@ -125,6 +125,28 @@ class RecordWriter:
             raise
         return record
 
+    @classmethod
+    def extend(cls, folder: str | Path) -> RecordWriter:
+        """Open a record to continue it behind its last row."""
+        record = cls.__new__(cls)
+        record.path = Path(folder) / FILE_NAME
+        record._open()
+        try:
+            with record._room(0):
+                record._cut(record._end())
+        except BaseException:
+            record.abandon()
+            raise
+        return record
+
+    def _end(self) -> Position:
+        """Behind all that is committed; rows that fill no chunk wait for theirs to fill."""
+        rows, evaluations = self._committed[()].item(), self._evaluation_committed[()].item()
+        whole = rows // self._block * self._block
+        steps = {name: d[whole:rows] for name, d in self._steps.items()}
+        charges = {f: {s: d[whole:rows] for s, d in signals.items()} for f, signals in self._charges.items()}
+        return Position(whole, evaluations, Rows(steps, charges))
+
     def _cut(self, position: Position) -> None:
         rows, evaluations = self._committed[()].item(), self._evaluation_committed[()].item()
         if rows < position.rows or evaluations < position.evaluations:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -150,6 +150,18 @@ class Family:
         mine = (views.get(t.parameter) for t in self.terms)
         terms = (replace(t, view=tuple(v)) if v else t for t, v in zip(self.terms, mine, strict=True))
         return replace(self, terms=tuple(terms))
+
+    def without(self, sites: Collection[str]) -> Family:
+        """The charges at all other sites."""
+        kept = np.array([site not in sites for site in self.sites], dtype=bool)
+        number, terms = np.cumsum(kept) - 1, []
+        for term in self.terms:
+            mine = np.flatnonzero(kept[term.first])
+            if len(mine):
+                own = replace(term, coefficients=term.coefficients[mine], first=number[term.first[mine]])
+                terms.append(own)
+        names = tuple(site for site, keeps in zip(self.sites, kept, strict=True) if keeps)
+        return replace(self, terms=tuple(terms), sites=names, channels=self.channels[kept])
 
     def site_counts(self) -> dict[str, int]:
         """Site → number of charges, in order."""

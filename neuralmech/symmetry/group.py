@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import sparse
@@ -73,6 +73,11 @@ class Symmetries:
         sites = (site for family in matrix_families(self.families.values()) for site in family.matrices)
         counts = {site.name: (site.entries, site.independent(self.shapes)) for site in sites}
         return {name: both for name, both in counts.items() if both[0] != both[1]}
+
+    def without(self, sites: Mapping[str, Collection[str]]) -> Symmetries:
+        """The same without some sites of families (family → sites)."""
+        left = {name: family.without(sites.get(name, ())) for name, family in self.families.items()}
+        return replace(self, families={name: family for name, family in left.items() if len(family)})
 
     def covered_parameters(self) -> int:
         """Count the scalar parameters that are in at least one charge."""

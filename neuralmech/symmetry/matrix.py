@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, cast
 
@@ -138,6 +138,10 @@ class MatrixFamily(Family):
         """Replace each block by `block(block)`; there are no terms."""
         sites = (replace(site, blocks=tuple(map(block, site.blocks))) for site in self.matrices)
         return replace(self, matrices=tuple(sites))
+
+    def without(self, sites: Collection[str]) -> MatrixFamily:
+        """The charges at all other sites."""
+        return MatrixFamily.of([site for site in self.matrices if site.name not in sites])
 
     def members(self) -> Iterator[tuple[str, NDArray[np.int64]]]:
         """As of a `Family`: the blocks of each site."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
@@ -10,16 +9,12 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import pandas as pd
-import torch
 from torch import Tensor
 
 from neuralmech.config import Config, resolve
 from neuralmech.data import training_batches
-from neuralmech.data.draws import generators_kept
 from neuralmech.errors import UserError
 from neuralmech.losses import Loss
-from neuralmech.symmetry.group import Symmetries
 from neuralmech.train.checkpoint import load_checkpoint
 from neuralmech.train.process import patience
 from neuralmech.train.recorded import recorded_config
@@ -27,25 +22,15 @@ from neuralmech.train.run import Run
 from neuralmech.train.setup import Setup, prepare
 from neuralmech.verification.certificate import Certificate, certify
 from neuralmech.verification.conditions import CONDITIONS, check_conditions
+from neuralmech.verification.quick import SAMPLES, NotVerifiedError, quickly_verified
 from neuralmech.verification.sampling import Sampling
 from neuralmech.verification.verify import Verification, verify
-from neuralmech.words import first_line
-
-SAMPLES = 8  # of the first batch
-SECONDS = 0.5  # for the finite transformations and Hessians, which are those of some charges
-MOST = 16  # charges, at most
-PER_CHARGE = 12  # gradients' time that one of them takes: four losses, a Hessian's product, all in float64
-SLOW_SECONDS = 3.0  # a gradient that takes longer, or a model that is larger, is left to `neuralmech verify`
-LARGE = 50_000_000
-CANNOT = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 def check_claims(run: Run) -> None:
     """Verify every claim that will be recorded on samples of the first batch, so that no false one reaches a record.
 
-    All is done in float64 and on copies: the run does not notice. The gradient's constraint is checked of every charge,
-    the finite transformation and the Hessian's of as many as half a second is enough for. What was found is said in one
-    line; so is what cannot be checked, and why.
+    What was found is said in one line; so is what cannot be checked, and why; see `quickly_verified`.
 
     Raises
     ------
@@ -57,15 +42,12 @@ def check_claims(run: Run) -> None:
         claims = replace(claims, families={n: f for n, f in claims.families.items() if n in families})
     if not run.config.train.verify or not claims.families:
         return
-    start = perf_counter()
+    start, model = perf_counter(), run.setup.model
     x, y = _some(*run.batches(0), run.config.loss)
-    with generators_kept(run.setup.device):
-        try:
-            table = _verified(run, claims, x, y)
-        except CANNOT as error:  # what a model does in float64, or on a copy: it may be trained all the same
-            _not_checked(first_line(error))
-            return
-    if table is None:
+    try:
+        table = quickly_verified(model, (x,), y, claims, run.config.loss, lambda twin: run.loss(twin, x, y))
+    except NotVerifiedError as error:
+        print(f"Claims of symmetry are not checked: {error}; neuralmech verify checks those of a run")
         return
     failed = table[~table["holds"].astype(bool)]
     if len(failed):
@@ -81,52 +63,9 @@ def check_claims(run: Run) -> None:
     print(f"Checked {charges:,} claims of symmetry on the first batch, which hold ({how})")
 
 
-def _verified(run: Run, claims: Symmetries, x: Tensor, y: Tensor) -> pd.DataFrame | None:
-    """Table of the claims, those that hold and those that fail; None if they were not checked, which was said."""
-    parameters = sum(p.numel() for p in run.setup.model.parameters())
-    if parameters > LARGE:
-        return _not_checked(f"the model has {parameters:,} parameters")
-    seconds = _gradient_time(run, x, y)
-    if seconds > SLOW_SECONDS:
-        return _not_checked(f"a gradient takes {seconds:.1f} s")
-    most = min(MOST, max(1, int(SECONDS / (PER_CHARGE * seconds))))
-    sampling = Sampling(per_site=1, most=most)
-    table = verify(run.setup.model, x, y, claims, run.config.loss, sampling, conditions=("exact",)).table
-    if not table["exact_gradient"].notna().all():
-        return _not_checked("the loss or its gradient is not finite")
-    if not table["holds"].all() and not _is_function(run, x, y):
-        return _not_checked("the model's loss changes from call to call at the same parameters")
-    return table
-
-
 def _some(x: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
     """As many samples as are enough, or all where none of these has a target that counts."""
     return (x[:SAMPLES], y[:SAMPLES]) if loss.weight_of(y[:SAMPLES]) > 0 else (x, y)
-
-
-def _gradient_time(run: Run, x: Tensor, y: Tensor) -> float:
-    """Seconds that a gradient takes, of a copy."""
-    twin = copy.deepcopy(run.setup.model)
-    start = perf_counter()
-    loss = run.loss(twin, x, y)
-    trained = [p for p in twin.parameters() if p.requires_grad]
-    found = torch.autograd.grad(loss, trained, allow_unused=True)
-    float(sum(g.sum() for g in found if g is not None))  # waits for the device
-    return perf_counter() - start
-
-
-@torch.no_grad()
-def _is_function(run: Run, x: Tensor, y: Tensor) -> bool:
-    """Whether a copy, called again with the same random numbers, has the same loss."""
-    twin, losses = copy.deepcopy(run.setup.model), []
-    for _ in range(2):
-        with generators_kept(run.setup.device):
-            losses.append(float(run.loss(twin, x, y)))
-    return losses[0] == losses[1]
-
-
-def _not_checked(reason: str) -> None:
-    print(f"Claims of symmetry are not checked: {reason}; neuralmech verify checks those of a run")
 
 
 def certified(setup: Setup, config: Config) -> Certificate:

@@ -1,0 +1,5 @@
+"""Measure charges in a training loop that somebody else wrote."""
+
+from neuralmech.attach.attached import Attached, attach
+
+__all__ = ["Attached", "attach"]

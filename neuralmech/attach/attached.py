@@ -1,0 +1,289 @@
+"""Two lines for a training loop of the user's own: `attach`, and `Attached.close`."""
+
+from __future__ import annotations
+
+import atexit
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, TypedDict, Unpack
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from neuralmech.attach.example import Example, Inputs, LossOfOutput, inner
+from neuralmech.attach.folder import prepare
+from neuralmech.attach.follower import Follower, Wanted
+from neuralmech.attach.hooks import StepHooks
+from neuralmech.attach.recording import Measured
+from neuralmech.checks import check_at_least, check_choice
+from neuralmech.errors import UserError
+from neuralmech.record.schema import ALL_SIGNALS
+from neuralmech.symmetry.family import FAMILIES
+from neuralmech.symmetry.group import Symmetries
+from neuralmech.verification.claims import SymmetryGroup
+
+_open: weakref.WeakValueDictionary[str, Attached] = weakref.WeakValueDictionary()  # by folder, in this process
+
+
+class Options(TypedDict, total=False):
+    """What is recorded, see `attach`."""
+
+    families: Sequence[str]
+    charges: Literal["all", "site", "sample"]
+    signals: Sequence[str]
+    every: int
+    verify: bool
+    groups: Sequence[SymmetryGroup]
+
+
+def attach(
+    model: nn.Module,
+    optimizer: Optimizer | Sequence[Optimizer] | str | None,
+    folder: str | Path,
+    example_inputs: Inputs | None = None,
+    *,
+    loss: LossOfOutput = "cross_entropy",
+    resume: bool = False,
+    overwrite: bool = False,
+    **options: Unpack[Options],
+) -> Attached:
+    """Record charges of every step that an optimiser takes in a loop of your own, which stays as it is.
+
+    Parameters stay where they are, and their trajectory is the same to the last bit; the folder can be analysed as that
+    of any other run. Everything that moves the parameters must go through the optimisers.
+
+    Parameters
+    ----------
+    model
+        The module that is trained; what DistributedDataParallel or ``torch.compile`` made of it will do.
+    optimizer
+        Any of ``torch.optim.Optimizer``, or several that train parts of the model. None, or the name of a rule that is
+        not SGD's, where updates are taken without one, in `Attached.step`.
+    folder
+        Of the run; where a record is there already give `resume` or `overwrite`.
+    example_inputs
+        What the model is called with: a tensor, a tuple of arguments, or a dict of keyword arguments. By default those
+        of the first call in training.
+    loss
+        ``cross_entropy``, ``mse``, ``bce``, or a function of what the model returns: it is traced with the model.
+    resume, overwrite
+        Go on behind the last row, or delete the record that is there.
+    options
+        ``families``: names of those to track, by default all. ``charges``: ``all``, or ``site`` for their sums.
+        ``signals``: names of those to record beside the value. ``every``: record each n-th step only. ``verify=False``:
+        trust the claims without checking them on the first batch. ``groups``: `SymmetryGroup` by hand, in the place of
+        what is found.
+
+    Returns
+    -------
+    Attached
+        To be closed, by `Attached.close` or a ``with`` block.
+
+    Raises
+    ------
+    UserError
+        If the folder holds a record and nothing says what to do, the model cannot be traced, or an option is none.
+
+    Examples
+    --------
+    >>> import torch, tempfile
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    >>> x, y = torch.randn(16, 4), torch.randint(3, (16,))
+    >>> with tempfile.TemporaryDirectory() as folder, attach(model, optimizer, folder, x) as tracking:
+    ...     for _ in range(3):
+    ...         optimizer.zero_grad()
+    ...         value = torch.nn.functional.cross_entropy(model(x), y)
+    ...         value.backward()
+    ...         optimizer.step()
+    ...         tracking.log(loss=value)
+    neuralmech: 17 charges: 9 translation, 8 rescale
+    neuralmech: 3 steps recorded in ...
+    """
+    if not isinstance(model, nn.Module):
+        raise UserError(f"attach: {type(model).__name__} is no torch.nn.Module; give the network itself")
+    bare, place = inner(model), Path(folder)
+    wanted = _wanted(place, loss, resume, options)
+    by_hand = _by_hand(bare, optimizer) if optimizer is None or isinstance(optimizer, str) else None
+    if not _is_first_rank():
+        return Attached(None, place, by_hand)
+    if overwrite and (before := _open.get(str(place.resolve()))) is not None:
+        before.close()
+    prepare(place, resume=resume, overwrite=overwrite)
+    given = list(optimizer) if isinstance(optimizer, (list, tuple)) else [optimizer]
+    optimizers = [by_hand] if by_hand is not None else [_bare(o) for o in given]
+    follower = Follower(bare, optimizers, wanted)
+    if example_inputs is not None:
+        follower.example = Example.of(example_inputs)
+        print(f"neuralmech: {_counts(follower.find())}")
+    out = Attached(follower, place, by_hand)
+    out._listen(model, [] if by_hand is not None else optimizers)
+    _open[str(place.resolve())] = out
+    return out
+
+
+class Attached:
+    """A training that is being recorded; see `attach`."""
+
+    def __init__(self, follower: Follower | None, folder: Path, by_hand: Optimizer | None = None) -> None:
+        self._follower, self.folder, self._by_hand = follower, folder, by_hand
+        self._hooks: list[StepHooks] = []
+        self._handles: list[Any] = []
+        self._at_exit: Callable[[], None] | None = None
+        if follower is not None:
+            reference = weakref.ref(self)
+
+            def at_exit() -> None:
+                if (mine := reference()) is not None:
+                    mine._close("complete")
+
+            atexit.register(at_exit)
+            self._at_exit = at_exit
+
+    @property
+    def symmetries(self) -> Symmetries:
+        """What is tracked.
+
+        Raises
+        ------
+        UserError
+            If it is not known yet: give `example_inputs`, or wait for the first step.
+        """
+        if self._follower is None or self._follower.symmetries is None:
+            raise UserError("attach: symmetries are found at the first step, or at once with example_inputs=")
+        return self._follower.symmetries
+
+    def log(self, **values: Any) -> None:
+        """Numbers of a step, such as ``loss`` and ``accuracy``: tensors may stay where they are, nobody waits for them.
+
+        They belong to the step that was taken last or, between the model's call and the optimiser's step, to the one to
+        come; of micro-batches of one step they are averaged.
+        """
+        if self._follower is not None:
+            self._follower.log(values)
+
+    @contextmanager
+    def step(self, lr: float, weight_decay: float = 0.0, momentum: float = 0.0) -> Iterator[None]:
+        """Around an update that no ``torch.optim.Optimizer`` takes: ``with tracking.step(lr=0.1): ...``.
+
+        η, λ and β are those of SGD as PyTorch has it, θ ← θ − ηb with b ← βb + g + λθ, unless `attach` was told another
+        rule; the gradients g are those that are there at the beginning.
+
+        Raises
+        ------
+        UserError
+            If `attach` was given an optimiser, whose own steps count.
+        """
+        if self._follower is None or self._follower.is_over:
+            yield
+            return
+        if self._by_hand is None:
+            raise UserError(
+                "step: attach was given an optimizer, whose steps count; attach with optimizer=None for this"
+            )
+        self._by_hand.param_groups[0].update(lr=lr, weight_decay=weight_decay, momentum=momentum)
+        self._follower.begin()
+        self._follower.gradient(self._by_hand)
+        yield
+        self._follower.end()
+
+    def summary(self) -> str:
+        """What is tracked, what was recorded, and what it cost."""
+        if self._follower is None:
+            return "nothing is recorded by this process: rank 0 does"
+        found, spent = self._follower.symmetries, self._follower.spent
+        counts = "symmetries are found at the first step" if found is None else _counts(found)
+        return f"{self.folder}: {counts}; {self._follower.taken:,} steps; tracking adds {spent.share:.1%} to their time"
+
+    def close(self) -> None:
+        """Write what is left, and follow no further step."""
+        self._close("complete")
+
+    def _close(self, status: str) -> None:
+        follower = self._follower
+        if follower is None or follower.is_over:
+            return
+        for hooks in self._hooks:
+            hooks.remove()
+        for handle in self._handles:
+            handle.remove()
+        if self._at_exit is not None:
+            atexit.unregister(self._at_exit)
+        follower.close(status)
+        added = f"; tracking added {follower.spent.share:.1%} to their time" if follower.rows else ""
+        print(f"neuralmech: {follower.rows:,} steps recorded in {self.folder}{added}")
+
+    def _listen(self, model: nn.Module, optimizers: Sequence[Optimizer]) -> None:
+        follower = self._follower
+        assert follower is not None
+
+        def called(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if module.training and torch.is_grad_enabled():
+                follower.see(Example.of_call(args, kwargs))
+
+        called.is_of_tracking = True  # type: ignore[attr-defined]
+        self._handles.append(model.register_forward_pre_hook(called, with_kwargs=True))
+        if optimizers:
+            self._hooks.append(StepHooks(optimizers, follower))
+
+    def __enter__(self) -> Attached:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close("complete" if error is None else f"stopped: {type(error).__name__}")
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.summary()}>"
+
+
+def _bare(optimizer: Any) -> Optimizer:
+    """The optimiser itself, of what Lightning and accelerate put around it."""
+    while not isinstance(optimizer, Optimizer):
+        held = getattr(optimizer, "optimizer", None)
+        if held is None or held is optimizer:
+            raise UserError(
+                f"attach: {type(optimizer).__name__} is no torch.optim.Optimizer; give the optimiser itself"
+            )
+        optimizer = held
+    return optimizer
+
+
+def _is_first_rank() -> bool:
+    distributed = torch.distributed
+    return not (distributed.is_available() and distributed.is_initialized() and distributed.get_rank())
+
+
+def _by_hand(model: nn.Module, rule: str | None) -> Optimizer:
+    """What stands for an update that the loop takes itself; it never takes a step."""
+    kind = torch.optim.SGD if rule in (None, "sgd") else type(str(rule), (torch.optim.SGD,), {})
+    return kind([p for p in model.parameters() if p.requires_grad], lr=1.0)
+
+
+def _wanted(folder: Path, loss: LossOfOutput, resume: bool, options: Options) -> Wanted:
+    """Options, checked."""
+    known = Options.__annotations__
+    for name in options:
+        if name not in known:
+            raise UserError(f"attach: {name}= is no option; there are {', '.join(known)}")
+    for family in options.get("families", ()):
+        check_choice("families", family, FAMILIES)
+    for signal in options.get("signals", ()):
+        check_choice("signals", signal, ALL_SIGNALS)
+    check_choice("charges", options.get("charges", "all"), ("all", "site", "sample"))
+    check_at_least("every", options.get("every", 1), 1)
+    rest: dict[str, Any] = {k: v for k, v in options.items() if k not in ("groups", "verify")}
+    groups = tuple(options.get("groups", ()))
+    return Wanted(folder, loss, Measured(**rest), options.get("verify", True), groups, resume)
+
+
+def _counts(symmetries: Symmetries) -> str:
+    counts = {name: len(family) for name, family in symmetries.families.items()}
+    if not counts:
+        return "no charges: no symmetry was found"
+    return f"{sum(counts.values()):,} charges: " + ", ".join(f"{n:,} {name}" for name, n in counts.items())

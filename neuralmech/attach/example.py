@@ -1,0 +1,142 @@
+"""A user's model as discovery takes it: tensors in, one output or the value of a loss out; names of parameters stay."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from neuralmech.errors import UserError
+from neuralmech.losses import Called, CrossEntropy, Loss, as_loss
+from neuralmech.outputs import output_of
+
+WRAPPERS = ("module", "_orig_mod")  # what DistributedDataParallel and torch.compile call the model inside
+
+Inputs = Tensor | Sequence[Any] | Mapping[str, Any]
+LossOfOutput = str | Loss | Callable[[Any], Tensor]
+
+
+class Example(NamedTuple):
+    """What a model is called with, apart: tensors, and how to call it with others in their place.
+
+    Attributes
+    ----------
+    tensors
+        Those among the arguments, detached.
+    places
+        Of each: its number among the positional arguments, or its keyword.
+    positional, keywords
+        All arguments, None where a tensor goes.
+    """
+
+    tensors: tuple[Tensor, ...]
+    places: tuple[int | str, ...]
+    positional: tuple[Any, ...]
+    keywords: Mapping[str, Any]
+
+    @staticmethod
+    def of(inputs: Inputs) -> Example:
+        """Inputs as a user gives them: a tensor, a tuple of positional arguments, or a dict of keyword arguments.
+
+        Raises
+        ------
+        UserError
+            If there is no tensor among them.
+        """
+        if isinstance(inputs, Mapping):
+            return Example.of_call((), inputs)
+        return Example.of_call((inputs,) if isinstance(inputs, Tensor) else tuple(inputs), {})
+
+    @staticmethod
+    def of_call(positional: Sequence[Any], keywords: Mapping[str, Any]) -> Example:
+        """The arguments of a call."""
+        everything: dict[int | str, Any] = {**dict(enumerate(positional)), **keywords}
+        found = {place: x.detach() for place, x in everything.items() if isinstance(x, Tensor)}
+        if not found:
+            raise UserError("example_inputs: there is no tensor among them; give what the model is called with")
+        rest = tuple(None if isinstance(x, Tensor) else x for x in positional)
+        named = {name: None if isinstance(x, Tensor) else x for name, x in keywords.items()}
+        return Example(tuple(found.values()), tuple(found), rest, named)
+
+    def arguments(self, tensors: Sequence[Tensor]) -> tuple[list[Any], dict[str, Any]]:
+        """Positional and keyword arguments of a call with these tensors."""
+        positional, keywords = list(self.positional), dict(self.keywords)
+        for place, x in zip(self.places, tensors, strict=True):
+            if isinstance(place, int):
+                positional[place] = x
+            else:
+                keywords[place] = x
+        return positional, keywords
+
+
+class Judged(Called):
+    """The value that the model returns is the loss: a user's function was put behind its outputs."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda outputs, targets: outputs)
+
+
+def inner(model: nn.Module) -> nn.Module:
+    """The model that others wrap, whose parameters have the names that the user knows."""
+    for name in WRAPPERS:
+        while isinstance(wrapped := getattr(model, name, None), nn.Module) and len(list(model.children())) == 1:
+            model = wrapped
+    return model
+
+
+def adapted(model: nn.Module, example: Example, loss: LossOfOutput) -> tuple[nn.Module, Loss]:
+    """The same model, called with the example's tensors; behind it a loss of its outputs, if that is a function.
+
+    It shares parameters and modules with the user's, which stays as it is. It is of a class of its own and no module
+    around it, so that a copy of it is whole and its parameters have their names.
+    """
+    judge = None if isinstance(loss, (str, Loss)) else loss
+    kind = type(model)
+
+    def forward(self: nn.Module, *tensors: Tensor) -> Any:
+        positional, keywords = example.arguments(tensors)
+        out = kind.forward(self, *positional, **keywords)
+        return out if judge is None else judge(out)
+
+    twin = copy.copy(model)
+    twin.__class__ = type(kind.__name__, (kind,), {"forward": forward})
+    for hooks in ("_forward_pre_hooks", "_forward_hooks"):
+        vars(twin)[hooks] = type(vars(model)[hooks])(
+            {k: hook for k, hook in vars(model)[hooks].items() if not getattr(hook, "is_of_tracking", False)}
+        )
+    if judge is not None:
+        return twin, Judged()
+    assert isinstance(loss, (str, Loss))
+    return twin, as_loss(loss)
+
+
+@contextmanager
+def only_trained(model: nn.Module, names: set[str]) -> Iterator[None]:
+    """All other parameters are frozen, as they are if no optimiser has them."""
+    held = [p for name, p in model.named_parameters() if name not in names and p.requires_grad]
+    for p in held:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in held:
+            p.requires_grad_()
+
+
+@torch.no_grad()
+def some_targets(model: nn.Module, tensors: tuple[Tensor, ...], loss: Loss) -> Tensor:
+    """Targets of the kind that a loss takes, at random: claims hold whatever they are."""
+    if isinstance(loss, Called):
+        return torch.zeros(len(tensors[0]), device=tensors[0].device)
+    with torch.random.fork_rng():
+        out = output_of(copy.deepcopy(model).train()(*tensors))
+    generator = torch.Generator().manual_seed(0)
+    if isinstance(loss, CrossEntropy):
+        along = 2 if out.dim() == 3 else 1
+        shape = [n for d, n in enumerate(out.shape) if d != along]
+        return torch.randint(out.shape[along], shape, generator=generator).to(out.device)
+    return torch.rand(out.shape, generator=generator).to(out)

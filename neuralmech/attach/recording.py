@@ -1,0 +1,243 @@
+"""One record of an attached training: from θ_k, the gradient and θ_{k+1} of each step to rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from neuralmech.attach.folder import Log
+from neuralmech.attach.rules import ForeignRule
+from neuralmech.attach.vectors import Vectors
+from neuralmech.charges.step import rate_of
+from neuralmech.record import BackgroundWriter, RecordError, RecordWriter, open_record
+from neuralmech.symmetry.group import Symmetries
+from neuralmech.track import Schedule, Tracker, Tracking
+from neuralmech.track.block import Seen
+
+COMMIT_SECONDS = 60.0  # as in our own loop
+
+
+@dataclass
+class Clock:
+    """Where the training is: steps taken, Σ η, and how often steps were taken that nobody measured."""
+
+    step: int = 0
+    time: float = 0.0
+    segment: int = 0
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is measured, see `attach`."""
+
+    every: int = 1
+    families: Sequence[str] | None = None
+    charges: str = "all"
+    signals: Sequence[str] | None = None
+
+
+class Recording:
+    """Measures steps and writes their rows.
+
+    Parameters
+    ----------
+    folder
+        Where the record goes.
+    vectors, rule
+        Of the parameters that are trained.
+    symmetries
+        Of the model with these parameters.
+    clock
+        Where the training is; it is moved on.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        vectors: Vectors,
+        rule: ForeignRule,
+        symmetries: Symmetries,
+        measured: Measured,
+        clock: Clock,
+    ) -> None:
+        self._folder, self.vectors, self.rule, self._clock = folder, vectors, rule, clock
+        self._schedule, self._measured = Schedule(measured.every), measured
+        self.tracker = self._made(symmetries)
+        self._symmetries = symmetries
+        self._names = {id(p): name for name, p in zip(vectors.layout.offsets, vectors.parameters, strict=True)}
+        self._gradients: dict[str, Tensor | None] = {}
+        self._writer: BackgroundWriter | None = None
+        self._log = Log(folder)
+        self._pending: dict[str, list[Any]] = {}
+        self._row: dict[str, float] | None = None
+        self._last: int | None = None  # step of the last row, as long as it can be changed
+        self._overflow: Tensor | None = None
+        self._skipped: Tensor | None = None
+        self._unscale: Tensor | None = None
+        self._unknown = torch.full((), float("nan"), dtype=torch.float64, device=vectors.device)
+        self._committed = monotonic()
+
+    def _made(self, symmetries: Symmetries) -> Tracker:
+        rule, m = self.rule, self._measured
+        options = Tracking(
+            families=m.families,
+            extra=rule.signals,
+            kept=m.signals,
+            charges=m.charges,
+            ratios=rule.ratios,
+            decays=rule.decays,
+            rules=rule.rules,
+            entries=not rule.has_sgds_laws,
+            momentum="buffer" if rule.has_sgds_laws else "rule",
+        )
+        tracker = Tracker(symmetries, self.vectors.layout, self.vectors.empty(), options)
+        self.vectors.lend("before", tracker.room())
+        return tracker
+
+    def open(self, attributes: Mapping[str, object], *, extend: bool) -> None:
+        """Open the record, with these attributes, or with `extend` the one that is there.
+
+        Raises
+        ------
+        RecordError
+            If the record that is to be continued has other charges.
+        """
+        layouts = self.tracker.layouts()
+        if extend:
+            with open_record(self._folder) as record:
+                if record.widths != {family: dict(layout.columns) for family, layout in layouts.items()}:
+                    raise RecordError(f"{record.path} holds other charges than this model has; choose another folder")
+            writer = RecordWriter.extend(self._folder)
+        else:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            writer = RecordWriter(self._folder, attributes, layouts, self.tracker.block.rows)
+        self._writer = BackgroundWriter(writer)
+
+    def begin(self, row: Mapping[str, float], samples: int) -> None:
+        """Keep θ_k and the hyperparameters of a step that is about to be taken."""
+        self._write_if_due()
+        if self._skipped is not None and self._overflow is not None:
+            self._skipped += self._overflow
+        self._row = {**row, "step": self._clock.step, "time": self._clock.time, "segment": self._clock.segment}
+        self._row["batch_size"] = samples
+        if self.wants_row:
+            self.vectors.lend("before", self.tracker.room())
+            self.vectors.gather("before")
+            self._gradients = dict.fromkeys(self.vectors.layout.offsets)
+
+    @property
+    def wants_row(self) -> bool:
+        """Whether the present step is recorded."""
+        return self._schedule.wants(self._clock.step)
+
+    def gradient(self, optimizer: Optimizer) -> None:
+        """Keep the gradients that an optimiser is about to use."""
+        if self._row is None:
+            return
+        self._see_scaler(optimizer)
+        if not self.wants_row:
+            return
+        for group in optimizer.param_groups:
+            for p in group["params"]:
+                if (name := self._names.get(id(p))) is not None:
+                    self._gradients[name] = p.grad
+        vector = self.vectors.gather("gradient", list(self._gradients.values()))
+        if self._unscale is not None:
+            vector.div_(self._unscale)
+        if self._overflow is not None:
+            vector.masked_fill_(self._overflow > 0, 0.0)
+
+    def _see_scaler(self, optimizer: Optimizer) -> None:
+        """What GradScaler leaves to fused optimisers: to unscale, and to leave out a step that is not finite."""
+        self._unscale, found = getattr(optimizer, "grad_scale", None), getattr(optimizer, "found_inf", None)
+        if found is None:
+            return
+        if self._skipped is None:
+            self._skipped = torch.zeros((), dtype=torch.float64, device=self.vectors.device)
+            self._overflow = torch.zeros((), dtype=torch.float64, device=self.vectors.device)
+        assert self._overflow is not None
+        self._overflow.copy_(found)
+
+    def end(self) -> None:
+        """The step was taken: record its row."""
+        row, self._row = self._row, None
+        if row is None:
+            return
+        if self.wants_row:
+            after, gradient = self.vectors.gather("after"), self.vectors.room("gradient")
+            kept = self.rule.kept(row, self.vectors.by_name)
+            step = self.tracker.step(after, gradient, rate_of(row["lr"]), kept)
+            loss = self._loss(self._pending.pop("loss", []))
+            self.tracker.after(step, loss, row, Seen(skipped=self._skipped))
+            self._log.add(self._clock.step, {name: _mean(found) for name, found in self._pending.items()})
+            self._last = self._clock.step
+        self._pending = {}
+        self._clock.step += 1
+        self._clock.time += row["lr"]
+
+    @torch.no_grad()
+    def log(self, values: Mapping[str, Any], *, of_coming: bool) -> None:
+        """Values of the coming step, or of the one that was taken last."""
+        if of_coming or self._last is None:
+            for name, value in values.items():
+                self._pending.setdefault(name, []).append(value.detach() if isinstance(value, Tensor) else value)
+            return
+        if self._last != self._clock.step - 1:  # it is not recorded
+            return
+        rest = dict(values)
+        if "loss" in rest:
+            filled = self.tracker.block.filled
+            self.tracker.block.room.slots[filled - 1].loss.copy_(self._loss([rest.pop("loss")]))
+        self._log.add(self._last, {n: v.detach() if isinstance(v, Tensor) else v for n, v in rest.items()})
+
+    def _loss(self, found: Sequence[Any]) -> Tensor:
+        if not found:
+            return self._unknown
+        mean = _mean(found)
+        return mean.detach() if isinstance(mean, Tensor) else torch.tensor(float(mean), device=self.vectors.device)
+
+    def _write_if_due(self) -> None:
+        """Hand full blocks over, and others once in a while; not sooner than the next step, for the log's sake."""
+        due = monotonic() - self._committed > COMMIT_SECONDS
+        if not (self.tracker.is_full or due) or self._writer is None:
+            return
+        self._hand_over()
+        if due:
+            self._writer.commit()
+            self._committed = monotonic()
+
+    def _hand_over(self) -> None:
+        assert self._writer is not None
+        self._last = None
+        self.tracker.write(self._writer, cut=False)
+        self._log.write()
+
+    def move(self, vectors: Vectors) -> None:
+        """Go on where the model is now."""
+        self._hand_over()
+        self.vectors = vectors
+        self.tracker = self._made(self._symmetries)
+        self._unknown = self._unknown.to(vectors.device)
+        if self._skipped is not None and self._overflow is not None:
+            self._skipped, self._overflow = self._skipped.to(vectors.device), self._overflow.to(vectors.device)
+
+    def close(self, status: str) -> int:
+        """Write what is left; returns the rows of the record."""
+        assert self._writer is not None
+        self._hand_over()
+        rows = self._writer.rows
+        with self._writer:
+            self._writer.close(status)
+        return rows
+
+
+def _mean(found: Sequence[Any]) -> Any:
+    """Of what was said of one step; of micro-batches it is their mean."""
+    return found[0] if len(found) == 1 else sum(found) / len(found)
