@@ -14,7 +14,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from neuralmech.attach.rules import ForeignRule
+from neuralmech.attachment.rules import ForeignRule
 from neuralmech.errors import UserError
 from neuralmech.record import open_record
 from neuralmech.record.schema import FILE_NAME, LOG_FILE

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from neuralmech.attach.example import Example, LossOfOutput, adapted, only_trained, some_targets
-from neuralmech.attach.folder import attributes, last_row
-from neuralmech.attach.recording import Clock, Measured, Recording
-from neuralmech.attach.rules import ForeignRule
-from neuralmech.attach.vectors import Vectors
+from neuralmech.attachment.example import Example, LossOfOutput, adapted, only_trained, some_targets
+from neuralmech.attachment.folder import attributes, last_row
+from neuralmech.attachment.recording import Clock, Measured, Recording
+from neuralmech.attachment.rules import ForeignRule
+from neuralmech.attachment.vectors import Vectors
 from neuralmech.discovery.discover import find_symmetries
 from neuralmech.errors import UserError
 from neuralmech.losses import Loss
@@ -85,14 +85,16 @@ class Follower:
         self._recording: Recording | None = None
         self._known: tuple[Any, ...] = ()
         self._pending: dict[str, Any] = {}
-        self.is_over = False
+        self._early: dict[str, Tensor] | None = None  # θ_k, where nothing is known yet
+        self.is_over = self._has_warned = False
 
-    def see(self, example: Example) -> None:
-        """The model was called, in training."""
+    def see(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """The model is called, in training."""
         self._forwarded = True
-        self.samples += len(example.tensors[0]) if example.tensors[0].dim() else 1
-        if self.example is None:
-            self.example = example
+        tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
+        self.samples += len(tensors[0]) if tensors and tensors[0].dim() else 1
+        if self.example is None and tensors:
+            self.example = Example.of_call(args, kwargs)
 
     def find(self) -> Symmetries:
         """Find the symmetries for the example, of what the optimisers train."""
@@ -133,8 +135,14 @@ class Follower:
         start = perf_counter()
         if self.spent.since is None:
             self.spent.since = start
-        if self.is_over or self.example is None:
+        if self.is_over:
             return
+        if self.example is None:  # the model may be called within the step, by its closure
+            self._early = {name: p.detach().clone() for name, p in self._trained().items()}
+            return
+        self._begin(start)
+
+    def _begin(self, start: float) -> None:
         structure, row = self._structure(), None
         if self._recording is not None and structure == self._known:
             row = self._recording.rule.row()
@@ -144,10 +152,12 @@ class Follower:
             start = perf_counter()
         if self._recording is None:
             return
-        first = self._recording.vectors.parameters[0]
-        if first.device != self._recording.vectors.device:
-            self._recording.move(Vectors(self._trained()))
-        self._recording.begin(row, self.samples)
+        vectors = self._recording.vectors
+        if vectors.parameters[0].device != vectors.device:
+            self._recording.move(vectors := Vectors(self._trained()))
+        early, self._early = self._early, None
+        before = None if early is None else [early[name] for name in vectors.layout.offsets]
+        self._recording.begin(row, self.samples, before)
         for name, value in self._pending.items():
             self._recording.log({name: value}, of_coming=True)
         self._pending = {}
@@ -196,6 +206,9 @@ class Follower:
     def gradient(self, optimizer: Optimizer) -> None:
         """An optimiser is about to use its gradients."""
         start = perf_counter()
+        if self._early is not None and self.example is not None:
+            self._begin(start)
+            start = perf_counter()
         if self._recording is not None:
             self._recording.gradient(optimizer)
         self.spent.tracking += perf_counter() - start
@@ -204,9 +217,21 @@ class Follower:
         """The step was taken."""
         start = perf_counter()
         self.samples, self._forwarded, self.taken = 0, False, self.taken + 1
+        if self._early is not None:
+            self._warn_of_no_call()
         if self._recording is not None:
             self._recording.end()
         self.spent.tracking += perf_counter() - start
+
+    def _warn_of_no_call(self) -> None:
+        self._early = None
+        if not self._has_warned:
+            self._has_warned = True
+            warnings.warn(
+                "neuralmech: a step was taken and the model was not called with a tensor; nothing is recorded until it "
+                "is. Give example_inputs, or attach the model that the loop calls.",
+                stacklevel=4,
+            )
 
     def log(self, values: dict[str, Any]) -> None:
         """Values of the step that was last, or of the coming one if the model was called since."""

@@ -14,11 +14,11 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from neuralmech.attach.example import Example, Inputs, LossOfOutput, inner
-from neuralmech.attach.folder import prepare
-from neuralmech.attach.follower import Follower, Wanted
-from neuralmech.attach.hooks import StepHooks
-from neuralmech.attach.recording import Measured
+from neuralmech.attachment.example import Example, Inputs, LossOfOutput, inner
+from neuralmech.attachment.folder import prepare
+from neuralmech.attachment.follower import Follower, Wanted
+from neuralmech.attachment.hooks import CallHook, StepHooks
+from neuralmech.attachment.recording import Measured
 from neuralmech.checks import check_at_least, check_choice
 from neuralmech.errors import UserError
 from neuralmech.record.schema import ALL_SIGNALS
@@ -220,13 +220,7 @@ class Attached:
     def _listen(self, model: nn.Module, optimizers: Sequence[Optimizer]) -> None:
         follower = self._follower
         assert follower is not None
-
-        def called(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            if module.training and torch.is_grad_enabled():
-                follower.see(Example.of_call(args, kwargs))
-
-        called.is_of_tracking = True  # type: ignore[attr-defined]
-        self._handles.append(model.register_forward_pre_hook(called, with_kwargs=True))
+        self._handles.append(model.register_forward_pre_hook(CallHook(follower.see), with_kwargs=True))
         if optimizers:
             self._hooks.append(StepHooks(optimizers, follower))
 
