@@ -43,7 +43,10 @@ class Wanted:
 
 @dataclass
 class Spent:
-    """Seconds of tracking in steps, and of all from the first step on; those of discovery are in neither."""
+    """Seconds of tracking in steps, and of all from the first step on.
+
+    Those of discovery, and of the first step of a part, for which kernels are compiled, are in neither.
+    """
 
     tracking: float = 0.0
     since: float | None = None
@@ -86,7 +89,7 @@ class Follower:
         self._known: tuple[Any, ...] = ()
         self._pending: dict[str, Any] = {}
         self._early: dict[str, Tensor] | None = None  # θ_k, where nothing is known yet
-        self.is_over = self._has_warned = False
+        self.is_over = self._has_warned = self._is_new = False
 
     def see(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """The model is called, in training."""
@@ -188,7 +191,7 @@ class Follower:
         recording = Recording(folder, vectors, rule, symmetries, self._wanted.measured, self._clock)
         made_of = attributes(self._model, rule, self._wanted.measured.every, self._parts, vectors.parameters[0])
         recording.open(made_of, extend=extends)
-        self._recording = recording
+        self._recording, self._is_new = recording, True
         row = rule.row()
         assert row is not None
         return row
@@ -210,7 +213,7 @@ class Follower:
             self._begin(start)
             start = perf_counter()
         if self._recording is not None:
-            self._recording.gradient(optimizer)
+            self._recording.gradient(optimizer, self.samples)
         self.spent.tracking += perf_counter() - start
 
     def end(self) -> None:
@@ -221,7 +224,10 @@ class Follower:
             self._warn_of_no_call()
         if self._recording is not None:
             self._recording.end()
-        self.spent.tracking += perf_counter() - start
+        if self._is_new:
+            self._is_new, self.spent.besides = False, self.spent.besides + perf_counter() - start
+        else:
+            self.spent.tracking += perf_counter() - start
 
     def _warn_of_no_call(self) -> None:
         self._early = None

@@ -137,10 +137,11 @@ class Recording:
         """Whether the present step is recorded."""
         return self._schedule.wants(self._clock.step)
 
-    def gradient(self, optimizer: Optimizer) -> None:
-        """Keep the gradients that an optimiser is about to use."""
+    def gradient(self, optimizer: Optimizer, samples: int) -> None:
+        """Keep the gradients that an optimiser is about to use; a closure has only now seen its samples."""
         if self._row is None:
             return
+        self._row["batch_size"] = self._row["batch_size"] or samples
         self._see_scaler(optimizer)
         if not self.wants_row:
             return

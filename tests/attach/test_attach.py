@@ -209,6 +209,7 @@ def test_closures(tmp_path):
     run(tracked, tmp_path)
     assert same_parameters(alone, tracked)
     assert steps_of(tmp_path)["step"].tolist() == list(range(STEPS))
+    assert steps_of(tmp_path)["batch_size"].tolist() == [16] * STEPS
     assert max(law_errors(tmp_path).values()) < EXACT
 
 
