@@ -237,8 +237,11 @@ class Attached:
 
 
 def _bare(optimizer: Any) -> Optimizer:
-    """The optimiser itself, of what Lightning and accelerate put around it."""
-    while not isinstance(optimizer, Optimizer):
+    """The optimiser itself, of what Lightning and accelerate put around it.
+
+    accelerate's is an `Optimizer` by name alone: it was never initialised as one, and has no hooks.
+    """
+    while not (isinstance(optimizer, Optimizer) and hasattr(optimizer, "_optimizer_step_pre_hooks")):
         held = getattr(optimizer, "optimizer", None)
         if held is None or held is optimizer:
             raise UserError(

@@ -95,15 +95,16 @@ def adapted(model: nn.Module, example: Example, loss: LossOfOutput) -> tuple[nn.
     around it, so that a copy of it is whole and its parameters have their names.
     """
     judge = None if isinstance(loss, (str, Loss)) else loss
-    kind = type(model)
+    kind, original = type(model), _forward_of(model)
 
     def forward(self: nn.Module, *tensors: Tensor) -> Any:
         positional, keywords = example.arguments(tensors)
-        out = kind.forward(self, *positional, **keywords)
+        out = original(self, *positional, **keywords)
         return out if judge is None else judge(out)
 
     twin = copy.copy(model)
     twin.__class__ = type(kind.__name__, (kind,), {"forward": forward})
+    vars(twin).pop("forward", None)
     for hooks in ("_forward_pre_hooks", "_forward_hooks"):
         vars(twin)[hooks] = type(vars(model)[hooks])(
             {k: hook for k, hook in vars(model)[hooks].items() if not getattr(hook, "is_of_tracking", False)}
@@ -112,6 +113,24 @@ def adapted(model: nn.Module, example: Example, loss: LossOfOutput) -> tuple[nn.
         return twin, Judged()
     assert isinstance(loss, (str, Loss))
     return twin, as_loss(loss)
+
+
+def _forward_of(model: nn.Module) -> Callable[..., Any]:
+    """``forward`` as a function of a model and its arguments, also where somebody put another in its place.
+
+    accelerate does, for mixed precision, and keeps the one that was there.
+
+    Raises
+    ------
+    UserError
+        If that is a plain function: whatever model it calls is not the copy that is measured.
+    """
+    given = vars(model).get("_original_forward", vars(model).get("forward"))
+    if given is None:
+        return type(model).forward
+    if getattr(given, "__self__", None) is not model:
+        raise UserError("attach: model.forward was replaced by a plain function; attach before, or make it a method")
+    return given.__func__
 
 
 @contextmanager

@@ -1,7 +1,9 @@
 """Attached to a loop: the same parameters to the last bit, charges by their definition, laws that are exact."""
 
 import copy
+import functools
 import json
+import types
 
 import numpy as np
 import pytest
@@ -320,3 +322,40 @@ def test_bad_options(tmp_path):
     with pytest.raises(UserError, match="trains no parameter of this model"):
         neuralmech.attach(net(), optimizer, tmp_path / "run", data()[0])
     assert not (tmp_path / "run" / "record.h5").exists()
+
+
+def halved(model, x):
+    return 0.5 * nn.Sequential.forward(model, x)
+
+
+def test_a_forward_that_somebody_put_in_the_place_of_the_models(tmp_path):
+    model = net()
+    optimizer = sgd(model)
+    model.forward = types.MethodType(halved, model)
+    train(model, optimizer, tmp_path)
+    assert max(law_errors(tmp_path).values()) < EXACT
+    assert ("translation", "5.weight") in law_errors(tmp_path)
+    model.forward = functools.partial(halved, net())
+    with pytest.raises(UserError, match="replaced by a plain function"):
+        neuralmech.attach(model, optimizer, tmp_path / "run", data()[0])
+
+
+class Around(torch.optim.Optimizer):
+    """As accelerate's: of the class, but never initialised as one."""
+
+    def __init__(self, optimizer):
+        self.optimizer = optimizer
+        self.param_groups, self.state, self.defaults = optimizer.param_groups, optimizer.state, optimizer.defaults
+
+    def zero_grad(self, set_to_none=True):
+        self.optimizer.zero_grad(set_to_none)
+
+    def step(self, closure=None):
+        self.optimizer.step(closure)
+
+
+def test_an_optimizer_around_another(tmp_path):
+    model = net()
+    train(model, Around(sgd(model)), tmp_path)
+    assert len(steps_of(tmp_path)["step"]) == STEPS
+    assert max(law_errors(tmp_path).values()) < EXACT
