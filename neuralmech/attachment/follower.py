@@ -87,7 +87,7 @@ class Follower:
         self._clock, self._parts = Clock(), 0
         self._recording: Recording | None = None
         self._known: tuple[Any, ...] = ()
-        self._pending: dict[str, Any] = {}
+        self._pending: list[dict[str, Any]] = []  # logged of a step that is yet to be begun
         self._early: dict[str, Tensor] | None = None  # θ_k, where nothing is known yet
         self.is_over = self._has_warned = self._is_new = False
 
@@ -161,9 +161,9 @@ class Follower:
         early, self._early = self._early, None
         before = None if early is None else [early[name] for name in vectors.layout.offsets]
         self._recording.begin(row, self.samples, before)
-        for name, value in self._pending.items():
-            self._recording.log({name: value}, of_coming=True)
-        self._pending = {}
+        for values in self._pending:
+            self._recording.log(values, of_coming=True)
+        self._pending = []
         self.spent.tracking += perf_counter() - start
 
     def _begin_part(self, structure: tuple[Any, ...]) -> dict[str, float]:
@@ -222,6 +222,7 @@ class Follower:
         self.samples, self._forwarded, self.taken = 0, False, self.taken + 1
         if self._early is not None:
             self._warn_of_no_call()
+        self._pending = []
         if self._recording is not None:
             self._recording.end()
         if self._is_new:
@@ -241,9 +242,9 @@ class Follower:
 
     def log(self, values: dict[str, Any]) -> None:
         """Values of the step that was last, or of the coming one if the model was called since."""
-        if self._recording is None:
-            self._pending |= values
-        else:
+        if self._recording is None and (self._forwarded or not self.taken):
+            self._pending.append({name: v.detach() if isinstance(v, Tensor) else v for name, v in values.items()})
+        elif self._recording is not None:
             self._recording.log(values, of_coming=self._forwarded)
 
     def close(self, status: str) -> None:
