@@ -111,8 +111,8 @@ def attach(
     by_hand = _by_hand(bare, optimizer) if optimizer is None or isinstance(optimizer, str) else None
     if not _is_first_rank():
         return Attached(None, place, by_hand)
-    if overwrite and (before := _open.get(str(place.resolve()))) is not None:
-        before.close()
+    if (before := _open.get(str(place.resolve()))) is not None:
+        before._make_way(overwrite=overwrite)
     prepare(place, resume=resume, overwrite=overwrite)
     given = list(optimizer) if isinstance(optimizer, (list, tuple)) else [optimizer]
     optimizers = [by_hand] if by_hand is not None else [_bare(o) for o in given]
@@ -214,8 +214,14 @@ class Attached:
         if self._at_exit is not None:
             atexit.unregister(self._at_exit)
         follower.close(status)
-        added = f"; tracking added {follower.spent.share:.1%} to their time" if follower.rows else ""
-        print(f"neuralmech: {follower.rows:,} steps recorded in {self.folder}{added}")
+        if follower.rows:
+            added = f"tracking added {follower.spent.share:.1%} to their time"
+            print(f"neuralmech: {follower.rows:,} steps recorded in {self.folder}; {added}")
+
+    def _make_way(self, *, overwrite: bool) -> None:
+        """Another takes the place: this one ends, unless it has rows that are not to be overwritten."""
+        if self._follower is not None and (overwrite or not self._follower.has_begun):
+            self._close("complete")
 
     def _listen(self, model: nn.Module, optimizers: Sequence[Optimizer]) -> None:
         follower = self._follower

@@ -22,6 +22,7 @@ from neuralmech.discovery.discover import find_symmetries
 from neuralmech.errors import UserError
 from neuralmech.losses import Loss
 from neuralmech.outputs import output_of
+from neuralmech.record.schema import PART
 from neuralmech.symmetry.group import Symmetries
 from neuralmech.verification.claims import SymmetryGroup, believe
 from neuralmech.verification.quick import SAMPLES, NotVerifiedError, quickly_verified
@@ -95,9 +96,19 @@ class Follower:
         """The model is called, in training."""
         self._forwarded = True
         tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
-        self.samples += len(tensors[0]) if tensors and tensors[0].dim() else 1
+        self.samples += _samples(tensors)
         if self.example is None and tensors:
             self.example = Example.of_call(args, kwargs)
+
+    @property
+    def _usual_samples(self) -> int:
+        """Those of the example, where the model is called in a way that nobody sees."""
+        return 0 if self.example is None else _samples(self.example.tensors)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a record was begun."""
+        return self._parts > 0
 
     def find(self) -> Symmetries:
         """Find the symmetries for the example, of what the optimisers train."""
@@ -187,7 +198,7 @@ class Follower:
         rule = ForeignRule(self._optimizers, names, vectors.parameters[0])
         extends = is_first and self._wanted.resume
         self._set_clock(rule, is_first=is_first, extends=extends)
-        folder = self._wanted.folder if is_first else self._wanted.folder / f"part-{self._parts}"
+        folder = self._wanted.folder if is_first else self._wanted.folder / f"{PART}{self._parts}"
         recording = Recording(folder, vectors, rule, symmetries, self._wanted.measured, self._clock)
         made_of = attributes(self._model, rule, self._wanted.measured.every, self._parts, vectors.parameters[0])
         recording.open(made_of, extend=extends)
@@ -213,7 +224,7 @@ class Follower:
             self._begin(start)
             start = perf_counter()
         if self._recording is not None:
-            self._recording.gradient(optimizer, self.samples)
+            self._recording.gradient(optimizer, self.samples or self._usual_samples)
         self.spent.tracking += perf_counter() - start
 
     def end(self) -> None:
@@ -284,6 +295,10 @@ def _holding(model: nn.Module, example: Example, targets: Tensor, claims: Symmet
             stacklevel=2,
         )
     return claims.without(sites)
+
+
+def _samples(tensors: Sequence[Tensor]) -> int:
+    return len(tensors[0]) if tensors and tensors[0].dim() else 1
 
 
 def _some(tensors: tuple[Tensor, ...], targets: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
