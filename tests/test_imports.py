@@ -47,6 +47,8 @@ ALLOWED = {
         "errors",
         "checks",
     },
+    "lightning": {"attachment", "errors"},
+    "transformers": {"attachment"},
     "config": {"models", "data", "losses", "symmetry", "record", "schedules", "targets", "errors", "checks"},
     "train": {
         "config",
