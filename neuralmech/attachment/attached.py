@@ -157,6 +157,11 @@ class Attached:
             raise UserError("attach: symmetries are found at the first step, or at once with example_inputs=")
         return self._follower.symmetries
 
+    @property
+    def share(self) -> float:
+        """Time of tracking so far, relative to that of the loop without it; discovery is in neither."""
+        return 0.0 if self._follower is None else self._follower.spent.share
+
     def log(self, **values: Any) -> None:
         """Numbers of a step, such as ``loss`` and ``accuracy``: tensors may stay where they are, nobody waits for them.
 
