@@ -20,6 +20,7 @@ INSTEAD = {
     "resume=outputs/2026-01-31/12-00-00": "resume=run",
     "live=true": "live=true every=1",
     "outputs/multirun/…": "sweep",
+    "outputs/mine": "run",
     "RUN": "run",
     "train.steps=20000": "train.steps=40",
     "checkpoint=1000": "checkpoint=0",
@@ -122,8 +123,9 @@ def test_a_piece_of_python(block, workplace, monkeypatch):
     """With the names that a reader has at that place."""
     if "transformers" in block:
         pytest.importorskip("transformers")
-    if "lightning" in block:
-        pytest.importorskip("lightning")
+    for library in ("lightning", "accelerate"):
+        if f"from {library}" in block:
+            pytest.importorskip(library)
     monkeypatch.chdir(workplace)
     (workplace / "outputs").mkdir()
     shutil.copytree(workplace / "run", workplace / "outputs" / "run")
@@ -132,4 +134,5 @@ def test_a_piece_of_python(block, workplace, monkeypatch):
     inputs, targets = torch.randn(16, 12), torch.randint(3, (16,))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     names = {"model": model, "inputs": inputs, "targets": targets, "example_batch": inputs, "optimizer": optimizer}
+    names["batches"] = [(inputs, targets)] * 3
     exec(compile(block, "a page", "exec"), {"torch": torch, "nn": nn, "neuralmech": neuralmech, **names})
