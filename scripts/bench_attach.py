@@ -31,9 +31,10 @@ tracking says it added. CUDA: not measured, unless the line above names a GPU.
 | --- | --- | --- | --- | --- | --- |
 """
 REMARKS = """
-Parameters stay where they are, so that θ_k, the gradient and θ_{{k+1}} are copied side by side before they are summed: three
-passes over the parameters that our own loop does not make. Of a network that does little with each of its parameters,
-such as an MLP on a small batch, that is much; of one that uses each parameter for many positions it is little.
+Parameters stay where they are, so that θ_k, the gradient and θ_{{k+1}} are copied side by side before they are summed:
+three passes over the parameters that our own loop does not make. Of a network that does little with each of its
+parameters, such as an MLP on a small batch, that is much; of one that uses each parameter for many positions it is
+little.
 """
 
 

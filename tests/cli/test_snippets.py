@@ -21,6 +21,7 @@ INSTEAD = {
     "live=true": "live=true every=1",
     "outputs/multirun/…": "sweep",
     "outputs/mine": "run",
+    "outputs/first": "run",
     "RUN": "run",
     "train.steps=20000": "train.steps=40",
     "checkpoint=1000": "checkpoint=0",
@@ -74,9 +75,9 @@ def words_of(line):
     assert program == "neuralmech"
     resumes = any(w.startswith("resume=") for w in rest)
     if command == "train" and not resumes:
-        sweep = ["hydra.sweep.dir=made"] if "--multirun" in rest else ["hydra.run.dir=made"]
+        folder = "hydra.sweep.dir=made" if "--multirun" in rest else "hydra.run.dir=made"
         given = {w.partition("=")[0] for w in rest}
-        rest = [*rest, *(o for o in TRAIN if o.partition("=")[0] not in given), *sweep]
+        rest = [*rest, *(o for o in [*TRAIN, folder] if o.partition("=")[0] not in given)]
     return [command, *rest]
 
 
