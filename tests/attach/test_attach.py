@@ -133,6 +133,15 @@ def test_several_optimizers(tmp_path):
     assert max(law_errors(tmp_path).values()) < EXACT
 
 
+def test_a_momentum_that_no_law_reads_may_change(tmp_path):
+    model = net()
+    rules = [torch.optim.RMSprop(model[:5].parameters(), momentum=0.9), torch.optim.AdamW(model[5].parameters())]
+    cycles = [torch.optim.lr_scheduler.OneCycleLR(rule, 0.01, total_steps=STEPS) for rule in rules]
+    train(model, rules, tmp_path, each=lambda k: [cycle.step() for cycle in cycles] if k else None)
+    assert len(steps_of(tmp_path)["step"]) == STEPS
+    assert max(closures(tmp_path).values()) < EXACT
+
+
 def test_an_optimizer_that_steps_more_often(tmp_path):
     model = net()
     often, seldom = torch.optim.SGD(model[:5].parameters(), 0.05), torch.optim.SGD(model[5].parameters(), 0.05)
