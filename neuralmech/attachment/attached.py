@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -139,7 +140,7 @@ class Attached:
 
             def at_exit() -> None:
                 if (mine := reference()) is not None:
-                    mine._close("complete")
+                    mine._close(_status_at_exit())
 
             atexit.register(at_exit)
             self._at_exit = at_exit
@@ -260,6 +261,12 @@ def _bare(optimizer: Any) -> Optimizer:
             )
         optimizer = held
     return optimizer
+
+
+def _status_at_exit() -> str:
+    """Of a record that nobody closed: what ended the process, if that was an error; at a prompt none does."""
+    error = None if hasattr(sys, "ps1") else getattr(sys, "last_type", None)
+    return "complete" if error is None else f"stopped: {error.__name__}"
 
 
 def _is_first_rank() -> bool:

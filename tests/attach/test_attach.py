@@ -3,6 +3,8 @@
 import copy
 import functools
 import json
+import subprocess
+import sys
 import types
 
 import numpy as np
@@ -370,3 +372,21 @@ def test_an_optimizer_around_another(tmp_path):
     train(model, Around(sgd(model)), tmp_path)
     assert len(steps_of(tmp_path)["step"]) == STEPS
     assert max(law_errors(tmp_path).values()) < EXACT
+
+
+@pytest.mark.parametrize(("end", "status"), [("", "complete"), ("1 / 0", "stopped: ZeroDivisionError")])
+def test_a_process_that_ends_without_close(tmp_path, end, status):
+    code = f"""
+import neuralmech, torch
+model = torch.nn.Linear(3, 2)
+optimizer = torch.optim.SGD(model.parameters(), 0.1)
+tracking = neuralmech.attach(model, optimizer, "run")
+for _ in range(3):
+    model(torch.randn(4, 3)).logsumexp(1).sum().backward()
+    optimizer.step()
+{end}
+"""
+    out = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (out.returncode == 0) == (status == "complete"), out.stderr
+    with open_record(tmp_path / "run") as record:
+        assert (record.rows, record.status) == (3, status)
