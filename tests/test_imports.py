@@ -46,6 +46,7 @@ ALLOWED = {
         "record",
         "errors",
         "checks",
+        "words",
     },
     "lightning": {"attachment", "errors"},
     "transformers": {"attachment"},

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from neuralmech.errors import UserError
+from neuralmech.errors import UserError, users_line
 from neuralmech.losses import Called, CrossEntropy, Loss, as_loss
 from neuralmech.outputs import output_of
+from neuralmech.words import first_line
 
 WRAPPERS = ("module", "_orig_mod")  # what DistributedDataParallel and torch.compile call the model inside
 
@@ -49,7 +50,7 @@ class Example(NamedTuple):
         """
         if isinstance(inputs, Mapping):
             return Example.of_call((), inputs)
-        return Example.of_call((inputs,) if isinstance(inputs, Tensor) else tuple(inputs), {})
+        return Example.of_call(inputs if isinstance(inputs, (tuple, list)) else (inputs,), {})
 
     @staticmethod
     def of_call(positional: Sequence[Any], keywords: Mapping[str, Any]) -> Example:
@@ -148,14 +149,38 @@ def only_trained(model: nn.Module, names: set[str]) -> Iterator[None]:
 
 @torch.no_grad()
 def some_targets(model: nn.Module, tensors: tuple[Tensor, ...], loss: Loss) -> Tensor:
-    """Targets of the kind that a loss takes, at random: claims hold whatever they are."""
+    """Targets of the kind that a loss takes, at random: claims hold whatever they are.
+
+    Raises
+    ------
+    UserError
+        If the model, with a function behind it, cannot be called with such inputs, or gives no one output.
+    """
+    out = _called(model, tensors, "what loss= returns" if isinstance(loss, Called) else type(model).__name__)
     if isinstance(loss, Called):
-        return torch.zeros(len(tensors[0]), device=tensors[0].device)
-    with torch.random.fork_rng():
-        out = output_of(copy.deepcopy(model).train()(*tensors))
+        return torch.zeros(len(tensors[0]) if tensors[0].dim() else 1, device=tensors[0].device)
     generator = torch.Generator().manual_seed(0)
     if isinstance(loss, CrossEntropy):
         along = 2 if out.dim() == 3 else 1
+        if out.dim() <= along:
+            raise UserError(f"attach: the model returns {tuple(out.shape)}, no logits; give loss='mse', or a function")
         shape = [n for d, n in enumerate(out.shape) if d != along]
         return torch.randint(out.shape[along], shape, generator=generator).to(out.device)
     return torch.rand(out.shape, generator=generator).to(out)
+
+
+def _called(model: nn.Module, tensors: tuple[Tensor, ...], what: str) -> Tensor:
+    """What a copy of the model gives."""
+    try:
+        with torch.random.fork_rng():
+            return output_of(copy.deepcopy(model).train()(*tensors), what)
+    except UserError as error:
+        raise UserError(f"{error}; or give attach loss=, a function of what the model returns") from None
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # whatever a user's code raises
+        where = f" at {place}" if (place := users_line(error)) else ""
+        raise UserError(
+            f"attach: a copy of {type(model).__name__} cannot be called ({type(error).__name__}: "
+            f"{first_line(error)}{where}); give example_inputs as the loop calls it, and loss= what it returns"
+        ) from error

@@ -328,6 +328,14 @@ def test_bad_options(tmp_path):
     ]:
         with pytest.raises(UserError, match=message):
             neuralmech.attach(model, optimizer, tmp_path / "run", data()[0], **options)
+    for given, options, message in [
+        (torch.randn(4, 7), {}, "a copy of Sequential cannot be called .*mat1 and mat2"),
+        (data()[0], {"loss": lambda out: out.no_such_thing}, "no_such_thing.*test_attach"),
+        (data()[0], {"loss": lambda out: out}, "one number"),
+        (5, {}, "no tensor"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            neuralmech.attach(model, optimizer, tmp_path / "run", given, **options)
     with pytest.raises(UserError, match=r"no torch\.optim\.Optimizer"):
         neuralmech.attach(model, model, tmp_path / "run", data()[0])
     with pytest.raises(UserError, match=r"no torch\.nn\.Module"):
