@@ -1,4 +1,21 @@
-"""Two lines for a training loop of the user's own: `attach`, and `Attached.close`."""
+"""Two lines for a training loop of the user's own: `attach`, and `Attached.close`.
+
+Examples
+--------
+>>> import torch, tempfile
+>>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+>>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+>>> x, y = torch.randn(16, 4), torch.randint(3, (16,))
+>>> with tempfile.TemporaryDirectory() as folder, attach(model, optimizer, folder, x) as tracking:
+...     for _ in range(3):
+...         optimizer.zero_grad()
+...         value = torch.nn.functional.cross_entropy(model(x), y)
+...         value.backward()
+...         optimizer.step()
+...         tracking.log(loss=value)
+neuralmech: 17 charges: 9 translation, 8 rescale
+neuralmech: 3 steps recorded in ...
+"""
 
 from __future__ import annotations
 
@@ -9,36 +26,20 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Any, Unpack
 
-import torch
 from torch import nn
 from torch.optim import Optimizer
 
 from neuralmech.attachment.example import Example, Inputs, LossOfOutput, inner
 from neuralmech.attachment.folder import prepare
-from neuralmech.attachment.follower import Follower, Wanted
+from neuralmech.attachment.follower import Follower
 from neuralmech.attachment.hooks import CallHook, StepHooks
-from neuralmech.attachment.recording import Measured
-from neuralmech.checks import check_at_least, check_choice
+from neuralmech.attachment.options import Options, bare_optimizers, is_first_rank, stand_in, wanted_of
 from neuralmech.errors import UserError
-from neuralmech.record.schema import ALL_SIGNALS
-from neuralmech.symmetry.family import FAMILIES
 from neuralmech.symmetry.group import Symmetries
-from neuralmech.verification.claims import SymmetryGroup
 
 _open: weakref.WeakValueDictionary[str, Attached] = weakref.WeakValueDictionary()  # by folder, in this process
-
-
-class Options(TypedDict, total=False):
-    """What is recorded, see `attach`."""
-
-    families: Sequence[str]
-    charges: Literal["all", "site", "sample"]
-    signals: Sequence[str]
-    every: int
-    verify: bool
-    groups: Sequence[SymmetryGroup]
 
 
 def attach(
@@ -88,35 +89,15 @@ def attach(
     ------
     UserError
         If the folder holds a record and nothing says what to do, the model cannot be traced, or an option is none.
-
-    Examples
-    --------
-    >>> import torch, tempfile
-    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
-    >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    >>> x, y = torch.randn(16, 4), torch.randint(3, (16,))
-    >>> with tempfile.TemporaryDirectory() as folder, attach(model, optimizer, folder, x) as tracking:
-    ...     for _ in range(3):
-    ...         optimizer.zero_grad()
-    ...         value = torch.nn.functional.cross_entropy(model(x), y)
-    ...         value.backward()
-    ...         optimizer.step()
-    ...         tracking.log(loss=value)
-    neuralmech: 17 charges: 9 translation, 8 rescale
-    neuralmech: 3 steps recorded in ...
     """
-    if not isinstance(model, nn.Module):
-        raise UserError(f"attach: {type(model).__name__} is no torch.nn.Module; give the network itself")
     bare, place = inner(model), Path(folder)
-    wanted = _wanted(place, loss, resume, options)
-    by_hand = _by_hand(bare, optimizer) if optimizer is None or isinstance(optimizer, str) else None
-    if not _is_first_rank():
+    wanted, by_hand = wanted_of(place, loss, resume, options), stand_in(bare, optimizer)
+    if not is_first_rank():
         return Attached(None, place, by_hand)
     if (before := _open.get(str(place.resolve()))) is not None:
         before._make_way(overwrite=overwrite)
     prepare(place, resume=resume, overwrite=overwrite)
-    given = list(optimizer) if isinstance(optimizer, (list, tuple)) else [optimizer]
-    optimizers = [by_hand] if by_hand is not None else [_bare(o) for o in given]
+    optimizers = [by_hand] if by_hand is not None else bare_optimizers(optimizer)
     follower = Follower(bare, optimizers, wanted)
     if example_inputs is not None:
         follower.example = Example.of(example_inputs)
@@ -248,53 +229,10 @@ class Attached:
         return f"<{type(self).__name__} {self.summary()}>"
 
 
-def _bare(optimizer: Any) -> Optimizer:
-    """The optimiser itself, of what Lightning and accelerate put around it.
-
-    accelerate's is an `Optimizer` by name alone: it was never initialised as one, and has no hooks.
-    """
-    while not (isinstance(optimizer, Optimizer) and hasattr(optimizer, "_optimizer_step_pre_hooks")):
-        held = getattr(optimizer, "optimizer", None)
-        if held is None or held is optimizer:
-            raise UserError(
-                f"attach: {type(optimizer).__name__} is no torch.optim.Optimizer; give the optimiser itself"
-            )
-        optimizer = held
-    return optimizer
-
-
 def _status_at_exit() -> str:
     """Of a record that nobody closed: what ended the process, if that was an error; at a prompt none does."""
     error = None if hasattr(sys, "ps1") else getattr(sys, "last_type", None)
     return "complete" if error is None else f"stopped: {error.__name__}"
-
-
-def _is_first_rank() -> bool:
-    distributed = torch.distributed
-    return not (distributed.is_available() and distributed.is_initialized() and distributed.get_rank())
-
-
-def _by_hand(model: nn.Module, rule: str | None) -> Optimizer:
-    """What stands for an update that the loop takes itself; it never takes a step."""
-    kind = torch.optim.SGD if rule in (None, "sgd") else type(str(rule), (torch.optim.SGD,), {})
-    return kind([p for p in model.parameters() if p.requires_grad], lr=1.0)
-
-
-def _wanted(folder: Path, loss: LossOfOutput, resume: bool, options: Options) -> Wanted:
-    """Options, checked."""
-    known = Options.__annotations__
-    for name in options:
-        if name not in known:
-            raise UserError(f"attach: {name}= is no option; there are {', '.join(known)}")
-    for family in options.get("families", ()):
-        check_choice("families", family, FAMILIES)
-    for signal in options.get("signals", ()):
-        check_choice("signals", signal, ALL_SIGNALS)
-    check_choice("charges", options.get("charges", "all"), ("all", "site", "sample"))
-    check_at_least("every", options.get("every", 1), 1)
-    rest: dict[str, Any] = {k: v for k, v in options.items() if k not in ("groups", "verify")}
-    groups = tuple(options.get("groups", ()))
-    return Wanted(folder, loss, Measured(**rest), options.get("verify", True), groups, resume)
 
 
 def _counts(symmetries: Symmetries) -> str:

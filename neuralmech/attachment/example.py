@@ -82,7 +82,15 @@ class Judged(Called):
 
 
 def inner(model: nn.Module) -> nn.Module:
-    """The model that others wrap, whose parameters have the names that the user knows."""
+    """The model that others wrap, whose parameters have the names that the user knows.
+
+    Raises
+    ------
+    UserError
+        If it is no module.
+    """
+    if not isinstance(model, nn.Module):
+        raise UserError(f"attach: {type(model).__name__} is no torch.nn.Module; give the network itself")
     for name in WRAPPERS:
         while isinstance(wrapped := getattr(model, name, None), nn.Module) and len(list(model.children())) == 1:
             model = wrapped

@@ -5,41 +5,23 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from neuralmech.attachment.example import Example, LossOfOutput, adapted, only_trained, some_targets
+from neuralmech.attachment.example import Example
+from neuralmech.attachment.finding import Wanted, find
 from neuralmech.attachment.folder import attributes, last_row
-from neuralmech.attachment.recording import Clock, Measured, Recording
+from neuralmech.attachment.recording import Clock, Recording
 from neuralmech.attachment.rules import ForeignRule
 from neuralmech.attachment.vectors import Vectors
-from neuralmech.discovery.discover import find_symmetries
 from neuralmech.errors import UserError
-from neuralmech.losses import Loss
-from neuralmech.outputs import output_of
 from neuralmech.record.schema import PART
 from neuralmech.symmetry.group import Symmetries
-from neuralmech.verification.claims import SymmetryGroup, believe
-from neuralmech.verification.quick import SAMPLES, NotVerifiedError, quickly_verified
 
 MOST_PARTS = 8  # a training that changes more often is not followed any further
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What a user asks for, see `attach`."""
-
-    folder: Path
-    loss: LossOfOutput
-    measured: Measured
-    verify: bool = True
-    groups: Sequence[SymmetryGroup] = ()
-    resume: bool = False
 
 
 @dataclass
@@ -117,22 +99,8 @@ class Follower:
         if not trained:
             raise UserError("attach: the optimizer trains no parameter of this model; give the model that it trains")
         if self.symmetries is None:
-            with only_trained(self._model, set(trained)):
-                self.symmetries = self._found(self.example)
+            self.symmetries = find(self._model, set(trained), self.example, self._wanted)
         return self.symmetries
-
-    def _found(self, example: Example) -> Symmetries:
-        wanted = self._wanted
-        model, loss = adapted(self._model, example, wanted.loss)
-        targets = some_targets(model, example.tensors, loss)
-        if wanted.groups:
-            return believe(model, wanted.groups, example.tensors, targets, loss)
-        found = find_symmetries(model, example.tensors, loss, targets)
-        for family in wanted.measured.families or ():
-            if family not in found.families:
-                there = ", ".join(found.families) or "none"
-                raise UserError(f"families={family}: this model has no such charges; it has {there}")
-        return _holding(model, example, targets, found, loss) if wanted.verify else found
 
     def _trained(self) -> dict[str, nn.Parameter]:
         """Parameters that the optimisers move."""
@@ -269,41 +237,5 @@ class Follower:
             self.rows += recording.close(status)
 
 
-def _holding(model: nn.Module, example: Example, targets: Tensor, claims: Symmetries, loss: Loss) -> Symmetries:
-    """The claims that hold on the example; those that fail are named and left out."""
-    if not claims.families:
-        return claims
-    inputs, wanted = _some(example.tensors, targets)
-
-    def value(twin: nn.Module) -> Tensor:
-        with torch.enable_grad():
-            return loss(output_of(twin(*inputs)), wanted)
-
-    try:
-        table = quickly_verified(model, inputs, wanted, claims, loss, value)
-    except NotVerifiedError as error:
-        print(f"neuralmech: claims of symmetry are not checked: {error}")
-        return claims
-    failed = table[~table["holds"].astype(bool)]
-    sites: dict[str, set[str]] = {}
-    for family, site in zip(failed["family"], failed["site"], strict=True):
-        sites.setdefault(family, set()).add(site)
-    if sites:
-        listed = ", ".join(f"{family} {site!r}" for family, names in sites.items() for site in sorted(names))
-        warnings.warn(
-            f"neuralmech: claims of symmetry that do not hold are left out: {listed}; please report the model",
-            stacklevel=2,
-        )
-    return claims.without(sites)
-
-
 def _samples(tensors: Sequence[Tensor]) -> int:
     return len(tensors[0]) if tensors and tensors[0].dim() else 1
-
-
-def _some(tensors: tuple[Tensor, ...], targets: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-    """A few samples, where all tensors have as many."""
-    sizes = {len(x) if x.dim() else 0 for x in (*tensors, targets)}
-    if len(sizes) > 1 or not sizes or min(sizes) <= SAMPLES:
-        return tensors, targets
-    return tuple(x[:SAMPLES] for x in tensors), targets[:SAMPLES]

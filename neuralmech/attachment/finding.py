@@ -1,0 +1,90 @@
+"""The symmetries of what optimisers train, as an attached loop calls it; claims that fail on its batch are left out."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from neuralmech.attachment.example import Example, LossOfOutput, adapted, only_trained, some_targets
+from neuralmech.attachment.recording import Measured
+from neuralmech.discovery.discover import find_symmetries
+from neuralmech.errors import UserError
+from neuralmech.losses import Loss
+from neuralmech.outputs import output_of
+from neuralmech.symmetry.group import Symmetries
+from neuralmech.verification.claims import SymmetryGroup, believe
+from neuralmech.verification.quick import SAMPLES, NotVerifiedError, quickly_verified
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a user asks for, see `attach`."""
+
+    folder: Path
+    loss: LossOfOutput
+    measured: Measured
+    verify: bool = True
+    groups: Sequence[SymmetryGroup] = ()
+    resume: bool = False
+
+
+def find(model: nn.Module, trained: set[str], example: Example, wanted: Wanted) -> Symmetries:
+    """Find and check the symmetries of a model of which some parameters are trained, on an example of its inputs.
+
+    Raises
+    ------
+    UserError
+        If the model cannot be called or traced so, or lacks a family that is wanted.
+    """
+    with only_trained(model, trained):
+        twin, loss = adapted(model, example, wanted.loss)
+        targets = some_targets(twin, example.tensors, loss)
+        if wanted.groups:
+            return believe(twin, wanted.groups, example.tensors, targets, loss)
+        found = find_symmetries(twin, example.tensors, loss, targets)
+        for family in wanted.measured.families or ():
+            if family not in found.families:
+                there = ", ".join(found.families) or "none"
+                raise UserError(f"families={family}: this model has no such charges; it has {there}")
+        return _holding(twin, example, targets, found, loss) if wanted.verify else found
+
+
+def _holding(model: nn.Module, example: Example, targets: Tensor, claims: Symmetries, loss: Loss) -> Symmetries:
+    """The claims that hold on the example; those that fail are named and left out."""
+    if not claims.families:
+        return claims
+    inputs, wanted = _some(example.tensors, targets)
+
+    def value(twin: nn.Module) -> Tensor:
+        with torch.enable_grad():
+            return loss(output_of(twin(*inputs)), wanted)
+
+    try:
+        table = quickly_verified(model, inputs, wanted, claims, loss, value)
+    except NotVerifiedError as error:
+        print(f"neuralmech: claims of symmetry are not checked: {error}")
+        return claims
+    failed = table[~table["holds"].astype(bool)]
+    sites: dict[str, set[str]] = {}
+    for family, site in zip(failed["family"], failed["site"], strict=True):
+        sites.setdefault(family, set()).add(site)
+    if sites:
+        listed = ", ".join(f"{family} {site!r}" for family, names in sites.items() for site in sorted(names))
+        warnings.warn(
+            f"neuralmech: claims of symmetry that do not hold are left out: {listed}; please report the model",
+            stacklevel=2,
+        )
+    return claims.without(sites)
+
+
+def _some(tensors: tuple[Tensor, ...], targets: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+    """A few samples, where all tensors have as many."""
+    sizes = {len(x) if x.dim() else 0 for x in (*tensors, targets)}
+    if len(sizes) > 1 or not sizes or min(sizes) <= SAMPLES:
+        return tensors, targets
+    return tuple(x[:SAMPLES] for x in tensors), targets[:SAMPLES]
