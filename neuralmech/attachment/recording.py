@@ -22,6 +22,7 @@ from neuralmech.track import Schedule, Tracker, Tracking
 from neuralmech.track.block import Seen
 
 COMMIT_SECONDS = 60.0  # as in our own loop
+NORMS = 16  # rows between those with Frobenius norms, and how far a rule leans on generators
 
 
 @dataclass
@@ -82,7 +83,7 @@ class Recording:
         self._skipped: Tensor | None = None
         self._unscale: Tensor | None = None
         self._unknown = torch.full((), float("nan"), dtype=torch.float64, device=vectors.device)
-        self._committed = monotonic()
+        self._committed, self._rows = monotonic(), 0
 
     def _made(self, symmetries: Symmetries) -> Tracker:
         rule, m = self.rule, self._measured
@@ -176,7 +177,8 @@ class Recording:
             kept = self.rule.kept(row, self.vectors.by_name)
             step = self.tracker.step(after, gradient, rate_of(row["lr"]), kept)
             loss = self._loss(self._pending.pop("loss", []))
-            self.tracker.after(step, loss, row, Seen(skipped=self._skipped))
+            norms, self._rows = self._rows % NORMS == 0, self._rows + 1
+            self.tracker.after(step, loss, row, Seen(skipped=self._skipped), norms=norms)
             self._log.add(self._clock.step, {name: _mean(found) for name, found in self._pending.items()})
             self._last = self._clock.step
         self._pending = {}
