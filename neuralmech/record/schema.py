@@ -254,5 +254,5 @@ def held_out(loss: float, accuracy: float) -> str:
     'held out: loss 0.2500'
     """
     if math.isnan(loss) and math.isnan(accuracy):
-        return "no finite loss on held-out data"
+        return "no loss on held-out data"
     return f"held out: loss {loss:.4f}" + ("" if math.isnan(accuracy) else f", accuracy {accuracy:.1%}")
