@@ -9,6 +9,7 @@ TYPE_CHECKING = False  # typing's own would be found in the working directory fi
 if TYPE_CHECKING:
     from neuralmech.attach import attach
     from neuralmech.compare.gather.analysis import analyze
+    from neuralmech.compare.live import live
     from neuralmech.discovery.discover import find_symmetries
     from neuralmech.record import open_record as load
     from neuralmech.verification.certificate import certify
@@ -25,6 +26,7 @@ _LAZY = {
     "believe": ("neuralmech.verification.claims", "believe"),
     "find_symmetries": ("neuralmech.discovery.discover", "find_symmetries"),
     "verify": ("neuralmech.verification.verify", "verify"),
+    "live": ("neuralmech.compare.live", "live"),
     "load": ("neuralmech.record", "open_record"),
 }
 
@@ -36,6 +38,7 @@ __all__ = [
     "believe",
     "certify",
     "find_symmetries",
+    "live",
     "load",
     "verify",
 ]

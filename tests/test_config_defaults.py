@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from neuralmech.cli import config_folder
 from neuralmech.compare.gather.options import Options
+from neuralmech.compare.watch import WatchOptions
 from neuralmech.config import OWN, Config, TrackConfig, TrainConfig
 from neuralmech.config.composed import own_code
 from neuralmech.verification.conditions import CONDITIONS
@@ -65,6 +66,10 @@ def test_the_rest_of_a_run():
 
 def test_an_analysis():
     assert composed(command="analyze") == asdict(Options())
+
+
+def test_watching():
+    assert composed(command="watch") == asdict(WatchOptions())
 
 
 def test_a_verification():

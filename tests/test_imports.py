@@ -25,7 +25,7 @@ ALLOWED = {
     "rules": set(),
     "record": {"words"},
     "laws": set(),
-    "compare": {"laws", "record", "errors", "checks"},
+    "compare": {"laws", "record", "errors", "checks", "words"},
     "balance": {"losses", "outputs", "errors"},
     "models": {"errors", "checks", "targets"},
     "data": {"errors", "checks", "losses", "targets", "signals"},
@@ -77,6 +77,8 @@ ALLOWED_IN_COMPARE = {
     "gather": {"measure"},
     "show": {"measure", "gather"},
     "folder": {"measure", "gather", "show"},
+    "watch": {"measure", "gather", "show"},
+    "live": {"watch", "show"},
     "__init__": set(),
 }
 WITHOUT_TORCH = ("record", "laws", "compare", "errors", "checks", "words")
@@ -167,7 +169,7 @@ def test_no_imports_go_in_a_circle():
 def test_the_analysis_half_runs_without_torch():
     code = (
         "import sys, neuralmech, neuralmech.compare.folder, neuralmech.compare.show.terminal, neuralmech.laws\n"
-        "import neuralmech.compare.gather.analysis, neuralmech.compare.show.claims\n"
+        "import neuralmech.compare.gather.analysis, neuralmech.compare.show.claims, neuralmech.compare.live\n"
         "neuralmech.load, neuralmech.analyze\n"
         "sys.exit(bool({'torch', 'hydra', 'omegaconf', 'matplotlib'} & set(sys.modules)))"
     )
