@@ -7,7 +7,7 @@ from importlib import import_module
 
 TYPE_CHECKING = False  # typing's own would be found in the working directory first by ``python -m neuralmech``
 if TYPE_CHECKING:
-    from neuralmech.attach import attach
+    from neuralmech.attachment import attach
     from neuralmech.compare.gather.analysis import analyze
     from neuralmech.compare.live import live
     from neuralmech.discovery.discover import find_symmetries
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     __version__: str
 
 _LAZY = {
-    "attach": ("neuralmech.attach", "attach"),
+    "attach": ("neuralmech.attachment", "attach"),
     "analyze": ("neuralmech.compare.gather.analysis", "analyze"),
     "SymmetryGroup": ("neuralmech.verification.claims", "SymmetryGroup"),
     "certify": ("neuralmech.verification.certificate", "certify"),

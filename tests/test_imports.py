@@ -34,7 +34,7 @@ ALLOWED = {
     "charges": {"symmetry", "jit"},
     "verification": {"discovery", "symmetry", "data", "losses", "outputs", "errors", "checks", "words"},
     "track": {"charges", "symmetry", "record"},
-    "attach": {
+    "attachment": {
         "rules",
         "track",
         "charges",
@@ -46,7 +46,10 @@ ALLOWED = {
         "record",
         "errors",
         "checks",
+        "words",
     },
+    "lightning": {"attachment", "errors"},
+    "transformers": {"attachment"},
     "config": {"models", "data", "losses", "symmetry", "record", "schedules", "targets", "errors", "checks"},
     "train": {
         "config",
@@ -69,7 +72,7 @@ ALLOWED = {
     },
     "cli": {"train", "compare", "config", "laws", "record", "errors", "checks", "words"},
     "__main__": {"cli"},
-    "__init__": {"attach", "record", "discovery", "verification", "compare"},
+    "__init__": {"attachment", "record", "discovery", "verification", "compare"},
 }
 # So with the rooms of compare: what was measured is gathered, what was gathered is shown.
 ALLOWED_IN_COMPARE = {

@@ -21,7 +21,15 @@ from numpy.typing import NDArray
 from neuralmech.record.charges import Charges, Checked
 from neuralmech.record.files import PATIENCE_SECONDS, is_being_written, quiet_copy
 from neuralmech.record.safety import attribute, check_file, naming_damage, plain_yaml, printable, remedy
-from neuralmech.record.schema import EVALUATION_COLUMNS, FILE_NAME, LATER_COLUMNS, ROTATIONS, STEP_COLUMNS, RecordError
+from neuralmech.record.schema import (
+    EVALUATION_COLUMNS,
+    FILE_NAME,
+    LATER_COLUMNS,
+    LOG_FILE,
+    ROTATIONS,
+    STEP_COLUMNS,
+    RecordError,
+)
 from neuralmech.record.skeleton import Mended, Skeleton
 from neuralmech.record.still import StillFile
 from neuralmech.words import first_line
@@ -127,6 +135,24 @@ class Record:
         group = self._file["evaluation"]
         end = group["committed"][()].item()
         return pd.DataFrame({name: Checked(group[name])[:end] for name in EVALUATION_COLUMNS})
+
+    def logged(self) -> pd.DataFrame:
+        """What the user logged in a loop of their own, a row for each step at which they did; NaN where they did not.
+
+        Raises
+        ------
+        RecordError
+            If the file beside the record is damaged.
+        """
+        path = self.path.parent / LOG_FILE
+        if not path.is_file():
+            return pd.DataFrame({"step": np.zeros(0, dtype=np.int64)})
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        try:
+            found = pd.DataFrame([json.loads(line) for line in lines])
+            return found.groupby("step", as_index=False).last()  # of a step that was taken again, as it was then
+        except (ValueError, KeyError, TypeError) as error:
+            raise RecordError(f"{path} is damaged ({first_line(error)}); repair or remove it") from None
 
     def steps_frame(self) -> pd.DataFrame:
         """``/steps`` as a frame."""

@@ -40,6 +40,7 @@ if TYPE_CHECKING:  # the command line reads names of files here, before anything
 FORMAT = "neuralmech record"
 SCHEMA_VERSION = 1
 FILE_NAME = "record.h5"
+PART = "part-"  # folders in it: the records of a training of the user's own after what is trained has changed
 LOG_FILE = "logged.jsonl"  # beside it: what users log in loops of their own
 LOCK_FILE = "checkpoints/.lock"  # beside it; who trains in the folder holds it from before there is a record
 BLOCK = 256  # rows of a chunk, unless somebody wants others

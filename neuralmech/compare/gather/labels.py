@@ -66,7 +66,7 @@ def _column(key: str) -> str:
     >>> [_column(key) for key in ("optim.lr", "seed", "site", "config.site")]
     ['optim.lr', 'seed', 'config.site', 'config.config.site']
     """
-    plain = key == "seed" or ("." in key and not key.startswith("config."))
+    plain = key in ("seed", "part") or ("." in key and not key.startswith("config."))
     return printable(key if plain else f"config.{key}")
 
 

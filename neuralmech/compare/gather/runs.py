@@ -11,6 +11,7 @@ from typing import Any
 from neuralmech.record import FAILURE_FILE, FILE_NAME, Record, RecordError, open_record
 from neuralmech.record.files import is_in_use
 from neuralmech.record.safety import MAX_YAML, first_line, plain_yaml, printable
+from neuralmech.record.schema import PART
 
 PATIENCE_SECONDS = 600.0  # to import, load data and trace a model
 DIVERGED = "not finite"  # how the status of a run begins that training ended for it
@@ -72,7 +73,9 @@ def find_runs(folder: Path, *, live: bool = False) -> Runs:
     if folder.is_file():
         raise RecordError(f"{folder} is a file; give the run folder that holds it")
     if (folder / FILE_NAME).exists():
-        return Runs(folder, (_single(folder, live),), False)
+        later = sorted((path.parent for path in folder.glob(f"{PART}*/{FILE_NAME}")), key=lambda p: _by_number(p.name))
+        parts = [_of_sweep(part, folder) for part in later]  # of a training whose parameters or rules changed
+        return Runs(folder, (_single(folder, live), *parts), bool(parts))
     if live and (folder / ".hydra").is_dir():
         return Runs(folder, (_without_record(folder),), False)
     jobs = sorted(_job_folders(folder), key=lambda job: [_by_number(part) for part in job.relative_to(folder).parts])

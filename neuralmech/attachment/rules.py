@@ -138,10 +138,12 @@ class ForeignRule:
         """
         now = [member.options() for member in self.members]
         base, decay = now[self._base], now[self._decaying].weight_decay
-        for options, ratio, factor, beta in zip(now, self._ratios, self._factors, self._betas, strict=True):
+        parts = zip(now, self._ratios, self._factors, self._betas, self._kinds, strict=True)
+        for options, ratio, factor, beta, kind in parts:
             drifts = abs(options.lr - ratio * base.lr) > SAME * max(abs(options.lr), abs(base.lr))
             decays = abs(options.weight_decay - factor * decay) > SAME * max(abs(options.weight_decay), abs(decay))
-            if drifts or decays or (self.rules is not None and options.momentum != beta):
+            is_read = self.rules is not None and (self._is_adams or kind in ("sgd", "sgdw"))  # β, by a law
+            if drifts or decays or (is_read and options.momentum != beta):
                 return None
         has_law = self.has_sgds_laws or self._is_adams
         return {

@@ -1,11 +1,15 @@
-"""When optimisers that somebody else calls take a step, and with which gradient."""
+"""When a model is called in training, and when optimisers take a step, of which somebody else is in charge."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+import torch
+from torch import nn
 from torch.optim import Optimizer
+
+Called = Callable[[tuple[Any, ...], dict[str, Any]], object]
 
 
 class Steps(Protocol):
@@ -91,3 +95,23 @@ class StepHooks:
         self._done.append(optimizer)
         if len(self._done) == self._count:
             self._finish()
+
+
+class CallHook:
+    """Tells of calls of a model in training, before they are made; of a copy, also a saved one, it tells nobody."""
+
+    is_of_tracking = True
+
+    def __init__(self, called: Called | None = None) -> None:
+        self._called = called
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """A call with these arguments."""
+        if self._called is not None and module.training and torch.is_grad_enabled():
+            self._called(args, kwargs)
+
+    def __deepcopy__(self, memo: object) -> CallHook:
+        return CallHook()
+
+    def __reduce__(self) -> tuple[type[CallHook], tuple[()]]:
+        return CallHook, ()

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from neuralmech.attach.folder import Log
-from neuralmech.attach.rules import ForeignRule
-from neuralmech.attach.vectors import Vectors
+from neuralmech.attachment.folder import Log
+from neuralmech.attachment.rules import ForeignRule
+from neuralmech.attachment.vectors import Vectors
 from neuralmech.charges.step import rate_of
 from neuralmech.record import BackgroundWriter, RecordError, RecordWriter, open_record
 from neuralmech.symmetry.group import Symmetries
@@ -120,8 +120,8 @@ class Recording:
             writer = RecordWriter(self._folder, attributes, layouts, self.tracker.block.rows)
         self._writer = BackgroundWriter(writer)
 
-    def begin(self, row: Mapping[str, float], samples: int) -> None:
-        """Keep θ_k and the hyperparameters of a step that is about to be taken."""
+    def begin(self, row: Mapping[str, float], samples: int, before: Sequence[Tensor] | None = None) -> None:
+        """Keep θ_k, which is where the model is or what is given, and hyperparameters of a step about to be taken."""
         self._write_if_due()
         if self._skipped is not None and self._overflow is not None:
             self._skipped += self._overflow
@@ -129,7 +129,7 @@ class Recording:
         self._row["batch_size"] = samples
         if self.wants_row:
             self.vectors.lend("before", self.tracker.room())
-            self.vectors.gather("before")
+            self.vectors.gather("before", before)
             self._gradients = dict.fromkeys(self.vectors.layout.offsets)
 
     @property
@@ -137,10 +137,11 @@ class Recording:
         """Whether the present step is recorded."""
         return self._schedule.wants(self._clock.step)
 
-    def gradient(self, optimizer: Optimizer) -> None:
-        """Keep the gradients that an optimiser is about to use."""
+    def gradient(self, optimizer: Optimizer, samples: int) -> None:
+        """Keep the gradients that an optimiser is about to use; a closure has only now seen its samples."""
         if self._row is None:
             return
+        self._row["batch_size"] = self._row["batch_size"] or samples
         self._see_scaler(optimizer)
         if not self.wants_row:
             return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -13,15 +13,16 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from neuralmech.attach.example import Example, LossOfOutput, adapted, only_trained, some_targets
-from neuralmech.attach.folder import attributes, last_row
-from neuralmech.attach.recording import Clock, Measured, Recording
-from neuralmech.attach.rules import ForeignRule
-from neuralmech.attach.vectors import Vectors
+from neuralmech.attachment.example import Example, LossOfOutput, adapted, only_trained, some_targets
+from neuralmech.attachment.folder import attributes, last_row
+from neuralmech.attachment.recording import Clock, Measured, Recording
+from neuralmech.attachment.rules import ForeignRule
+from neuralmech.attachment.vectors import Vectors
 from neuralmech.discovery.discover import find_symmetries
 from neuralmech.errors import UserError
 from neuralmech.losses import Loss
 from neuralmech.outputs import output_of
+from neuralmech.record.schema import PART
 from neuralmech.symmetry.group import Symmetries
 from neuralmech.verification.claims import SymmetryGroup, believe
 from neuralmech.verification.quick import SAMPLES, NotVerifiedError, quickly_verified
@@ -43,7 +44,10 @@ class Wanted:
 
 @dataclass
 class Spent:
-    """Seconds of tracking in steps, and of all from the first step on; those of discovery are in neither."""
+    """Seconds of tracking in steps, and of all from the first step on.
+
+    Those of discovery, and of the first step of a part, for which kernels are compiled, are in neither.
+    """
 
     tracking: float = 0.0
     since: float | None = None
@@ -84,15 +88,27 @@ class Follower:
         self._clock, self._parts = Clock(), 0
         self._recording: Recording | None = None
         self._known: tuple[Any, ...] = ()
-        self._pending: dict[str, Any] = {}
-        self.is_over = False
+        self._pending: list[dict[str, Any]] = []  # logged of a step that is yet to be begun
+        self._early: dict[str, Tensor] | None = None  # θ_k, where nothing is known yet
+        self.is_over = self._has_warned = self._is_new = False
 
-    def see(self, example: Example) -> None:
-        """The model was called, in training."""
+    def see(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """The model is called, in training."""
         self._forwarded = True
-        self.samples += len(example.tensors[0]) if example.tensors[0].dim() else 1
-        if self.example is None:
-            self.example = example
+        tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
+        self.samples += _samples(tensors)
+        if self.example is None and tensors:
+            self.example = Example.of_call(args, kwargs)
+
+    @property
+    def _usual_samples(self) -> int:
+        """Those of the example, where the model is called in a way that nobody sees."""
+        return 0 if self.example is None else _samples(self.example.tensors)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a record was begun."""
+        return self._parts > 0
 
     def find(self) -> Symmetries:
         """Find the symmetries for the example, of what the optimisers train."""
@@ -133,8 +149,14 @@ class Follower:
         start = perf_counter()
         if self.spent.since is None:
             self.spent.since = start
-        if self.is_over or self.example is None:
+        if self.is_over:
             return
+        if self.example is None:  # the model may be called within the step, by its closure
+            self._early = {name: p.detach().clone() for name, p in self._trained().items()}
+            return
+        self._begin(start)
+
+    def _begin(self, start: float) -> None:
         structure, row = self._structure(), None
         if self._recording is not None and structure == self._known:
             row = self._recording.rule.row()
@@ -144,13 +166,15 @@ class Follower:
             start = perf_counter()
         if self._recording is None:
             return
-        first = self._recording.vectors.parameters[0]
-        if first.device != self._recording.vectors.device:
-            self._recording.move(Vectors(self._trained()))
-        self._recording.begin(row, self.samples)
-        for name, value in self._pending.items():
-            self._recording.log({name: value}, of_coming=True)
-        self._pending = {}
+        vectors = self._recording.vectors
+        if vectors.parameters[0].device != vectors.device:
+            self._recording.move(vectors := Vectors(self._trained()))
+        early, self._early = self._early, None
+        before = None if early is None else [early[name] for name in vectors.layout.offsets]
+        self._recording.begin(row, self.samples, before)
+        for values in self._pending:
+            self._recording.log(values, of_coming=True)
+        self._pending = []
         self.spent.tracking += perf_counter() - start
 
     def _begin_part(self, structure: tuple[Any, ...]) -> dict[str, float]:
@@ -174,11 +198,11 @@ class Follower:
         rule = ForeignRule(self._optimizers, names, vectors.parameters[0])
         extends = is_first and self._wanted.resume
         self._set_clock(rule, is_first=is_first, extends=extends)
-        folder = self._wanted.folder if is_first else self._wanted.folder / f"part-{self._parts}"
+        folder = self._wanted.folder if is_first else self._wanted.folder / f"{PART}{self._parts}"
         recording = Recording(folder, vectors, rule, symmetries, self._wanted.measured, self._clock)
         made_of = attributes(self._model, rule, self._wanted.measured.every, self._parts, vectors.parameters[0])
         recording.open(made_of, extend=extends)
-        self._recording = recording
+        self._recording, self._is_new = recording, True
         row = rule.row()
         assert row is not None
         return row
@@ -196,23 +220,42 @@ class Follower:
     def gradient(self, optimizer: Optimizer) -> None:
         """An optimiser is about to use its gradients."""
         start = perf_counter()
+        if self._early is not None and self.example is not None:
+            self._begin(start)
+            start = perf_counter()
         if self._recording is not None:
-            self._recording.gradient(optimizer)
+            self._recording.gradient(optimizer, self.samples or self._usual_samples)
         self.spent.tracking += perf_counter() - start
 
     def end(self) -> None:
         """The step was taken."""
         start = perf_counter()
         self.samples, self._forwarded, self.taken = 0, False, self.taken + 1
+        if self._early is not None:
+            self._warn_of_no_call()
+        self._pending = []
         if self._recording is not None:
             self._recording.end()
-        self.spent.tracking += perf_counter() - start
+        if self._is_new:
+            self._is_new, self.spent.besides = False, self.spent.besides + perf_counter() - start
+        else:
+            self.spent.tracking += perf_counter() - start
+
+    def _warn_of_no_call(self) -> None:
+        self._early = None
+        if not self._has_warned:
+            self._has_warned = True
+            warnings.warn(
+                "neuralmech: a step was taken and the model was not called with a tensor; nothing is recorded until it "
+                "is. Give example_inputs, or attach the model that the loop calls.",
+                stacklevel=4,
+            )
 
     def log(self, values: dict[str, Any]) -> None:
         """Values of the step that was last, or of the coming one if the model was called since."""
-        if self._recording is None:
-            self._pending |= values
-        else:
+        if self._recording is None and (self._forwarded or not self.taken):
+            self._pending.append({name: v.detach() if isinstance(v, Tensor) else v for name, v in values.items()})
+        elif self._recording is not None:
             self._recording.log(values, of_coming=self._forwarded)
 
     def close(self, status: str) -> None:
@@ -252,6 +295,10 @@ def _holding(model: nn.Module, example: Example, targets: Tensor, claims: Symmet
             stacklevel=2,
         )
     return claims.without(sites)
+
+
+def _samples(tensors: Sequence[Tensor]) -> int:
+    return len(tensors[0]) if tensors and tensors[0].dim() else 1
 
 
 def _some(tensors: tuple[Tensor, ...], targets: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:

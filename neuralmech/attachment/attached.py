@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,11 +15,11 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from neuralmech.attach.example import Example, Inputs, LossOfOutput, inner
-from neuralmech.attach.folder import prepare
-from neuralmech.attach.follower import Follower, Wanted
-from neuralmech.attach.hooks import StepHooks
-from neuralmech.attach.recording import Measured
+from neuralmech.attachment.example import Example, Inputs, LossOfOutput, inner
+from neuralmech.attachment.folder import prepare
+from neuralmech.attachment.follower import Follower, Wanted
+from neuralmech.attachment.hooks import CallHook, StepHooks
+from neuralmech.attachment.recording import Measured
 from neuralmech.checks import check_at_least, check_choice
 from neuralmech.errors import UserError
 from neuralmech.record.schema import ALL_SIGNALS
@@ -111,8 +112,8 @@ def attach(
     by_hand = _by_hand(bare, optimizer) if optimizer is None or isinstance(optimizer, str) else None
     if not _is_first_rank():
         return Attached(None, place, by_hand)
-    if overwrite and (before := _open.get(str(place.resolve()))) is not None:
-        before.close()
+    if (before := _open.get(str(place.resolve()))) is not None:
+        before._make_way(overwrite=overwrite)
     prepare(place, resume=resume, overwrite=overwrite)
     given = list(optimizer) if isinstance(optimizer, (list, tuple)) else [optimizer]
     optimizers = [by_hand] if by_hand is not None else [_bare(o) for o in given]
@@ -139,7 +140,7 @@ class Attached:
 
             def at_exit() -> None:
                 if (mine := reference()) is not None:
-                    mine._close("complete")
+                    mine._close(_status_at_exit())
 
             atexit.register(at_exit)
             self._at_exit = at_exit
@@ -156,6 +157,11 @@ class Attached:
         if self._follower is None or self._follower.symmetries is None:
             raise UserError("attach: symmetries are found at the first step, or at once with example_inputs=")
         return self._follower.symmetries
+
+    @property
+    def share(self) -> float:
+        """Time of tracking so far, relative to that of the loop without it; discovery is in neither."""
+        return 0.0 if self._follower is None else self._follower.spent.share
 
     def log(self, **values: Any) -> None:
         """Numbers of a step, such as ``loss`` and ``accuracy``: tensors may stay where they are, nobody waits for them.
@@ -214,19 +220,19 @@ class Attached:
         if self._at_exit is not None:
             atexit.unregister(self._at_exit)
         follower.close(status)
-        added = f"; tracking added {follower.spent.share:.1%} to their time" if follower.rows else ""
-        print(f"neuralmech: {follower.rows:,} steps recorded in {self.folder}{added}")
+        if follower.rows:
+            added = f"tracking added {follower.spent.share:.1%} to their time"
+            print(f"neuralmech: {follower.rows:,} steps recorded in {self.folder}; {added}")
+
+    def _make_way(self, *, overwrite: bool) -> None:
+        """Another takes the place: this one ends, unless it has rows that are not to be overwritten."""
+        if self._follower is not None and (overwrite or not self._follower.has_begun):
+            self._close("complete")
 
     def _listen(self, model: nn.Module, optimizers: Sequence[Optimizer]) -> None:
         follower = self._follower
         assert follower is not None
-
-        def called(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            if module.training and torch.is_grad_enabled():
-                follower.see(Example.of_call(args, kwargs))
-
-        called.is_of_tracking = True  # type: ignore[attr-defined]
-        self._handles.append(model.register_forward_pre_hook(called, with_kwargs=True))
+        self._handles.append(model.register_forward_pre_hook(CallHook(follower.see), with_kwargs=True))
         if optimizers:
             self._hooks.append(StepHooks(optimizers, follower))
 
@@ -243,8 +249,11 @@ class Attached:
 
 
 def _bare(optimizer: Any) -> Optimizer:
-    """The optimiser itself, of what Lightning and accelerate put around it."""
-    while not isinstance(optimizer, Optimizer):
+    """The optimiser itself, of what Lightning and accelerate put around it.
+
+    accelerate's is an `Optimizer` by name alone: it was never initialised as one, and has no hooks.
+    """
+    while not (isinstance(optimizer, Optimizer) and hasattr(optimizer, "_optimizer_step_pre_hooks")):
         held = getattr(optimizer, "optimizer", None)
         if held is None or held is optimizer:
             raise UserError(
@@ -252,6 +261,12 @@ def _bare(optimizer: Any) -> Optimizer:
             )
         optimizer = held
     return optimizer
+
+
+def _status_at_exit() -> str:
+    """Of a record that nobody closed: what ended the process, if that was an error; at a prompt none does."""
+    error = None if hasattr(sys, "ps1") else getattr(sys, "last_type", None)
+    return "complete" if error is None else f"stopped: {error.__name__}"
 
 
 def _is_first_rank() -> bool:

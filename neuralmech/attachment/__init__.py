@@ -1,5 +1,5 @@
 """Measure charges in a training loop that somebody else wrote."""
 
-from neuralmech.attach.attached import Attached, attach
+from neuralmech.attachment.attached import Attached, attach
 
 __all__ = ["Attached", "attach"]

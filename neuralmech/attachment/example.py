@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from neuralmech.errors import UserError
+from neuralmech.errors import UserError, users_line
 from neuralmech.losses import Called, CrossEntropy, Loss, as_loss
 from neuralmech.outputs import output_of
+from neuralmech.words import first_line
 
 WRAPPERS = ("module", "_orig_mod")  # what DistributedDataParallel and torch.compile call the model inside
 
@@ -49,7 +50,7 @@ class Example(NamedTuple):
         """
         if isinstance(inputs, Mapping):
             return Example.of_call((), inputs)
-        return Example.of_call((inputs,) if isinstance(inputs, Tensor) else tuple(inputs), {})
+        return Example.of_call(inputs if isinstance(inputs, (tuple, list)) else (inputs,), {})
 
     @staticmethod
     def of_call(positional: Sequence[Any], keywords: Mapping[str, Any]) -> Example:
@@ -95,15 +96,16 @@ def adapted(model: nn.Module, example: Example, loss: LossOfOutput) -> tuple[nn.
     around it, so that a copy of it is whole and its parameters have their names.
     """
     judge = None if isinstance(loss, (str, Loss)) else loss
-    kind = type(model)
+    kind, original = type(model), _forward_of(model)
 
     def forward(self: nn.Module, *tensors: Tensor) -> Any:
         positional, keywords = example.arguments(tensors)
-        out = kind.forward(self, *positional, **keywords)
+        out = original(self, *positional, **keywords)
         return out if judge is None else judge(out)
 
     twin = copy.copy(model)
     twin.__class__ = type(kind.__name__, (kind,), {"forward": forward})
+    vars(twin).pop("forward", None)
     for hooks in ("_forward_pre_hooks", "_forward_hooks"):
         vars(twin)[hooks] = type(vars(model)[hooks])(
             {k: hook for k, hook in vars(model)[hooks].items() if not getattr(hook, "is_of_tracking", False)}
@@ -112,6 +114,24 @@ def adapted(model: nn.Module, example: Example, loss: LossOfOutput) -> tuple[nn.
         return twin, Judged()
     assert isinstance(loss, (str, Loss))
     return twin, as_loss(loss)
+
+
+def _forward_of(model: nn.Module) -> Callable[..., Any]:
+    """``forward`` as a function of a model and its arguments, also where somebody put another in its place.
+
+    accelerate does, for mixed precision, and keeps the one that was there.
+
+    Raises
+    ------
+    UserError
+        If that is a plain function: whatever model it calls is not the copy that is measured.
+    """
+    given = vars(model).get("_original_forward", vars(model).get("forward"))
+    if given is None:
+        return type(model).forward
+    if getattr(given, "__self__", None) is not model:
+        raise UserError("attach: model.forward was replaced by a plain function; attach before, or make it a method")
+    return given.__func__
 
 
 @contextmanager
@@ -129,14 +149,38 @@ def only_trained(model: nn.Module, names: set[str]) -> Iterator[None]:
 
 @torch.no_grad()
 def some_targets(model: nn.Module, tensors: tuple[Tensor, ...], loss: Loss) -> Tensor:
-    """Targets of the kind that a loss takes, at random: claims hold whatever they are."""
+    """Targets of the kind that a loss takes, at random: claims hold whatever they are.
+
+    Raises
+    ------
+    UserError
+        If the model, with a function behind it, cannot be called with such inputs, or gives no one output.
+    """
+    out = _called(model, tensors, "what loss= returns" if isinstance(loss, Called) else type(model).__name__)
     if isinstance(loss, Called):
-        return torch.zeros(len(tensors[0]), device=tensors[0].device)
-    with torch.random.fork_rng():
-        out = output_of(copy.deepcopy(model).train()(*tensors))
+        return torch.zeros(len(tensors[0]) if tensors[0].dim() else 1, device=tensors[0].device)
     generator = torch.Generator().manual_seed(0)
     if isinstance(loss, CrossEntropy):
         along = 2 if out.dim() == 3 else 1
+        if out.dim() <= along:
+            raise UserError(f"attach: the model returns {tuple(out.shape)}, no logits; give loss='mse', or a function")
         shape = [n for d, n in enumerate(out.shape) if d != along]
         return torch.randint(out.shape[along], shape, generator=generator).to(out.device)
     return torch.rand(out.shape, generator=generator).to(out)
+
+
+def _called(model: nn.Module, tensors: tuple[Tensor, ...], what: str) -> Tensor:
+    """What a copy of the model gives."""
+    try:
+        with torch.random.fork_rng():
+            return output_of(copy.deepcopy(model).train()(*tensors), what)
+    except UserError as error:
+        raise UserError(f"{error}; or give attach loss=, a function of what the model returns") from None
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # whatever a user's code raises
+        where = f" at {place}" if (place := users_line(error)) else ""
+        raise UserError(
+            f"attach: a copy of {type(model).__name__} cannot be called ({type(error).__name__}: "
+            f"{first_line(error)}{where}); give example_inputs as the loop calls it, and loss= what it returns"
+        ) from error

@@ -14,10 +14,10 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from neuralmech.attach.rules import ForeignRule
+from neuralmech.attachment.rules import ForeignRule
 from neuralmech.errors import UserError
 from neuralmech.record import open_record
-from neuralmech.record.schema import FILE_NAME, LOG_FILE
+from neuralmech.record.schema import FILE_NAME, LOG_FILE, PART
 
 PRECISIONS = {torch.float64: "fp64", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
@@ -52,7 +52,7 @@ def _clear(folder: Path) -> None:
     """Delete records and what was logged; nothing else that may be there."""
     for name in (FILE_NAME, LOG_FILE):
         (folder / name).unlink(missing_ok=True)
-    for part in folder.glob("part-*"):
+    for part in folder.glob(f"{PART}*"):
         if (part / FILE_NAME).is_file():
             shutil.rmtree(part)
 
@@ -67,7 +67,7 @@ def attributes(model: nn.Module, rule: ForeignRule, every: int, part: int, param
         "train": {"precision": PRECISIONS.get(parameter.dtype, "fp32")},
         "attached": True,
         "loss_told": False,
-        **({"part": part} if part > 1 else {}),
+        "part": part,
     }
     packages = ("neuralmech", "torch", "numpy", "h5py")
     name = torch.cuda.get_device_name(parameter.device) if parameter.is_cuda else platform.machine()

@@ -1,0 +1,96 @@
+"""What `neuralmech.attach` adds to a training loop of one's own: the same loop with and without, side by side."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from bench_track import CASES, Case, Ours, Plain, environment, ratio, timed
+
+import neuralmech
+
+PAGE = Path(__file__).resolve().parents[1] / "docs/benchmarks_attach.md"
+NEVER = 10**9
+LIMIT = 1.10
+HEAD = """# What attaching costs
+
+Made by `python scripts/bench_attach.py`. {environment}.
+
+(a) the plain PyTorch loop of [the benchmarks](benchmarks.md), with `torch.optim.SGD` (momentum, weight decay) or fused
+`AdamW`; (f) the same loop with `neuralmech.attach`, which records every charge of every family at every step. Ratios of
+the time per step within one round: median and quartiles over the rounds. *said* is what the closing line of the
+tracking says it added. CUDA: not measured, unless the line above names a GPU.
+
+| case | charges | a, ms | f/a | said | f/a ≤ 1.10 |
+| --- | --- | --- | --- | --- | --- |
+"""
+REMARKS = """
+Parameters stay where they are, so that θ_k, the gradient and θ_{{k+1}} are copied side by side before they are summed:
+three passes over the parameters that our own loop does not make. Of a network that does little with each of its
+parameters, such as an MLP on a small batch, that is much; of one that uses each parameter for many positions it is
+little.
+"""
+
+
+def measure(case: Case, folder: Path) -> dict[str, Any]:
+    ours = Ours(case, NEVER, folder / "b")
+    plain, attached = Plain(ours.run, case.rule), Plain(ours.run, case.rule)
+    x, _ = ours.run.batches(0)
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        tracking = neuralmech.attach(attached.model, attached.optimizer, folder / "f", (x,), verify=False)
+        variants = {"a": plain, "f": attached}
+        for variant in variants.values():
+            timed(variant, 2)
+        times: dict[str, list[float]] = {name: [] for name in variants}
+        for k in range(case.rounds):
+            for name in ("a", "f") if k % 2 else ("f", "a"):
+                times[name].append(timed(variants[name], case.steps))
+        share = tracking.share
+        tracking.close()
+    ours.record.close()
+    charges = sum(len(family) for family in tracking.symmetries.families.values())
+    return {"times": times, "charges": charges, "share": share}
+
+
+def row(case: Case, found: dict[str, Any]) -> str:
+    times = found["times"]
+    middle = float(np.median(np.array(times["f"]) / np.array(times["a"])))
+    verdict = "met" if middle <= LIMIT else f"missed by {100 * (middle / LIMIT - 1):.0f} %"
+    cells = [
+        case.title,
+        f"{found['charges']:,}",
+        f"{1e3 * np.median(times['a']):.3g}",
+        ratio(times, "f", "a"),
+        f"{found['share']:.1%}",
+        verdict,
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("cases", nargs="*", default=["mlp", "digits", "transformer", "vgg32", "transformer-adamw"])
+    parser.add_argument("--write", action="store_true", help="write the page")
+    given = parser.parse_args()
+    rows = []
+    for name in given.cases:
+        folder = Path(tempfile.mkdtemp())
+        try:
+            rows.append(row(CASES[name], measure(CASES[name], folder)))
+            print(rows[-1], flush=True)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    if given.write:
+        text = HEAD.format(environment=environment()) + "\n".join(rows) + "\n" + REMARKS.format()
+        PAGE.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
