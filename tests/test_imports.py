@@ -29,7 +29,7 @@ ALLOWED = {
     "balance": {"losses", "outputs", "errors"},
     "models": {"errors", "checks", "targets"},
     "data": {"errors", "checks", "losses", "targets", "signals"},
-    "symmetry": set(),
+    "symmetry": {"words"},
     "discovery": {"symmetry", "data", "losses", "outputs", "errors"},
     "charges": {"symmetry", "jit"},
     "verification": {"discovery", "symmetry", "data", "losses", "outputs", "errors", "checks", "words"},
@@ -72,7 +72,7 @@ ALLOWED = {
     },
     "cli": {"train", "compare", "config", "laws", "record", "errors", "checks", "words"},
     "__main__": {"cli"},
-    "__init__": {"attachment", "record", "discovery", "verification", "compare"},
+    "__init__": {"attachment", "record", "discovery", "verification", "compare", "cli"},
 }
 # So with the rooms of compare: what was measured is gathered, what was gathered is shown.
 ALLOWED_IN_COMPARE = {
@@ -82,6 +82,7 @@ ALLOWED_IN_COMPARE = {
     "folder": {"measure", "gather", "show"},
     "watch": {"measure", "gather", "show"},
     "live": {"watch", "show"},
+    "findings": {"gather", "show"},
     "__init__": set(),
 }
 WITHOUT_TORCH = ("record", "laws", "compare", "errors", "checks", "words")

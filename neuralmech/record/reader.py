@@ -32,7 +32,7 @@ from neuralmech.record.schema import (
 )
 from neuralmech.record.skeleton import Mended, Skeleton
 from neuralmech.record.still import StillFile
-from neuralmech.words import first_line
+from neuralmech.words import first_line, table_of
 
 T = TypeVar("T")
 GROUPS = ("model", "data", "optim", "track", "train")  # of a config
@@ -47,6 +47,19 @@ class Record:
         self.rows = file["committed"][()].item()
         self.status = printable(attribute(file, "status", "running"))
         self.identity = attribute(file, "run_id")  # what it shares with the checkpoints of its run alone
+
+    def __repr__(self) -> str:
+        if not self._file:
+            return f"<Record of {self.path}: closed>"
+        counts = [f"{family} {self._file['charges'][family]['index'].shape[0]:,}" for family in self.families]
+        return f"<Record of {self.path}: {self.rows:,} rows, {self.status}; charges: {', '.join(counts) or 'none'}>"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: a row for each family."""
+        if not self._file:
+            return table_of((), (), repr(self))
+        rows = [(f, f"{len(c):,}", ", ".join(c.signals)) for f, c in ((f, self.charges(f)) for f in self.families)]
+        return table_of(("family", "charges", "signals"), rows, repr(self))
 
     @cached_property
     def config(self) -> dict[str, Any]:
