@@ -96,7 +96,7 @@ def _words(config: Mapping[str, Any], above: str = "") -> Iterator[str]:
 
     for key, value in config.items():
         name = f"{above}{key}"
-        if name in OWN and isinstance(value, Mapping):
+        if name in (*OWN, "logger") and isinstance(value, Mapping):
             rest = dict(value)
             if "_target_" in rest:
                 yield f"{name}=custom"
@@ -106,7 +106,11 @@ def _words(config: Mapping[str, Any], above: str = "") -> Iterator[str]:
         elif isinstance(value, Mapping):
             yield from _words(value, f"{name}.")
         else:
-            yield f"{name}={_value(value)}" if name in (*OWN, "track", "experiment") else f"++{name}={_value(value)}"
+            yield (
+                f"{name}={_value(value)}"
+                if name in (*OWN, "track", "logger", "experiment")
+                else f"++{name}={_value(value)}"
+            )
 
 
 def _value(value: Any) -> str:

@@ -149,7 +149,7 @@ class Charges:
             If xarray is not installed.
         """
         try:
-            from xarray import Dataset
+            from xarray import Dataset  # pyright: ignore[reportMissingImports]
         except ImportError:
             raise ImportError("to_xarray needs xarray; pip install 'neuralmech[xarray]'") from None
         places = {name: ("charge", self.index[name].to_numpy()) for name in self.index}
