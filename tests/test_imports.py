@@ -36,6 +36,7 @@ ALLOWED = {
     "verification": {"discovery", "symmetry", "data", "losses", "outputs", "errors", "checks", "words"},
     "track": {"charges", "symmetry", "record"},
     "attachment": {
+        "loggers",
         "rules",
         "track",
         "charges",

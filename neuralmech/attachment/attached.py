@@ -22,6 +22,7 @@ from neuralmech.attachment.hooks import CallHook, StepHooks
 from neuralmech.attachment.recording import Measured
 from neuralmech.checks import check_at_least, check_choice
 from neuralmech.errors import UserError
+from neuralmech.loggers import check_installed
 from neuralmech.record.schema import ALL_SIGNALS
 from neuralmech.symmetry.family import FAMILIES
 from neuralmech.symmetry.group import Symmetries
@@ -39,6 +40,8 @@ class Options(TypedDict, total=False):
     every: int
     verify: bool
     groups: Sequence[SymmetryGroup]
+    logger: str
+    logger_every: int
 
 
 def attach(
@@ -77,7 +80,8 @@ def attach(
         ``families``: names of those to track, by default all. ``charges``: ``all``, or ``site`` for their sums.
         ``signals``: names of those to record beside the value. ``every``: record each n-th step only. ``verify=False``:
         trust the claims without checking them on the first batch. ``groups``: `SymmetryGroup` by hand, in the place of
-        what is found.
+        what is found. ``logger``: ``tensorboard``, ``wandb``, ``mlflow`` or ``csv`` is told every
+        ``logger_every``-th row (100).
 
     Returns
     -------
@@ -292,6 +296,8 @@ def _wanted(folder: Path, loss: LossOfOutput, resume: bool, options: Options) ->
         check_choice("signals", signal, ALL_SIGNALS)
     check_choice("charges", options.get("charges", "all"), ("all", "site", "sample"))
     check_at_least("every", options.get("every", 1), 1)
+    check_at_least("logger_every", options.get("logger_every", 1), 1)
+    check_installed(options.get("logger", "none"))
     rest: dict[str, Any] = {k: v for k, v in options.items() if k not in ("groups", "verify")}
     groups = tuple(options.get("groups", ()))
     return Wanted(folder, loss, Measured(**rest), options.get("verify", True), groups, resume)

@@ -5,7 +5,9 @@ import time
 
 import numpy as np
 import pytest
+import torch
 
+import neuralmech
 from conftest import config
 from neuralmech.config import LoggerConfig
 from neuralmech.errors import UserError
@@ -170,3 +172,20 @@ def test_a_run_is_resumed_with_another_tracker_and_is_the_same(tmp_path):
     with open_record(plain) as one, open_record(told) as other:
         for family in one.families:
             np.testing.assert_array_equal(one.charges(family).value[:], other.charges(family).value[:])
+
+
+def test_an_attached_training_is_logged(tmp_path):
+    model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    x, y = torch.randn(16, 4), torch.randint(3, (16,))
+    with neuralmech.attach(model, optimizer, tmp_path, x, logger="csv", logger_every=2) as tracking:
+        for _ in range(5):
+            optimizer.zero_grad()
+            loss = torch.nn.functional.cross_entropy(model(x), y)
+            loss.backward()
+            optimizer.step()
+            tracking.log(loss=loss)
+    rows = list(csv.DictReader((tmp_path / "logged.csv").read_text().splitlines()))
+    assert [row["step"] for row in rows if row["name"] == "loss"] == ["0", "2", "4"]
+    with pytest.raises(UserError, match=r"logger=cvs is unknown .did you mean csv"):
+        neuralmech.attach(model, optimizer, tmp_path / "other", x, logger="cvs")
