@@ -3,12 +3,16 @@
 Importing this package is cheap: what needs torch is imported when it is first used, and so is everything else.
 """
 
+import sys
 from importlib import import_module
+from types import ModuleType
 
 TYPE_CHECKING = False  # typing's own would be found in the working directory first by ``python -m neuralmech``
 if TYPE_CHECKING:
     from neuralmech.attachment import attach
-    from neuralmech.compare.gather.analysis import analyze
+    from neuralmech.cli.python import train
+    from neuralmech.compare.findings import analyze
+    from neuralmech.compare.live import live
     from neuralmech.discovery.discover import find_symmetries
     from neuralmech.record import open_record as load
     from neuralmech.verification.certificate import certify
@@ -19,12 +23,14 @@ if TYPE_CHECKING:
 
 _LAZY = {
     "attach": ("neuralmech.attachment", "attach"),
-    "analyze": ("neuralmech.compare.gather.analysis", "analyze"),
+    "analyze": ("neuralmech.compare.findings", "analyze"),
     "SymmetryGroup": ("neuralmech.verification.claims", "SymmetryGroup"),
     "certify": ("neuralmech.verification.certificate", "certify"),
     "believe": ("neuralmech.verification.claims", "believe"),
     "find_symmetries": ("neuralmech.discovery.discover", "find_symmetries"),
+    "train": ("neuralmech.cli.python", "train"),
     "verify": ("neuralmech.verification.verify", "verify"),
+    "live": ("neuralmech.compare.live", "live"),
     "load": ("neuralmech.record", "open_record"),
 }
 
@@ -36,18 +42,58 @@ __all__ = [
     "believe",
     "certify",
     "find_symmetries",
+    "live",
     "load",
+    "train",
     "verify",
 ]
+
+
+ROOMS = ("train",)  # of the package, called as the function of the same name
+
+
+class _Room(ModuleType):
+    """A room of the package that is a function besides: importing it would hide the function of its name."""
+
+    def __call__(self, *args, **kwargs):
+        return _public(self.__name__.rpartition(".")[2])(*args, **kwargs)
+
+    @property
+    def __signature__(self):
+        from inspect import signature
+
+        return signature(_public(self.__name__.rpartition(".")[2]))
+
+
+class _Package(ModuleType):
+    """The package; what imports a room hands it over here."""
+
+    def __setattr__(self, name, value):
+        if name in ROOMS and type(value) is ModuleType:
+            value.__class__ = _Room
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str):
     if name == "__version__":
         return _version()
+    if name in ROOMS:
+        return import_module(f"neuralmech.{name}")
     if name in _LAZY:
-        module, attribute = _LAZY[name]
-        return getattr(import_module(module), attribute)
+        return _public(name)
     raise AttributeError(f"module 'neuralmech' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+def _public(name: str):
+    module, attribute = _LAZY[name]
+    return getattr(import_module(module), attribute)
 
 
 def _version() -> str:

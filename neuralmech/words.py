@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 
 _PLAIN = re.compile(r"(?!(true|false|null|nan|inf)$)[A-Za-z_./][A-Za-z0-9_./-]*", re.IGNORECASE)  # to Hydra
@@ -75,3 +77,20 @@ def first_line(error: BaseException) -> str:
     """First line of an error's message, or its kind."""
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)  # its str() has quotes
     return text.strip().splitlines()[0] if text.strip() else type(error).__name__
+
+
+MAX_ROWS = 30  # of a table in a notebook
+
+
+def table_of(headings: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> str:
+    """A small table in HTML, for notebooks; of many rows the first.
+
+    Examples
+    --------
+    >>> table_of(["n"], [["<1>"]], "one")
+    '<p>one</p><table><tr><th>n</th></tr><tr><td>&lt;1&gt;</td></tr></table>'
+    """
+    lines = [f"<tr>{''.join(f'<th>{escape(h)}</th>' for h in headings)}</tr>"]
+    lines += [f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows[:MAX_ROWS]]
+    more = f"<p>… and {len(rows) - MAX_ROWS:,} more</p>" if len(rows) > MAX_ROWS else ""
+    return f"<p>{escape(caption.strip('<>'))}</p><table>{''.join(lines)}</table>{more}"

@@ -12,8 +12,10 @@ from omegaconf import OmegaConf
 
 from neuralmech.cli import config_folder
 from neuralmech.compare.gather.options import Options
-from neuralmech.config import OWN, Config, TrackConfig, TrainConfig
+from neuralmech.compare.watch import WatchOptions
+from neuralmech.config import OWN, Config, LoggerConfig, TrackConfig, TrainConfig
 from neuralmech.config.composed import own_code
+from neuralmech.loggers import LOGGERS
 from neuralmech.verification.conditions import CONDITIONS
 from neuralmech.verification.sampling import Sampling
 from neuralmech.verification.verify import verify
@@ -65,6 +67,17 @@ def test_the_rest_of_a_run():
 
 def test_an_analysis():
     assert composed(command="analyze") == asdict(Options())
+
+
+def test_a_logger():
+    assert composed()["logger"] == asdict(LoggerConfig())
+    for path in (config_folder() / "logger").glob("*.yaml"):
+        assert composed(f"logger={path.stem}")["logger"] == asdict(LoggerConfig(path.stem))
+    assert {path.stem for path in (config_folder() / "logger").glob("*.yaml")} == set(LOGGERS)
+
+
+def test_watching():
+    assert composed(command="watch") == asdict(WatchOptions())
 
 
 def test_a_verification():

@@ -15,6 +15,7 @@ from neuralmech.attachment.finding import Wanted
 from neuralmech.attachment.recording import Measured
 from neuralmech.checks import check_at_least, check_choice
 from neuralmech.errors import UserError
+from neuralmech.loggers import check_installed
 from neuralmech.record.schema import ALL_SIGNALS
 from neuralmech.symmetry.family import FAMILIES
 from neuralmech.verification.claims import SymmetryGroup
@@ -29,6 +30,8 @@ class Options(TypedDict, total=False):
     every: int
     verify: bool
     groups: Sequence[SymmetryGroup]
+    logger: str
+    logger_every: int
 
 
 def wanted_of(folder: Path, loss: LossOfOutput, resume: bool, options: Options) -> Wanted:
@@ -43,6 +46,8 @@ def wanted_of(folder: Path, loss: LossOfOutput, resume: bool, options: Options) 
         check_choice("signals", signal, ALL_SIGNALS)
     check_choice("charges", options.get("charges", "all"), ("all", "site", "sample"))
     check_at_least("every", options.get("every", 1), 1)
+    check_at_least("logger_every", options.get("logger_every", 1), 1)
+    check_installed(options.get("logger", "none"))
     rest: dict[str, Any] = {k: v for k, v in options.items() if k not in ("groups", "verify")}
     groups = tuple(options.get("groups", ()))
     return Wanted(folder, loss, Measured(**rest), options.get("verify", True), groups, resume)

@@ -16,6 +16,7 @@ from neuralmech.attachment.folder import Log
 from neuralmech.attachment.rules import ForeignRule
 from neuralmech.attachment.vectors import Vectors
 from neuralmech.charges.step import rate_of
+from neuralmech.loggers import Feed, opened
 from neuralmech.record import BackgroundWriter, RecordError, RecordWriter, open_record
 from neuralmech.symmetry.group import Symmetries
 from neuralmech.track import Schedule, Tracker, Tracking
@@ -42,6 +43,8 @@ class Measured:
     families: Sequence[str] | None = None
     charges: str = "all"
     signals: Sequence[str] | None = None
+    logger: str = "none"
+    logger_every: int = 100
 
 
 class Recording:
@@ -75,6 +78,7 @@ class Recording:
         self._names = {id(p): name for name, p in zip(vectors.layout.offsets, vectors.parameters, strict=True)}
         self._gradients: dict[str, Tensor | None] = {}
         self._writer: BackgroundWriter | None = None
+        self._feed: Feed | None = None
         self._log = Log(folder)
         self._pending: dict[str, list[Any]] = {}
         self._row: dict[str, float] | None = None
@@ -119,7 +123,9 @@ class Recording:
         else:
             self._folder.mkdir(parents=True, exist_ok=True)
             writer = RecordWriter(self._folder, attributes, layouts, self.tracker.block.rows)
-        self._writer = BackgroundWriter(writer)
+        m = self._measured
+        self._feed = opened(m.logger, self._folder, {"optim": self.rule.config()}, layouts, m.logger_every)
+        self._writer = BackgroundWriter(writer, self._feed.hear if self._feed else None)
 
     def begin(self, row: Mapping[str, float], samples: int, before: Sequence[Tensor] | None = None) -> None:
         """Keep θ_k, which is where the model is or what is given, and hyperparameters of a step about to be taken."""
@@ -238,6 +244,8 @@ class Recording:
         rows = self._writer.rows
         with self._writer:
             self._writer.close(status)
+        if self._feed is not None:
+            self._feed.close()
         return rows
 
 

@@ -1,4 +1,4 @@
-"""The commands that train nothing: analyze, forecast, symmetries, verify."""
+"""The commands that train nothing: analyze, watch, forecast, symmetries, verify."""
 
 from __future__ import annotations
 
@@ -33,6 +33,22 @@ def analyze(words: list[str]) -> None:
                 show_analysis(analyze_folder(found.folder, chosen))
 
     launch(task, "analyze", rest)
+
+
+def watch(words: list[str]) -> None:
+    """Show the run folder among the words, again and again until it ends."""
+    runs = run_folders(words, "watch", Path.exists)
+    rest = [w for w in words if w not in runs]
+    if len(runs) != 1 and not any(w.startswith("-") for w in rest):
+        raise UserError("watch takes one run folder: neuralmech watch RUN")
+
+    def task(raw: Any) -> None:
+        from neuralmech.compare.watch import WatchOptions
+        from neuralmech.compare.watch import watch as show
+
+        show(Path(runs[0]), WatchOptions(**dict(raw)))
+
+    launch(task, "watch", rest)
 
 
 def forecast(words: list[str]) -> None:

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from neuralmech.cli import train
 from neuralmech.cli.application import PROGRAM, launch, one_line
-from neuralmech.cli.commands import analyze, forecast, symmetries, verify
+from neuralmech.cli.commands import analyze, forecast, symmetries, verify, watch
 from neuralmech.cli.output import never_fail, unprinted
 from neuralmech.errors import RunError, UserError
 from neuralmech.record import RecordError
@@ -20,11 +20,19 @@ from neuralmech.train.process import until_terminated
 COMMANDS = {
     "train": "train a network and record its charges at every step",
     "analyze": "compare records with theory: tables and figures",
+    "watch": "show a run while it is being written",
     "forecast": "predict a run's charges after a change of learning rate or weight decay",
     "symmetries": "show which charges a model has, without training",
     "verify": "check every claimed symmetry on a real batch",
 }
-TASKS = {"train": train.run, "analyze": analyze, "forecast": forecast, "symmetries": symmetries, "verify": verify}
+TASKS = {
+    "train": train.run,
+    "analyze": analyze,
+    "watch": watch,
+    "forecast": forecast,
+    "symmetries": symmetries,
+    "verify": verify,
+}
 WRITING = ("train", "analyze")  # into folders
 SAID = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 HELP = """neuralmech: predict how symmetric combinations of a network's parameters move, and measure how well.

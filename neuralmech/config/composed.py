@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from neuralmech.checks import check_choice
 from neuralmech.config.optim import RULES
-from neuralmech.config.options import Config, TrackConfig, TrainConfig
+from neuralmech.config.options import Config, LoggerConfig, TrackConfig, TrainConfig
 from neuralmech.data import DATASETS
 from neuralmech.errors import UserError
 from neuralmech.losses import LOSSES, CrossEntropy
@@ -54,6 +54,7 @@ def resolve(raw: DictConfig | Mapping[str, Any]) -> Config:
         **{key: _options(key, values, registry) for key, registry in OWN.items()},
         "track": TrackConfig,
         "train": TrainConfig,
+        "logger": LoggerConfig,
     }
     typed = {key: _typed(key, schema, values.pop(key, {})) for key, schema in parts.items()}
     _reject_unknown("", values, ("seed", "device", *parts, "experiment"))

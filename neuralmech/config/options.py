@@ -9,6 +9,7 @@ from typing import Any
 from neuralmech.checks import check_at_least, check_choice
 from neuralmech.config.optim import OptimConfig, RuleConfig
 from neuralmech.errors import UserError
+from neuralmech.loggers import check_installed
 from neuralmech.losses import CrossEntropy
 from neuralmech.record.schema import ALL_SIGNALS, BLOCK
 from neuralmech.symmetry.family import FAMILIES
@@ -154,6 +155,20 @@ class TrainConfig:
 
 
 @dataclass
+class LoggerConfig:
+    """Which experiment tracker is told every `every` rows (``none``: none), and as part of which project."""
+
+    name: str = "none"
+    every: int = 100
+    project: str = "neuralmech"
+
+    def check(self) -> None:
+        """Raise a `UserError` for an unknown tracker, or one whose library is missing."""
+        check_installed(self.name)
+        check_at_least("logger.every", self.every, 1)
+
+
+@dataclass
 class Config:
     """One run. `model`, `data` and `loss` are the options of the architecture, data set and loss that they name."""
 
@@ -163,12 +178,13 @@ class Config:
     track: TrackConfig
     train: TrainConfig
     loss: Any = field(default_factory=CrossEntropy)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
     seed: int = 0
     device: str = "auto"
 
     def check(self) -> None:
         """Check every part and what holds between them."""
-        for part in (self.model, self.data, self.loss, self.optim, self.track, self.train):
+        for part in (self.model, self.data, self.loss, self.optim, self.track, self.train, self.logger):
             part.check()
         if not 0 <= self.seed < 2**63:
             raise UserError(f"seed={self.seed} must lie in [0, 2^63); use a smaller one")

@@ -23,6 +23,13 @@ class BackgroundWriter:
     The arrays passed to `append` must not change afterwards. An error of the thread is raised by the next call;
     nothing is written after it.
 
+    Parameters
+    ----------
+    record
+        What writes.
+    hear
+        Is called in the thread with the steps and charges of each block; it must not keep the arrays.
+
     Attributes
     ----------
     waited
@@ -31,8 +38,8 @@ class BackgroundWriter:
         What the thread died of, or None.
     """
 
-    def __init__(self, record: RecordWriter) -> None:
-        self._record = record
+    def __init__(self, record: RecordWriter, hear: Callable[[Mapping, Mapping], object] | None = None) -> None:
+        self._record, self._hear = record, hear
         self._queue: Queue[tuple[Later, Callable[[], object] | None] | None] = Queue(AHEAD)
         self.error: BaseException | None = None
         self.waited = 0.0
@@ -96,12 +103,21 @@ class BackgroundWriter:
         if error is None:
             self.check()
 
+    def _heard(self, rows: Later) -> Later:
+        def read() -> tuple[Mapping, Mapping] | None:
+            block = rows()
+            if block and self._hear is not None:
+                self._hear(*block)
+            return block
+
+        return read
+
     def _work(self) -> None:
         while (waiting := self._queue.get()) is not None:
             rows, done = waiting
             try:
                 if self.error is None:
-                    self._record.append_later(rows, done)
+                    self._record.append_later(rows if self._hear is None else self._heard(rows), done)
             except BaseException as error:  # noqa: BLE001  (raised where the loop can see it)
                 self.error = error
             finally:

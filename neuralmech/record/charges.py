@@ -9,12 +9,12 @@ from typing import Any
 import h5py
 import numpy as np
 import pandas as pd
-from jaxtyping import Float64, Shaped
+from jaxtyping import Float64, Int64, Shaped
 from numpy.typing import NDArray
 
 from neuralmech.record.safety import attribute, printable, remedy
 from neuralmech.record.schema import RecordError
-from neuralmech.words import first_line
+from neuralmech.words import first_line, table_of
 
 INDEX = {"channel": np.int64, "partner": np.int64, "decay": np.float64, "rule": np.int64, "entries": np.float64}
 INDEX |= {"rate_in": np.float64, "rate_out": np.float64}
@@ -117,6 +117,47 @@ class Charges:
 
     def __len__(self) -> int:
         return self._group["index"].shape[0]
+
+    def __repr__(self) -> str:
+        if not self._group:
+            return f"<{self.name} charges of a record that is closed>"
+        counts = f"{len(self):,} at {self.index['site'].nunique():,} sites"
+        return f"<{self.name} charges: {counts}, {self._rows:,} rows; signals: {', '.join(self.signals)}>"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: a row for each site."""
+        sites = self.index["site"].value_counts(sort=False) if self._group else {}
+        return table_of(("site", "charges"), [(str(site), f"{n:,}") for site, n in sites.items()], repr(self))
+
+    @property
+    def steps(self) -> Int64[NDArray, " rows"]:
+        """Step of each row."""
+        return Checked(self._group.file["steps/step"])[: self._rows]
+
+    def plot(self, signal: str = "value", lines: int = 8) -> Any:
+        """A matplotlib ``Figure`` of a signal of some charges over the steps, spread evenly over the sites."""
+        from neuralmech.record.plot import figure
+
+        return figure(self, signal, lines)
+
+    def to_xarray(self) -> Any:
+        """All signals as an ``xarray.Dataset`` with the dimensions (row, charge); needs ``neuralmech[xarray]``.
+
+        Raises
+        ------
+        ImportError
+            If xarray is not installed.
+        """
+        try:
+            from xarray import Dataset  # pyright: ignore[reportMissingImports]
+        except ImportError:
+            raise ImportError("to_xarray needs xarray; pip install 'neuralmech[xarray]'") from None
+        places = {name: ("charge", self.index[name].to_numpy()) for name in self.index}
+        return Dataset(
+            {name: (("row", "charge"), getattr(self, name)[:]) for name in self.signals},
+            coords={"step": ("row", self.steps), **places},
+            attrs={"family": self.name},
+        )
 
     def to_pandas(self, signal: str = "value") -> pd.DataFrame:
         """One signal as a frame: a row per recorded row, columns (site, channel)."""

@@ -171,17 +171,18 @@ def quiet_copy(path: Path) -> bytes:
     end = time.monotonic() + PATIENCE_SECONDS
     seen, since = None, 0.0
     while time.monotonic() < end:
-        now = _state(path)
+        now = state_of(path)
         if now != seen:
             seen, since = now, time.monotonic()
         elif time.monotonic() - since >= QUIET_SECONDS:
             data = path.read_bytes()
-            if _state(path) == seen:
+            if state_of(path) == seen:
                 return data
         time.sleep(QUIET_SECONDS / 6)
     raise RecordError(f"{path} is being written without a pause; try again later or stop the run")
 
 
-def _state(path: Path) -> tuple[int, int]:
+def state_of(path: Path) -> tuple[int, int]:
+    """What changes when somebody writes to a file: its time stamp and its size."""
     found = path.stat()
     return found.st_mtime_ns, found.st_size

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from io import BytesIO
 from itertools import pairwise, product
 from pathlib import Path
+from time import monotonic
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import h5py
 import numpy as np
@@ -18,7 +19,7 @@ from jaxtyping import Int64, Shaped
 from numpy.typing import NDArray
 
 from neuralmech.record.charges import Charges, Checked
-from neuralmech.record.files import is_being_written, quiet_copy
+from neuralmech.record.files import PATIENCE_SECONDS, is_being_written, quiet_copy
 from neuralmech.record.safety import attribute, check_file, naming_damage, plain_yaml, printable, remedy
 from neuralmech.record.schema import (
     EVALUATION_COLUMNS,
@@ -30,8 +31,10 @@ from neuralmech.record.schema import (
     RecordError,
 )
 from neuralmech.record.skeleton import Mended, Skeleton
-from neuralmech.words import first_line
+from neuralmech.record.still import StillFile
+from neuralmech.words import first_line, table_of
 
+T = TypeVar("T")
 GROUPS = ("model", "data", "optim", "track", "train")  # of a config
 
 
@@ -44,6 +47,19 @@ class Record:
         self.rows = file["committed"][()].item()
         self.status = printable(attribute(file, "status", "running"))
         self.identity = attribute(file, "run_id")  # what it shares with the checkpoints of its run alone
+
+    def __repr__(self) -> str:
+        if not self._file:
+            return f"<Record of {self.path}: closed>"
+        counts = [f"{family} {self._file['charges'][family]['index'].shape[0]:,}" for family in self.families]
+        return f"<Record of {self.path}: {self.rows:,} rows, {self.status}; charges: {', '.join(counts) or 'none'}>"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: a row for each family."""
+        if not self._file:
+            return table_of((), (), repr(self))
+        rows = [(f, f"{len(c):,}", ", ".join(c.signals)) for f, c in ((f, self.charges(f)) for f in self.families)]
+        return table_of(("family", "charges", "signals"), rows, repr(self))
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -257,7 +273,7 @@ def can_mend(path: Path, skeleton: Skeleton, rows: int, evaluations: int) -> boo
         return False
 
 
-def _open(source: Path | BytesIO | Mended, path: Path) -> Record:
+def _open(source: Path | BytesIO | Mended | StillFile, path: Path) -> Record:
     try:
         file = h5py.File(source, "r", locking=False)
     except OSError as error:
@@ -279,6 +295,36 @@ def snapshot(path: Path) -> Record:
     Reading the file itself could meet its index half rewritten: ``committed`` guards rows, not that.
     """
     return _open(BytesIO(quiet_copy(path)), path)
+
+
+def glimpse(path: Path, read: Callable[[Record], T], patience: float = PATIENCE_SECONDS) -> T:
+    """Read a record in place, also one that a running process writes: a little of it, between two of its writes.
+
+    Where somebody writes meanwhile, `read` is broken off and called again; what it keeps of its own must bear that.
+    What it returns is of one moment. Unlike `snapshot` this takes no copy, however long the record is.
+
+    Raises
+    ------
+    RecordError
+        If there is no such record, it is damaged, or is written without a pause that is long enough.
+    """
+    end = monotonic() + patience
+    while True:
+        if not is_being_written(path):
+            with _open(path, path) as record:
+                return read(record)
+        source = StillFile(path)
+        try:
+            with _open(source, path) as record:
+                return read(record)
+        except Exception:
+            if not source.changed:
+                raise
+            if monotonic() > end:
+                message = f"{path} is being written without a pause; try again later or stop the run"
+                raise RecordError(message) from None
+        finally:
+            source.close()
 
 
 def _readable(dataset: h5py.Dataset, rows: int) -> int:

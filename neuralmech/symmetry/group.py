@@ -11,6 +11,7 @@ from scipy import sparse
 from neuralmech.symmetry.factored import covered_entries
 from neuralmech.symmetry.family import Family, generator_matrix
 from neuralmech.symmetry.matrix import matrix_families
+from neuralmech.words import table_of
 
 TINY = 1e-3  # an epsilon under a root or below a norm: the built-in norms' own is no larger
 
@@ -27,7 +28,7 @@ class Barrier:
         return f"{self.operation} ({self.place}{'; ' if self.why else ''}{self.why})"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Symmetries:
     """What `find_symmetries` returns.
 
@@ -50,6 +51,19 @@ class Symmetries:
     uncovered: Mapping[str, str]
     barriers: tuple[Barrier, ...]
     approximations: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        counts = [
+            f"{name}: {len(f):,} at {len(set(f.sites)):,} site{'s'[: len(set(f.sites)) != 1]}"
+            for name, f in self.families.items()
+        ]
+        rest = f"{len(self.uncovered):,} of {len(self.shapes):,} parameters have entries in none; "
+        return f"<Symmetries: {', '.join(counts) or 'none'}; {rest}{len(self.barriers):,} barriers>"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: a row for each site."""
+        rows = [(family, site, f"{n:,}") for family, sites in self.sites.items() for site, n in sites.items()]
+        return table_of(("family", "site", "charges"), rows, repr(self))
 
     @property
     def sites(self) -> dict[str, dict[str, int]]:

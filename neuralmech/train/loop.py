@@ -21,10 +21,12 @@ from neuralmech.config import Config
 from neuralmech.data import Batches, Dataset, training_batches
 from neuralmech.data.draws import seed_all
 from neuralmech.errors import NotFiniteError
+from neuralmech.loggers import Feed, opened
 from neuralmech.losses import LossLike, as_loss
 from neuralmech.outputs import output_of
 from neuralmech.record import FILE_NAME, BackgroundWriter, RecordWriter
 from neuralmech.record.files import locking_of
+from neuralmech.record.safety import plain_yaml
 from neuralmech.track import Schedule, Tracker, Tracking
 from neuralmech.train.claims import check_claims
 from neuralmech.train.disk import announce, told
@@ -109,7 +111,8 @@ def _carry_out(run: Run, folder: Path, open_writer: Callable[[Run, Path], Record
         closing(run.batches),
         on_signals() as stop,
         open_writer(run, folder) as writer,
-        BackgroundWriter(writer) as record,
+        _logger(run, folder) as feed,
+        BackgroundWriter(writer, feed.hear if feed else None) as record,
         told(record),
         kernel_errors(),
     ):
@@ -118,6 +121,14 @@ def _carry_out(run: Run, folder: Path, open_writer: Callable[[Run, Path], Record
             save(run, record, folder / "checkpoints")
         _advance(run, record, saver, stop)
         return _finish(run, record, saver)
+
+
+def _logger(run: Run, folder: Path) -> AbstractContextManager[Feed | None]:
+    """What passes rows on to an experiment tracker, if one is wanted."""
+    chosen = run.config.logger
+    config = {} if chosen.name == "none" else plain_yaml(run.written_config)
+    feed = opened(chosen.name, folder, config, run.tracker.layouts(), chosen.every, chosen.project)
+    return nullcontext() if feed is None else feed
 
 
 def begin(config: Config) -> Run:

@@ -26,6 +26,7 @@ MAY_DIFFER = (
     "train.cuda_graph",
     "train.deterministic",
     "train.verify",
+    "logger.",
 )
 MAY_GROW = ("train.steps", "train.epochs")
 

@@ -16,7 +16,7 @@ def test_help_and_version(command):
     code, _, err = command("trian")
     assert code == 2
     assert "did you mean train" in err
-    for name in ("train", "analyze", "forecast", "symmetries", "verify"):
+    for name in ("train", "analyze", "watch", "forecast", "symmetries", "verify"):
         assert f"neuralmech {name}" in command(name, "--help")[1]
     assert "weight_decay: 0.0" in command("train", "--cfg", "job")[1]
 
@@ -32,7 +32,7 @@ def test_completion_offers_commands_then_keys(command, monkeypatch):
         return command("-sc", "query=bash")[1].split()
 
     assert complete("neuralmech tr") == ["train"]
-    assert complete("neuralmech ") == ["train", "analyze", "forecast", "symmetries", "verify"]
+    assert complete("neuralmech ") == ["train", "analyze", "watch", "forecast", "symmetries", "verify"]
     models = ("convnet", "custom", "mlp", "torchvision", "transformer")
     assert complete("neuralmech train model=") == [f"model={name}" for name in models]
     assert "optim.lr=" in complete("neuralmech train optim.l")

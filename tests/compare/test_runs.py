@@ -118,29 +118,12 @@ def test_what_an_analysis_before_made_and_nobody_else_did_is_removed(tmp_path):
     assert (tmp_path / "run/record.h5").exists()
 
 
-WRITE = """
-import sys, time
-sys.path.insert(0, sys.argv[3])
-from pathlib import Path
-from made_runs import LAYOUT, rows
-from neuralmech.record import RecordWriter
-writer = RecordWriter(Path(sys.argv[1]), {"config": ""}, LAYOUT, 10)
-print("open", flush=True)
-time.sleep(0.2)
-for k in range(5):
-    writer.append(*rows(10 * k, 10))
-    while not Path(sys.argv[2], f"seen{10 * k + 10}").exists():
-        time.sleep(0.02)
-writer.close()
-"""
-
-
 def test_a_run_is_followed_to_its_end(tmp_path):
     """From before its first committed row: the tables grow, and the last ones are those of the whole run."""
     folder = tmp_path / "run"
     folder.mkdir()
     child = subprocess.Popen(
-        [sys.executable, "-c", WRITE, str(folder), str(tmp_path), str(Path(made_runs.__file__).parent)],
+        [sys.executable, "-c", made_runs.WRITE, str(folder), str(tmp_path), str(Path(made_runs.__file__).parent)],
         stdout=subprocess.PIPE,
         text=True,
     )

@@ -27,3 +27,21 @@ def job(folder, config, status="complete", count=20):
 
 def config(lr, seed):
     return f"optim: {{lr: {lr}, momentum: 0.9}}\nseed: {seed}\n"
+
+
+# A process that writes 10 rows of a run and waits until somebody has seen them, five times.
+WRITE = """
+import sys, time
+sys.path.insert(0, sys.argv[3])
+from pathlib import Path
+from made_runs import LAYOUT, rows
+from neuralmech.record import RecordWriter
+writer = RecordWriter(Path(sys.argv[1]), {"config": ""}, LAYOUT, 10)
+print("open", flush=True)
+time.sleep(0.2)
+for k in range(5):
+    writer.append(*rows(10 * k, 10))
+    while not Path(sys.argv[2], f"seen{10 * k + 10}").exists():
+        time.sleep(0.02)
+writer.close()
+"""

@@ -97,16 +97,21 @@ def resting(record: Record, charges: Family, block: int = 1024) -> NDArray[np.bo
     Gradients of order one, rounded to ε, move a linear charge by up to ε∫dt; ten times that is the bound here, for
     quadratic charges its square. A charge that stays below it was never anything but rounding.
     """
-    if isinstance(charges, InMetric):
-        return np.zeros(len(charges), dtype=bool)
-    epsilon = _EPSILON.get(str((record.config.get("train") or {}).get("precision", "fp32")), _EPSILON["bf16"])
-    last = record.rows - 1
-    elapsed = float(record.column("time", slice(last, None))[0] + record.column("lr", slice(last, None))[0])
-    bound = (10 * epsilon * max(1.0, elapsed)) ** (1 if charges.is_translation else 2)
+    bound = rounding(record, charges)
     still = np.abs(charges.value[0]) <= bound
     for start in range(0, record.rows if still.any() else 0, block):
         still &= np.abs(charges.value[start : start + block]).max(axis=0) <= bound
     return still
+
+
+def rounding(record: Record, charges: Family) -> float:
+    """How far rounding alone may move a charge that starts at zero, see `resting`; −1 where that does not matter."""
+    if isinstance(charges, InMetric):
+        return -1.0
+    epsilon = _EPSILON.get(str((record.config.get("train") or {}).get("precision", "fp32")), _EPSILON["bf16"])
+    last = record.rows - 1
+    elapsed = float(record.column("time", slice(last, None))[0] + record.column("lr", slice(last, None))[0])
+    return (10 * epsilon * max(1.0, elapsed)) ** (1 if charges.is_translation else 2)
 
 
 _EPSILON = {"fp64": 2.0**-52, "fp32": 2.0**-23, "tf32": 2.0**-10, "bf16": 2.0**-7, "fp16": 2.0**-10}
@@ -150,14 +155,16 @@ class Stretch:
         return charges.value[min(self.rows.start + 1, self.window.stop - 1)]
 
 
-def stretches(record: Record, size: int) -> Iterator[Stretch]:
-    """Cover a record by stretches of up to `size` rows, none of which reaches over a gap."""
+def stretches(record: Record, size: int, begin: int = 0, end: int | None = None) -> Iterator[Stretch]:
+    """Cover a record, or its rows from `begin` to `end`, by stretches of up to `size`, none of which spans a gap."""
+    end = record.rows if end is None else end
     for window in record.windows:
         first = slice(window.start, window.start + 1)
         untouched = record.column("step", first) == record.column("skipped", first)
         is_start = bool((untouched & (record.column("segment", first) == 0)).all())
-        for start in range(window.start, window.stop, size):
-            yield Stretch(slice(start, min(start + size, window.stop)), window, is_start)
+        stop = min(window.stop, end)
+        for start in range(max(window.start, begin), stop, size):
+            yield Stretch(slice(start, min(start + size, stop)), window, is_start)
 
 
 def hyperparameters(record: Record, stretch: Stretch) -> Hyperparameters:

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import matplotlib as mpl
-
-mpl.use("Agg")
-
 from neuralmech.compare.measure.views import METRIC
 from neuralmech.laws import LAWS
 

@@ -1,0 +1,108 @@
+"""Trackers by name, and the thread that feeds one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, Protocol
+
+from neuralmech.checks import check_choice
+from neuralmech.errors import UserError
+from neuralmech.loggers.means import Columns, SiteMeans
+from neuralmech.record.safety import printable
+from neuralmech.record.schema import FamilyLayout
+from neuralmech.words import first_line
+
+LOGGERS = {"none": "", "csv": "", "tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow"}  # name → library
+LAST_SECONDS = 60.0  # that the end of a run waits for its tracker
+
+
+class Tracker(Protocol):
+    """What a tracker must do; it is made in the run's folder, with the run's config and the name of a project."""
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Take numbers of a step; steps come in order."""
+        ...
+
+    def close(self) -> None:
+        """Finish."""
+        ...
+
+
+class Feed:
+    """Hears of each block of rows, and hands every n-th row to a tracker from a thread of its own.
+
+    A tracker that fails is left alone from then on, which is said once: training goes on.
+    """
+
+    def __init__(self, tracker: Tracker, name: str, means: SiteMeans) -> None:
+        self._tracker, self._name, self._means = tracker, name, means
+        self._queue: SimpleQueue[tuple[int, dict[str, float]] | None] = SimpleQueue()
+        self._failed = False
+        self._thread = Thread(target=self._work, name="logger", daemon=True)
+        self._thread.start()
+
+    def hear(self, steps: Mapping[str, Any], charges: Columns) -> None:
+        """Take what is wanted of a block of rows, whose arrays may be used again afterwards."""
+        if not self._failed:
+            for row in self._means.of(steps, charges):
+                self._queue.put(row)
+
+    def close(self) -> None:
+        """Wait until the tracker has everything, but not for ever."""
+        self._queue.put(None)
+        self._thread.join(LAST_SECONDS)
+
+    def __enter__(self) -> Feed:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _work(self) -> None:
+        try:
+            while (row := self._queue.get()) is not None:
+                self._tracker.write(*row)
+            self._tracker.close()
+        except Exception as error:  # noqa: BLE001  (whatever a tracker does must not end a training)
+            self._failed = True
+            text = printable(first_line(error))
+            print(f"neuralmech: logger={self._name} failed ({text}); the run goes on without it", file=sys.stderr)
+
+
+def check_installed(name: str) -> None:
+    """Raise a `UserError` if there is no such tracker, or its library is not installed."""
+    check_choice("logger", name, LOGGERS)
+    library = LOGGERS[name]
+    if library and find_spec(library) is None:
+        raise UserError(f"logger={name} needs {library}; pip install 'neuralmech[{name}]', or use logger=csv")
+
+
+def opened(
+    name: str,
+    folder: Path,
+    config: Mapping[str, Any],
+    layouts: Mapping[str, FamilyLayout],
+    every: int = 100,
+    project: str = "neuralmech",
+) -> Feed | None:
+    """Open a tracker for a run; None for ``none``.
+
+    Raises
+    ------
+    UserError
+        If its library is not installed, or it cannot be opened.
+    """
+    check_installed(name)
+    if name == "none":
+        return None
+    try:
+        made = import_module(f"neuralmech.loggers.{name}_").Tracker(folder, config, project)
+    except Exception as error:
+        raise UserError(f"logger={name} cannot be opened ({first_line(error)}); use logger=none") from error
+    return Feed(made, name, SiteMeans(layouts, every))

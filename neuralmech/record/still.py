@@ -1,0 +1,87 @@
+"""A file that another process writes, read in place as long as it stays as it is."""
+
+from __future__ import annotations
+
+import io
+import os
+import time
+from pathlib import Path
+
+from neuralmech.record.files import PATIENCE_SECONDS, QUIET_SECONDS, state_of
+from neuralmech.record.schema import RecordError
+
+
+class StillFile(io.RawIOBase):
+    """A file as it was when it was opened: once somebody has written to it, reading fails.
+
+    So nobody gets a byte that was not there at that moment: the file's time stamp is looked at after each read, and had
+    been the same for a while before the first, so that a later write cannot have the same.
+
+    Attributes
+    ----------
+    changed
+        Whether somebody has written.
+
+    Raises
+    ------
+    RecordError
+        If the file is written without a pause.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._at, self.changed = path, 0, False
+        self._state = _quiet(path)
+        self._file = path.open("rb", buffering=0)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a place."""
+        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._state[1]}[whence]
+        return self._at
+
+    def tell(self) -> int:
+        """The place."""
+        return self._at
+
+    def readable(self) -> bool:
+        """Say that it can be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """Say that every place of it can be read."""
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        """Read up to the end of the buffer.
+
+        Raises
+        ------
+        OSError
+            If the file has changed.
+        """
+        self._file.seek(self._at)
+        count = self._file.readinto(buffer) or 0
+        self.changed = self.changed or state_of(self._path) != self._state
+        if self.changed:
+            raise OSError("somebody has written to the file")
+        self._at += count
+        return count
+
+    def close(self) -> None:
+        """Close the file."""
+        if not self.closed:
+            self._file.close()
+        super().close()
+
+
+def _quiet(path: Path) -> tuple[int, int]:
+    """State of a file that nobody has written to for a while."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    seen, since = None, 0.0
+    while time.monotonic() < end:
+        now = state_of(path)
+        if now != seen:
+            seen, since = now, time.monotonic()
+        elif time.monotonic() - since >= QUIET_SECONDS:
+            return now
+        time.sleep(QUIET_SECONDS / 6)
+    raise RecordError(f"{path} is being written without a pause; try again later or stop the run")
