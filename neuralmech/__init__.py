@@ -3,9 +3,7 @@
 Importing this package is cheap: what needs torch is imported when it is first used, and so is everything else.
 """
 
-import sys
 from importlib import import_module
-from types import ModuleType
 
 TYPE_CHECKING = False  # typing's own would be found in the working directory first by ``python -m neuralmech``
 if TYPE_CHECKING:
@@ -49,39 +47,9 @@ __all__ = [
 ]
 
 
-ROOMS = ("train",)  # of the package, called as the function of the same name
-
-
-class _Room(ModuleType):
-    """A room of the package that is a function besides: importing it would hide the function of its name."""
-
-    def __call__(self, *args, **kwargs):
-        return _public(self.__name__.rpartition(".")[2])(*args, **kwargs)
-
-    @property
-    def __signature__(self):
-        from inspect import signature
-
-        return signature(_public(self.__name__.rpartition(".")[2]))
-
-
-class _Package(ModuleType):
-    """The package; what imports a room hands it over here."""
-
-    def __setattr__(self, name, value):
-        if name in ROOMS and type(value) is ModuleType:
-            value.__class__ = _Room
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
-
-
 def __getattr__(name: str):
     if name == "__version__":
         return _version()
-    if name in ROOMS:
-        return import_module(f"neuralmech.{name}")
     if name in _LAZY:
         return _public(name)
     raise AttributeError(f"module 'neuralmech' has no attribute {name!r}")

@@ -26,8 +26,8 @@ from torch.nn import functional as F
 
 from neuralmech.config import resolve
 from neuralmech.record import BackgroundWriter, RecordWriter
-from neuralmech.train import loop
-from neuralmech.train.run import Run
+from neuralmech.training import loop
+from neuralmech.training.run import Run
 
 PAGE = Path(__file__).resolve().parents[1] / "docs/benchmarks.md"
 OFTEN, NEVER = 1, 10**9

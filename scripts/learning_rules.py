@@ -26,7 +26,7 @@ from neuralmech.compare.measure.accounts import account
 from neuralmech.compare.measure.views import diagonal
 from neuralmech.config import resolve
 from neuralmech.record import open_record
-from neuralmech.train.loop import train
+from neuralmech.training.loop import train
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 BEGIN, END = "<!-- learning rules: begin -->\n", "<!-- learning rules: end -->\n"

@@ -17,8 +17,8 @@ from stepping import after_each_step
 
 from neuralmech.compare.show.style import COLOURS, STYLE
 from neuralmech.config import resolve
-from neuralmech.train import loop
-from neuralmech.train.run import Run
+from neuralmech.training import loop
+from neuralmech.training.run import Run
 
 FIGURE = Path(__file__).resolve().parents[1] / "docs/figures/soak.png"
 

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 from torch import Tensor
 
-from neuralmech.train import loop
-from neuralmech.train.run import Run
+from neuralmech.training import loop
+from neuralmech.training.run import Run
 
 
 @contextmanager

@@ -107,7 +107,7 @@ def flip():
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """Train with some options changed, once for all tests of a module that only read the run; returns its folder."""
-    from neuralmech.train.loop import train
+    from neuralmech.training.loop import train
 
     folders = {}
 
@@ -124,7 +124,7 @@ def finished(tmp_path_factory):
 @pytest.fixture
 def run(tmp_path):
     """Train with some options changed; returns the run folder."""
-    from neuralmech.train.loop import train
+    from neuralmech.training.loop import train
 
     count = iter(range(1000))
 

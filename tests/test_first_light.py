@@ -8,7 +8,7 @@ import pytest
 from conftest import config
 from neuralmech.compare.measure.errors import compare_family
 from neuralmech.record import open_record
-from neuralmech.train.loop import train
+from neuralmech.training.loop import train
 
 CELLS = [(0.1, 0.0, 0.0), (0.1, 1e-3, 0.0), (0.1, 1e-3, 0.9), (0.01, 5e-4, 0.99)]
 

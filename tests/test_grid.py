@@ -7,7 +7,7 @@ import pytest
 from conftest import config
 from neuralmech.compare.measure.errors import compare_family
 from neuralmech.record import open_record
-from neuralmech.train.loop import train
+from neuralmech.training.loop import train
 
 GRID = list(product((0.01, 0.1), (0.0, 1e-3), (0.0, 0.5, 0.9), (16, 64)))
 

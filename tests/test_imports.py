@@ -53,7 +53,7 @@ ALLOWED = {
     "lightning": {"attachment", "errors"},
     "transformers": {"attachment"},
     "config": {"loggers", "models", "data", "losses", "symmetry", "record", "schedules", "targets", "errors", "checks"},
-    "train": {
+    "training": {
         "config",
         "loggers",
         "track",
@@ -73,7 +73,7 @@ ALLOWED = {
         "targets",
         "words",
     },
-    "cli": {"train", "compare", "config", "laws", "record", "errors", "checks", "words"},
+    "cli": {"training", "compare", "config", "laws", "record", "errors", "checks", "words"},
     "__main__": {"cli"},
     "__init__": {"attachment", "record", "discovery", "verification", "compare", "cli"},
 }

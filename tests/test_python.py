@@ -31,9 +31,9 @@ def test_a_run_from_python_is_the_run_of_the_command_line(trained, tmp_path):
 
 
 def test_the_function_is_there_whatever_was_imported():
-    import neuralmech.train.loop
+    import neuralmech.training.loop
 
-    assert neuralmech.train.loop.train is not None
+    assert neuralmech.training.loop.train is not None
     assert list(inspect.signature(neuralmech.train).parameters) == ["config", "folder"]
 
 

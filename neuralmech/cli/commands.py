@@ -80,8 +80,8 @@ def symmetries(words: list[str]) -> None:
 
         from neuralmech.compare.show.claims import show_symmetries
         from neuralmech.config import resolve
-        from neuralmech.train.claims import certified
-        from neuralmech.train.setup import prepare, summary
+        from neuralmech.training.claims import certified
+        from neuralmech.training.setup import prepare, summary
 
         if not isinstance(raw.certify, bool):
             raise UserError(f"certify={raw.certify} must be true or false")
@@ -124,7 +124,7 @@ def verify(words: list[str]) -> None:
         from omegaconf import OmegaConf
 
         from neuralmech.compare.show.claims import show_verification
-        from neuralmech.train.claims import verify_fresh, verify_run
+        from neuralmech.training.claims import verify_fresh, verify_run
 
         own = OmegaConf.create({k: v for k, v in raw.items() if k not in ("verify", "conditions", "checkpoint")})
         sample = raw.verify.sample

@@ -15,7 +15,7 @@ from neuralmech.cli.commands import analyze, forecast, symmetries, verify, watch
 from neuralmech.cli.output import never_fail, unprinted
 from neuralmech.errors import RunError, UserError
 from neuralmech.record import RecordError
-from neuralmech.train.process import until_terminated
+from neuralmech.training.process import until_terminated
 
 COMMANDS = {
     "train": "train a network and record its charges at every step",

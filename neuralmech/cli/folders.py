@@ -18,7 +18,7 @@ from neuralmech.cli.application import BlockedError
 from neuralmech.errors import UserError
 from neuralmech.record import FAILURE_FILE, FILE_NAME
 from neuralmech.record.files import write_whole
-from neuralmech.train.process import locked
+from neuralmech.training.process import locked
 from neuralmech.words import hydra_value
 
 COMPOSED = ".hydra"

@@ -69,7 +69,7 @@ def train(config: Mapping[str, Any] | Sequence[str] = (), folder: str | Path | N
     from neuralmech.cli.configs import explain
     from neuralmech.config import resolve
     from neuralmech.record import RecordError
-    from neuralmech.train.loop import train as carry_out
+    from neuralmech.training.loop import train as carry_out
 
     if isinstance(config, str):
         raise UserError(f"train: {config!r} is one text; give a list of overrides, [{config!r}], or a mapping")

@@ -12,7 +12,7 @@ from neuralmech.errors import RunError, UserError
 from neuralmech.record import FAILURE_FILE, FILE_NAME, RecordError
 from neuralmech.record.files import write_whole
 from neuralmech.record.schema import held_out
-from neuralmech.train.process import Interrupted
+from neuralmech.training.process import Interrupted
 from neuralmech.words import folder_word, override_word, short
 
 if TYPE_CHECKING:
@@ -80,8 +80,8 @@ def _job(raw: Any, folder: Path, *, in_sweep: bool) -> Any:
     """Train in a new folder; a job of a sweep that is there already is continued."""
     from neuralmech.cli.folders import claimed
     from neuralmech.config import resolve
-    from neuralmech.train.loop import resume
-    from neuralmech.train.recorded import AnotherRunError, as_changes
+    from neuralmech.training.loop import resume
+    from neuralmech.training.recorded import AnotherRunError, as_changes
 
     is_ours = False
     try:
@@ -105,7 +105,7 @@ def _job(raw: Any, folder: Path, *, in_sweep: bool) -> Any:
 def _train_new(raw: Any, folder: Path, *, in_sweep: bool) -> Any:
     """Train in a folder that is this process's."""
     from neuralmech.config import resolve
-    from neuralmech.train.loop import train_in
+    from neuralmech.training.loop import train_in
 
     try:
         if (folder / FILE_NAME).exists():
@@ -146,7 +146,7 @@ def _resume(words: list[str]) -> None:
     if not (folder / FILE_NAME).is_file():
         raise RecordError(f"{folder} holds no record; give resume= a run folder that `{PROGRAM} train` wrote")
 
-    from neuralmech.train.loop import resume
+    from neuralmech.training.loop import resume
 
     try:
         _show_result(resume(folder, changes), folder)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from neuralmech.balance import LossBalance, angular_momentum, loss_balance, orbit, rotations
 from neuralmech.data import in_memory
 from neuralmech.losses import loss_of
-from neuralmech.train.setup import prepare
+from neuralmech.training.setup import prepare
 from source_figures.runs import Runs
 from source_figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, legend_below, letters, new_figure, styled
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from neuralmech.data import Batches
 from neuralmech.losses import loss_of
 from neuralmech.symmetry.group import Symmetries
-from neuralmech.train.flat import FlatParameters
-from neuralmech.train.setup import prepare
+from neuralmech.training.flat import FlatParameters
+from neuralmech.training.setup import prepare
 from source_figures.runs import Runs
 from source_figures.style import FAMILY_COLOURS, GREY, legend_below, letters, new_figure, styled
 

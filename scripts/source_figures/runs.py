@@ -11,8 +11,8 @@ from torch import Tensor
 
 from neuralmech.config import Config, resolve
 from neuralmech.record import Record, open_record
-from neuralmech.train.loop import train
-from neuralmech.train.run import Run
+from neuralmech.training.loop import train
+from neuralmech.training.run import Run
 
 NET = {"_target_": "source_figures.net.MixedNet"}
 LR = 0.1
@@ -60,7 +60,7 @@ class Runs:
         return open_record(self._paths[name])
 
     def parameters(self, **options: Any) -> list[Tensor]:
-        """θ_1, θ_2, … of a run, flat, in the order of `neuralmech.train.flat.FlatParameters`."""
+        """θ_1, θ_2, … of a run, flat, in the order of `neuralmech.training.flat.FlatParameters`."""
         self.record(**options).close()
         return self._parameters[self._name(options)]
 

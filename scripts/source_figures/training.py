@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from neuralmech.compare.measure.errors import compare_family
 from neuralmech.record import Record
-from neuralmech.train.flat import FlatParameters
-from neuralmech.train.setup import prepare
+from neuralmech.training.flat import FlatParameters
+from neuralmech.training.setup import prepare
 from source_figures.runs import LR, Runs
 from source_figures.style import (
     BLACK,

@@ -156,7 +156,7 @@ def test_kernel_is_that_of_torch_func():
 def test_kernel_identity_holds_at_checkpoints_of_a_run(run_on_digits):
     """Float32 parameters out of a recorded run, evaluated in float64."""
     model, checkpoints, x, y = run_on_digits
-    from neuralmech.train.checkpoint import load_checkpoint
+    from neuralmech.training.checkpoint import load_checkpoint
 
     for step in (0, 30):
         load_checkpoint(checkpoints, model, step)
@@ -167,7 +167,7 @@ def test_kernel_identity_holds_at_checkpoints_of_a_run(run_on_digits):
 @pytest.fixture
 def run_on_digits(run):
     from conftest import config
-    from neuralmech.train.setup import prepare
+    from neuralmech.training.setup import prepare
 
     options = {
         "model": {"name": "convnet", "width": 2, "depth": 2},

@@ -15,7 +15,7 @@ from neuralmech.discovery.discover import find_symmetries
 from neuralmech.record import RecordWriter, open_record
 from neuralmech.symmetry.matrix import MatrixFamily
 from neuralmech.track import Tracker, Tracking
-from neuralmech.train.flat import FlatParameters
+from neuralmech.training.flat import FlatParameters
 from neuralmech.verification.verify import verify
 from oracle import gradients, null_space, rank
 

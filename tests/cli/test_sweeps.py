@@ -9,8 +9,8 @@ import pandas as pd
 
 from command_line import OWN, SMALL, refused, there
 from neuralmech.record import open_record
-from neuralmech.train.process import locked
-from neuralmech.train.rule import LearningRule
+from neuralmech.training.process import locked
+from neuralmech.training.rule import LearningRule
 
 
 def test_a_sweep_is_one_table(command, tmp_path):

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from command_line import SMALL, refused, there
-from neuralmech.train import loop
-from neuralmech.train.process import SAME_SECONDS, locked
-from neuralmech.train.rule import LearningRule
+from neuralmech.training import loop
+from neuralmech.training.process import SAME_SECONDS, locked
+from neuralmech.training.rule import LearningRule
 
 TOKENS = [
     "model=transformer", "model.width=8", "model.heads=2", "model.depth=1", "data=tokens", "data.batch_size=8",

@@ -8,7 +8,7 @@ from conftest import config
 from neuralmech.compare.measure.accounts import CAUSES, THROUGH_MEMORY, account, budget_table
 from neuralmech.compare.measure.loss import loss_balance
 from neuralmech.record import open_record
-from neuralmech.train import loop
+from neuralmech.training import loop
 from train_twins import assert_twins
 
 OPTIM = [

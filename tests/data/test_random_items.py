@@ -14,7 +14,7 @@ from neuralmech.data.options import AugmentOptions, DataOptions
 from neuralmech.data.parts import Items, Samples
 from neuralmech.errors import UserError
 from neuralmech.record import open_record
-from neuralmech.train import loop
+from neuralmech.training import loop
 from train_twins import assert_twins, stopped
 
 CPU = torch.device("cpu")

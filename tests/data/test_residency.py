@@ -23,7 +23,7 @@ from neuralmech.data.parts import Items, Samples
 from neuralmech.data.stream import Stream
 from neuralmech.errors import RunError, UserError
 from neuralmech.record import RecordError, open_record
-from neuralmech.train.loop import evaluate, resume, train
+from neuralmech.training.loop import evaluate, resume, train
 from train_twins import assert_twins, in_process, train_there
 
 CPU = torch.device("cpu")

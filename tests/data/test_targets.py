@@ -12,7 +12,7 @@ from neuralmech.data.custom import CustomOptions
 from neuralmech.data.parts import Items
 from neuralmech.errors import UserError
 from neuralmech.losses import IGNORED, CrossEntropy
-from neuralmech.train.setup import prepare
+from neuralmech.training.setup import prepare
 
 LABELS = torch.arange(12) % 3
 HOT = torch.eye(3, dtype=torch.int64)[LABELS]

@@ -6,7 +6,7 @@ import torch
 
 from neuralmech.laws.equilibrium import Equilibrium, equilibrium
 from neuralmech.laws.system import Circumstances
-from neuralmech.train.optimizers import SGDW
+from neuralmech.training.optimizers import SGDW
 
 LR, DECAY, ENTRIES, WEIGHTS = 1e-3, 1.0, 256, 32  # a relaxation time is 500 steps
 

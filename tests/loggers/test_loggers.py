@@ -15,7 +15,7 @@ from neuralmech.loggers import opened
 from neuralmech.loggers.feed import Feed
 from neuralmech.loggers.means import SiteMeans
 from neuralmech.record import open_record
-from neuralmech.train.loop import resume, train
+from neuralmech.training.loop import resume, train
 
 PARTS = {
     "model": {"name": "mlp", "width": 6, "depth": 2, "norm": "batch"},

@@ -62,7 +62,7 @@ def test_torchvision_models_have_their_charges():
 @pytest.mark.parametrize("arch", ["resnet18", "vgg11_bn", pytest.param("vit_b_16", marks=pytest.mark.slow)])
 def test_symmetries_need_no_numbers(arch):
     from neuralmech.config import resolve
-    from neuralmech.train.setup import prepare, summary
+    from neuralmech.training.setup import prepare, summary
 
     data = {"name": "synthetic", "shape": [3, 32, 32], "size": 8, "batch_size": 2}
     config = resolve({"model": {"name": "torchvision", "arch": arch}, "data": data, "device": "cpu"})

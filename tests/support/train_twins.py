@@ -10,10 +10,10 @@ import torch
 
 from conftest import config
 from neuralmech.record import open_record
-from neuralmech.train import loop
-from neuralmech.train.checkpoint import path_of, read_checkpoint
-from neuralmech.train.process import Interrupted
-from neuralmech.train.rule import LearningRule
+from neuralmech.training import loop
+from neuralmech.training.checkpoint import path_of, read_checkpoint
+from neuralmech.training.process import Interrupted
+from neuralmech.training.rule import LearningRule
 
 
 def contents(folder):
@@ -85,7 +85,7 @@ def _exit_as_the_command_line(task):
 def in_process(task, *arguments):
     """Start a task in a process that a server with torch in memory forks: many can be killed in little time."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["neuralmech.train.loop", "torch.export"])
+    context.set_forkserver_preload(["neuralmech.training.loop", "torch.export"])
     process = context.Process(target=task, args=arguments)
     process.start()
     return process

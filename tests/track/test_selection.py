@@ -9,7 +9,7 @@ from conftest import config
 from neuralmech.compare.measure.errors import compare_family
 from neuralmech.errors import UserError
 from neuralmech.record import open_record
-from neuralmech.train.loop import train
+from neuralmech.training.loop import train
 
 MODEL = {"name": "mlp", "width": 6, "depth": 3, "norm": "batch"}
 LINEAR = {"name": "mlp", "width": 4, "depth": 2, "activation": "none"}

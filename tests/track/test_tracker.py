@@ -13,7 +13,7 @@ from neuralmech.charges.step import Kept
 from neuralmech.discovery.discover import find_symmetries
 from neuralmech.record import RecordWriter, open_record
 from neuralmech.track import Tracker, Tracking
-from neuralmech.train.flat import FlatParameters
+from neuralmech.training.flat import FlatParameters
 
 NETS = {
     "residual": (Residual, (8, 4)),

@@ -11,7 +11,7 @@ from neuralmech.errors import UserError
 from neuralmech.laws.discrete import DiscreteBroken
 from neuralmech.laws.integration import Integration
 from neuralmech.record import open_record
-from neuralmech.train.loop import train
+from neuralmech.training.loop import train
 
 EXACT = DiscreteBroken()
 

@@ -9,7 +9,7 @@ from torch.utils.data import TensorDataset
 
 from conftest import config
 from neuralmech.errors import RunError, UserError
-from neuralmech.train import loop
+from neuralmech.training import loop
 
 DATA = {"name": "_target_", "batch_size": 8, "classes": 2, "workers": 0}
 

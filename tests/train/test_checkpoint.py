@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from neuralmech.errors import UserError
-from neuralmech.train.checkpoint import load_checkpoint, save_checkpoint
+from neuralmech.training.checkpoint import load_checkpoint, save_checkpoint
 
 
 def test_what_is_saved_is_loaded(tmp_path):

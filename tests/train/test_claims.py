@@ -11,7 +11,7 @@ from torch import nn
 from conftest import config
 from neuralmech.errors import UserError
 from neuralmech.losses import CrossEntropy
-from neuralmech.train import claims, loop, setup
+from neuralmech.training import claims, loop, setup
 from neuralmech.verification.claims import SymmetryGroup, _assemble
 from train_twins import contents, parameters, stopped
 

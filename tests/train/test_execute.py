@@ -12,9 +12,9 @@ from neuralmech.charges.reference import Reference
 from neuralmech.errors import RunError, UserError
 from neuralmech.record import open_record
 from neuralmech.record.schema import METRIC_SIGNALS
-from neuralmech.train import execute, loop
-from neuralmech.train.loop import resume, train
-from neuralmech.train.run import Run
+from neuralmech.training import execute, loop
+from neuralmech.training.loop import resume, train
+from neuralmech.training.run import Run
 from train_twins import assert_twins, contents, stopped
 
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -87,7 +87,7 @@ def graphs(monkeypatch):
 
     real = Forms.__init__
     monkeypatch.setattr(Forms, "__init__", lambda *args, **kwargs: real(*args, **{**kwargs, "make": Reference}))
-    monkeypatch.setattr("neuralmech.train.run.CudaCapture", graph)
+    monkeypatch.setattr("neuralmech.training.run.CudaCapture", graph)
     monkeypatch.setattr(loop, "check_execution", lambda *_: None)
     return made
 

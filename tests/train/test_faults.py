@@ -19,10 +19,10 @@ from conftest import config
 from image_files import limited_files
 from neuralmech.errors import RunError, UserError
 from neuralmech.record import RecordWriter, open_record
-from neuralmech.train.checkpoint import checkpoints
-from neuralmech.train.loop import resume, train
-from neuralmech.train.process import locked
-from neuralmech.train.run import Saver
+from neuralmech.training.checkpoint import checkpoints
+from neuralmech.training.loop import resume, train
+from neuralmech.training.process import locked
+from neuralmech.training.run import Saver
 from train_twins import assert_twins, in_process, resume_there, train_there
 
 OPTIONS = {

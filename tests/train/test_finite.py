@@ -9,9 +9,9 @@ import torch
 from conftest import config
 from neuralmech.errors import RunError
 from neuralmech.record import open_record
-from neuralmech.train.checkpoint import checkpoints
-from neuralmech.train.finite import FiniteLosses
-from neuralmech.train.loop import resume, train
+from neuralmech.training.checkpoint import checkpoints
+from neuralmech.training.finite import FiniteLosses
+from neuralmech.training.loop import resume, train
 
 DIVERGING = {
     "model": {"name": "mlp", "width": 6, "depth": 2, "activation": "squared"},

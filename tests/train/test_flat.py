@@ -4,7 +4,7 @@ import torch
 from torch.nn import functional as F
 
 from nets import ResidualConv, Shared, frozen_middle
-from neuralmech.train.flat import FlatParameters
+from neuralmech.training.flat import FlatParameters
 
 
 def test_the_model_trains_as_before():

@@ -10,9 +10,9 @@ from conftest import config
 from neuralmech.config import GroupConfig, OwnRuleConfig
 from neuralmech.errors import UserError
 from neuralmech.schedules import scheduled
-from neuralmech.train.groups import assign
-from neuralmech.train.loop import begin, take_step
-from neuralmech.train.optimizers import decays_apart, polar
+from neuralmech.training.groups import assign
+from neuralmech.training.loop import begin, take_step
+from neuralmech.training.optimizers import decays_apart, polar
 
 NET = {"name": "mlp", "width": 6, "depth": 2, "norm": "batch"}
 MODEL = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))

@@ -13,9 +13,9 @@ from conftest import config
 from neuralmech.errors import UserError
 from neuralmech.record import RecordError
 from neuralmech.record.safety import attribute
-from neuralmech.train.checkpoint import load_checkpoint, path_of
-from neuralmech.train.loop import begin, resume, train
-from neuralmech.train.restore import restore
+from neuralmech.training.checkpoint import load_checkpoint, path_of
+from neuralmech.training.loop import begin, resume, train
+from neuralmech.training.restore import restore
 from train_twins import assert_twins
 
 OPTIONS = {"train": {"steps": 20, "checkpoint": {"every": 10, "minutes": 0, "keep": None}}, "track": {"block": 7}}

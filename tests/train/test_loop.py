@@ -12,10 +12,10 @@ from neuralmech.compare.measure.errors import compare_family
 from neuralmech.data import TokensOptions, load_data
 from neuralmech.errors import RunError, UserError
 from neuralmech.record import RecordWriter, open_record
-from neuralmech.train import loop
-from neuralmech.train.kernels import choose_kernels
-from neuralmech.train.loop import Interrupted, train
-from neuralmech.train.rule import LearningRule
+from neuralmech.training import loop
+from neuralmech.training.kernels import choose_kernels
+from neuralmech.training.loop import Interrupted, train
+from neuralmech.training.rule import LearningRule
 
 
 def contents(folder):
@@ -88,7 +88,7 @@ class Unordered(nn.Linear):
 
 
 def test_a_deterministic_run_refuses_kernels_that_are_not(run, monkeypatch):
-    monkeypatch.setattr("neuralmech.train.setup.build_model", lambda *_, **__: Unordered(5, 3))
+    monkeypatch.setattr("neuralmech.training.setup.build_model", lambda *_, **__: Unordered(5, 3))
     run()
     with pytest.raises(RunError, match=r"^put_ at .*test_loop.py:\d+ has no deterministic kernel; use train.determ"):
         run(train={"deterministic": True})

@@ -13,9 +13,9 @@ from neuralmech.discovery.discover import find_symmetries
 from neuralmech.errors import RunError, UserError
 from neuralmech.record import open_record
 from neuralmech.track.expected import expected
-from neuralmech.train import loop
-from neuralmech.train.flat import FlatParameters
-from neuralmech.train.noise import Epoch, Gradients
+from neuralmech.training import loop
+from neuralmech.training.flat import FlatParameters
+from neuralmech.training.noise import Epoch, Gradients
 
 
 def loss(model, x, y):

@@ -7,10 +7,10 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from conftest import config
-from neuralmech.train import run as runs
-from neuralmech.train.execute import Plain
-from neuralmech.train.loop import begin
-from neuralmech.train.one_pass import InOnePass
+from neuralmech.training import run as runs
+from neuralmech.training.execute import Plain
+from neuralmech.training.loop import begin
+from neuralmech.training.one_pass import InOnePass
 from train_twins import contents
 
 SGD = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01, "schedule": {"name": "cosine", "warmup": 5}}

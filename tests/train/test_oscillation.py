@@ -9,7 +9,7 @@ from conftest import config
 from neuralmech.compare.measure.accounts import budget_table
 from neuralmech.errors import UserError
 from neuralmech.record import open_record
-from neuralmech.train.loop import begin, resume, take_step
+from neuralmech.training.loop import begin, resume, take_step
 from train_twins import assert_twins, stopped
 
 NET = {"name": "mlp", "width": 6, "depth": 2}
@@ -63,7 +63,7 @@ def test_a_resumed_run_goes_on_as_if_nothing_had_happened(tmp_path, monkeypatch)
         "train": {"steps": 40, "checkpoint": {"every": 20, "minutes": 0}},
         "track": {**FLIPS, "block": 16},
     }
-    from neuralmech.train.loop import train
+    from neuralmech.training.loop import train
 
     whole = tmp_path / "whole"
     whole.mkdir()

@@ -8,8 +8,8 @@ from torch import nn, randn
 
 from conftest import config
 from neuralmech.discovery.discover import find_symmetries
-from neuralmech.train import setup
-from neuralmech.train.process import patience
+from neuralmech.training import setup
+from neuralmech.training.process import patience
 
 STEPS = ["tracing the model", "shifts of each operation", "log-scales of each operation"]
 STEPS += ["solving for shifts and log-scales", "mixing of channels"]

@@ -12,9 +12,9 @@ from neuralmech.errors import UserError
 from neuralmech.record import RecordError, open_record
 from neuralmech.record.skeleton import Skeleton
 from neuralmech.record.writer import SLACK_BYTES
-from neuralmech.train import loop
-from neuralmech.train.checkpoint import skeleton_of
-from neuralmech.train.loop import resume, train
+from neuralmech.training import loop
+from neuralmech.training.checkpoint import skeleton_of
+from neuralmech.training.loop import resume, train
 from train_twins import assert_twins, stopped
 
 OPTIONS = {

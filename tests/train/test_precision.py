@@ -13,8 +13,8 @@ from neuralmech.errors import UserError
 from neuralmech.laws import LAWS
 from neuralmech.laws.system import Hyperparameters
 from neuralmech.record import RecordError, open_record
-from neuralmech.train import loop
-from neuralmech.train.loop import resume, train
+from neuralmech.training import loop
+from neuralmech.training.loop import resume, train
 from train_twins import assert_twins, stopped
 
 OVERFLOW = {"precision": "fp16", "loss_scale": 2.0**40}  # some 25 steps pass before gradients fit into fp16

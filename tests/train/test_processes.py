@@ -22,8 +22,8 @@ from neuralmech.errors import UserError
 from neuralmech.record import RecordError, open_record
 from neuralmech.record.layout import set_status
 from neuralmech.record.reader import snapshot
-from neuralmech.train.checkpoint import checkpoints
-from neuralmech.train.process import SAME_SECONDS, Interrupted, Stop, locked, on_signals, until_terminated
+from neuralmech.training.checkpoint import checkpoints
+from neuralmech.training.process import SAME_SECONDS, Interrupted, Stop, locked, on_signals, until_terminated
 
 NEURALMECH = [sys.executable, "-m", "neuralmech"]
 TRAIN = [
@@ -163,7 +163,7 @@ def test_a_signal_that_the_parent_ignores_stays_ignored(tmp_path, number):
 
 def test_one_wish_that_is_sent_twice_is_no_hurry(monkeypatch):
     now = iter([10.0, 10.1, 10.1 + 2 * SAME_SECONDS])
-    monkeypatch.setattr("neuralmech.train.process.monotonic", lambda: next(now))
+    monkeypatch.setattr("neuralmech.training.process.monotonic", lambda: next(now))
     stop = Stop()
     stop(signal.SIGTERM, None)
     stop(signal.SIGTERM, None)

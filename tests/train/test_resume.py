@@ -11,10 +11,10 @@ from neuralmech.config import resolve, to_yaml
 from neuralmech.errors import RunError, UserError
 from neuralmech.record import RecordWriter, open_record
 from neuralmech.record.schema import Position, Rows
-from neuralmech.train import loop
-from neuralmech.train.checkpoint import checkpoints, path_of
-from neuralmech.train.loop import resume, train
-from neuralmech.train.recorded import changed_config
+from neuralmech.training import loop
+from neuralmech.training.checkpoint import checkpoints, path_of
+from neuralmech.training.loop import resume, train
+from neuralmech.training.recorded import changed_config
 from train_twins import assert_twins, contents, stopped
 
 OPTIONS = {
@@ -147,7 +147,7 @@ def test_checkpoints_are_kept_as_asked(run, finished):
 
 
 def test_the_record_is_on_disk_before_the_checkpoint_that_refers_to_it(tmp_path, monkeypatch):
-    from neuralmech.train import run as saving
+    from neuralmech.training import run as saving
 
     real, seen = saving.save_checkpoint, []
 

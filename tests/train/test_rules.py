@@ -11,8 +11,8 @@ from neuralmech.compare.measure.accounts import CAUSES, account, budget_table
 from neuralmech.compare.measure.errors import compare_family
 from neuralmech.compare.measure.views import families
 from neuralmech.record import open_record
-from neuralmech.train import setup
-from neuralmech.train.loop import begin, resume, take_step, train
+from neuralmech.training import setup
+from neuralmech.training.loop import begin, resume, take_step, train
 from train_twins import assert_twins, stopped
 
 GROUPS = [

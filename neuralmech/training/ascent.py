@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from neuralmech.train.flat import FlatParameters
+from neuralmech.training.flat import FlatParameters
 
 TINY = 1e-12  # added to |g|, as usual
 

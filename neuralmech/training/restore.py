@@ -19,10 +19,10 @@ from neuralmech.record.reader import can_mend
 from neuralmech.record.safety import plain_yaml, printable
 from neuralmech.record.schema import STEP_COLUMNS, Position, Rows
 from neuralmech.record.skeleton import Skeleton
-from neuralmech.train.checkpoint import checkpoints, path_of, read_checkpoint, skeleton_of, to_position
-from neuralmech.train.process import say
-from neuralmech.train.recorded import disagreements
-from neuralmech.train.run import Run
+from neuralmech.training.checkpoint import checkpoints, path_of, read_checkpoint, skeleton_of, to_position
+from neuralmech.training.process import say
+from neuralmech.training.recorded import disagreements
+from neuralmech.training.run import Run
 
 
 def restore(run: Run, folder: Path) -> Position:

@@ -15,9 +15,9 @@ from neuralmech.config import OptimConfig, OwnRuleConfig, RuleConfig
 from neuralmech.record.schema import METRIC_DECAY_SIGNALS, METRIC_SIGNALS
 from neuralmech.rules import DECOUPLED, FLAT, name_of
 from neuralmech.schedules import scheduled
-from neuralmech.train.flat import FlatParameters
-from neuralmech.train.groups import Groups
-from neuralmech.train.optimizers import build, build_muon, build_own, decays_apart, rounds_decay, step
+from neuralmech.training.flat import FlatParameters
+from neuralmech.training.groups import Groups
+from neuralmech.training.optimizers import build, build_muon, build_own, decays_apart, rounds_decay, step
 
 
 class LearningRule:

@@ -18,16 +18,16 @@ from neuralmech.errors import RunError, UserError
 from neuralmech.record import BackgroundWriter
 from neuralmech.track import Schedule, Tracker
 from neuralmech.track.expected import expected, expected_of_halves
-from neuralmech.train.ascent import Ascent
-from neuralmech.train.checkpoint import from_position, prune, save_checkpoint, skeleton_of
-from neuralmech.train.execute import CudaCapture, Execution, Graphed, Measuring, Plain, Tools, compiled
-from neuralmech.train.finite import FiniteLosses
-from neuralmech.train.flat import FlatParameters
-from neuralmech.train.noise import Epoch, Gradients
-from neuralmech.train.one_pass import in_one_pass
-from neuralmech.train.rule import LearningRule
-from neuralmech.train.setup import Setup
-from neuralmech.train.update import Loss, Update, loss_function
+from neuralmech.training.ascent import Ascent
+from neuralmech.training.checkpoint import from_position, prune, save_checkpoint, skeleton_of
+from neuralmech.training.execute import CudaCapture, Execution, Graphed, Measuring, Plain, Tools, compiled
+from neuralmech.training.finite import FiniteLosses
+from neuralmech.training.flat import FlatParameters
+from neuralmech.training.noise import Epoch, Gradients
+from neuralmech.training.one_pass import in_one_pass
+from neuralmech.training.rule import LearningRule
+from neuralmech.training.setup import Setup
+from neuralmech.training.update import Loss, Update, loss_function
 from neuralmech.words import first_line
 
 WEIGHED = 16  # batches of a streamed set that tell how many targets a sample has

@@ -15,7 +15,7 @@ from neuralmech.errors import UserError
 from neuralmech.outputs import output_of
 
 if TYPE_CHECKING:
-    from neuralmech.train.run import Run
+    from neuralmech.training.run import Run
 
 
 class FiniteLosses:

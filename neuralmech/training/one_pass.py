@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from neuralmech.charges.step import AdamMotion, Motion, Mover, rate_of
 from neuralmech.config import OptimConfig
-from neuralmech.train.execute import Measuring, Row, Tools
+from neuralmech.training.execute import Measuring, Row, Tools
 
 
 class State(Protocol):

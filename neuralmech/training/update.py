@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from neuralmech.config import TrainConfig
 from neuralmech.losses import Loss as Criterion
 from neuralmech.outputs import output_of
-from neuralmech.train.flat import FlatParameters
-from neuralmech.train.rule import LearningRule
+from neuralmech.training.flat import FlatParameters
+from neuralmech.training.rule import LearningRule
 
 PARAMETERS = {"fp64": torch.float64}  # float32 otherwise
 ACTIVATIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}

@@ -13,8 +13,8 @@ from neuralmech.record import FAILURE_FILE, FILE_NAME, BackgroundWriter
 from neuralmech.record.files import FULL, write_whole
 from neuralmech.record.layout import largest_record, whole_chunks
 from neuralmech.record.writer import SLACK_BYTES
-from neuralmech.train.checkpoint import checkpoints
-from neuralmech.train.run import Run
+from neuralmech.training.checkpoint import checkpoints
+from neuralmech.training.run import Run
 from neuralmech.words import first_line, override_word
 
 LEAST_SHARE = 0.5  # of its size that a record may keep when it is compressed

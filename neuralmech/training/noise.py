@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from neuralmech.data.draws import generators_kept
 from neuralmech.losses import CrossEntropy
-from neuralmech.train.flat import FlatParameters
+from neuralmech.training.flat import FlatParameters
 
 COUNTED = CrossEntropy().weight_of
 

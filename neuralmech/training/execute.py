@@ -18,11 +18,11 @@ from neuralmech.config import TrainConfig
 from neuralmech.errors import RunError, UserError, chain
 from neuralmech.track import Tracker
 from neuralmech.track.block import Seen
-from neuralmech.train.ascent import Ascent
-from neuralmech.train.finite import FiniteLosses
-from neuralmech.train.flat import FlatParameters
-from neuralmech.train.rule import LearningRule
-from neuralmech.train.update import Loss, Update
+from neuralmech.training.ascent import Ascent
+from neuralmech.training.finite import FiniteLosses
+from neuralmech.training.flat import FlatParameters
+from neuralmech.training.rule import LearningRule
+from neuralmech.training.update import Loss, Update
 
 Work = Callable[[], None]
 Row = dict[str, float]

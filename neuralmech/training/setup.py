@@ -24,8 +24,8 @@ from neuralmech.models import build_model
 from neuralmech.outputs import output_of
 from neuralmech.symmetry.family import FAMILIES
 from neuralmech.symmetry.group import Symmetries
-from neuralmech.train.process import patience
-from neuralmech.train.update import parameter_type
+from neuralmech.training.process import patience
+from neuralmech.training.update import parameter_type
 from neuralmech.words import first_line
 
 

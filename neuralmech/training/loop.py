@@ -28,20 +28,20 @@ from neuralmech.record import FILE_NAME, BackgroundWriter, RecordWriter
 from neuralmech.record.files import locking_of
 from neuralmech.record.safety import plain_yaml
 from neuralmech.track import Schedule, Tracker, Tracking
-from neuralmech.train.claims import check_claims
-from neuralmech.train.disk import announce, told
-from neuralmech.train.execute import check_execution
-from neuralmech.train.finite import check_data, remedy
-from neuralmech.train.flat import FlatParameters
-from neuralmech.train.groups import assign
-from neuralmech.train.kernels import choose_kernels, kernel_errors
-from neuralmech.train.process import Interrupted, Stop, locked, on_signals, say
-from neuralmech.train.recorded import changed_config
-from neuralmech.train.restore import make_readable, restore
-from neuralmech.train.rule import LearningRule
-from neuralmech.train.run import Run, Saver, save
-from neuralmech.train.setup import Setup, choose_device, prepare, provenance
-from neuralmech.train.update import autocast
+from neuralmech.training.claims import check_claims
+from neuralmech.training.disk import announce, told
+from neuralmech.training.execute import check_execution
+from neuralmech.training.finite import check_data, remedy
+from neuralmech.training.flat import FlatParameters
+from neuralmech.training.groups import assign
+from neuralmech.training.kernels import choose_kernels, kernel_errors
+from neuralmech.training.process import Interrupted, Stop, locked, on_signals, say
+from neuralmech.training.recorded import changed_config
+from neuralmech.training.restore import make_readable, restore
+from neuralmech.training.rule import LearningRule
+from neuralmech.training.run import Run, Saver, save
+from neuralmech.training.setup import Setup, choose_device, prepare, provenance
+from neuralmech.training.update import autocast
 
 SLOW_SECONDS = 10.0  # of waiting for the disk, after which the run says so
 COMMIT_SECONDS = 60.0  # a slow run commits incomplete blocks this often

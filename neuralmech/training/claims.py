@@ -15,11 +15,11 @@ from neuralmech.config import Config, resolve
 from neuralmech.data import training_batches
 from neuralmech.errors import UserError
 from neuralmech.losses import Loss
-from neuralmech.train.checkpoint import load_checkpoint
-from neuralmech.train.process import patience
-from neuralmech.train.recorded import recorded_config
-from neuralmech.train.run import Run
-from neuralmech.train.setup import Setup, prepare
+from neuralmech.training.checkpoint import load_checkpoint
+from neuralmech.training.process import patience
+from neuralmech.training.recorded import recorded_config
+from neuralmech.training.run import Run
+from neuralmech.training.setup import Setup, prepare
 from neuralmech.verification.certificate import Certificate, certify
 from neuralmech.verification.conditions import CONDITIONS, check_conditions
 from neuralmech.verification.quick import SAMPLES, NotVerifiedError, quickly_verified
