@@ -26,7 +26,7 @@ class NotFiniteError(RunError):
 def users_line(error: BaseException) -> str:
     """``file:line`` of the innermost code that is neither torch's nor ours in an error's traceback, or nothing."""
     frames = [frame for e in chain(error) for frame in traceback.extract_tb(e.__traceback__)]
-    own = [f for f in frames if Path(f.filename).is_file() and not _is_librarys(Path(f.filename))]
+    own = [f for f in frames if Path(f.filename).is_file() and not is_librarys(Path(f.filename))]
     return f"{short(own[-1].filename)}:{own[-1].lineno}" if own else ""
 
 
@@ -37,7 +37,8 @@ def chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _is_librarys(path: Path) -> bool:
+def is_librarys(path: Path) -> bool:
+    """Whether a file is of the standard library, of torch or of ours."""
     _, _, installed = str(path).replace("\\", "/").rpartition("/site-packages/")
     standard = path.is_relative_to(STANDARD) and not installed
     return standard or installed.startswith("torch/") or path.is_relative_to(OURS)

@@ -32,10 +32,10 @@ from torch import nn
 from torch.optim import Optimizer
 
 from neuralmech.attachment.example import Example, Inputs, LossOfOutput, inner
-from neuralmech.attachment.folder import prepare
+from neuralmech.attachment.folder import number_of, prepare
 from neuralmech.attachment.follower import Follower
 from neuralmech.attachment.hooks import CallHook, StepHooks
-from neuralmech.attachment.options import Options, bare_optimizers, is_first_rank, stand_in, wanted_of
+from neuralmech.attachment.options import Options, bare_optimizers, is_first_rank, path_of, stand_in, wanted_of
 from neuralmech.errors import UserError
 from neuralmech.symmetry.group import Symmetries
 
@@ -91,12 +91,12 @@ def attach(
     UserError
         If the folder holds a record and nothing says what to do, the model cannot be traced, or an option is none.
     """
-    bare, place = inner(model), Path(folder)
+    bare, place = inner(model), path_of(folder)
     wanted, by_hand = wanted_of(place, loss, resume, options), stand_in(bare, optimizer)
     if not is_first_rank():
         return Attached(None, place, by_hand)
     if (before := _open.get(str(place.resolve()))) is not None:
-        before._make_way(overwrite=overwrite)
+        before._make_way(used=overwrite or resume)
     prepare(place, resume=resume, overwrite=overwrite)
     optimizers = [by_hand] if by_hand is not None else bare_optimizers(optimizer)
     follower = Follower(bare, optimizers, wanted)
@@ -150,9 +150,15 @@ class Attached:
 
         They belong to the step that was taken last or, between the model's call and the optimiser's step, to the one to
         come; of micro-batches of one step they are averaged.
+
+        Raises
+        ------
+        UserError
+            If one of them is no number, or a tensor of several.
         """
+        checked = {name: number_of(name, value) for name, value in values.items()}
         if self._follower is not None:
-            self._follower.log(values)
+            self._follower.log(checked)
 
     @contextmanager
     def step(self, lr: float, weight_decay: float = 0.0, momentum: float = 0.0) -> Iterator[None]:
@@ -205,10 +211,12 @@ class Attached:
         if follower.rows:
             added = f"tracking added {follower.spent.share:.1%} to their time"
             print(f"neuralmech: {follower.rows:,} steps recorded in {self.folder}; {added}")
+        elif follower.taken:
+            print(f"neuralmech: no step of {follower.taken:,} was recorded in {self.folder}")
 
-    def _make_way(self, *, overwrite: bool) -> None:
-        """Another takes the place: this one ends, unless it has rows that are not to be overwritten."""
-        if self._follower is not None and (overwrite or not self._follower.has_begun):
+    def _make_way(self, *, used: bool) -> None:
+        """Another takes the place: this one ends, unless it has rows and nothing says what is to be done with them."""
+        if self._follower is not None and (used or not self._follower.has_begun):
             self._close("complete")
 
     def _listen(self, model: nn.Module, optimizers: Sequence[Optimizer]) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from inspect import signature
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from neuralmech.errors import UserError, users_line
 from neuralmech.losses import Called, CrossEntropy, Loss, as_loss
@@ -16,6 +18,8 @@ from neuralmech.outputs import output_of
 from neuralmech.words import first_line
 
 WRAPPERS = ("module", "_orig_mod")  # what DistributedDataParallel and torch.compile call the model inside
+
+TENSOR = object()
 
 Inputs = Tensor | Sequence[Any] | Mapping[str, Any]
 LossOfOutput = str | Loss | Callable[[Any], Tensor]
@@ -27,17 +31,16 @@ class Example(NamedTuple):
     Attributes
     ----------
     tensors
-        Those among the arguments, detached.
-    places
-        Of each: its number among the positional arguments, or its keyword.
-    positional, keywords
-        All arguments, None where a tensor goes.
+        Those among the arguments, also in tuples, lists and dicts, detached.
+    leaves
+        All that is no container, `TENSOR` where a tensor goes.
+    structure
+        How positional and keyword arguments are made of them.
     """
 
     tensors: tuple[Tensor, ...]
-    places: tuple[int | str, ...]
-    positional: tuple[Any, ...]
-    keywords: Mapping[str, Any]
+    leaves: tuple[Any, ...]
+    structure: TreeSpec
 
     @staticmethod
     def of(inputs: Inputs) -> Example:
@@ -55,23 +58,22 @@ class Example(NamedTuple):
     @staticmethod
     def of_call(positional: Sequence[Any], keywords: Mapping[str, Any]) -> Example:
         """The arguments of a call."""
-        everything: dict[int | str, Any] = {**dict(enumerate(positional)), **keywords}
-        found = {place: x.detach() for place, x in everything.items() if isinstance(x, Tensor)}
+        leaves, structure = tree_flatten((tuple(positional), dict(keywords)))
+        found = tuple(x.detach() for x in leaves if isinstance(x, Tensor))
         if not found:
             raise UserError("example_inputs: there is no tensor among them; give what the model is called with")
-        rest = tuple(None if isinstance(x, Tensor) else x for x in positional)
-        named = {name: None if isinstance(x, Tensor) else x for name, x in keywords.items()}
-        return Example(tuple(found.values()), tuple(found), rest, named)
+        return Example(found, tuple(TENSOR if isinstance(x, Tensor) else x for x in leaves), structure)
 
-    def arguments(self, tensors: Sequence[Tensor]) -> tuple[list[Any], dict[str, Any]]:
+    @property
+    def samples(self) -> int:
+        """How many there are of the first tensor."""
+        return len(self.tensors[0]) if self.tensors[0].dim() else 1
+
+    def arguments(self, tensors: Sequence[Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Positional and keyword arguments of a call with these tensors."""
-        positional, keywords = list(self.positional), dict(self.keywords)
-        for place, x in zip(self.places, tensors, strict=True):
-            if isinstance(place, int):
-                positional[place] = x
-            else:
-                keywords[place] = x
-        return positional, keywords
+        places = iter(tensors)
+        filled = [next(places) if leaf is TENSOR else leaf for leaf in self.leaves]
+        return tree_unflatten(filled, self.structure)
 
 
 class Judged(Called):
@@ -109,7 +111,7 @@ def adapted(model: nn.Module, example: Example, loss: LossOfOutput) -> tuple[nn.
     def forward(self: nn.Module, *tensors: Tensor) -> Any:
         positional, keywords = example.arguments(tensors)
         out = original(self, *positional, **keywords)
-        return out if judge is None else judge(out)
+        return out if judge is None else _judged(judge, out)
 
     twin = copy.copy(model)
     twin.__class__ = type(kind.__name__, (kind,), {"forward": forward})
@@ -122,6 +124,19 @@ def adapted(model: nn.Module, example: Example, loss: LossOfOutput) -> tuple[nn.
         return twin, Judged()
     assert isinstance(loss, (str, Loss))
     return twin, as_loss(loss)
+
+
+def _judged(judge: Callable[[Any], Tensor], out: Any) -> Tensor:
+    try:
+        signature(judge.forward if isinstance(judge, nn.Module) else judge).bind(out)
+    except TypeError as error:
+        raise UserError(
+            f"attach: loss= is called with what the model returns, and nothing else ({error}); give a function such as "
+            "lambda out: criterion(out, targets), with targets as many as out has samples"
+        ) from None
+    except ValueError:  # a built-in one, which does not say what it takes
+        pass
+    return judge(out)
 
 
 def _forward_of(model: nn.Module) -> Callable[..., Any]:
@@ -166,7 +181,7 @@ def some_targets(model: nn.Module, tensors: tuple[Tensor, ...], loss: Loss) -> T
     """
     out = _called(model, tensors, "what loss= returns" if isinstance(loss, Called) else type(model).__name__)
     if isinstance(loss, Called):
-        return torch.zeros(len(tensors[0]) if tensors[0].dim() else 1, device=tensors[0].device)
+        return torch.zeros(1, device=tensors[0].device)
     generator = torch.Generator().manual_seed(0)
     if isinstance(loss, CrossEntropy):
         along = 2 if out.dim() == 3 else 1
@@ -190,5 +205,6 @@ def _called(model: nn.Module, tensors: tuple[Tensor, ...], what: str) -> Tensor:
         where = f" at {place}" if (place := users_line(error)) else ""
         raise UserError(
             f"attach: a copy of {type(model).__name__} cannot be called ({type(error).__name__}: "
-            f"{first_line(error)}{where}); give example_inputs as the loop calls it, and loss= what it returns"
+            f"{first_line(error)}{where}); give example_inputs as the loop calls it, a tuple of positional or a dict "
+            "of keyword arguments, and loss= what takes its output"
         ) from error

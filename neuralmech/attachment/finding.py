@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,8 +14,8 @@ from torch import Tensor, nn
 from neuralmech.attachment.example import Example, LossOfOutput, adapted, only_trained, some_targets
 from neuralmech.attachment.recording import Measured
 from neuralmech.discovery.discover import find_symmetries
-from neuralmech.errors import UserError
-from neuralmech.losses import Loss
+from neuralmech.errors import UserError, is_librarys
+from neuralmech.losses import Called, Loss
 from neuralmech.outputs import output_of
 from neuralmech.symmetry.group import Symmetries
 from neuralmech.verification.claims import SymmetryGroup, believe
@@ -58,7 +59,8 @@ def _holding(model: nn.Module, example: Example, targets: Tensor, claims: Symmet
     """The claims that hold on the example; those that fail are named and left out."""
     if not claims.families:
         return claims
-    inputs, wanted = _some(example.tensors, targets)
+    of_any_number = not isinstance(loss, Called)  # a function may have targets of its own
+    inputs, wanted = _some(example.tensors, targets) if of_any_number else (example.tensors, targets)
 
     def value(twin: nn.Module) -> Tensor:
         with torch.enable_grad():
@@ -67,7 +69,7 @@ def _holding(model: nn.Module, example: Example, targets: Tensor, claims: Symmet
     try:
         table = quickly_verified(model, inputs, wanted, claims, loss, value)
     except NotVerifiedError as error:
-        print(f"neuralmech: claims of symmetry are not checked: {error}")
+        tell(f"claims of symmetry are not checked: {error}")
         return claims
     failed = table[~table["holds"].astype(bool)]
     sites: dict[str, set[str]] = {}
@@ -75,10 +77,7 @@ def _holding(model: nn.Module, example: Example, targets: Tensor, claims: Symmet
         sites.setdefault(family, set()).add(site)
     if sites:
         listed = ", ".join(f"{family} {site!r}" for family, names in sites.items() for site in sorted(names))
-        warnings.warn(
-            f"neuralmech: claims of symmetry that do not hold are left out: {listed}; please report the model",
-            stacklevel=2,
-        )
+        tell(f"claims of symmetry that do not hold are left out: {listed}; please report the model")
     return claims.without(sites)
 
 
@@ -88,3 +87,10 @@ def _some(tensors: tuple[Tensor, ...], targets: Tensor) -> tuple[tuple[Tensor, .
     if len(sizes) > 1 or not sizes or min(sizes) <= SAMPLES:
         return tensors, targets
     return tuple(x[:SAMPLES] for x in tensors), targets[:SAMPLES]
+
+
+def tell(text: str) -> None:
+    """Warn the user, at the line of their own that led here."""
+    frames = (frame.filename for frame in reversed(traceback.extract_stack()))
+    inside = next(n for n, name in enumerate(frames) if not is_librarys(Path(name)))
+    warnings.warn(f"neuralmech: {text}", stacklevel=inside)

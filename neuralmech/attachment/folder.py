@@ -95,6 +95,23 @@ def last_row(folder: Path) -> dict[str, float]:
         return {name: float(v[0]) for name, v in record.steps(record.rows - 1, record.rows).items()}
 
 
+def number_of(name: str, value: Any) -> Any:
+    """A number that is logged, or a tensor that holds one, without its graph.
+
+    Raises
+    ------
+    UserError
+        If it is none.
+    """
+    if isinstance(value, Tensor) and value.numel() == 1:
+        return value.detach().reshape(())
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError):
+        what = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+        raise UserError(f"log: {name}={what} is no number; log numbers, or tensors of one element") from None
+
+
 class Log:
     """What users log beside the loss: a line of JSON for each step, whole or not there.
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
@@ -12,15 +12,18 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from neuralmech.attachment.example import Example
-from neuralmech.attachment.finding import Wanted, find
+from neuralmech.attachment.finding import Wanted, find, tell
 from neuralmech.attachment.folder import attributes, last_row
 from neuralmech.attachment.recording import Clock, Recording
 from neuralmech.attachment.rules import ForeignRule
 from neuralmech.attachment.vectors import Vectors
 from neuralmech.errors import UserError
-from neuralmech.record.schema import PART
+from neuralmech.record.schema import PART, RecordError
 from neuralmech.symmetry.group import Symmetries
+from neuralmech.words import first_line
 
+FAR = 0.02  # of the gradient, which no eps makes, nor bfloat16
+MANY = 10  # calls without a step, which no accumulation explains at the end of a training
 MOST_PARTS = 8  # a training that changes more often is not followed any further
 
 
@@ -63,10 +66,12 @@ class Follower:
 
     def __init__(self, model: nn.Module, optimizers: Sequence[Optimizer], wanted: Wanted) -> None:
         self._model, self._optimizers, self._wanted = model, optimizers, wanted
+        if not self._trained():
+            raise UserError("attach: the optimizer trains no parameter of this model; give the model that it trains")
         self.example: Example | None = None
         self.symmetries: Symmetries | None = None
         self.samples, self.spent, self.rows, self.taken = 0, Spent(), 0, 0
-        self._forwarded = False
+        self._forwarded, self._unused = False, 0  # calls since the last step
         self._clock, self._parts = Clock(), 0
         self._recording: Recording | None = None
         self._known: tuple[Any, ...] = ()
@@ -76,16 +81,19 @@ class Follower:
 
     def see(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """The model is called, in training."""
-        self._forwarded = True
-        tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
-        self.samples += _samples(tensors)
-        if self.example is None and tensors:
-            self.example = Example.of_call(args, kwargs)
+        self._forwarded, self._unused = True, self._unused + 1
+        try:
+            called = Example.of_call(args, kwargs)
+        except UserError:  # without a tensor, which is said if a step is taken
+            return
+        self.samples += called.samples
+        if self.example is None:
+            self.example = called
 
     @property
     def _usual_samples(self) -> int:
         """Those of the example, where the model is called in a way that nobody sees."""
-        return 0 if self.example is None else _samples(self.example.tensors)
+        return 0 if self.example is None else self.example.samples
 
     @property
     def has_begun(self) -> bool:
@@ -95,11 +103,8 @@ class Follower:
     def find(self) -> Symmetries:
         """Find the symmetries for the example, of what the optimisers train."""
         assert self.example is not None
-        trained = self._trained()
-        if not trained:
-            raise UserError("attach: the optimizer trains no parameter of this model; give the model that it trains")
         if self.symmetries is None:
-            self.symmetries = find(self._model, set(trained), self.example, self._wanted)
+            self.symmetries = find(self._model, set(self._trained()), self.example, self._wanted)
         return self.symmetries
 
     def _trained(self) -> dict[str, nn.Parameter]:
@@ -139,21 +144,34 @@ class Follower:
             self._recording.move(vectors := Vectors(self._trained()))
         early, self._early = self._early, None
         before = None if early is None else [early[name] for name in vectors.layout.offsets]
-        self._recording.begin(row, self.samples, before)
+        with self._failing():
+            self._recording.begin(row, self.samples, before)
+        if self._recording is None:
+            return
         for values in self._pending:
             self._recording.log(values, of_coming=True)
         self._pending = []
         self.spent.tracking += perf_counter() - start
+
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        """What cannot be written ends the tracking, not the training."""
+        try:
+            yield
+        except (OSError, RecordError) as error:
+            recording, self._recording, self.is_over = self._recording, None, True
+            if recording is not None:
+                recording.abandon()
+            tell(f"nothing more is recorded: {first_line(error)}")
 
     def _begin_part(self, structure: tuple[Any, ...]) -> dict[str, float]:
         """Something changed: close the record, and begin one of what is trained from now on."""
         self._end_part("complete" if self._parts else "")
         if self._parts == MOST_PARTS:
             self.is_over = True
-            warnings.warn(
-                f"neuralmech: what is trained, or how learning rates of groups relate, changed {MOST_PARTS} times; "
-                "nothing more is recorded. Attach with a scheduler that changes all groups alike.",
-                stacklevel=2,
+            tell(
+                f"what is trained, or how learning rates of groups relate, changed {MOST_PARTS} times; nothing more is "
+                "recorded. Attach with a scheduler that changes all groups alike."
             )
             return {}
         is_first, self._known = self._parts == 0, structure
@@ -198,25 +216,41 @@ class Follower:
     def end(self) -> None:
         """The step was taken."""
         start = perf_counter()
-        self.samples, self._forwarded, self.taken = 0, False, self.taken + 1
+        self.samples, self._forwarded, self.taken, self._unused = 0, False, self.taken + 1, 0
         if self._early is not None:
             self._warn_of_no_call()
         self._pending = []
         if self._recording is not None:
-            self._recording.end()
+            with self._failing():
+                self._recording.end()
+        if self._is_new and self._recording is not None:
+            self._see_leaning(self._recording)
         if self._is_new:
             self._is_new, self.spent.besides = False, self.spent.besides + perf_counter() - start
         else:
             self.spent.tracking += perf_counter() - start
 
+    def _see_leaning(self, recording: Recording) -> None:
+        """Warn if the first gradient is not orthogonal to what was found: then it is that of another loss."""
+        if not self._wanted.verify or not recording.has_row:
+            return
+        far = {name: lean for name, lean in recording.leaning().items() if lean > FAR}
+        if far:
+            listed = ", ".join(f"{family} {site!r} ({lean:.2f})" for (family, site), lean in list(far.items())[:3])
+            more = f" and {len(far) - 3} more" if len(far) > 3 else ""
+            tell(
+                f"the gradient of the first step breaks symmetries that were found: {listed}{more}, as shares of "
+                "its length. Is loss= that of your loop, the model in training mode and all that the loop calls? "
+                "Gradients that are cut entry by entry, or taken elsewhere, do so too"
+            )
+
     def _warn_of_no_call(self) -> None:
         self._early = None
         if not self._has_warned:
             self._has_warned = True
-            warnings.warn(
-                "neuralmech: a step was taken and the model was not called with a tensor; nothing is recorded until it "
-                "is. Give example_inputs, or attach the model that the loop calls.",
-                stacklevel=4,
+            tell(
+                "a step was taken and the model was not called with a tensor; nothing is recorded until it is. Give "
+                "example_inputs, or attach the model that the loop calls."
             )
 
     def log(self, values: dict[str, Any]) -> None:
@@ -229,13 +263,15 @@ class Follower:
     def close(self, status: str) -> None:
         """Close the record."""
         self.is_over = True
-        self._end_part(status)
+        if self.taken and self._unused >= MANY:
+            tell(
+                f"the model was called {self._unused} times in training since the last step of the optimizer that was "
+                "attached; was another one made?"
+            )
+        with self._failing():
+            self._end_part(status)
 
     def _end_part(self, status: str) -> None:
         recording, self._recording = self._recording, None
         if recording is not None:
             self.rows += recording.close(status)
-
-
-def _samples(tensors: Sequence[Tensor]) -> int:
-    return len(tensors[0]) if tensors and tensors[0].dim() else 1

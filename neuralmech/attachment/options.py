@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
@@ -16,6 +17,7 @@ from neuralmech.attachment.recording import Measured
 from neuralmech.checks import check_at_least, check_choice
 from neuralmech.errors import UserError
 from neuralmech.loggers import check_installed
+from neuralmech.losses import as_loss
 from neuralmech.record.schema import ALL_SIGNALS
 from neuralmech.symmetry.family import FAMILIES
 from neuralmech.verification.claims import SymmetryGroup
@@ -34,8 +36,26 @@ class Options(TypedDict, total=False):
     logger_every: int
 
 
+def path_of(folder: object) -> Path:
+    """A folder.
+
+    Raises
+    ------
+    UserError
+        If it is no path.
+    """
+    if not isinstance(folder, (str, PathLike)):
+        raise UserError(f"attach: folder={folder!r} is no path; give the run's folder, such as 'outputs/mine'")
+    return Path(folder)
+
+
 def wanted_of(folder: Path, loss: LossOfOutput, resume: bool, options: Options) -> Wanted:
     """Options, checked."""
+    if isinstance(loss, str) or not callable(loss):
+        as_loss(loss)
+    for name in ("families", "signals"):
+        if isinstance(one := options.get(name), str):
+            options[name] = [one]
     known = Options.__annotations__
     for name in options:
         if name not in known:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -15,6 +16,7 @@ from torch.optim import Optimizer
 from neuralmech.attachment.folder import Log
 from neuralmech.attachment.rules import ForeignRule
 from neuralmech.attachment.vectors import Vectors
+from neuralmech.charges.leaning import Leaning
 from neuralmech.charges.step import rate_of
 from neuralmech.loggers import Feed, opened
 from neuralmech.record import BackgroundWriter, RecordError, RecordWriter, open_record
@@ -88,6 +90,7 @@ class Recording:
         self._unscale: Tensor | None = None
         self._unknown = torch.full((), float("nan"), dtype=torch.float64, device=vectors.device)
         self._committed, self._rows = monotonic(), 0
+        self._has_after, self._moved = False, torch.zeros((), dtype=torch.float64, device=vectors.device)
 
     def _made(self, symmetries: Symmetries) -> Tracker:
         rule, m = self.rule, self._measured
@@ -132,12 +135,17 @@ class Recording:
         self._write_if_due()
         if self._skipped is not None and self._overflow is not None:
             self._skipped += self._overflow
-        self._row = {**row, "step": self._clock.step, "time": self._clock.time, "segment": self._clock.segment}
+        self._row = {**row, "step": self._clock.step, "time": self._clock.time}
         self._row["batch_size"] = samples
         if self.wants_row:
             self.vectors.lend("before", self.tracker.room())
-            self.vectors.gather("before", before)
+            self._see_moved(self.vectors.gather("before", before))
             self._gradients = dict.fromkeys(self.vectors.layout.offsets)
+
+    def _see_moved(self, theta: Tensor) -> None:
+        """Where the parameters are not what the last step left, something else moved them: laws start again."""
+        if self._has_after:
+            self._moved += (theta != self.vectors.room("after")).any()
 
     @property
     def wants_row(self) -> bool:
@@ -184,12 +192,34 @@ class Recording:
             step = self.tracker.step(after, gradient, rate_of(row["lr"]), kept)
             loss = self._loss(self._pending.pop("loss", []))
             norms, self._rows = self._rows % NORMS == 0, self._rows + 1
-            self.tracker.after(step, loss, row, Seen(skipped=self._skipped), norms=norms)
+            seen = Seen(skipped=self._skipped, segment=self._moved + self._clock.segment)
+            self.tracker.after(step, loss, row, seen, norms=norms)
+            self._has_after = True
             self._log.add(self._clock.step, {name: _mean(found) for name, found in self._pending.items()})
             self._last = self._clock.step
+        else:
+            self._has_after = False
         self._pending = {}
         self._clock.step += 1
         self._clock.time += row["lr"]
+
+    @property
+    def has_row(self) -> bool:
+        """Whether the last step was recorded, of all parameters."""
+        return self._has_after and all(g is not None for g in self._gradients.values())
+
+    def leaning(self) -> dict[tuple[str, str], float]:
+        """Family and site → how much of the last step's gradient leans on the generators, as a share of its length."""
+        leaning = Leaning(self.tracker.families, self.vectors.layout, self.vectors.device)
+        gradient = self.vectors.room("gradient")
+        step = self.tracker.step(self.vectors.room("after"), gradient, 0.0)
+        step = step._replace(rule=step.gradient.double())  # in the metric of the groups' learning rates
+        out = torch.zeros(leaning.count, dtype=torch.float64, device=self.vectors.device)
+        leaning.evaluate(step, out)
+        length = step.gradient.double().square().sum().clamp(min=1e-300)
+        out *= (leaning.sizes() / length).sqrt()  # else rounding counts where nothing else is
+        names = [(family, site) for family, sites in leaning.sites.items() for site in sites]
+        return dict(zip(names, out.tolist(), strict=True))
 
     @torch.no_grad()
     def log(self, values: Mapping[str, Any], *, of_coming: bool) -> None:
@@ -225,6 +255,8 @@ class Recording:
     def _hand_over(self) -> None:
         assert self._writer is not None
         self._last = None
+        if not self._writer.path.exists():
+            raise RecordError(f"{self._writer.path} was deleted while it was written")
         self.tracker.write(self._writer, cut=False)
         self._log.write()
 
@@ -233,9 +265,16 @@ class Recording:
         self._hand_over()
         self.vectors = vectors
         self.tracker = self._made(self._symmetries)
-        self._unknown = self._unknown.to(vectors.device)
+        self._unknown, self._moved = self._unknown.to(vectors.device), self._moved.to(vectors.device)
+        self._has_after = False
         if self._skipped is not None and self._overflow is not None:
             self._skipped, self._overflow = self._skipped.to(vectors.device), self._overflow.to(vectors.device)
+
+    def abandon(self) -> None:
+        """Let go of the record as it is."""
+        if self._writer is not None:
+            with suppress(OSError, RecordError), self._writer:
+                self._writer.close("stopped: its rows could not be written")
 
     def close(self, status: str) -> int:
         """Write what is left; returns the rows of the record."""

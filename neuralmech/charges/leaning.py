@@ -60,3 +60,9 @@ class Leaning:
         self._per_site.combine(self._products, self._sums)
         torch.div(self._sums[0], self._sums[1], out=out)
         out.sqrt_()
+
+    def sizes(self) -> Float64[Tensor, " sites"]:
+        """Σ_c vᵀ|S_c|v (Σ|a|v²) of each site, of the step that was evaluated last."""
+        out = torch.zeros(1, self.count, dtype=torch.float64, device=self._sums.device)
+        self._per_site.combine(self._sizes_out[1:], out)
+        return out[0]

@@ -50,8 +50,9 @@ FAILURE_FILE = "failed.txt"  # beside where the record would be: why a job of a 
 # counts the steps before θ_k whose update was left out because their gradient was not finite (fp16). In a run whose
 # every batch is the whole set, work is ⟨g_k, θ_{k+1} − θ_k⟩ and work_behind ⟨g_k, θ_k − θ_{k−1}⟩; otherwise 0. clip is
 # the factor by which the gradient was shortened (1: not at all); gradient_norm is |g| at θ_k where the rule's gradient
-# is taken elsewhere, otherwise 0. segment counts how often steps were taken before the row that nobody measured: where
-# tracking began in the middle of a training, or was resumed; laws start again there.
+# is taken elsewhere, otherwise 0. segment counts how often something happened before the row
+# that nobody measured: steps, where tracking began in the middle of a training or was resumed, or what moved parameters
+# beside the optimiser's steps; laws start again there.
 STEP_COLUMNS: dict[str, Any] = {
     "step": "int64",
     "time": "float64",

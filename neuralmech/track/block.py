@@ -35,12 +35,13 @@ class Measured(NamedTuple, Generic[A]):
     lean: A  # (sites of all families,)
     turning: A  # (signals, pairs of channels)
     sides: A  # (signals, rescale charges)
+    segment: A
 
 
 # What a part holds until it is measured.
-_UNMEASURED = Measured(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0)  # type: ignore[arg-type]
+_UNMEASURED = Measured(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0)  # type: ignore[arg-type]
 # Shapes of the parts where nothing is measured but what every row has.
-NOTHING = Measured((0, 0), (0,), (), (), (0,), (2,), (), (), (0,), (0, 0), (0, 0))  # type: ignore[arg-type]
+NOTHING = Measured((0, 0), (0,), (), (), (0,), (2,), (), (), (0,), (0, 0), (0, 0), ())  # type: ignore[arg-type]
 OnDevice = Measured[Tensor]
 OnHost = Measured[NDArray]
 
@@ -56,11 +57,14 @@ class Seen(NamedTuple):
         Factor by which the gradient was shortened.
     gradient_norm
         |g| at θ_k, where the rule's gradient is taken elsewhere.
+    segment
+        How often something was not measured, or moved the parameters beside the steps, before this one.
     """
 
     skipped: Tensor | None = None
     clip: Tensor | None = None
     gradient_norm: Tensor | None = None
+    segment: Tensor | None = None
 
 
 class Room:
@@ -220,10 +224,11 @@ class Staging:
 def _steps(rows: Sequence[Mapping[str, float]], arrays: OnHost) -> Columns:
     """Columns of ``/steps``: what the host knows, and what the device measured."""
     known = {n: np.array([r[n] for r in rows], dtype=d) for n, d in STEP_COLUMNS.items() if n in rows[0]}
-    measured = {"loss": arrays.loss, "skipped": arrays.skipped.astype(np.int64)}
+    counted = {"skipped": arrays.skipped.astype(np.int64), "segment": arrays.segment.astype(np.int64)}
+    measured = {"loss": arrays.loss, **counted}
     of_rule = {"clip": arrays.clip, "gradient_norm": arrays.gradient_norm}
     work = {"work": arrays.work[:, 0].copy(), "work_behind": arrays.work[:, 1].copy()}
-    return {"segment": np.zeros(len(rows), dtype=np.int64), **known, **measured, **work, **of_rule}
+    return {**known, **measured, **work, **of_rule}
 
 
 def _finite_rows(losses: NDArray, ring: NDArray) -> int:

@@ -56,6 +56,11 @@ def recorded_config(folder: Path, code: Mapping[str, Mapping[str, Any]]) -> dict
     for key, value in flat(raw).items():
         if any(part.startswith("_") for part in key.split(".")) or "${" in str(value):
             raise RecordError(f"{folder}: {printable(key)} in its config is no plain value; train again")
+    if raw.get("attached"):
+        raise RecordError(
+            f"{folder} is of a training loop of your own, which alone has its model and data; to go on there give "
+            "neuralmech.attach resume=True, to check claims call neuralmech.verify(model, inputs, targets)"
+        )
     raw.setdefault("loss", {"name": OLDEST_LOSS})
     for group in OWN:
         _check_code(folder, group, raw.get(group), code.get(group))

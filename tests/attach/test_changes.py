@@ -1,6 +1,7 @@
 """What may happen to a training that is followed: it changes, stops, goes on, is called in other ways."""
 
 import gc
+import shutil
 import subprocess
 import sys
 import weakref
@@ -322,3 +323,119 @@ def test_the_first_of_two_ranks_records(tmp_path):
     assert not said[1]
     assert len(steps_of(tmp_path / "run")["step"]) == 10
     assert max(law_errors(tmp_path / "run").values()) < EXACT
+
+
+def test_what_is_no_number_is_not_logged_and_costs_no_row(tmp_path):
+    model = net()
+    optimizer = sgd(model)
+    with neuralmech.attach(model, optimizer, tmp_path) as tracking:
+        for x, y in batches(5):
+            optimizer.zero_grad()
+            F.cross_entropy(model(x), y).backward()
+            optimizer.step()
+            for value in ("hi", None, torch.zeros(2)):
+                with pytest.raises(UserError, match="log: note="):
+                    tracking.log(note=value)
+    assert len(steps_of(tmp_path)["step"]) == 5
+
+
+def test_a_folder_that_is_deleted_does_not_end_the_training(tmp_path):
+    model = net()
+
+    def delete(k):
+        if k == 20:
+            shutil.rmtree(tmp_path / "run")
+
+    with pytest.warns(UserWarning, match="nothing more is recorded: .* was deleted"):
+        train(model, sgd(model), tmp_path / "run", each=delete)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_gradient_of_another_loss_is_told(tmp_path):
+    model = net()
+    optimizer = sgd(model)
+
+    def loop():
+        with neuralmech.attach(model, optimizer, tmp_path):
+            for x, _ in batches(5):
+                optimizer.zero_grad()
+                model(x).square().mean().backward()
+                optimizer.step()
+
+    with pytest.warns(UserWarning, match=r"breaks symmetries that were found: translation '5.weight' \(0\.\d\d\)"):
+        loop()
+
+
+def test_what_moves_parameters_beside_the_steps_begins_a_segment(tmp_path):
+    model = net()
+
+    def clamp(k):
+        if k in (10, 30):
+            model[0].weight.data.clamp_(-0.1, 0.1)  # which no version counter sees
+
+    train(model, sgd(model), tmp_path, each=clamp)
+    assert np.flatnonzero(np.diff(steps_of(tmp_path)["segment"])).tolist() == [9, 29]
+    assert max(law_errors(tmp_path).values()) < EXACT
+    assert any("before steps 10, 30 something other" in note for note in neuralmech.analyze(tmp_path).notes)
+
+
+def test_another_optimizer_than_that_attached(tmp_path):
+    model = net()
+    first = sgd(model)
+
+    def loop():
+        used = first
+        with neuralmech.attach(model, first, tmp_path):
+            for k, (x, y) in enumerate(batches()):
+                used = sgd(model) if k == 20 else used
+                used.zero_grad()
+                F.cross_entropy(model(x), y).backward()
+                used.step()
+
+    with pytest.warns(UserWarning, match="was another one made"):
+        loop()
+
+
+class Batched(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4))
+
+    def forward(self, batch):
+        return self.net(batch["parts"][0])
+
+
+def test_batches_may_be_nested(tmp_path):
+    model = Batched().double()
+    optimizer = sgd(model)
+    with neuralmech.attach(model, optimizer, tmp_path) as tracking:
+        for x, y in batches():
+            optimizer.zero_grad()
+            F.cross_entropy(model({"parts": [x, None], "name": "train"}), y).backward()
+            optimizer.step()
+    assert "rescale" in tracking.symmetries.sites
+    assert steps_of(tmp_path)["batch_size"].tolist() == [16] * STEPS
+    assert max(law_errors(tmp_path).values()) < EXACT
+
+
+def test_a_criterion_of_two_arguments_is_told(tmp_path):
+    model = net()
+    with pytest.raises(UserError, match="loss= is called with what the model returns, and nothing else"):
+        neuralmech.attach(model, sgd(model), tmp_path, data()[0], loss=nn.CrossEntropyLoss())
+    _, targets = data()
+    tracking = neuralmech.attach(
+        model, sgd(model), tmp_path, data()[0], loss=lambda out: F.cross_entropy(out, targets, label_smoothing=0.1)
+    )
+    assert "translation" in tracking.symmetries.sites
+
+
+def test_commands_that_need_the_model_say_whose_it_is(tmp_path):
+    model = net()
+    train(model, sgd(model), tmp_path)
+    for command in (["verify", str(tmp_path)], ["train", f"resume={tmp_path}"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "neuralmech", *command], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 2
+        assert "of a training loop of your own" in done.stderr

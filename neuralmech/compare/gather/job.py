@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from neuralmech.compare.gather.labels import label_text
@@ -168,6 +169,13 @@ def _notes(name: str, record: Record) -> list[str]:
     status = status_of(record)
     if status != "complete":
         notes.append(f"{name}: {status}; the first {record.rows} rows are analysed")
+    begun = np.flatnonzero(np.diff(record.column("segment"))) + 1
+    if len(begun):
+        steps = ", ".join(str(k) for k in record.column("step")[begun[:5]]) + (", …" if len(begun) > 5 else "")
+        notes.append(
+            f"{name}: before steps {steps} something other than recorded steps moved the parameters, or the training "
+            "was resumed; the laws start again there"
+        )
     every = (record.config.get("track") or {}).get("every", 1)
     if every != 1:
         notes.append(

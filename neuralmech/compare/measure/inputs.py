@@ -109,8 +109,7 @@ def rounding(record: Record, charges: Family) -> float:
     if isinstance(charges, InMetric):
         return -1.0
     epsilon = _EPSILON.get(str((record.config.get("train") or {}).get("precision", "fp32")), _EPSILON["bf16"])
-    last = record.rows - 1
-    elapsed = float(record.column("time", slice(last, None))[0] + record.column("lr", slice(last, None))[0])
+    elapsed = float(record.column("time", slice(record.rows - 1, None))[0])  # before the last row's own step
     return (10 * epsilon * max(1.0, elapsed)) ** (1 if charges.is_translation else 2)
 
 
