@@ -12,6 +12,7 @@ from conftest import config
 from neuralmech.errors import UserError
 from neuralmech.losses import CrossEntropy
 from neuralmech.training import claims, loop, setup
+from neuralmech.verification import quick
 from neuralmech.verification.claims import SymmetryGroup, _assemble
 from train_twins import contents, parameters, stopped
 
@@ -144,10 +145,10 @@ def test_what_cannot_be_checked_is_said(own, tmp_path, capsys, monkeypatch):
     out = capsys.readouterr().out.splitlines()
     assert out[0] == "Claims of symmetry are not checked: there is one of me; neuralmech verify checks those of a run"
     run = loop.begin(config())
-    monkeypatch.setattr(claims, "LARGE", 10)
+    monkeypatch.setattr(quick, "LARGE", 10)
     claims.check_claims(run)
-    monkeypatch.setattr(claims, "LARGE", 1e9)
-    monkeypatch.setattr(claims, "SLOW_SECONDS", 0.0)
+    monkeypatch.setattr(quick, "LARGE", 1e9)
+    monkeypatch.setattr(quick, "SLOW_SECONDS", 0.0)
     claims.check_claims(run)
     large, slow = capsys.readouterr().out.splitlines()
     assert "not checked: the model has " in large
