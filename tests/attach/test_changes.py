@@ -439,3 +439,30 @@ def test_commands_that_need_the_model_say_whose_it_is(tmp_path):
         )
         assert done.returncode == 2
         assert "of a training loop of your own" in done.stderr
+
+
+def test_resumed_in_the_same_kernel_without_a_close(tmp_path):
+    model, (x, y) = net(), data()
+    optimizer = sgd(model)
+    for k in range(2):
+        tracking = neuralmech.attach(model, optimizer, tmp_path, x, resume=k == 1)
+        for _ in range(4):
+            optimizer.zero_grad()
+            F.cross_entropy(model(x), y).backward()
+            optimizer.step()
+    tracking.close()
+    assert steps_of(tmp_path)["segment"].tolist() == [0] * 4 + [1] * 4
+
+
+def test_a_run_that_explodes_is_judged_by_the_rows_before(tmp_path):
+    model = net()
+    optimizer = sgd(model)
+
+    def explode(k):
+        optimizer.param_groups[0]["lr"] = 1e200 if k == 30 else 0.05
+
+    train(model, optimizer, tmp_path, each=explode)
+    found = neuralmech.analyze(tmp_path)
+    assert any("not finite after row" in note for note in found.notes)
+    assert not found.comparison["reason"].str.contains("starts at zero").any()
+    assert max(law_errors(tmp_path).values()) < EXACT
