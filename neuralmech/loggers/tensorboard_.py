@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from torch.utils.tensorboard import SummaryWriter
 
 
 class Tracker:
     """An event file."""
 
     def __init__(self, folder: Path, config: Mapping[str, Any], project: str) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # which may not be installed
+
         self._writer = SummaryWriter(str(folder / "tensorboard"))
         self._writer.add_text("config", f"```yaml\n{yaml.safe_dump(dict(config), sort_keys=False)}```")
 

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import wandb  # pyright: ignore[reportMissingImports]
-
 
 class Tracker:
     """A run of W&B; nothing leaves the machine unless WANDB_MODE says so."""
 
     def __init__(self, folder: Path, config: Mapping[str, Any], project: str) -> None:
+        import wandb  # pyright: ignore[reportMissingImports]  # which may not be installed
+
         self._run = wandb.init(
             project=project,
             name=folder.name,

@@ -99,6 +99,9 @@ def workplace(tmp_path, trained, monkeypatch):
 def test_a_command(line, workplace, command):
     if line.split()[0] in OTHERS:
         pytest.skip("no command of ours")
+    for library in ("tensorboard", "wandb", "mlflow"):
+        if f"logger={library}" in line:
+            pytest.importorskip(library)
     if "my_models" in line:
         pytest.importorskip("transformers")
         code = next(block for block in blocks("python", ROOT / "docs" / "data.md") if "def llama" in block)
@@ -127,6 +130,8 @@ def test_a_piece_of_python(block, workplace, monkeypatch):
     for library in ("lightning", "accelerate"):
         if f"from {library}" in block:
             pytest.importorskip(library)
+    if "to_xarray" in block:
+        pytest.importorskip("xarray")
     monkeypatch.chdir(workplace)
     (workplace / "outputs").mkdir()
     shutil.copytree(workplace / "run", workplace / "outputs" / "run")
