@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +26,13 @@ def name_of(optimizer: Optimizer, group: int = 0) -> str:
     if name in ("adam", "adamw"):
         return "adamw" if options.get("decoupled_weight_decay", name == "adamw") else "adam"
     return name or type(optimizer).__name__
+
+
+def numbers_of(group: Mapping[str, Any]) -> dict[str, object]:
+    """Options of a group that are numbers, or some of them, but for the learning rate and weight decay."""
+    lists = {k: list(v) if isinstance(v, (tuple, list)) else v for k, v in group.items() if k != "params"}
+    found = {k: v if isinstance(v, list) else [v] for k, v in lists.items() if k not in ("lr", "weight_decay")}
+    return {k: lists[k] for k, values in found.items() if all(isinstance(v, (int, float)) for v in values)}
 
 
 def decays_apart(make: Make, lr: float, take: Take = lambda optimizer: optimizer.step()) -> bool:

@@ -138,7 +138,7 @@ class Recording:
         self._row = {**row, "step": self._clock.step, "time": self._clock.time}
         self._row["batch_size"] = samples
         if self.wants_row:
-            self.vectors.lend("before", self.tracker.room())
+            self.tracker.room()  # which `_made` has lent
             self._see_moved(self.vectors.gather("before", before))
             self._gradients = dict.fromkeys(self.vectors.layout.offsets)
 

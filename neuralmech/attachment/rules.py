@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from neuralmech.charges.step import Kept, moments_of
 from neuralmech.record.schema import METRIC_DECAY_SIGNALS, METRIC_SIGNALS
-from neuralmech.rules import DECOUPLED, decays_apart, name_of, rounds_decay
+from neuralmech.rules import DECOUPLED, decays_apart, name_of, numbers_of, rounds_decay
 
 SAME = 1e-9  # relative: by which schedulers round the learning rates of groups apart
 CANNOT = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -99,11 +99,18 @@ class ForeignRule:
         self.ratios = self._by_name(self._ratios)
         self.decays = self._by_name([r * f for r, f in zip(self._ratios, self._factors, strict=True)])
         self._is_adams = set(self._kinds) <= {"adam", "adamw"} and self._counts_agree()
+        self._has_buffer = "drive_buffer" in self.signals
 
     @property
     def has_sgds_laws(self) -> bool:
         """Whether all are SGD."""
         return set(self._kinds) <= {"sgd", "sgdw"}
+
+    @property
+    def _group(self) -> dict[str, Any]:
+        """The group whose η and β are the run's."""
+        base = self.members[self._base]
+        return base.optimizer.param_groups[base.group]
 
     def _label(self, i: int) -> str:
         return f"{self._kinds[i]} {self._betas[i]!r}" if len(set(self._betas)) > 1 else self._kinds[i]
@@ -157,8 +164,8 @@ class ForeignRule:
 
     def kept(self, row: Mapping[str, float], flat: Flat) -> Kept:
         """What is kept of the step just taken; `flat` makes one tensor of those of all parameters."""
-        buffer = flat("momentum_buffer", self._all("momentum_buffer")) if "drive_buffer" in self.signals else None
-        moments, options = None, self.members[self._base].optimizer.param_groups[self.members[self._base].group]
+        buffer = flat("momentum_buffer", self._all("momentum_buffer")) if self._has_buffer else None
+        moments, options = None, self._group
         if self._is_adams:
             second = "max_exp_avg_sq" if options.get("amsgrad") else "exp_avg_sq"
             mean, square = flat("exp_avg", self._all("exp_avg")), flat(second, self._all(second))
@@ -191,7 +198,7 @@ class ForeignRule:
         number = [self._labels.index(label) if self.rules else self._base for label in used]
         betas = [self._betas[i] for i in number] if len(set(self._betas)) > 1 else []
         parts = [self._kinds[i] for i in number]
-        own = {} if self.has_sgds_laws else {"options": _numbers(self.members[self._base])}
+        own = {} if self.has_sgds_laws else {"options": numbers_of(self._group)}
         rounds = bool(self._rounds)
         return {"name": self.name, "decoupled": self.decoupled, "parts": parts, "rounds_decay": rounds,
                 "momenta": betas, **own}  # fmt: skip
@@ -200,7 +207,7 @@ class ForeignRule:
         """The part ``optim`` of a record's config."""
         options = self.members[self._base].options()
         polar = {"polar": "newton"} if "muon" in self._kinds else {}
-        return {"name": self.name, **options._asdict(), **_numbers(self.members[self._base]), **polar}
+        return {"name": self.name, **options._asdict(), **numbers_of(self._group), **polar}
 
 
 def _named(optimizer: Optimizer, names: Mapping[int, str]) -> list[tuple[nn.Parameter, str]]:
@@ -246,11 +253,3 @@ def _rounds_decay(member: Member, like: Tensor) -> bool:
         return rounds_decay(lambda p, decay: _again(member, p, decay), rate, options.weight_decay, like)
     except CANNOT:
         return False
-
-
-def _numbers(member: Member) -> dict[str, object]:
-    """Options of a group that are numbers, or some of them."""
-    group = member.optimizer.param_groups[member.group]
-    plain = {k: list(v) if isinstance(v, (tuple, list)) else v for k, v in group.items() if k != "params"}
-    listed = {k: v if isinstance(v, list) else [v] for k, v in plain.items() if k not in ("lr", "weight_decay")}
-    return {k: plain[k] for k, values in listed.items() if all(isinstance(v, (int, float)) for v in values)}

@@ -169,17 +169,35 @@ def quiet_copy(path: Path) -> bytes:
         If the file is written without a pause.
     """
     end = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        before = quiet_state(path, end)
+        data = path.read_bytes()
+        if state_of(path) == before:
+            return data
+
+
+def quiet_state(path: Path, end: float) -> tuple[int, int]:
+    """State of a file to which nobody has written for a while.
+
+    Raises
+    ------
+    RecordError
+        If there is no such while until the clock (`time.monotonic`) says `end`.
+    """
     seen, since = None, 0.0
     while time.monotonic() < end:
         now = state_of(path)
         if now != seen:
             seen, since = now, time.monotonic()
         elif time.monotonic() - since >= QUIET_SECONDS:
-            data = path.read_bytes()
-            if state_of(path) == seen:
-                return data
+            return now
         time.sleep(QUIET_SECONDS / 6)
-    raise RecordError(f"{path} is being written without a pause; try again later or stop the run")
+    raise never_quiet(path)
+
+
+def never_quiet(path: Path) -> RecordError:
+    """What to say of a file that is written all the time."""
+    return RecordError(f"{path} is being written without a pause; try again later or stop the run")
 
 
 def state_of(path: Path) -> tuple[int, int]:

@@ -19,7 +19,7 @@ from jaxtyping import Int64, Shaped
 from numpy.typing import NDArray
 
 from neuralmech.record.charges import Charges, Checked
-from neuralmech.record.files import PATIENCE_SECONDS, is_being_written, quiet_copy
+from neuralmech.record.files import PATIENCE_SECONDS, is_being_written, never_quiet, quiet_copy
 from neuralmech.record.safety import attribute, check_file, naming_damage, plain_yaml, printable, remedy
 from neuralmech.record.schema import (
     EVALUATION_COLUMNS,
@@ -321,8 +321,7 @@ def glimpse(path: Path, read: Callable[[Record], T], patience: float = PATIENCE_
             if not source.changed:
                 raise
             if monotonic() > end:
-                message = f"{path} is being written without a pause; try again later or stop the run"
-                raise RecordError(message) from None
+                raise never_quiet(path) from None
         finally:
             source.close()
 

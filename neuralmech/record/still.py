@@ -7,8 +7,7 @@ import os
 import time
 from pathlib import Path
 
-from neuralmech.record.files import PATIENCE_SECONDS, QUIET_SECONDS, state_of
-from neuralmech.record.schema import RecordError
+from neuralmech.record.files import PATIENCE_SECONDS, quiet_state, state_of
 
 
 class StillFile(io.RawIOBase):
@@ -30,7 +29,7 @@ class StillFile(io.RawIOBase):
 
     def __init__(self, path: Path) -> None:
         self._path, self._at, self.changed = path, 0, False
-        self._state = _quiet(path)
+        self._state = quiet_state(path, time.monotonic() + PATIENCE_SECONDS)
         self._file = path.open("rb", buffering=0)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
@@ -71,17 +70,3 @@ class StillFile(io.RawIOBase):
         if not self.closed:
             self._file.close()
         super().close()
-
-
-def _quiet(path: Path) -> tuple[int, int]:
-    """State of a file that nobody has written to for a while."""
-    end = time.monotonic() + PATIENCE_SECONDS
-    seen, since = None, 0.0
-    while time.monotonic() < end:
-        now = state_of(path)
-        if now != seen:
-            seen, since = now, time.monotonic()
-        elif time.monotonic() - since >= QUIET_SECONDS:
-            return now
-        time.sleep(QUIET_SECONDS / 6)
-    raise RecordError(f"{path} is being written without a pause; try again later or stop the run")

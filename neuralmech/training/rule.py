@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from neuralmech.charges.step import Kept, Moments, moments_of
 from neuralmech.config import OptimConfig, OwnRuleConfig, RuleConfig
 from neuralmech.record.schema import METRIC_DECAY_SIGNALS, METRIC_SIGNALS
-from neuralmech.rules import DECOUPLED, FLAT, name_of
+from neuralmech.rules import DECOUPLED, FLAT, name_of, numbers_of
 from neuralmech.schedules import scheduled
 from neuralmech.training.flat import FlatParameters
 from neuralmech.training.groups import Groups
@@ -141,7 +141,7 @@ class LearningRule:
         rounds = self.decoupled and rounds_decay(self.config, self._held[0])
         parts = list(dict.fromkeys(self._rules.values()))
         is_own = isinstance(self.config, OwnRuleConfig) and not self.has_sgds_laws
-        own = {"options": _plain(self.optimizer.param_groups[0])} if is_own else {}
+        own = {"options": numbers_of(self.optimizer.param_groups[0])} if is_own else {}
         return {"name": self.name, "decoupled": self.decoupled, "parts": parts, "rounds_decay": rounds, **own}
 
     def step(self) -> None:
@@ -194,13 +194,6 @@ class LearningRule:
     def tensors(self) -> list[Tensor]:
         """Everything that the optimiser keeps."""
         return [v for state in self.optimizer.state.values() for v in state.values() if isinstance(v, Tensor)]
-
-
-def _plain(options: Mapping[str, Any]) -> dict[str, object]:
-    """Those that are numbers, or some of them."""
-    lists = {k: list(v) if isinstance(v, (tuple, list)) else v for k, v in options.items()}
-    found = {k: v if isinstance(v, list) else [v] for k, v in lists.items() if k not in ("lr", "weight_decay")}
-    return {k: lists[k] for k, values in found.items() if all(isinstance(v, (int, float)) for v in values)}
 
 
 def _built(config: RuleConfig, flat: FlatParameters, groups: Groups) -> tuple[torch.optim.Optimizer, list[int]]:
