@@ -23,6 +23,7 @@ ALLOWED = {
     "jit": set(),
     "words": set(),
     "rules": set(),
+    "provenance": set(),
     "record": {"words"},
     "loggers": {"record", "errors", "checks", "words"},
     "laws": set(),
@@ -36,6 +37,7 @@ ALLOWED = {
     "verification": {"discovery", "symmetry", "data", "losses", "outputs", "errors", "checks", "words"},
     "track": {"charges", "symmetry", "record"},
     "attachment": {
+        "provenance",
         "loggers",
         "rules",
         "track",
@@ -54,6 +56,7 @@ ALLOWED = {
     "transformers": {"attachment"},
     "config": {"loggers", "models", "data", "losses", "symmetry", "record", "schedules", "targets", "errors", "checks"},
     "training": {
+        "provenance",
         "config",
         "loggers",
         "track",

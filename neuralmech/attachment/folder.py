@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import platform
 import shutil
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +14,10 @@ from torch import Tensor, nn
 
 from neuralmech.attachment.rules import ForeignRule
 from neuralmech.errors import UserError
+from neuralmech.provenance import named_device, versions
 from neuralmech.record import open_record
-from neuralmech.record.schema import FILE_NAME, LOG_FILE, PART
+from neuralmech.record.files import parts_of
+from neuralmech.record.schema import FILE_NAME, LOG_FILE
 
 PRECISIONS = {torch.float64: "fp64", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
@@ -52,9 +52,8 @@ def _clear(folder: Path) -> None:
     """Delete records and what was logged; nothing else that may be there."""
     for name in (FILE_NAME, LOG_FILE):
         (folder / name).unlink(missing_ok=True)
-    for part in folder.glob(f"{PART}*"):
-        if (part / FILE_NAME).is_file():
-            shutil.rmtree(part)
+    for part in parts_of(folder):
+        shutil.rmtree(part)
 
 
 def attributes(model: nn.Module, rule: ForeignRule, every: int, part: int, parameter: Tensor) -> dict[str, object]:
@@ -69,22 +68,13 @@ def attributes(model: nn.Module, rule: ForeignRule, every: int, part: int, param
         "loss_told": False,
         "part": part,
     }
-    packages = ("neuralmech", "torch", "numpy", "h5py")
-    name = torch.cuda.get_device_name(parameter.device) if parameter.is_cuda else platform.machine()
     return {
         "config": yaml.safe_dump(config, sort_keys=False),
         "git_revision": "",
-        "versions": {"python": platform.python_version(), **{p: _version(p) for p in packages}},
-        "device": f"{parameter.device} ({name})",
+        "versions": versions("neuralmech", "torch", "numpy", "h5py"),
+        "device": named_device(parameter.device),
         "rule": rule.description(),
     }
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "unknown"
 
 
 def last_row(folder: Path) -> dict[str, float]:

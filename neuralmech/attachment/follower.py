@@ -140,12 +140,11 @@ class Follower:
         if self._recording is None:
             return
         vectors = self._recording.vectors
-        if vectors.parameters[0].device != vectors.device:
-            self._recording.move(vectors := Vectors(self._trained()))
+        if vectors.have_moved:
+            self._recording.move(Vectors(self._trained()))
         early, self._early = self._early, None
-        before = None if early is None else [early[name] for name in vectors.layout.offsets]
         with self._failing():
-            self._recording.begin(row, self.samples, before)
+            self._recording.begin(row, self.samples, early)
         if self._recording is None:
             return
         for values in self._pending:
@@ -181,12 +180,13 @@ class Follower:
         self._parts += 1
         vectors = Vectors(trained)
         names = {id(p): name for name, p in trained.items()}
-        rule = ForeignRule(self._optimizers, names, vectors.parameters[0])
+        one = next(iter(trained.values()))
+        rule = ForeignRule(self._optimizers, names, one)
         extends = is_first and self._wanted.resume
         self._set_clock(rule, is_first=is_first, extends=extends)
         folder = self._wanted.folder if is_first else self._wanted.folder / f"{PART}{self._parts}"
         recording = Recording(folder, vectors, rule, symmetries, self._wanted.measured, self._clock)
-        made_of = attributes(self._model, rule, self._wanted.measured.every, self._parts, vectors.parameters[0])
+        made_of = attributes(self._model, rule, self._wanted.measured.every, self._parts, one)
         recording.open(made_of, extend=extends)
         self._recording, self._is_new = recording, True
         row = rule.row()

@@ -77,7 +77,7 @@ class Recording:
         self._schedule, self._measured = Schedule(measured.every), measured
         self.tracker = self._made(symmetries)
         self._symmetries = symmetries
-        self._names = {id(p): name for name, p in zip(vectors.layout.offsets, vectors.parameters, strict=True)}
+        self._names = {id(p): name for name, p in vectors.parameters.items()}
         self._gradients: dict[str, Tensor | None] = {}
         self._writer: BackgroundWriter | None = None
         self._feed: Feed | None = None
@@ -130,7 +130,7 @@ class Recording:
         self._feed = opened(m.logger, self._folder, {"optim": self.rule.config()}, layouts, m.logger_every)
         self._writer = BackgroundWriter(writer, self._feed.hear if self._feed else None)
 
-    def begin(self, row: Mapping[str, float], samples: int, before: Sequence[Tensor] | None = None) -> None:
+    def begin(self, row: Mapping[str, float], samples: int, before: Mapping[str, Tensor] | None = None) -> None:
         """Keep θ_k, which is where the model is or what is given, and hyperparameters of a step about to be taken."""
         self._write_if_due()
         if self._skipped is not None and self._overflow is not None:
@@ -140,7 +140,9 @@ class Recording:
         if self.wants_row:
             self.tracker.room()  # which `_made` has lent
             self._see_moved(self.vectors.gather("before", before))
-            self._gradients = dict.fromkeys(self.vectors.layout.offsets)
+            self._gradients = dict.fromkeys(self.vectors.parameters)
+            if self.rule.is_several:  # one that takes no step with the others has no gradient
+                self.vectors.room("gradient").zero_()
 
     def _see_moved(self, theta: Tensor) -> None:
         """Where the parameters are not what the last step left, something else moved them: laws start again."""
@@ -160,15 +162,15 @@ class Recording:
         self._see_scaler(optimizer)
         if not self.wants_row:
             return
-        for group in optimizer.param_groups:
-            for p in group["params"]:
-                if (name := self._names.get(id(p))) is not None:
-                    self._gradients[name] = p.grad
-        vector = self.vectors.gather("gradient", list(self._gradients.values()))
+        held = (p for group in optimizer.param_groups for p in group["params"] if id(p) in self._names)
+        own = {self._names[id(p)]: p.grad for p in held}
+        self._gradients |= own
+        views = self.vectors.put("gradient", own)
         if self._unscale is not None:
-            vector.div_(self._unscale)
+            torch._foreach_div_(views, self._unscale)
         if self._overflow is not None:
-            vector.masked_fill_(self._overflow > 0, 0.0)
+            for view in views:
+                view.masked_fill_(self._overflow > 0, 0.0)
 
     def _see_scaler(self, optimizer: Optimizer) -> None:
         """What GradScaler leaves to fused optimisers: to unscale, and to leave out a step that is not finite."""

@@ -102,6 +102,11 @@ class ForeignRule:
         self._has_buffer = "drive_buffer" in self.signals
 
     @property
+    def is_several(self) -> bool:
+        """Whether there is more than one optimiser."""
+        return any(member.optimizer is not self.members[0].optimizer for member in self.members)
+
+    @property
     def has_sgds_laws(self) -> bool:
         """Whether all are SGD."""
         return set(self._kinds) <= {"sgd", "sgdw"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from jaxtyping import Float
@@ -22,15 +22,24 @@ class Vectors:
     layout
         Where each parameter lies in them.
     parameters
-        The model's own, in this order.
+        The model's own by name, in this order.
+    device
+        Where they were.
     """
 
     def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
         self.layout = Layout.by_shape({name: tuple(p.shape) for name, p in parameters.items()})
-        self.parameters = [parameters[name] for name in self.layout.offsets]
-        wide = any(p.dtype == torch.float64 for p in self.parameters)
-        self._dtype, self.device = torch.float64 if wide else torch.float32, self.parameters[0].device
-        self._rooms: dict[str, tuple[Vector, list[Tensor]]] = {}
+        self.parameters = {name: parameters[name] for name in self.layout.offsets}
+        first = next(iter(self.parameters.values()))
+        wide = any(p.dtype == torch.float64 for p in self.parameters.values())
+        self._dtype, self._first = torch.float64 if wide else torch.float32, first
+        self.device = first.device
+        self._rooms: dict[str, tuple[Vector, dict[str, Tensor]]] = {}
+
+    @property
+    def have_moved(self) -> bool:
+        """Whether the model is on another device by now."""
+        return self._first.device != self.device
 
     def room(self, key: str) -> Vector:
         """A vector for one purpose, zero at first."""
@@ -44,38 +53,39 @@ class Vectors:
         """A vector for nothing yet."""
         return torch.zeros(self.layout.size, dtype=self._dtype, device=self.device)
 
+    def gather(self, key: str, tensors: Mapping[str, Tensor] | None = None) -> Vector:
+        """Copy a tensor of each parameter, by default the parameters themselves."""
+        self.put(key, self.parameters if tensors is None else tensors)
+        return self.room(key)
+
     @torch.no_grad()
-    def gather(self, key: str, tensors: Sequence[Tensor | None] | None = None) -> Vector:
-        """Copy tensors, one of each parameter or by default the parameters, and zeros for None."""
-        vector, views = self._room(key)
-        given: Sequence[Tensor | None] = self.parameters if tensors is None else tensors
-        there = [x for x in given if x is not None]
-        if len(there) == len(views):
-            torch._foreach_copy_(views, [_dense(x) for x in there])
-            return vector
-        for view, x in zip(views, given, strict=True):
+    def put(self, key: str, tensors: Mapping[str, Tensor | None]) -> list[Tensor]:
+        """Copy tensors of some parameters to their places, and zeros for None; returns these places."""
+        of_all = self._room(key)[1]
+        places = [of_all[name] for name in tensors]
+        there = [_dense(x) for x in tensors.values() if x is not None]
+        if len(there) == len(places):
+            torch._foreach_copy_(places, there)
+            return places
+        for place, x in zip(places, tensors.values(), strict=True):
             if x is None:
-                view.zero_()
+                place.zero_()
             else:
-                view.copy_(_dense(x))
-        return vector
+                place.copy_(_dense(x))
+        return places
 
     def by_name(self, key: str, tensors: Mapping[str, Tensor]) -> Vector | None:
-        """The same by parameters' names; None if some lack."""
-        if len(tensors) < len(self.layout.offsets):
-            return None
-        return self.gather(key, [tensors[name] for name in self.layout.offsets])
+        """What optimisers keep of the parameters; None if some lack."""
+        return self.gather(key, tensors) if len(tensors) == len(self.parameters) else None
 
-    def _room(self, key: str) -> tuple[Vector, list[Tensor]]:
+    def _room(self, key: str) -> tuple[Vector, dict[str, Tensor]]:
         if key not in self._rooms:
             self.lend(key, self.empty())
         return self._rooms[key]
 
-    def _views(self, vector: Vector) -> list[Tensor]:
-        places: Iterable[tuple[int, tuple[int, ...]]] = zip(
-            self.layout.offsets.values(), self.layout.shapes.values(), strict=True
-        )
-        return [vector[start : start + math.prod(shape)].view(shape) for start, shape in places]
+    def _views(self, vector: Vector) -> dict[str, Tensor]:
+        starts, shapes = self.layout.offsets, self.layout.shapes
+        return {name: vector[at : at + math.prod(shapes[name])].view(shapes[name]) for name, at in starts.items()}
 
 
 def _dense(x: Tensor) -> Tensor:

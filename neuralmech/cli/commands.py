@@ -35,12 +35,18 @@ def analyze(words: list[str]) -> None:
     launch(task, "analyze", rest)
 
 
-def watch(words: list[str]) -> None:
-    """Show the run folder among the words, again and again until it ends."""
-    runs = run_folders(words, "watch", Path.exists)
+def _one_run(words: list[str], command: str, usage: str) -> tuple[list[str], list[str]]:
+    """The run folder among the words, and the others; a question for help needs no folder."""
+    runs = run_folders(words, command, Path.exists)
     rest = [w for w in words if w not in runs]
     if len(runs) != 1 and not any(w.startswith("-") for w in rest):
-        raise UserError("watch takes one run folder: neuralmech watch RUN")
+        raise UserError(f"{command} takes one run folder: {usage}")
+    return runs, rest
+
+
+def watch(words: list[str]) -> None:
+    """Show the run folder among the words, again and again until it ends."""
+    runs, rest = _one_run(words, "watch", "neuralmech watch RUN")
 
     def task(raw: Any) -> None:
         from neuralmech.compare.watch import WatchOptions
@@ -53,10 +59,7 @@ def watch(words: list[str]) -> None:
 
 def forecast(words: list[str]) -> None:
     """Predict the charges of the run folder among the words after a change of its hyperparameters."""
-    runs = run_folders(words, "forecast", Path.exists)
-    rest = [w for w in words if w not in runs]
-    if len(runs) != 1 and not any(w.startswith("-") for w in rest):
-        raise UserError("forecast takes one run folder: neuralmech forecast RUN optim.lr=0.01 steps=1000")
+    runs, rest = _one_run(words, "forecast", "neuralmech forecast RUN optim.lr=0.01 steps=1000")
 
     def task(raw: Any) -> None:
         from neuralmech.compare.measure.forecast import forecast as predicted

@@ -16,7 +16,7 @@ from neuralmech.compare.measure.glance import Glance, Looking
 from neuralmech.compare.show.watching import Seen, screen
 from neuralmech.errors import UserError
 from neuralmech.record import FILE_NAME, Record, RecordError
-from neuralmech.record.files import is_in_use
+from neuralmech.record.files import is_in_use, parts_of
 from neuralmech.record.reader import glimpse
 from neuralmech.words import short
 
@@ -121,8 +121,7 @@ class Watched:
 
 def _part(folder: Path) -> Path:
     """The record that is being written: an attached run begins another where what is trained changes."""
-    parts = [p for p in folder.glob("part-*") if (p / FILE_NAME).is_file() and p.name[5:].isdecimal()]
-    return max(parts, key=lambda p: int(p.name[5:]), default=folder)
+    return [folder, *parts_of(folder)][-1]
 
 
 def watch(

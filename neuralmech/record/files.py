@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from neuralmech.record.schema import FILE_NAME, LOCK_FILE, RecordError
+from neuralmech.record.schema import FILE_NAME, LOCK_FILE, PART, RecordError
 
 FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
@@ -38,6 +39,30 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
     sync_folder(path.parent)
 
 
+class Placed(io.RawIOBase):
+    """What can be read at any place, up to `size`."""
+
+    def __init__(self, size: int) -> None:
+        self._at, self._size = 0, size
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a place."""
+        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        return self._at
+
+    def tell(self) -> int:
+        """The place."""
+        return self._at
+
+    def readable(self) -> bool:
+        """Say that it can be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """Say that every place of it can be read."""
+        return True
+
+
 def sync_folder(folder: Path) -> None:
     """Flush a folder's list of names to the disk, after a file in it was renamed."""
     handle = os.open(folder, os.O_RDONLY)
@@ -51,6 +76,13 @@ def reserve(fd: int, size: int) -> None:
     """Make sure that a file can grow by `size` bytes; the caller gives back what was not needed."""
     if size and hasattr(os, "posix_fallocate"):
         os.posix_fallocate(fd, os.fstat(fd).st_size, size)
+
+
+def parts_of(folder: Path) -> list[Path]:
+    """Folders with the records of a training's later parts, in their order."""
+    found = [path.parent for path in folder.glob(f"{PART}*/{FILE_NAME}")]
+    numbers = {path: path.name.removeprefix(PART) for path in found}
+    return sorted((path for path in found if numbers[path].isdecimal()), key=lambda path: int(numbers[path]))
 
 
 def disk_error(error: Exception, path: Path) -> OSError:

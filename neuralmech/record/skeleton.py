@@ -7,7 +7,6 @@ was torn, cut short or damaged anywhere but in its chunks.
 
 from __future__ import annotations
 
-import io
 import os
 import zlib
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from neuralmech.record.files import write_whole
+from neuralmech.record.files import Placed, write_whole
 from neuralmech.record.schema import RecordError
 
 MAGIC = b"neuralmech skeleton 1\n"
@@ -77,29 +76,13 @@ class Skeleton:
             os.fsync(file.fileno())
 
 
-class Mended(io.RawIOBase):
+class Mended(Placed):
     """A record's file as it would read with its skeleton put back; what it lacks reads as zeros."""
 
     def __init__(self, path: Path, skeleton: Skeleton) -> None:
-        self._file, self._skeleton, self._at = path.open("rb"), skeleton, 0
+        super().__init__(skeleton.size)
+        self._file, self._skeleton = path.open("rb"), skeleton
         self._starts = np.array([start for start, _ in skeleton.pieces], dtype=np.int64)
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a place."""
-        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._skeleton.size}[whence]
-        return self._at
-
-    def tell(self) -> int:
-        """The place."""
-        return self._at
-
-    def readable(self) -> bool:
-        """Say that it can be read."""
-        return True
-
-    def seekable(self) -> bool:
-        """Say that every place of it can be read."""
-        return True
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
         """Read up to the end of the buffer."""

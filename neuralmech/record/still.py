@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import io
-import os
 import time
 from pathlib import Path
 
-from neuralmech.record.files import PATIENCE_SECONDS, quiet_state, state_of
+from neuralmech.record.files import PATIENCE_SECONDS, Placed, quiet_state, state_of
 
 
-class StillFile(io.RawIOBase):
+class StillFile(Placed):
     """A file as it was when it was opened: once somebody has written to it, reading fails.
 
     So nobody gets a byte that was not there at that moment: the file's time stamp is looked at after each read, and had
@@ -28,26 +26,10 @@ class StillFile(io.RawIOBase):
     """
 
     def __init__(self, path: Path) -> None:
-        self._path, self._at, self.changed = path, 0, False
+        self._path, self.changed = path, False
         self._state = quiet_state(path, time.monotonic() + PATIENCE_SECONDS)
+        super().__init__(self._state[1])
         self._file = path.open("rb", buffering=0)
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a place."""
-        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._state[1]}[whence]
-        return self._at
-
-    def tell(self) -> int:
-        """The place."""
-        return self._at
-
-    def readable(self) -> bool:
-        """Say that it can be read."""
-        return True
-
-    def seekable(self) -> bool:
-        """Say that every place of it can be read."""
-        return True
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
         """Read up to the end of the buffer.

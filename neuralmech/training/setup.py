@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import platform
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from neuralmech.errors import UserError
 from neuralmech.losses import Called, Loss
 from neuralmech.models import build_model
 from neuralmech.outputs import output_of
+from neuralmech.provenance import named_device, versions
 from neuralmech.symmetry.family import FAMILIES
 from neuralmech.symmetry.group import Symmetries
 from neuralmech.training.process import patience
@@ -147,23 +146,13 @@ def choose_device(name: str, precision: str = "fp32") -> torch.device:
 
 def provenance(config: Config, device: torch.device) -> dict[str, object]:
     """Attributes of the record: what ran, where, with which versions."""
-    packages = ("neuralmech", "torch", "numpy", "h5py", "hydra-core")
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {
         "config": to_yaml(config),
         "git_revision": _git_revision(),
-        "versions": {"python": platform.python_version(), **{p: _version(p) for p in packages}},
+        "versions": versions("neuralmech", "torch", "numpy", "h5py", "hydra-core"),
         "seed": config.seed,
-        "device": f"{device} ({name})",
+        "device": named_device(device),
     }
-
-
-def _version(package: str) -> str:
-    """Version of a package; of one that is only a tree on the path nobody knows it."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "unknown"
 
 
 def _git_revision() -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from time import perf_counter
 
 import pandas as pd
@@ -53,36 +54,30 @@ def quickly_verified(
     NotVerifiedError
         If the model is too large or slow, or its loss is no function of the parameters or not finite.
     """
-    device = next(iter(model.parameters())).device
-    with generators_kept(device):
-        try:
-            return _verified(model, inputs, targets, claims, loss, value)
-        except CANNOT as error:  # what a model does in float64, or on a copy: it may be trained all the same
-            raise NotVerifiedError(first_line(error)) from error
+    with generators_kept(next(iter(model.parameters())).device), _told():
+        parameters = sum(p.numel() for p in model.parameters())
+        if parameters > LARGE:
+            raise NotVerifiedError(f"the model has {parameters:,} parameters")
+        seconds = _gradient_time(model, value)
+        if seconds > SLOW_SECONDS:
+            raise NotVerifiedError(f"a gradient takes {seconds:.1f} s")
+        most = min(MOST, max(1, int(SECONDS / (PER_CHARGE * seconds))))
+        sampling = Sampling(per_site=1, most=most)
+        table = verify(model, inputs, targets, claims, loss, sampling, conditions=("exact",)).table
+        if not table["exact_gradient"].notna().all():
+            raise NotVerifiedError("the loss or its gradient is not finite")
+        if not table["holds"].all() and not _is_function(model, value):
+            raise NotVerifiedError("the model's loss changes from call to call at the same parameters")
+        return table
 
 
-def _verified(
-    model: nn.Module,
-    inputs: tuple[Tensor, ...],
-    targets: Tensor,
-    claims: Symmetries,
-    loss: Loss,
-    value: Callable[[nn.Module], Tensor],
-) -> pd.DataFrame:
-    parameters = sum(p.numel() for p in model.parameters())
-    if parameters > LARGE:
-        raise NotVerifiedError(f"the model has {parameters:,} parameters")
-    seconds = _gradient_time(model, value)
-    if seconds > SLOW_SECONDS:
-        raise NotVerifiedError(f"a gradient takes {seconds:.1f} s")
-    most = min(MOST, max(1, int(SECONDS / (PER_CHARGE * seconds))))
-    sampling = Sampling(per_site=1, most=most)
-    table = verify(model, inputs, targets, claims, loss, sampling, conditions=("exact",)).table
-    if not table["exact_gradient"].notna().all():
-        raise NotVerifiedError("the loss or its gradient is not finite")
-    if not table["holds"].all() and not _is_function(model, value):
-        raise NotVerifiedError("the model's loss changes from call to call at the same parameters")
-    return table
+@contextmanager
+def _told() -> Iterator[None]:
+    """What a model does in float64, or on a copy, keeps claims from being verified: it may be trained all the same."""
+    try:
+        yield
+    except CANNOT as error:
+        raise NotVerifiedError(first_line(error)) from error
 
 
 def _gradient_time(model: nn.Module, value: Callable[[nn.Module], Tensor]) -> float:

@@ -202,6 +202,23 @@ def test_grad_scalers_skip_steps(tmp_path, fused):
     assert max(errors.values()) < 1e-4  # float32: 40 steps' roundings of θ by 6·10⁻⁸, of charges that nearly cancel
 
 
+def test_a_scaler_of_several_optimizers(tmp_path):
+    """Fused ones unscale for themselves, each its own gradients and in its own way."""
+    model = net(torch.float32)
+    both = [torch.optim.SGD(m.parameters(), 0.05, momentum=0.9, fused=True) for m in (model[:4], model[4:])]
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8)
+    with neuralmech.attach(model, both, tmp_path, data(torch.float32)[0]):
+        for x, y in batches(dtype=torch.float32):
+            model.zero_grad()
+            scaler.scale(F.cross_entropy(model(x), y)).backward()
+            for optimizer in both:
+                scaler.step(optimizer)
+            scaler.update()
+    errors = law_errors(tmp_path)
+    assert ("rescale", "3 -> 5") in errors  # of which each has a part
+    assert max(errors.values()) < 1e-4  # as above
+
+
 def test_closures(tmp_path):
     def run(model, folder=None):
         optimizer, given = sgd(model, nesterov=True), batches()

@@ -76,26 +76,7 @@ class Analysis:
 
 
 def analyze(run: str | Path, **chosen: Any) -> Analysis:
-    """Analyse a run or multirun folder and return pandas tables; writes nothing and needs no torch.
-
-    Parameters
-    ----------
-    run
-        A run folder, a multirun folder or a record file.
-    **chosen
-        Options of ``neuralmech analyze`` that matter here: `laws` (names), `lines`, `block`.
-
-    Raises
-    ------
-    RecordError
-        If there is no readable record.
-    UserError
-        If an option is wrong.
-
-    Examples
-    --------
-    ``neuralmech.analyze("outputs/run").comparison.pivot_table(index="site", columns="law", values="error")``
-    """
+    """The tables of a run or multirun folder; see `neuralmech.analyze`, which can also draw them."""
     checked = options(chosen)
     return compare_runs(find_runs(Path(run)), checked)
 

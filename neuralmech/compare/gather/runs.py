@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from neuralmech.record import FAILURE_FILE, FILE_NAME, Record, RecordError, open_record
-from neuralmech.record.files import is_in_use
+from neuralmech.record.files import is_in_use, parts_of
 from neuralmech.record.safety import MAX_YAML, first_line, plain_yaml, printable
-from neuralmech.record.schema import PART
 
 PATIENCE_SECONDS = 600.0  # to import, load data and trace a model
 DIVERGED = "not finite"  # how the status of a run begins that training ended for it
@@ -73,8 +72,7 @@ def find_runs(folder: Path, *, live: bool = False) -> Runs:
     if folder.is_file():
         raise RecordError(f"{folder} is a file; give the run folder that holds it")
     if (folder / FILE_NAME).exists():
-        later = sorted((path.parent for path in folder.glob(f"{PART}*/{FILE_NAME}")), key=lambda p: _by_number(p.name))
-        parts = [_of_sweep(part, folder) for part in later]  # of a training whose parameters or rules changed
+        parts = [_of_sweep(part, folder) for part in parts_of(folder)]
         return Runs(folder, (_single(folder, live), *parts), bool(parts))
     if live and (folder / ".hydra").is_dir():
         return Runs(folder, (_without_record(folder),), False)
