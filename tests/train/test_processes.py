@@ -120,9 +120,7 @@ def test_nothing_is_left_of_a_run_that_is_killed(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
 def test_the_terminals_end_and_a_schedulers_warning_leave_a_checkpoint(tmp_path, number):
     """To all processes of a run with workers, and twice, as a kernel and a shell say it."""
-    words = [
-        w.replace("track.block=16", "track.block=512") for w in TRAIN
-    ]  # it writes seldom enough to be read meanwhile
+    seldom = [word.replace("track.block=16", "track.block=512") for word in TRAIN]  # or nobody could read it meanwhile
     with started(tmp_path, *seldom, *ENDLESS, "data.residency=loader", "data.workers=1") as child:
         wait_for(lambda: has_rows(tmp_path / "run", 17))
         os.killpg(child.pid, number)
