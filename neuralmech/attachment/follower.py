@@ -82,6 +82,9 @@ class Follower:
     def see(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """The model is called, in training."""
         self._forwarded, self._unused = True, self._unused + 1
+        if self.example is not None and args and isinstance(args[0], Tensor) and args[0].dim():
+            self.samples += len(args[0])
+            return
         try:
             called = Example.of_call(args, kwargs)
         except UserError:  # without a tensor, which is said if a step is taken
@@ -203,14 +206,15 @@ class Follower:
         elif not is_first:
             clock.segment += 1
 
-    def gradient(self, optimizer: Optimizer) -> None:
-        """An optimiser is about to use its gradients."""
+    def gradient(self, optimizer: Optimizer, *, may_change: bool = False) -> None:
+        """An optimiser is about to use its gradients, which may change before it is done."""
         start = perf_counter()
         if self._early is not None and self.example is not None:
             self._begin(start)
             start = perf_counter()
         if self._recording is not None:
-            self._recording.gradient(optimizer, self.samples or self._usual_samples)
+            seen = self.samples or self._usual_samples
+            self._recording.gradient(optimizer, seen, may_change=may_change)
         self.spent.tracking += perf_counter() - start
 
     def end(self) -> None:

@@ -19,8 +19,8 @@ class Steps(Protocol):
         """No optimiser has moved anything yet."""
         ...
 
-    def gradient(self, optimizer: Optimizer) -> None:
-        """An optimiser is about to use the gradients that are there now."""
+    def gradient(self, optimizer: Optimizer, *, may_change: bool = False) -> None:
+        """An optimiser is about to use the gradients that are there now, and others later on if they may change."""
         ...
 
     def end(self) -> None:
@@ -84,7 +84,7 @@ class StepHooks:
             out = closure()
             if is_first:
                 is_first = False
-                self._steps.gradient(optimizer)
+                self._steps.gradient(optimizer, may_change=True)
             return out
 
         return called

@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from neuralmech.attachment.folder import Log
+from neuralmech.attachment.measuring import measuring, scaled
 from neuralmech.attachment.rules import ForeignRule
 from neuralmech.attachment.vectors import Vectors
 from neuralmech.charges.leaning import Leaning
-from neuralmech.charges.step import rate_of
 from neuralmech.loggers import Feed, opened
 from neuralmech.record import BackgroundWriter, RecordError, RecordWriter, open_record
 from neuralmech.symmetry.group import Symmetries
@@ -74,11 +74,10 @@ class Recording:
         clock: Clock,
     ) -> None:
         self._folder, self.vectors, self.rule, self._clock = folder, vectors, rule, clock
-        self._schedule, self._measured = Schedule(measured.every), measured
+        self._schedule, self._wanted = Schedule(measured.every), measured
         self.tracker = self._made(symmetries)
+        self._steps = measuring(vectors, rule, self.tracker)
         self._symmetries = symmetries
-        self._names = {id(p): name for name, p in vectors.parameters.items()}
-        self._gradients: dict[str, Tensor | None] = {}
         self._writer: BackgroundWriter | None = None
         self._feed: Feed | None = None
         self._log = Log(folder)
@@ -87,13 +86,12 @@ class Recording:
         self._last: int | None = None  # step of the last row, as long as it can be changed
         self._overflow: Tensor | None = None
         self._skipped: Tensor | None = None
-        self._unscale: Tensor | None = None
         self._unknown = torch.full((), float("nan"), dtype=torch.float64, device=vectors.device)
         self._committed, self._rows = monotonic(), 0
-        self._has_after, self._moved = False, torch.zeros((), dtype=torch.float64, device=vectors.device)
+        self._has_after = False
 
     def _made(self, symmetries: Symmetries) -> Tracker:
-        rule, m = self.rule, self._measured
+        rule, m = self.rule, self._wanted
         options = Tracking(
             families=m.families,
             extra=rule.signals,
@@ -105,9 +103,7 @@ class Recording:
             entries=not rule.has_sgds_laws,
             momentum="buffer" if rule.has_sgds_laws else "rule",
         )
-        tracker = Tracker(symmetries, self.vectors.layout, self.vectors.empty(), options)
-        self.vectors.lend("before", tracker.room())
-        return tracker
+        return Tracker(symmetries, self.vectors.layout, self.vectors.empty(), options)
 
     def open(self, attributes: Mapping[str, object], *, extend: bool) -> None:
         """Open the record, with these attributes, or with `extend` the one that is there.
@@ -126,7 +122,7 @@ class Recording:
         else:
             self._folder.mkdir(parents=True, exist_ok=True)
             writer = RecordWriter(self._folder, attributes, layouts, self.tracker.block.rows)
-        m = self._measured
+        m = self._wanted
         self._feed = opened(m.logger, self._folder, {"optim": self.rule.config()}, layouts, m.logger_every)
         self._writer = BackgroundWriter(writer, self._feed.hear if self._feed else None)
 
@@ -138,43 +134,24 @@ class Recording:
         self._row = {**row, "step": self._clock.step, "time": self._clock.time}
         self._row["batch_size"] = samples
         if self.wants_row:
-            self.tracker.room()  # which `_made` has lent
-            self._see_moved(self.vectors.gather("before", before))
-            self._gradients = dict.fromkeys(self.vectors.parameters)
-            if self.rule.is_several:  # one that takes no step with the others has no gradient
-                self.vectors.room("gradient").zero_()
-
-    def _see_moved(self, theta: Tensor) -> None:
-        """Where the parameters are not what the last step left, something else moved them: laws start again."""
-        if self._has_after:
-            self._moved += (theta != self.vectors.room("after")).any()
+            self._steps.begin(self.vectors.parameters if before is None else before, follows=self._has_after)
 
     @property
     def wants_row(self) -> bool:
         """Whether the present step is recorded."""
         return self._schedule.wants(self._clock.step)
 
-    def gradient(self, optimizer: Optimizer, samples: int) -> None:
-        """Keep the gradients that an optimiser is about to use; a closure has only now seen its samples."""
+    def gradient(self, optimizer: Optimizer, samples: int, *, may_change: bool) -> None:
+        """See the gradients that an optimiser is about to use; a closure has only now seen its samples."""
         if self._row is None:
             return
         self._row["batch_size"] = self._row["batch_size"] or samples
-        self._see_scaler(optimizer)
-        if not self.wants_row:
-            return
-        held = (p for group in optimizer.param_groups for p in group["params"] if id(p) in self._names)
-        own = {self._names[id(p)]: p.grad for p in held}
-        self._gradients |= own
-        views = self.vectors.put("gradient", own)
-        if self._unscale is not None:
-            torch._foreach_div_(views, self._unscale)
-        if self._overflow is not None:
-            for view in views:
-                view.masked_fill_(self._overflow > 0, 0.0)
+        self._see_overflow(optimizer)
+        if self.wants_row:
+            self._steps.gradient(optimizer, may_change=may_change)
 
-    def _see_scaler(self, optimizer: Optimizer) -> None:
-        """What GradScaler leaves to fused optimisers: to unscale, and to leave out a step that is not finite."""
-        self._unscale, found = getattr(optimizer, "grad_scale", None), getattr(optimizer, "found_inf", None)
+    def _see_overflow(self, optimizer: Optimizer) -> None:
+        _, found = scaled(optimizer)
         if found is None:
             return
         if self._skipped is None:
@@ -188,27 +165,26 @@ class Recording:
         row, self._row = self._row, None
         if row is None:
             return
-        if self.wants_row:
-            after, gradient = self.vectors.gather("after"), self.vectors.room("gradient")
-            kept = self.rule.kept(row, self.vectors.by_name)
-            step = self.tracker.step(after, gradient, rate_of(row["lr"]), kept)
-            loss = self._loss(self._pending.pop("loss", []))
-            norms, self._rows = self._rows % NORMS == 0, self._rows + 1
-            seen = Seen(skipped=self._skipped, segment=self._moved + self._clock.segment)
-            self.tracker.after(step, loss, row, seen, norms=norms)
-            self._has_after = True
+        self._has_after = self.wants_row and self._measured(row)
+        if self._has_after:
             self._log.add(self._clock.step, {name: _mean(found) for name, found in self._pending.items()})
             self._last = self._clock.step
-        else:
-            self._has_after = False
+        elif self.wants_row:  # a step that nobody saw
+            self._clock.segment += 1
         self._pending = {}
         self._clock.step += 1
         self._clock.time += row["lr"]
 
+    def _measured(self, row: Mapping[str, float]) -> bool:
+        """Whether the row could be measured, and was."""
+        norms, self._rows = self._rows % NORMS == 0, self._rows + 1
+        seen = Seen(skipped=self._skipped, segment=self._steps.moved + self._clock.segment)
+        return self._steps.end(row, self._loss(self._pending.pop("loss", [])), seen, norms=norms)
+
     @property
     def has_row(self) -> bool:
         """Whether the last step was recorded, of all parameters."""
-        return self._has_after and all(g is not None for g in self._gradients.values())
+        return self._has_after and self._steps.has_all_gradients
 
     def leaning(self) -> dict[tuple[str, str], float]:
         """Family and site → how much of the last step's gradient leans on the generators, as a share of its length."""
@@ -267,7 +243,10 @@ class Recording:
         self._hand_over()
         self.vectors = vectors
         self.tracker = self._made(self._symmetries)
-        self._unknown, self._moved = self._unknown.to(vectors.device), self._moved.to(vectors.device)
+        moved = self._steps.moved.to(vectors.device)
+        self._steps = measuring(vectors, self.rule, self.tracker)
+        self._steps.moved += moved
+        self._unknown = self._unknown.to(vectors.device)
         self._has_after = False
         if self._skipped is not None and self._overflow is not None:
             self._skipped, self._overflow = self._skipped.to(vectors.device), self._overflow.to(vectors.device)

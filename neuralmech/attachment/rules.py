@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from neuralmech.charges.step import Kept, moments_of
+from neuralmech.charges.step import AdamState, Kept, moments_of
 from neuralmech.record.schema import METRIC_DECAY_SIGNALS, METRIC_SIGNALS
 from neuralmech.rules import DECOUPLED, decays_apart, name_of, numbers_of, rounds_decay
 
@@ -64,6 +64,8 @@ class ForeignRule:
         r and κ of each parameter; None where they are one for all.
     rules
         Name of each parameter's rule; None where it is one for all.
+    is_adams
+        Whether all are Adam, with moments of one age.
     """
 
     def __init__(self, optimizers: Sequence[Optimizer], names: Mapping[int, str], like: Tensor) -> None:
@@ -98,7 +100,7 @@ class ForeignRule:
         self.rules = {name: label[name] for name in names.values() if name in label} if differing else None
         self.ratios = self._by_name(self._ratios)
         self.decays = self._by_name([r * f for r, f in zip(self._ratios, self._factors, strict=True)])
-        self._is_adams = set(self._kinds) <= {"adam", "adamw"} and self._counts_agree()
+        self.is_adams = set(self._kinds) <= {"adam", "adamw"} and self._counts_agree()
         self._has_buffer = "drive_buffer" in self.signals
 
     @property
@@ -139,8 +141,8 @@ class ForeignRule:
             nesterov = any(member.options().nesterov for member in self.members)
             own = ("drive_buffer",) if nesterov or (differs and self.decoupled) else ()
         else:
-            own = ("rule_work", *(METRIC_SIGNALS if self._is_adams else ()))
-        metric_decay = METRIC_DECAY_SIGNALS if differs and self.name == "adamw" and self._is_adams else ()
+            own = ("rule_work", *(METRIC_SIGNALS if self.is_adams else ()))
+        metric_decay = METRIC_DECAY_SIGNALS if differs and self.name == "adamw" and self.is_adams else ()
         return (*own, *(("decay",) if differs else ()), *metric_decay)
 
     def row(self) -> dict[str, float] | None:
@@ -154,10 +156,10 @@ class ForeignRule:
         for options, ratio, factor, beta, kind in parts:
             drifts = abs(options.lr - ratio * base.lr) > SAME * max(abs(options.lr), abs(base.lr))
             decays = abs(options.weight_decay - factor * decay) > SAME * max(abs(options.weight_decay), abs(decay))
-            is_read = self.rules is not None and (self._is_adams or kind in ("sgd", "sgdw"))  # β, by a law
+            is_read = self.rules is not None and (self.is_adams or kind in ("sgd", "sgdw"))  # β, by a law
             if drifts or decays or (is_read and options.momentum != beta):
                 return None
-        has_law = self.has_sgds_laws or self._is_adams
+        has_law = self.has_sgds_laws or self.is_adams
         return {
             "lr": base.lr,
             "momentum": base.momentum if has_law else 0.0,
@@ -171,13 +173,25 @@ class ForeignRule:
         """What is kept of the step just taken; `flat` makes one tensor of those of all parameters."""
         buffer = flat("momentum_buffer", self._all("momentum_buffer")) if self._has_buffer else None
         moments, options = None, self._group
-        if self._is_adams:
-            second = "max_exp_avg_sq" if options.get("amsgrad") else "exp_avg_sq"
-            mean, square = flat("exp_avg", self._all("exp_avg")), flat(second, self._all(second))
+        if self.is_adams:
+            mean, square = (flat(key, self._all(key)) for key in self._moments)
             if mean is not None and square is not None:
-                taken = self._taken()
-                moments = moments_of(mean, square, options["betas"], taken, options["eps"])
+                moments = moments_of(mean, square, options["betas"], self._taken(), options["eps"])
         return Kept(buffer, moments, None, row["weight_decay"] if self.decoupled else 0.0)
+
+    def adam(self, parameters: Mapping[str, nn.Parameter]) -> AdamState | None:
+        """What Adam keeps of these, where it is, on the CPU; None if of some there is nothing, or of another type."""
+        means, squares = (self._all(key) for key in self._moments)
+        found = [*means.items(), *squares.items()]
+        if len(found) < 2 * len(parameters) or any(x.dtype != parameters[name].dtype for name, x in found):
+            return None
+        options, taken = self._group, float(self._taken())
+        mean, square = ([of[name] for name in parameters] for of in (means, squares))
+        return AdamState(mean, square, options["betas"], options["eps"], taken)
+
+    @property
+    def _moments(self) -> tuple[str, str]:
+        return "exp_avg", "max_exp_avg_sq" if self._group.get("amsgrad") else "exp_avg_sq"
 
     def _taken(self) -> float | Tensor:
         count = next(s["step"] for s in map(self._state, self._held) if "step" in s)

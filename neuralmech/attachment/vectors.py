@@ -37,6 +37,11 @@ class Vectors:
         self._rooms: dict[str, tuple[Vector, dict[str, Tensor]]] = {}
 
     @property
+    def are_alike(self) -> bool:
+        """Whether all parameters are on the CPU and of the vectors' type."""
+        return all(p.device.type == "cpu" and p.dtype == self._dtype for p in self.parameters.values())
+
+    @property
     def have_moved(self) -> bool:
         """Whether the model is on another device by now."""
         return self._first.device != self.device
@@ -44,6 +49,10 @@ class Vectors:
     def room(self, key: str) -> Vector:
         """A vector for one purpose, zero at first."""
         return self._room(key)[0]
+
+    def views(self, key: str) -> Mapping[str, Tensor]:
+        """Each parameter's part of a vector."""
+        return self._room(key)[1]
 
     def lend(self, key: str, vector: Vector) -> None:
         """Use another's vector for a purpose."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -16,28 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from neuralmech.charges.cpu_adam import SIGNALS as ADAMS
-from neuralmech.charges.cpu_adam import AdamMover, AdamSums, moves_like_adam
-from neuralmech.charges.cpu_kernels import (
-    add_pieces,
-    close,
-    put_together,
-    sum_pairs,
-    sum_up,
-    take_alone,
-    take_beside,
-)
-from neuralmech.charges.cpu_rows import COLUMNS, Into
-from neuralmech.charges.cpu_strips import Addresses, compressed, in_threads, parameters_of, strips, threads_for
+from neuralmech.charges.cpu_adam import AdamFollower, AdamMover, AdamSums, moves_like_adam
+from neuralmech.charges.cpu_kernels import add_pieces, close, put_together, sum_pairs, sum_up
+from neuralmech.charges.cpu_pass import OnePass, room_for_sums
+from neuralmech.charges.cpu_strips import compressed, parameters_of
 from neuralmech.charges.cpu_trial import trial
-from neuralmech.charges.plan import (
-    NO_ROWS,
-    Plan,
-    Rectangles,
-    WholeRows,
-    together,
-    whole_rows,
-)
-from neuralmech.charges.step import FORMS, MAIN, Motion, Mover, Step, rate_of
+from neuralmech.charges.plan import NO_ROWS, Plan, whole_rows
+from neuralmech.charges.step import FORMS, MAIN, Follower, Motion, Mover, Step, Taken, rate_of
 
 
 class Cpu:
@@ -47,7 +31,7 @@ class Cpu:
         self._plan, self._signals = plan, tuple(signals)
         self._split, self._combine = plan.quadratic.charges, compressed(plan.quadratic.combine)
         self._rest = plan.translation.pieces, compressed(plan.translation.entries)
-        self._into = _into(len(signals), plan.quadratic.sums, 0, plan.quadratic.table)
+        self._into = room_for_sums(len(signals), plan.quadratic.sums, 0, plan.quadratic.table)
         self._has_main = self._signals[: len(MAIN)] == MAIN
         self._adam = AdamSums(plan) if self._signals[: len(ADAMS)] == ADAMS else None
 
@@ -100,9 +84,15 @@ class Cpu:
             return AdamMover(self._plan, theta, kept)
         return None
 
+    def follower(self, theta: Tensor, kept: Collection[str] = ()) -> Follower | None:
+        """What reads steps that somebody took, where `MAIN` alone is wanted, or of Adam `cpu_adam.SIGNALS`."""
+        if self._signals == MAIN:
+            return CpuFollower(self._plan, theta, kept)
+        return AdamFollower(self._plan, theta, kept) if self._signals == ADAMS else None
 
-class CpuMover:
-    """Takes steps of SGD and, if asked, writes all of their charges."""
+
+class _Passing:
+    """Makes charges of the sums of one pass; θ, flat, is changed in place."""
 
     def __init__(self, plan: Plan, theta: Tensor, kept: Collection[str] = ()) -> None:
         rows = whole_rows(plan, plan.quadratic.sums)
@@ -112,95 +102,34 @@ class CpuMover:
         self._weighed, self._rest = rows.table, (rows.rest.pieces, compressed(rows.rest.entries))
         self._combine = compressed(plan.quadratic.combine)
 
+    def _close(self, lr: float, out: Float64[Tensor, "signals charges"]) -> Step:
+        one_pass, rate = self._pass, rate_of(lr)
+        if len(one_pass.rest):
+            sum_up(one_pass.rest, one_pass.arrays, tuple(one_pass.into))
+        close(rate, self._combine, one_pass.into.sums, self._weighed, one_pass.arrays, self._rest, out.numpy())
+        return Step(one_pass.before, self.theta, one_pass.gradient, rate)
+
+
+class CpuMover(_Passing):
+    """Takes steps of SGD and, if asked, writes all of their charges."""
+
     def move(self, motion: Motion) -> None:
         """Take a step, and measure nothing."""
         self._pass.move(motion, measured=False)
 
     def measure(self, motion: Motion, out: Float64[Tensor, "signals charges"]) -> Step:
         """Take a step and write its forms to `out`."""
-        one_pass, rate = self._pass, rate_of(motion.lr)
-        one_pass.move(motion, measured=True)
-        if len(one_pass.rest):
-            sum_up(one_pass.rest, one_pass.arrays, tuple(one_pass.into))
-        sums = one_pass.into.sums
-        close(rate, self._combine, sums, self._weighed, one_pass.arrays, self._rest, out.numpy())
-        return Step(one_pass.before, self.theta, one_pass.gradient, rate)
+        self._pass.move(motion, measured=True)
+        return self._close(motion.lr, out)
 
 
-class OnePass:
-    """SGD's update, and the sums that charges are made of, in one pass over the parameters.
+class CpuFollower(_Passing):
+    """Writes the charges of steps of any rule that somebody took."""
 
-    Parameters
-    ----------
-    plan
-        What is to be summed.
-    rows
-        Of its translation charges, what is summed row by row, each times a coefficient.
-    theta
-        θ, flat, changed in place.
-    kept
-        Parameters whose θ_k and g are needed after the step too.
-    threads
-        How many share the work; by default what PyTorch has, if there is enough to do.
-
-    Attributes
-    ----------
-    into
-        The first four rows of its sums are those of θ², (ηu)², g² and θg; behind those of the plan, the first three
-        are those of θ, ηu and g over weighed rows.
-    before, gradient
-        θ_k and g, flat, valid where they are kept.
-    arrays
-        θ_k, θ_{k+1} and g; see `Vectors`.
-    rest
-        Rectangles of the plan that have to be summed from there.
-    """
-
-    def __init__(
-        self, plan: Plan, rows: WholeRows, theta: Tensor, kept: Collection[str], threads: int | None = None
-    ) -> None:
-        layout, sums = plan.layout, plan.quadratic.sums + rows.sums
-        threads = threads or threads_for(layout)
-        cut = strips(plan.quadratic.table, rows.table, sums, layout, kept, threads)
-        self.before, self.gradient, self.rest = torch.empty_like(theta), torch.empty_like(theta), cut.rest
-        self.arrays = tuple(v.numpy() for v in (self.before, theta.detach(), self.gradient))
-        self._kind = self.arrays[0].dtype.type
-        self._no_buffer, self._coefficients = np.empty(0, dtype=self._kind), rows.coefficients
-        self._addresses = Addresses(layout, theta)
-        self.into = _into(len(MAIN), sums, cut.shared, together([*cut.parts, cut.rest]))
-        own = [self.into, *(self.into._replace(columns=np.zeros_like(self.into.columns)) for _ in cut.parts[1:])]
-        self._parts = [(part, _spare(part, self._kind), tuple(i)) for part, i in zip(cut.parts, own, strict=True)]
-        self._join = cut.join
-        self._pool = ThreadPoolExecutor(threads - 1) if threads > 1 else None
-
-    def move(self, motion: Motion, *, measured: bool) -> None:
-        """Take the step; with `measured` write the sums, and keep what is to be kept."""
-        addresses, _held = self._addresses.of(motion.gradients)
-        buffer = self._no_buffer if motion.buffer is None else motion.buffer.numpy()
-        kind = self._kind
-        rates = kind(motion.lr), kind(motion.momentum), kind(motion.weight_decay)
-        calls = [
-            (part, self.arrays, (addresses, buffer, spare, rates, measured), self._coefficients, into)
-            for part, spare, into in self._parts
-        ]
-        if self._pool is None:
-            take_alone(*calls[0])
-            return
-        in_threads(self._pool, take_beside, calls)
-        if measured:
-            self._join(self.into.sums, self.into.shared)
-
-
-def _into(signals: int, sums: int, shared: int, table: Rectangles) -> Into:
-    """Room for sums, and for the columns of the widest rectangle of a table."""
-    width = table["columns"].max(initial=1)
-    return Into(np.zeros((signals, sums)), np.zeros((len(MAIN), shared)), np.zeros((COLUMNS, width)))
-
-
-def _spare(part: Rectangles, kind: type) -> NDArray:
-    """Room for the momenta of two rows, or of all that have one entry, where there are none."""
-    momenta = np.where(part["columns"] == 1, part["rows"], 2 * part["columns"])
-    return np.zeros(momenta.max(initial=1), dtype=kind)
+    def measure(self, taken: Taken, out: Float64[Tensor, "signals charges"]) -> Step:
+        """Follow a step and write its forms to `out`."""
+        self._pass.follow(taken)
+        return self._close(taken.lr, out)
 
 
 @functools.cache

@@ -16,13 +16,20 @@ from jaxtyping import Float64
 from numpy.typing import NDArray
 from torch import Tensor
 
-from neuralmech.charges.cpu_adam_kernels import PRODUCTS, add_translations, finish, sum_strips, take_step
+from neuralmech.charges.cpu_adam_kernels import (
+    PRODUCTS,
+    add_translations,
+    finish,
+    follow_adam,
+    sum_strips,
+    take_step,
+)
 from neuralmech.charges.cpu_kernels import close
 from neuralmech.charges.cpu_rows import Into
 from neuralmech.charges.cpu_strips import Addresses, apart, compressed, in_threads, parameters_of, strips, threads_for
 from neuralmech.charges.cpu_trial import trial
 from neuralmech.charges.plan import NO_ROWS, Plan
-from neuralmech.charges.step import MAIN, AdamMotion, Moments, Step, rate_of
+from neuralmech.charges.step import MAIN, AdamMotion, Moments, Step, Taken, moments_of, rate_of
 
 SIGNALS = (*MAIN, "rule_work", "metric_value", "metric_carried", "metric_drive")
 
@@ -96,8 +103,8 @@ def metric_of(moments: Moments, kind: type) -> tuple[float, float]:
     return kind(1 / float(moments.root)), kind(moments.eps)
 
 
-class AdamMover:
-    """Takes steps of Adam and, if asked, writes all of their charges."""
+class _Passing:
+    """Makes charges of the sums of one pass; θ, flat, is changed in place."""
 
     def __init__(self, plan: Plan, theta: Tensor, kept: Collection[str] = ()) -> None:
         translation = plan.translation
@@ -105,6 +112,10 @@ class AdamMover:
         self.theta, self._sums = theta, AdamSums(plan, {*kept, *parameters_of(entries, plan.layout)})
         self._addresses = Addresses(plan.layout, theta)
         self._before, self._gradient = torch.empty_like(theta), torch.empty_like(theta)
+
+
+class AdamMover(_Passing):
+    """Takes steps of Adam and, if asked, writes all of their charges."""
 
     def move(self, motion: AdamMotion) -> None:
         """Take a step, and measure nothing."""
@@ -130,6 +141,28 @@ class AdamMover:
         metric, rates = (kind(root), kind(motion.eps)), tuple(kind(n) for n in numbers)
         self._sums.run(take_step, self._sums.parts, of, (addresses, measured), metric, rates)
         return of, metric
+
+
+class AdamFollower(_Passing):
+    """Writes the charges of steps of Adam that somebody took."""
+
+    def __init__(self, plan: Plan, theta: Tensor, kept: Collection[str] = ()) -> None:
+        super().__init__(plan, theta, kept)
+        self._mean, self._square = torch.zeros_like(theta), torch.ones_like(theta)
+
+    def measure(self, taken: Taken, out: Float64[Tensor, "signals charges"]) -> Step:
+        """Follow a step and write its signals to `out`."""
+        adam = taken.adam
+        assert adam is not None
+        found = [self._addresses.of(x) for x in (taken.parameters, taken.gradients, adam.means, adam.squares)]
+        moments = moments_of(self._mean, self._square, adam.betas, adam.taken, adam.eps)
+        flat = (self._before, self.theta, self._gradient, self._mean, self._square)
+        of = tuple(v.detach().numpy() for v in flat)
+        metric = metric_of(moments, of[0].dtype.type)
+        self._sums.run(follow_adam, self._sums.parts, of, np.stack([at for at, _ in found]), metric)
+        step = Step(self._before, self.theta, self._gradient, rate_of(taken.lr), moments=moments)
+        self._sums.close(of, None, metric, step, out)
+        return step
 
 
 @functools.cache

@@ -227,6 +227,32 @@ def take_step(table, of, moving, metric, rates, into):
             _strip(part, None, metric, rates, strip, into)
 
 
+@jit(CONTRACTED, nogil=True)
+def follow_adam(table, of, addresses, metric, into):
+    """Sum up a step that was taken already, from θ_k in the second vector of `of`, which becomes θ_{k+1}.
+
+    `addresses` are those of θ_{k+1}, g, m and v, see `Moving`; the other vectors get what is to be kept.
+    """
+    metric, into = Metric(*metric), Into(*into)
+    before, after, gradient, mean, square = of
+    for k in range(table.shape[0]):
+        strip = table[k]
+        n, i, j = strip.parameter, strip.start, strip.start + strip.rows * strip.columns
+        x, y = after[i:j], numba.carray(pointer(after, addresses[0, n]), (j,))[i:]  # pyright: ignore
+        if strip.kept or strip.row_place >= 0 or strip.column_place >= 0:
+            z = numba.carray(pointer(after, addresses[1, n]), (j,))[i:]  # pyright: ignore
+            m = numba.carray(pointer(after, addresses[2, n]), (j,))[i:]  # pyright: ignore
+            v = numba.carray(pointer(after, addresses[3, n]), (j,))[i:]  # pyright: ignore
+            if strip.kept:
+                copy(x, before[i:j])
+                copy(z, gradient[i:j])
+                copy(m, mean[i:j])
+                copy(v, square[i:j])
+            if strip.row_place >= 0 or strip.column_place >= 0:
+                _strip((x, y, z, m, v), None, metric, None, strip, into)
+        copy(y, x)
+
+
 @jit(REORDERED)
 def finish(of, r, metric, correction, diagonal, entries, out):
     """Make c·θᵀSm/w of its sums, and write single entries' part of ⟨a, cm/w⟩, ⟨a, wθ⟩ and ⟨a, wθ′⟩."""

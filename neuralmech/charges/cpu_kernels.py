@@ -111,6 +111,28 @@ def take_beside(table, vectors, moving, coefficients, into):
     _take(table, vectors, moving, coefficients, into)
 
 
+@jit(CONTRACTED, nogil=True)
+def follow_step(table, vectors, taken, coefficients, into):
+    """Sum up a step that was taken already, from θ_k in ``Vectors.after``, which becomes θ_{k+1}.
+
+    `taken` are the addresses of θ_{k+1} and of g, see `Moving`; the other vectors get what is to be kept.
+    """
+    vectors, into = Vectors(*vectors), Into(*into)
+    behind, gradients = taken
+    for k in range(table.shape[0]):
+        strip = table[k]
+        i, j = strip.start, strip.start + strip.rows * strip.columns
+        y = numba.carray(pointer(vectors.after, behind[strip.parameter]), (j,))[i:]  # pyright: ignore
+        x = vectors.after[i:j]
+        if strip.kept or strip.row_place >= 0 or strip.column_place >= 0 or strip.weighed_place >= 0:
+            z = numba.carray(pointer(vectors.after, gradients[strip.parameter]), (j,))[i:]  # pyright: ignore
+            if strip.kept:
+                copy(x, vectors.before[i:j])
+                copy(z, vectors.gradient[i:j])
+            sum_strip((x, y, z, x), None, strip, coefficients, into)
+        copy(y, x)
+
+
 @jit(REORDERED)
 def sum_pairs(first, second, table, sums, columns):
     """Row and column sums of one product; `columns` is scratch."""

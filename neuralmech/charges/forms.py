@@ -13,7 +13,7 @@ from neuralmech.charges.gpu import Gpu, sums_tiles
 from neuralmech.charges.matrix_forms import FULL, MatrixForms
 from neuralmech.charges.plan import Plan, plan_of
 from neuralmech.charges.reference import Reference
-from neuralmech.charges.step import AdamMotion, Backend, Motion, Mover, Step
+from neuralmech.charges.step import AdamMotion, Backend, Follower, Motion, Mover, Step, Taken
 from neuralmech.symmetry.family import Family
 from neuralmech.symmetry.layout import Layout
 from neuralmech.symmetry.matrix import matrix_families
@@ -100,6 +100,11 @@ class Forms:
         mover = self._backend.mover(theta, self.matrix.small if self.matrix else ())
         return None if mover is None else FormsMover(self, mover)
 
+    def follower(self, theta: Float[Tensor, " parameters"]) -> FormsFollower | None:
+        """What reads steps that somebody took and writes their forms; None where the backend has none."""
+        follower = self._backend.follower(theta, self.matrix.small if self.matrix else ())
+        return None if follower is None else FormsFollower(self, follower)
+
     def _room(self, out: Tensor) -> Tensor:
         """Where the backend's charges go at first."""
         return out[:, : self._vectors] if self._scratch is None else self._scratch
@@ -115,6 +120,19 @@ class Forms:
         """Write the Frobenius norms of the matrix-valued charges at θ to `norms`."""
         if self.matrix:
             self.matrix.frobenius(theta, norms)
+
+
+class FormsFollower:
+    """Reads steps that somebody else took and writes all forms of them."""
+
+    def __init__(self, forms: Forms, follower: Follower) -> None:
+        self.theta, self._forms, self._follower = follower.theta, forms, follower
+
+    def measure(self, taken: Taken, out: Float64[Tensor, "signals charges"]) -> Step:
+        """Follow a step and write its forms to `out`."""
+        found = self._follower.measure(taken, self._forms._room(out))
+        self._forms._complete(found, out)
+        return found
 
 
 class FormsMover:

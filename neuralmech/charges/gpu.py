@@ -50,6 +50,9 @@ class Gpu:
     def mover(self, theta: Tensor, kept: Collection[str] = ()) -> None:
         """None: steps are taken by PyTorch's optimiser."""
 
+    def follower(self, theta: Tensor, kept: Collection[str] = ()) -> None:
+        """None: what is read are flat vectors."""
+
 
 class TileSums:
     """The signals `MAIN` of diagonal charges."""

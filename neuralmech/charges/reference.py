@@ -38,6 +38,9 @@ class Reference:
     def mover(self, theta: Tensor, kept: Collection[str] = ()) -> None:
         """None: steps are taken by PyTorch's optimiser."""
 
+    def follower(self, theta: Tensor, kept: Collection[str] = ()) -> None:
+        """None: what is read are flat vectors."""
+
     def _reduce(self, step: Step, alike: Alike) -> None:
         vectors: dict[str, Tensor] = {}
         for i, form in enumerate(self._forms):

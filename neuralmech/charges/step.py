@@ -209,6 +209,35 @@ class AdamMotion(NamedTuple):
         return moments_of(self.mean, self.square, self.betas, self.taken, self.eps)
 
 
+class AdamState(NamedTuple):
+    """m and v of each parameter, in tensors that stay where they are, (β₁, β₂), ε, and t with the last step."""
+
+    means: Sequence[Tensor]
+    squares: Sequence[Tensor]
+    betas: tuple[float, float]
+    eps: float
+    taken: float
+
+
+class Taken(NamedTuple):
+    """A step that somebody else took, of any rule, in tensors that stay where they are.
+
+    Attributes
+    ----------
+    parameters, gradients
+        θ_{k+1} and g of each parameter, in the layout's order; dense, of the type of θ.
+    lr
+        η.
+    adam
+        What Adam keeps; of other rules None.
+    """
+
+    parameters: Sequence[Tensor]
+    gradients: Sequence[Tensor]
+    lr: float
+    adam: AdamState | None = None
+
+
 class Motion(NamedTuple):
     """A step of SGD that is still to be taken: θ ← θ − ηb with b ← βb + g + λθ (without β: b = g + λθ).
 
@@ -252,6 +281,19 @@ class Mover(Protocol[M]):
         ...
 
 
+class Follower(Protocol):
+    """Reads steps that somebody else took, out of tensors that stay where they are.
+
+    θ, flat, is θ_k, and becomes θ_{k+1}.
+    """
+
+    theta: Float[Tensor, " parameters"]
+
+    def measure(self, taken: Taken, out: Float64[Tensor, "signals charges"]) -> Step:
+        """Write the forms of a step to `out`; returns it, with θ_k and g only where they were to be kept."""
+        ...
+
+
 class Backend(Protocol):
     """Evaluates charges: all forms of a step that somebody took, or of one that it takes itself."""
 
@@ -264,6 +306,10 @@ class Backend(Protocol):
 
         `kept` are parameters whose θ_k and g are needed after a step.
         """
+        ...
+
+    def follower(self, theta: Float[Tensor, " parameters"], kept: Collection[str] = ()) -> Follower | None:
+        """What reads steps of any rule where the user has the parameters; None where that gains nothing."""
         ...
 
 

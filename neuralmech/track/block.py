@@ -66,6 +66,12 @@ class Seen(NamedTuple):
     gradient_norm: Tensor | None = None
     segment: Tensor | None = None
 
+    def write(self, into: OnDevice) -> None:
+        """Put it into a row."""
+        for name, value in zip(self._fields, self, strict=True):
+            if value is not None:
+                getattr(into, name).copy_(value)
+
 
 class Room:
     """Room for rows: `parts` hold all of them, `slots` one each."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from neuralmech.charges.forms import Forms
 from neuralmech.charges.reference import SparseRows
-from neuralmech.charges.step import FORMS, AdamMotion, Kept, Motion, Mover, Step
+from neuralmech.charges.step import FORMS, AdamMotion, Follower, Kept, Motion, Mover, Step, Taken
 from neuralmech.record import BackgroundWriter, RecordWriter
 from neuralmech.record.schema import FLIP_SIGNAL, NOISE_SIGNALS, SIGNALS, STEP_COLUMNS, Classes, FamilyLayout
 from neuralmech.symmetry.family import Family
@@ -200,20 +200,39 @@ class Tracker:
 
         Of how far the rule leans it knows nothing: rows with that need `before` and `after`.
         """
-        needs_vectors = self._earlier.theta is not None or self._beside.needs_vectors
-        return None if needs_vectors else self._forms.mover(theta)
+        return None if self._needs_vectors else self._forms.mover(theta)
+
+    def follower(self, theta: Float[Tensor, " parameters"]) -> Follower | None:
+        """What reads steps that somebody took where the parameters are, if all that is recorded can be had from it.
+
+        As of a mover, rows with how far the rule leans need `before` and `after`.
+        """
+        differs = self._in_metric is not None or self._shrink is not None
+        return None if self._needs_vectors or differs else self._forms.follower(theta)
+
+    @property
+    def _needs_vectors(self) -> bool:
+        return self._earlier.theta is not None or self._beside.needs_vectors
 
     def advance(
-        self, mover: Mover, motion: Motion | AdamMotion, loss: float, row: Mapping[str, float], *, norms: bool = True
+        self,
+        by: Mover | Follower,
+        step: Motion | AdamMotion | Taken,
+        loss: float,
+        row: Mapping[str, float],
+        seen: Seen = Seen(),  # noqa: B008  (nothing can change it)
+        *,
+        norms: bool = True,
     ) -> None:
-        """Take a step and record its row: all of `before`, the optimiser's step and `after`.
+        """Take or follow a step and record its row: all of `before`, the optimiser's step and `after`.
 
-        `loss` is on the host; `row` and `norms` are as in `after`.
+        `loss` is on the host; `row`, `seen` and `norms` are as in `after`.
         """
         into, arrays, number = self.block.slot(), self.block.room.arrays, self.block.filled
         arrays.loss[number] = loss
-        self._beside.evaluate_at(mover.theta, into, arrays, number, norms=norms)
-        self._evaluate(lambda forms: mover.measure(motion, forms), into.ring)
+        seen.write(into)
+        self._beside.evaluate_at(by.theta, into, arrays, number, norms=norms)
+        self._evaluate(lambda forms: by.measure(step, forms), into.ring)  # type: ignore[arg-type]
         self.block.add(row)
 
     @torch.no_grad()
@@ -221,9 +240,7 @@ class Tracker:
         """The part of `after` that a CUDA graph holds: tensors at fixed places, 1/η among them, no Python's doing."""
         step = self._earlier.with_flip(step)
         into.loss.copy_(loss.detach())
-        for name, value in seen._asdict().items():
-            if value is not None:
-                getattr(into, name).copy_(value)
+        seen.write(into)
         self._evaluate(lambda forms: self._forms.evaluate(step, forms), into.ring)
         self._earlier.write_work(step, into.work)
         self._beside.evaluate(step, into, norms=norms)

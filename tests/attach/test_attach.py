@@ -17,7 +17,8 @@ import neuralmech
 from neuralmech.errors import UserError
 from neuralmech.record import open_record
 from neuralmech.symmetry.family import generator_matrix
-from own_loops import STEPS, batches, closures, data, law_errors, net, same_parameters, sgd, steps_of, train
+from neuralmech.track import Tracker
+from own_loops import STEPS, batches, closures, data, law_errors, net, rows_of, same_parameters, sgd, steps_of, train
 
 EXACT = 1e-12  # of float64: some thousand roundings of 10⁻¹⁶
 
@@ -84,6 +85,38 @@ def test_rows_are_the_definition(tmp_path):
             for signal, vectors in (("value", theta[:-1]), ("drive_update", update)):
                 truth = (matrix @ (vectors if family.is_translation else vectors**2).T).T
                 np.testing.assert_allclose(getattr(charges, signal)[:], truth, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("rule", ["sgd", "fused", "adamw", "amsgrad", "plain"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["fp32", "fp64"])
+def test_read_where_they_are_or_from_copies_rows_are_the_same(tmp_path, monkeypatch, rule, dtype):
+    """Of the one pass over the tensors where the loop has them, and of flat copies."""
+    found, in_place, advance = [], [], Tracker.advance
+    monkeypatch.setattr(Tracker, "advance", lambda *a, **k: (in_place.append(1), advance(*a, **k)))
+    for way in ("in place", "copied"):
+        if way == "copied":
+            assert len(in_place) >= STEPS - 4  # the first rows, and some others of Adam, need whole vectors
+            in_place.clear()
+            monkeypatch.setattr("neuralmech.attachment.measuring.LEAVE_GRADIENTS", ())
+        model = net(dtype)
+        train(model, RULES[rule](model), tmp_path / way, dtype=dtype)
+        found.append(rows_of(tmp_path / way))
+    assert not in_place
+    for name, of_copies in found[1].items():
+        scale = np.abs(of_copies).max(initial=0.0)
+        near = 1e-13 if dtype == torch.float64 or not name[1].startswith(("metric", "rule")) else 1e-6  # w is rounded
+        np.testing.assert_allclose(found[0][name], of_copies, rtol=0, atol=near * scale, err_msg=str(name))
+
+
+def test_a_hook_that_clears_gradients_costs_a_row(tmp_path):
+    """It was there before tracking, so that they are gone when the step is over; then they are copied."""
+    model = net()
+    optimizer = sgd(model)
+    optimizer.register_step_post_hook(lambda o, *_: o.zero_grad(set_to_none=False))
+    train(model, optimizer, tmp_path)
+    steps = steps_of(tmp_path)
+    assert steps["step"].tolist() == list(range(1, STEPS))
+    assert max(law_errors(tmp_path).values()) < EXACT
 
 
 @pytest.mark.parametrize("rule", ["sgd", "plain", "nesterov", "dampened", "groups", "one by one"])

@@ -308,6 +308,8 @@ for k, (x, y) in enumerate(batches(10)):
     optimizer.step()
 tracking.close()
 dist.destroy_process_group()
+sys.stdout.flush()
+os._exit(0)  # a thread of gloo sometimes aborts an interpreter that ends by itself
 """
 
 

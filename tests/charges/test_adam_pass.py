@@ -7,16 +7,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from neuralmech.charges.cpu_adam import SIGNALS, AdamMover, moves_like_adam
+from neuralmech.charges.cpu_adam import SIGNALS, AdamFollower, AdamMover, moves_like_adam
 from neuralmech.charges.cpu_strips import apart
 from neuralmech.charges.plan import Plan, QuadraticPlan, TranslationPlan, rectangles, together
-from neuralmech.charges.step import FORMS, AdamMotion, Step
+from neuralmech.charges.step import FORMS, AdamMotion, AdamState, Step, Taken
 from plans import KINDS, SHAPES, parts_of, planned
 
 NUMBERS = {"weight_decay": 0.07, "betas": (0.9, 0.995), "eps": 1e-7}
 
 
-def mover_of(layout, table, size, theta, pieces=(), threads=1):
+def mover_of(layout, table, size, theta, pieces=(), threads=1, kind=AdamMover):
     """Charges are the plan's sums one by one, then two translation charges, of single entries and of pieces."""
     pieces = together(list(pieces))
     entries = sparse.csr_array(([0.5, -2.0], ([0, 0], [0, layout.size - 1])), shape=(1, layout.size))
@@ -25,7 +25,7 @@ def mover_of(layout, table, size, theta, pieces=(), threads=1):
     plan = Plan(QuadraticPlan(table, size, sparse.eye_array(size, format="csr")), translation, layout)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("neuralmech.charges.cpu_adam.threads_for", lambda layout: threads)
-        return AdamMover(plan, theta), size + translation.charges
+        return kind(plan, theta), size + translation.charges
 
 
 @settings(deadline=None, max_examples=60)
@@ -70,6 +70,27 @@ def test_signals_are_their_definitions(data, shapes, threads):
             mine = -1.5 * z[first : first + 6].reshape(3, 2)
             wanted = mine.sum(axis=0) if each else [mine.sum()]
             np.testing.assert_allclose(behind[: len(wanted)], wanted, rtol=near, atol=near)
+
+
+@settings(deadline=None, max_examples=60)
+@given(data=st.data(), shapes=st.lists(SHAPES, min_size=1, max_size=5), threads=st.integers(1, 3))
+def test_a_step_that_was_taken_has_the_signals_of_one_that_is(data, shapes, threads):
+    """Out of tensors elsewhere; θ becomes θ_{k+1}."""
+    dtype = data.draw(st.sampled_from([torch.float32, torch.float64]))
+    layout, table, size, _ = planned(shapes, [data.draw(KINDS) for _ in shapes], groups=2)
+    theta, flat, mean, square = torch.randn(4, layout.size, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    square, moved, followed = square.abs() + 0.1, theta.clone(), theta.clone()
+    mover, charges = mover_of(layout, table, size, moved, (), threads)
+    wanted, found = torch.full((2, len(SIGNALS), charges), torch.nan, dtype=torch.float64)
+    motion = AdamMotion(parts_of(flat, layout), mean, square, lr=0.01, taken=7.0, decoupled=True, **NUMBERS)
+    mover.measure(motion, wanted)
+    elsewhere = [[p.clone() for p in parts_of(of, layout)] for of in (moved, flat, mean, square)]
+    follower, _ = mover_of(layout, table, size, followed, (), threads, AdamFollower)
+    adam = AdamState(*elsewhere[2:], NUMBERS["betas"], NUMBERS["eps"], 7.0)
+    follower.measure(Taken(*elsewhere[:2], lr=0.01, adam=adam), found)
+
+    assert torch.equal(followed, moved)
+    torch.testing.assert_close(found, wanted, rtol=1e-12 if dtype == torch.float64 else 1e-6, atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW])

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from neuralmech.charges import cpu_kernels as kernels
-from neuralmech.charges.cpu import OnePass, moves_like_torch
+from neuralmech.charges.cpu import moves_like_torch
+from neuralmech.charges.cpu_pass import OnePass
 from neuralmech.charges.plan import (
     Plan,
     QuadraticPlan,
@@ -20,7 +21,7 @@ from neuralmech.charges.plan import (
     together,
     whole_rows,
 )
-from neuralmech.charges.step import Motion
+from neuralmech.charges.step import Motion, Taken
 from plans import KINDS, SHAPES, parts_of, planned
 
 
@@ -152,10 +153,34 @@ def test_threads_run_at_the_same_time():
         inside.append(counted[0] - before)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("neuralmech.charges.cpu.take_beside", watched)
+        patch.setattr("neuralmech.charges.cpu_pass.take_beside", watched)
         for _ in range(5):
             take.move(Motion(gradients, None, 0.1, 0.0, 0.0), measured=True)
     stop.set()
     other.join()
     assert len(inside) == 10
     assert max(inside) > 100
+
+
+@settings(deadline=None, max_examples=60)
+@given(data=st.data(), shapes=st.lists(SHAPES, min_size=1, max_size=6), threads=st.integers(1, 3))
+def test_a_step_that_was_taken_has_the_sums_of_one_that_is(data, shapes, threads):
+    """Out of tensors elsewhere, some not contiguous; θ becomes θ_{k+1}."""
+    kinds = [data.draw(KINDS) for _ in shapes]
+    dtype = data.draw(st.sampled_from([torch.float32, torch.float64]))
+    layout, table, size, _ = planned(shapes, kinds, groups=2)
+    theta, flat = torch.randn(2, layout.size, dtype=dtype, generator=torch.Generator().manual_seed(0)).unbind()
+    which = [name for name in layout.shapes if data.draw(st.booleans())]
+    moved, followed = theta.clone(), theta.clone()
+    take, _ = one_pass(layout, table, size, moved, which, ("p0",), threads)
+    take.move(Motion(parts_of(flat, layout), None, 0.1, 0.0, 0.01), measured=True)
+    follow, _ = one_pass(layout, table, size, followed, which, ("p0",), threads)
+    elsewhere = [[p.clone() for p in parts_of(of, layout)] for of in (moved, flat)]
+    turned = [[p.t().contiguous().t() if p.dim() == 2 else p for p in of] for of in elsewhere]
+    follow.follow(Taken(*turned, lr=0.1))
+
+    assert torch.equal(followed, moved)
+    np.testing.assert_allclose(follow.into.sums, take.into.sums, rtol=1e-12, atol=1e-13)
+    at = slice(layout.offsets["p0"], layout.offsets["p0"] + math.prod(layout.shapes["p0"]))
+    assert torch.equal(follow.before[at], theta[at])
+    assert torch.equal(follow.gradient[at], flat[at])

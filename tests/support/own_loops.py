@@ -84,5 +84,12 @@ def steps_of(folder):
         return record.steps()
 
 
+def rows_of(folder):
+    """(family, signal) → all that is recorded of the charges."""
+    with open_record(folder) as record:
+        read = {f: record.charges(f) for f in record.families}
+        return {(f, s): getattr(of, s)[:] for f, of in read.items() for s in of.signals}
+
+
 def same_parameters(a, b):
     return all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
