@@ -31,10 +31,11 @@ tracking says it added. CUDA: not measured, unless the line above names a GPU.
 | --- | --- | --- | --- | --- | --- |
 """
 REMARKS = """
-Parameters stay where they are, so that θ_k, the gradient and θ_{{k+1}} are copied side by side before they are summed:
-three passes over the parameters that our own loop does not make. Of a network that does little with each of its
-parameters, such as an MLP on a small batch, that is much; of one that uses each parameter for many positions it is
-little.
+Of SGD (no Nesterov, one learning rate) and Adam on the CPU, θ_{{k+1}}, the gradient and Adam's moments are summed
+where the loop has them, in one pass, which copies θ_{{k+1}} for the next step. What is left: before each step every
+parameter is held against that copy, for whoever moved it in between; under Adam every 16th row is measured out of
+whole vectors, for how far the rule leans on generators; and about 0.1 ms of Python per step, which a step of one
+millisecond notices. Other rules, and GPUs, copy θ_k, gradient and θ_{{k+1}} side by side first.
 """
 
 
