@@ -125,7 +125,7 @@ class InPlace:
 
     def begin(self, before: Mapping[str, Tensor], *, follows: bool) -> None:
         """See whether the parameters are where the last step left them."""
-        if not follows or not all(torch.equal(theta, before[name]) for name, theta in self._theta.items()):
+        if not follows or not all(theta.equal(before[name].to(theta.dtype)) for name, theta in self._theta.items()):
             self._vectors.gather("after", before)
             self.moved += follows
         self._found = None
@@ -133,8 +133,9 @@ class InPlace:
     def gradient(self, optimizer: Optimizer, *, may_change: bool) -> None:
         """Remember where they are."""
         found = self._copying.gradients(optimizer)
-        is_dense = all(g is None or g.layout == torch.strided for g in found.values())
-        if may_change or not is_dense or not self._is_usual or scaled(optimizer) != (None, None):
+        is_readable = self._is_usual and self._vectors.are_alike  # they may be of another type by now
+        is_readable = is_readable and all(g is None or self._vectors.is_alike(g) for g in found.values())
+        if may_change or not is_readable or scaled(optimizer) != (None, None):
             self._copying.begin(self._theta, follows=False)
             self._copying.gradient(optimizer, may_change=may_change)
             return

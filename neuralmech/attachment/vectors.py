@@ -38,8 +38,12 @@ class Vectors:
 
     @property
     def are_alike(self) -> bool:
-        """Whether all parameters are on the CPU and of the vectors' type."""
-        return all(p.device.type == "cpu" and p.dtype == self._dtype for p in self.parameters.values())
+        """Whether all parameters can be read where they are now."""
+        return all(map(self.is_alike, self.parameters.values()))
+
+    def is_alike(self, x: Tensor) -> bool:
+        """Whether a tensor is on the CPU, dense and of the vectors' type."""
+        return x.device.type == "cpu" and x.dtype == self._dtype and x.layout == torch.strided
 
     @property
     def have_moved(self) -> bool:

@@ -1,5 +1,6 @@
 """What may happen to a training that is followed: it changes, stops, goes on, is called in other ways."""
 
+import contextlib
 import gc
 import shutil
 import subprocess
@@ -379,6 +380,33 @@ def test_what_moves_parameters_beside_the_steps_begins_a_segment(tmp_path):
     assert np.flatnonzero(np.diff(steps_of(tmp_path)["segment"])).tolist() == [9, 29]
     assert max(law_errors(tmp_path).values()) < EXACT
     assert any("before steps 10, 30 something other" in note for note in neuralmech.analyze(tmp_path).notes)
+
+
+def test_a_model_may_become_of_another_type(tmp_path):
+    """Its tensors are not what compiled code was told; the parameters are copied then, rounded."""
+    found, sums = [], []
+    for folder in (None, tmp_path):
+        model = net(torch.float32)
+        optimizer = sgd(model, momentum=0.0)
+        tracking = neuralmech.attach(model, optimizer, folder) if folder else contextlib.nullcontext()
+        with tracking:
+            for k, (x, y) in enumerate(batches(20)):
+                if k == 10:
+                    model.double()
+                if folder:
+                    sums.append(model[5].weight.detach().sum(dim=0).numpy().copy())
+                optimizer.zero_grad()
+                F.cross_entropy(model(x.to(model[0].weight.dtype)), y).backward()
+                optimizer.step()
+        found.append(model)
+    assert same_parameters(*found)
+    with open_record(tmp_path) as record:
+        charges = record.charges("translation")
+        mine = (charges.index["site"] == "5.weight").to_numpy()
+        of_sums, moved = charges.value[:][:, mine], 0.05 * charges.drive_update[:][:, mine]
+    np.testing.assert_allclose(of_sums, np.array(sums) * (of_sums[0] / sums[0]), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(moved[:-1], of_sums[:-1] - of_sums[1:], rtol=0, atol=1e-6)
+    assert not steps_of(tmp_path)["segment"].any()
 
 
 def test_another_optimizer_than_that_attached(tmp_path):
