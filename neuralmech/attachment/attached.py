@@ -32,6 +32,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from neuralmech.attachment.example import Example, Inputs, LossOfOutput, inner
+from neuralmech.attachment.finding import Wanted
 from neuralmech.attachment.folder import number_of, prepare
 from neuralmech.attachment.follower import Follower
 from neuralmech.attachment.hooks import CallHook, StepHooks
@@ -95,18 +96,30 @@ def attach(
     wanted, by_hand = wanted_of(place, loss, resume, options), stand_in(bare, optimizer)
     if not is_first_rank():
         return Attached(None, place, by_hand)
-    if (before := _open.get(str(place.resolve()))) is not None:
-        before._make_way(used=overwrite or resume)
-    prepare(place, resume=resume, overwrite=overwrite)
+    _take(place, resume=resume, overwrite=overwrite)
     optimizers = [by_hand] if by_hand is not None else bare_optimizers(optimizer)
-    follower = Follower(bare, optimizers, wanted)
-    if example_inputs is not None:
-        follower.example = Example.of(example_inputs)
-        print(f"neuralmech: {_counts(follower.find())}")
-    out = Attached(follower, place, by_hand)
+    out = Attached(_following(bare, optimizers, wanted, example_inputs), place, by_hand)
     out._listen(model, [] if by_hand is not None else optimizers)
     _open[str(place.resolve())] = out
     return out
+
+
+def _take(place: Path, *, resume: bool, overwrite: bool) -> None:
+    """Make room in a folder, where this process may have a record open; refuse what nobody said may go."""
+    if (before := _open.get(str(place.resolve()))) is not None:
+        before._make_way(used=overwrite or resume)
+    prepare(place, resume=resume, overwrite=overwrite)
+
+
+def _following(
+    model: nn.Module, optimizers: Sequence[Optimizer], wanted: Wanted, example_inputs: Inputs | None
+) -> Follower:
+    """What is told of steps; it finds symmetries at once where there is an example, else at the first step."""
+    follower = Follower(model, optimizers, wanted)
+    if example_inputs is not None:
+        follower.example = Example.of(example_inputs)
+        print(f"neuralmech: {_counts(follower.find())}")
+    return follower
 
 
 class Attached:

@@ -11,7 +11,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from neuralmech.attachment.rules import ForeignRule
 from neuralmech.attachment.vectors import Vectors
-from neuralmech.charges.step import Follower, Taken, rate_of
+from neuralmech.charges.step import Mover, Taken, rate_of
 from neuralmech.track import Tracker
 from neuralmech.track.block import Seen
 
@@ -107,7 +107,7 @@ class InPlace:
     Rows that need the vectors of a whole step, and gradients that may change before it is over, are left to `Copying`.
     """
 
-    def __init__(self, copying: Copying, vectors: Vectors, rule: ForeignRule, tracker: Tracker, by: Follower) -> None:
+    def __init__(self, copying: Copying, vectors: Vectors, rule: ForeignRule, tracker: Tracker, by: Mover) -> None:
         self._copying, self._vectors, self._rule, self._tracker, self._by = copying, vectors, rule, tracker, by
         self._theta = vectors.views("after")
         self._parameters = list(vectors.parameters.values())

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from neuralmech.charges.cpu_adam import SIGNALS as ADAMS
-from neuralmech.charges.cpu_adam import AdamFollower, AdamMover, AdamSums, moves_like_adam
+from neuralmech.charges.cpu_adam import AdamMover, AdamSums, moves_like_adam
 from neuralmech.charges.cpu_kernels import add_pieces, close, put_together, sum_pairs, sum_up
 from neuralmech.charges.cpu_pass import OnePass, room_for_sums
 from neuralmech.charges.cpu_strips import compressed, parameters_of
 from neuralmech.charges.cpu_trial import trial
 from neuralmech.charges.plan import NO_ROWS, Plan, whole_rows
-from neuralmech.charges.step import FORMS, MAIN, Follower, Motion, Mover, Step, Taken, rate_of
+from neuralmech.charges.step import FORMS, MAIN, Motion, Mover, Step, Taken, rate_of
 
 
 class Cpu:
@@ -84,15 +84,15 @@ class Cpu:
             return AdamMover(self._plan, theta, kept)
         return None
 
-    def follower(self, theta: Tensor, kept: Collection[str] = ()) -> Follower | None:
+    def follower(self, theta: Tensor, kept: Collection[str] = ()) -> Mover | None:
         """What reads steps that somebody took, where `MAIN` alone is wanted, or of Adam `cpu_adam.SIGNALS`."""
         if self._signals == MAIN:
-            return CpuFollower(self._plan, theta, kept)
-        return AdamFollower(self._plan, theta, kept) if self._signals == ADAMS else None
+            return CpuMover(self._plan, theta, kept)
+        return AdamMover(self._plan, theta, kept) if self._signals == ADAMS else None
 
 
-class _Passing:
-    """Makes charges of the sums of one pass; θ, flat, is changed in place."""
+class CpuMover:
+    """Takes steps of SGD and, if asked, writes all of their charges, or those of steps of any rule that were taken."""
 
     def __init__(self, plan: Plan, theta: Tensor, kept: Collection[str] = ()) -> None:
         rows = whole_rows(plan, plan.quadratic.sums)
@@ -102,34 +102,21 @@ class _Passing:
         self._weighed, self._rest = rows.table, (rows.rest.pieces, compressed(rows.rest.entries))
         self._combine = compressed(plan.quadratic.combine)
 
-    def _close(self, lr: float, out: Float64[Tensor, "signals charges"]) -> Step:
-        one_pass, rate = self._pass, rate_of(lr)
+    def move(self, motion: Motion, /) -> None:
+        """Take a step, and measure nothing."""
+        self._pass.move(motion, measured=False)
+
+    def measure(self, step: Motion | Taken, out: Float64[Tensor, "signals charges"], /) -> Step:
+        """Take or read a step and write its forms to `out`."""
+        one_pass, rate = self._pass, rate_of(step.lr)
+        if isinstance(step, Taken):
+            one_pass.follow(step)
+        else:
+            one_pass.move(step, measured=True)
         if len(one_pass.rest):
             sum_up(one_pass.rest, one_pass.arrays, tuple(one_pass.into))
         close(rate, self._combine, one_pass.into.sums, self._weighed, one_pass.arrays, self._rest, out.numpy())
         return Step(one_pass.before, self.theta, one_pass.gradient, rate)
-
-
-class CpuMover(_Passing):
-    """Takes steps of SGD and, if asked, writes all of their charges."""
-
-    def move(self, motion: Motion) -> None:
-        """Take a step, and measure nothing."""
-        self._pass.move(motion, measured=False)
-
-    def measure(self, motion: Motion, out: Float64[Tensor, "signals charges"]) -> Step:
-        """Take a step and write its forms to `out`."""
-        self._pass.move(motion, measured=True)
-        return self._close(motion.lr, out)
-
-
-class CpuFollower(_Passing):
-    """Writes the charges of steps of any rule that somebody took."""
-
-    def measure(self, taken: Taken, out: Float64[Tensor, "signals charges"]) -> Step:
-        """Follow a step and write its forms to `out`."""
-        self._pass.follow(taken)
-        return self._close(taken.lr, out)
 
 
 @functools.cache

@@ -31,6 +31,7 @@ from neuralmech.charges.cpu_trial import trial
 from neuralmech.charges.plan import NO_ROWS, Plan
 from neuralmech.charges.step import MAIN, AdamMotion, Moments, Step, Taken, moments_of, rate_of
 
+Passed = tuple[tuple[NDArray, ...], tuple[float, float], Moments]  # θ_k, θ_{k+1}, g, m and v, of w, and the moments
 SIGNALS = (*MAIN, "rule_work", "metric_value", "metric_carried", "metric_drive")
 
 
@@ -103,8 +104,11 @@ def metric_of(moments: Moments, kind: type) -> tuple[float, float]:
     return kind(1 / float(moments.root)), kind(moments.eps)
 
 
-class _Passing:
-    """Makes charges of the sums of one pass; θ, flat, is changed in place."""
+class AdamMover:
+    """Takes steps of Adam and, if asked, writes all of their charges, or those of steps that somebody took.
+
+    θ, flat, is changed in place.
+    """
 
     def __init__(self, plan: Plan, theta: Tensor, kept: Collection[str] = ()) -> None:
         translation = plan.translation
@@ -112,26 +116,22 @@ class _Passing:
         self.theta, self._sums = theta, AdamSums(plan, {*kept, *parameters_of(entries, plan.layout)})
         self._addresses = Addresses(plan.layout, theta)
         self._before, self._gradient = torch.empty_like(theta), torch.empty_like(theta)
+        self._read: tuple[Tensor, Tensor] | None = None  # m and v of steps that somebody took, where they are kept
 
-
-class AdamMover(_Passing):
-    """Takes steps of Adam and, if asked, writes all of their charges."""
-
-    def move(self, motion: AdamMotion) -> None:
+    def move(self, motion: AdamMotion, /) -> None:
         """Take a step, and measure nothing."""
         self._take(motion, measured=False)
 
-    def measure(self, motion: AdamMotion, out: Float64[Tensor, "signals charges"]) -> Step:
-        """Take a step and write its signals to `out`."""
-        of, metric = self._take(motion, measured=True)
-        step = Step(self._before, self.theta, self._gradient, rate_of(motion.lr), moments=motion.moments())
-        self._sums.close(of, None, metric, step, out)
-        return step
+    def measure(self, step: AdamMotion | Taken, out: Float64[Tensor, "signals charges"], /) -> Step:
+        """Take or read a step and write its signals to `out`."""
+        of, metric, moments = self._follow(step) if isinstance(step, Taken) else self._take(step, measured=True)
+        found = Step(self._before, self.theta, self._gradient, rate_of(step.lr), moments=moments)
+        self._sums.close(of, None, metric, found, out)
+        return found
 
-    def _take(self, motion: AdamMotion, *, measured: bool) -> tuple[tuple[NDArray, ...], tuple[float, float]]:
+    def _take(self, motion: AdamMotion, *, measured: bool) -> Passed:
         addresses, _held = self._addresses.of(motion.gradients)
-        flat = (self._before, self.theta, self._gradient, motion.mean, motion.square)
-        of = tuple(v.detach().numpy() for v in flat)
+        of = self._arrays(motion.mean, motion.square)
         kind, (first, second), decay = of[0].dtype.type, motion.betas, motion.weight_decay
         moved = 1 - first**motion.taken
         root = math.sqrt(1 - second**motion.taken)  # a power of ½ may be rounded otherwise, and PyTorch's is a root
@@ -140,29 +140,22 @@ class AdamMover(_Passing):
         numbers = (-(motion.lr / moved), shrink, coupled, 1 - first, back, 1 - second, second)
         metric, rates = (kind(root), kind(motion.eps)), tuple(kind(n) for n in numbers)
         self._sums.run(take_step, self._sums.parts, of, (addresses, measured), metric, rates)
-        return of, metric
+        return of, metric, motion.moments()
 
-
-class AdamFollower(_Passing):
-    """Writes the charges of steps of Adam that somebody took."""
-
-    def __init__(self, plan: Plan, theta: Tensor, kept: Collection[str] = ()) -> None:
-        super().__init__(plan, theta, kept)
-        self._mean, self._square = torch.zeros_like(theta), torch.ones_like(theta)
-
-    def measure(self, taken: Taken, out: Float64[Tensor, "signals charges"]) -> Step:
-        """Follow a step and write its signals to `out`."""
+    def _follow(self, taken: Taken) -> Passed:
         adam = taken.adam
         assert adam is not None
         found = [self._addresses.of(x) for x in (taken.parameters, taken.gradients, adam.means, adam.squares)]
-        moments = moments_of(self._mean, self._square, adam.betas, adam.taken, adam.eps)
-        flat = (self._before, self.theta, self._gradient, self._mean, self._square)
-        of = tuple(v.detach().numpy() for v in flat)
+        if self._read is None:
+            self._read = torch.zeros_like(self.theta), torch.ones_like(self.theta)
+        moments = moments_of(*self._read, adam.betas, adam.taken, adam.eps)
+        of = self._arrays(*self._read)
         metric = metric_of(moments, of[0].dtype.type)
         self._sums.run(follow_adam, self._sums.parts, of, np.stack([at for at, _ in found]), metric)
-        step = Step(self._before, self.theta, self._gradient, rate_of(taken.lr), moments=moments)
-        self._sums.close(of, None, metric, step, out)
-        return step
+        return of, metric, moments
+
+    def _arrays(self, mean: Tensor, square: Tensor) -> tuple[NDArray, ...]:
+        return tuple(v.detach().numpy() for v in (self._before, self.theta, self._gradient, mean, square))
 
 
 @functools.cache

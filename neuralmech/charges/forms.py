@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Generic
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from neuralmech.charges.gpu import Gpu, sums_tiles
 from neuralmech.charges.matrix_forms import FULL, MatrixForms
 from neuralmech.charges.plan import Plan, plan_of
 from neuralmech.charges.reference import Reference
-from neuralmech.charges.step import AdamMotion, Backend, Follower, Motion, Mover, Step, Taken
+from neuralmech.charges.step import Backend, M, Mover, Step, Taken
 from neuralmech.symmetry.family import Family
 from neuralmech.symmetry.layout import Layout
 from neuralmech.symmetry.matrix import matrix_families
@@ -95,15 +96,15 @@ class Forms:
         self._backend.evaluate(step, self._room(out))
         self._complete(step, out)
 
-    def mover(self, theta: Float[Tensor, " parameters"]) -> FormsMover | None:
+    def mover(self, theta: Float[Tensor, " parameters"]) -> Mover | None:
         """What takes steps on the flat parameters and writes their forms; None where the backend has none."""
         mover = self._backend.mover(theta, self.matrix.small if self.matrix else ())
         return None if mover is None else FormsMover(self, mover)
 
-    def follower(self, theta: Float[Tensor, " parameters"]) -> FormsFollower | None:
+    def follower(self, theta: Float[Tensor, " parameters"]) -> Mover | None:
         """What reads steps that somebody took and writes their forms; None where the backend has none."""
         follower = self._backend.follower(theta, self.matrix.small if self.matrix else ())
-        return None if follower is None else FormsFollower(self, follower)
+        return None if follower is None else FormsMover(self, follower)
 
     def _room(self, out: Tensor) -> Tensor:
         """Where the backend's charges go at first."""
@@ -122,28 +123,15 @@ class Forms:
             self.matrix.frobenius(theta, norms)
 
 
-class FormsFollower:
-    """Reads steps that somebody else took and writes all forms of them."""
+class FormsMover(Generic[M]):
+    """Takes or reads steps and writes all forms of them."""
 
-    def __init__(self, forms: Forms, follower: Follower) -> None:
-        self.theta, self._forms, self._follower = follower.theta, forms, follower
-
-    def measure(self, taken: Taken, out: Float64[Tensor, "signals charges"]) -> Step:
-        """Follow a step and write its forms to `out`."""
-        found = self._follower.measure(taken, self._forms._room(out))
-        self._forms._complete(found, out)
-        return found
-
-
-class FormsMover:
-    """Takes steps and writes all forms of them."""
-
-    def __init__(self, forms: Forms, mover: Mover) -> None:
+    def __init__(self, forms: Forms, mover: Mover[M]) -> None:
         self.theta, self._forms, self._mover = mover.theta, forms, mover
         self.move = mover.move
 
-    def measure(self, motion: Motion | AdamMotion, out: Float64[Tensor, "signals charges"]) -> Step:
-        """Take a step and write its forms to `out`."""
-        step = self._mover.measure(motion, self._forms._room(out))
-        self._forms._complete(step, out)
-        return step
+    def measure(self, step: M | Taken, out: Float64[Tensor, "signals charges"], /) -> Step:
+        """Take or read a step and write its forms to `out`."""
+        found = self._mover.measure(step, self._forms._room(out))
+        self._forms._complete(found, out)
+        return found

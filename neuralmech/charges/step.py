@@ -262,35 +262,22 @@ M = TypeVar("M", contravariant=True)
 
 
 class Mover(Protocol[M]):
-    """Takes steps of a rule, a `Motion` of SGD or an `AdamMotion`, in the pass that measures them.
+    """Takes steps of a rule in the pass that measures them, or reads in it those that somebody else took.
 
-    θ, flat, is changed in place.
+    θ, flat, is θ_k, and becomes θ_{k+1} in place. Steps to be taken are a `Motion` of SGD or an `AdamMotion`.
     """
 
     theta: Float[Tensor, " parameters"]
 
-    def move(self, motion: M) -> None:
+    def move(self, motion: M, /) -> None:
         """Take a step, and measure nothing."""
         ...
 
-    def measure(self, motion: M, out: Float64[Tensor, "signals charges"]) -> Step:
-        """Take a step and write its forms to `out`.
+    def measure(self, step: M | Taken, out: Float64[Tensor, "signals charges"], /) -> Step:
+        """Take or read a step and write its forms to `out`.
 
         Returns the step, whose θ_k and g are valid only where they were to be kept.
         """
-        ...
-
-
-class Follower(Protocol):
-    """Reads steps that somebody else took, out of tensors that stay where they are.
-
-    θ, flat, is θ_k, and becomes θ_{k+1}.
-    """
-
-    theta: Float[Tensor, " parameters"]
-
-    def measure(self, taken: Taken, out: Float64[Tensor, "signals charges"]) -> Step:
-        """Write the forms of a step to `out`; returns it, with θ_k and g only where they were to be kept."""
         ...
 
 
@@ -308,8 +295,11 @@ class Backend(Protocol):
         """
         ...
 
-    def follower(self, theta: Float[Tensor, " parameters"], kept: Collection[str] = ()) -> Follower | None:
-        """What reads steps of any rule where the user has the parameters; None where that gains nothing."""
+    def follower(self, theta: Float[Tensor, " parameters"], kept: Collection[str] = ()) -> Mover | None:
+        """The same for steps that somebody else takes, of any rule and whatever its bits; None where nothing is gained.
+
+        It is not asked to move.
+        """
         ...
 
 

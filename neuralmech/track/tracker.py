@@ -12,7 +12,7 @@ from torch import Tensor
 
 from neuralmech.charges.forms import Forms
 from neuralmech.charges.reference import SparseRows
-from neuralmech.charges.step import FORMS, AdamMotion, Follower, Kept, Motion, Mover, Step, Taken
+from neuralmech.charges.step import FORMS, Kept, M, Mover, Step, Taken
 from neuralmech.record import BackgroundWriter, RecordWriter
 from neuralmech.record.schema import FLIP_SIGNAL, NOISE_SIGNALS, SIGNALS, STEP_COLUMNS, Classes, FamilyLayout
 from neuralmech.symmetry.family import Family
@@ -202,7 +202,7 @@ class Tracker:
         """
         return None if self._needs_vectors else self._forms.mover(theta)
 
-    def follower(self, theta: Float[Tensor, " parameters"]) -> Follower | None:
+    def follower(self, theta: Float[Tensor, " parameters"]) -> Mover | None:
         """What reads steps that somebody took where the parameters are, if all that is recorded can be had from it.
 
         As of a mover, rows with how far the rule leans need `before` and `after`.
@@ -216,11 +216,11 @@ class Tracker:
 
     def advance(
         self,
-        by: Mover | Follower,
-        step: Motion | AdamMotion | Taken,
+        by: Mover[M],
+        step: M | Taken,
         loss: float,
         row: Mapping[str, float],
-        seen: Seen = Seen(),  # noqa: B008  (nothing can change it)
+        seen: Seen | None = None,
         *,
         norms: bool = True,
     ) -> None:
@@ -230,9 +230,10 @@ class Tracker:
         """
         into, arrays, number = self.block.slot(), self.block.room.arrays, self.block.filled
         arrays.loss[number] = loss
-        seen.write(into)
+        if seen is not None:
+            seen.write(into)
         self._beside.evaluate_at(by.theta, into, arrays, number, norms=norms)
-        self._evaluate(lambda forms: by.measure(step, forms), into.ring)  # type: ignore[arg-type]
+        self._evaluate(lambda forms: by.measure(step, forms), into.ring)
         self.block.add(row)
 
     @torch.no_grad()

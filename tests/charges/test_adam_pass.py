@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from neuralmech.charges.cpu_adam import SIGNALS, AdamFollower, AdamMover, moves_like_adam
+from neuralmech.charges.cpu_adam import SIGNALS, AdamMover, moves_like_adam
 from neuralmech.charges.cpu_strips import apart
 from neuralmech.charges.plan import Plan, QuadraticPlan, TranslationPlan, rectangles, together
 from neuralmech.charges.step import FORMS, AdamMotion, AdamState, Step, Taken
@@ -16,7 +16,7 @@ from plans import KINDS, SHAPES, parts_of, planned
 NUMBERS = {"weight_decay": 0.07, "betas": (0.9, 0.995), "eps": 1e-7}
 
 
-def mover_of(layout, table, size, theta, pieces=(), threads=1, kind=AdamMover):
+def mover_of(layout, table, size, theta, pieces=(), threads=1):
     """Charges are the plan's sums one by one, then two translation charges, of single entries and of pieces."""
     pieces = together(list(pieces))
     entries = sparse.csr_array(([0.5, -2.0], ([0, 0], [0, layout.size - 1])), shape=(1, layout.size))
@@ -25,7 +25,7 @@ def mover_of(layout, table, size, theta, pieces=(), threads=1, kind=AdamMover):
     plan = Plan(QuadraticPlan(table, size, sparse.eye_array(size, format="csr")), translation, layout)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("neuralmech.charges.cpu_adam.threads_for", lambda layout: threads)
-        return kind(plan, theta), size + translation.charges
+        return AdamMover(plan, theta), size + translation.charges
 
 
 @settings(deadline=None, max_examples=60)
@@ -85,7 +85,7 @@ def test_a_step_that_was_taken_has_the_signals_of_one_that_is(data, shapes, thre
     motion = AdamMotion(parts_of(flat, layout), mean, square, lr=0.01, taken=7.0, decoupled=True, **NUMBERS)
     mover.measure(motion, wanted)
     elsewhere = [[p.clone() for p in parts_of(of, layout)] for of in (moved, flat, mean, square)]
-    follower, _ = mover_of(layout, table, size, followed, (), threads, AdamFollower)
+    follower, _ = mover_of(layout, table, size, followed, (), threads)
     adam = AdamState(*elsewhere[2:], NUMBERS["betas"], NUMBERS["eps"], 7.0)
     follower.measure(Taken(*elsewhere[:2], lr=0.01, adam=adam), found)
 
