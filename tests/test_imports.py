@@ -76,7 +76,8 @@ ALLOWED = {
         "targets",
         "words",
     },
-    "cli": {"training", "compare", "config", "laws", "record", "errors", "checks", "words"},
+    "sweeps": {"training", "compare", "record", "errors", "words"},
+    "cli": {"sweeps", "training", "compare", "config", "laws", "record", "errors", "checks", "words"},
     "__main__": {"cli"},
     "__init__": {"attachment", "record", "discovery", "verification", "compare", "cli"},
 }

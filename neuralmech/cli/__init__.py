@@ -1,4 +1,4 @@
-"""The command line: ``neuralmech train | analyze | watch | forecast | symmetries | verify``.
+"""The command line: ``neuralmech train | analyze | sweep | watch | forecast | symmetries | verify``.
 
 The only part that imports Hydra. Each command is a Hydra application of its own; they import what they need when they
 run, so that help and completion come at once.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, Self
 
@@ -51,13 +53,7 @@ def launch(
 
     outcomes: list[Outcome] = []
     Outcome.arrived.clear()
-    here = os.getpid()
-
-    def job(raw: Any) -> Outcome:
-        outcome = _carry_out(task, raw, is_here=os.getpid() == here)
-        outcomes.append(outcome)  # of a copy, in another process
-        return outcome
-
+    job = partial(_job, task, outcomes, os.getpid())
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # raise instead of printing and exiting
     overrides = overrides_in(words, config_name)
     # Hydra wants all overrides side by side; people put flags between them.
@@ -77,11 +73,43 @@ def launch(
     outcomes += [Outcome.arrived[number] for number in sorted(Outcome.arrived)]
     if last:
         last(outcomes)
-    failures = [outcome.error for outcome in outcomes if outcome.error is not None]
-    for failure in failures[1:]:
-        print(f"{PROGRAM}: {one_line(failure)}", file=sys.stderr)
-    if failures:
-        raise failures[0]
+    _tell_failures(outcomes)
+
+
+def _tell_failures(outcomes: list[Outcome]) -> None:
+    """Raise what a run failed with; of a sweep say each job's words and cause, and exit with the first one's code."""
+    common = set.intersection(*(set(outcome.words) for outcome in outcomes)) if len(outcomes) > 1 else set()
+    codes = []
+    for outcome in outcomes:
+        if outcome.error is None:
+            continue
+        if not outcome.words:
+            raise outcome.error
+        text, code = told(outcome.error)
+        own = " ".join(word for word in outcome.words if word not in common)
+        print(f"{PROGRAM}: job {outcome.number}{f' ({own})' if own else ''}: {one_line(text)}", file=sys.stderr)
+        codes.append(code)
+    if codes:
+        sys.exit(codes[0])
+
+
+def told(error: Exception) -> tuple[str, int]:
+    """What to say of an error that people can do something about, and the exit code: 2 wrong usage, 1 failure."""
+    if isinstance(error, OSError):
+        where = error.filename or "a file"
+        is_full = error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+        text = f"{where} cannot be used ({error.strerror or error}); choose another path or make room"
+        return text, 1 if is_full else 2
+    if isinstance(error, MemoryError):
+        what = f" ({error})" if str(error) else ""
+        return f"memory is short{what}; free some, or take a smaller model, batch, record or block=", 1
+    return str(error), 1 if isinstance(error, RunError) else 2
+
+
+def _job(task: Callable[[Any], Any], outcomes: list[Outcome], here: int, raw: Any) -> Outcome:
+    outcome = _carry_out(task, raw, is_here=os.getpid() == here)
+    outcomes.append(outcome)  # of a copy, in another process
+    return outcome
 
 
 def _carry_out(task: Callable[[Any], Any], raw: Any, *, is_here: bool) -> Outcome:
@@ -100,17 +128,18 @@ def _outcome(task: Callable[[Any], Any], raw: Any) -> Outcome:
     from neuralmech.cli.configs import check_effect
 
     hydra = HydraConfig.get()
-    number = hydra.job.num if hydra.mode == RunMode.MULTIRUN else 0
+    in_sweep = hydra.mode == RunMode.MULTIRUN
+    number, words = (hydra.job.num, tuple(hydra.overrides.task)) if in_sweep else (0, ())
     set_given_in(hydra.runtime.cwd)
     try:
         check_effect(raw)
     except UserError as error:
-        return Outcome(number, error, refused=True)
+        return Outcome(number, error, refused=True, words=words)
     try:
-        return Outcome(number, value=task(raw))
+        return Outcome(number, value=task(raw), words=words)
     except TOLD as error:
         value = math.inf if isinstance(error, NotFiniteError) else None
-        return Outcome(number, error, refused=isinstance(error, RefusedError), value=value)
+        return Outcome(number, error, refused=isinstance(error, RefusedError), value=value, words=words)
 
 
 @contextmanager
@@ -180,20 +209,27 @@ class Outcome(float):
     number: int
     error: Exception | None
     refused: bool
+    words: tuple[str, ...]
 
     def __new__(
-        cls, number: int, error: Exception | None = None, *, refused: bool = False, value: float | None = None
+        cls,
+        number: int,
+        error: Exception | None = None,
+        *,
+        refused: bool = False,
+        value: float | None = None,
+        words: tuple[str, ...] = (),
     ) -> Self:
-        """Make one; `value` is the number, NaN if there is none."""
+        """Make one; `value` is the number, NaN if there is none, `words` those of a job of a sweep."""
         self = super().__new__(cls, math.nan if value is None else value)
-        self.number, self.error, self.refused = number, error, refused
+        self.number, self.error, self.refused, self.words = number, error, refused, words
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Say how it is unpickled."""
-        return _arrive, (self.number, self.error, self.refused, float(self))
+        return _arrive, (self.number, self.error, self.refused, float(self), self.words)
 
 
-def _arrive(number: int, error: Exception | None, refused: bool, value: float) -> Outcome:
-    Outcome.arrived[number] = Outcome(number, error, refused=refused, value=value)
+def _arrive(number: int, error: Exception | None, refused: bool, value: float, words: tuple[str, ...]) -> Outcome:
+    Outcome.arrived[number] = Outcome(number, error, refused=refused, value=value, words=words)
     return Outcome.arrived[number]

@@ -57,6 +57,18 @@ def watch(words: list[str]) -> None:
     launch(task, "watch", rest)
 
 
+def sweep(words: list[str]) -> None:
+    """Show the jobs of the sweep's folder among the words, again and again until none runs."""
+    sweeps, rest = _one_run(words, "sweep", "neuralmech sweep FOLDER")
+
+    def task(raw: Any) -> None:
+        from neuralmech.sweeps.show import SweepOptions, show
+
+        show(Path(sweeps[0]), SweepOptions(**dict(raw)))
+
+    launch(task, "sweep", rest)
+
+
 def forecast(words: list[str]) -> None:
     """Predict the charges of the run folder among the words after a change of its hyperparameters."""
     runs, rest = _one_run(words, "forecast", "neuralmech forecast RUN optim.lr=0.01 steps=1000")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import sys
@@ -10,16 +9,16 @@ from collections.abc import Collection
 from typing import Any, NoReturn
 
 from neuralmech.cli import train
-from neuralmech.cli.application import PROGRAM, launch, one_line
-from neuralmech.cli.commands import analyze, forecast, symmetries, verify, watch
+from neuralmech.cli.application import PROGRAM, TOLD, launch, one_line, told
+from neuralmech.cli.commands import analyze, forecast, sweep, symmetries, verify, watch
 from neuralmech.cli.output import never_fail, unprinted
-from neuralmech.errors import RunError, UserError
-from neuralmech.record import RecordError
+from neuralmech.errors import UserError
 from neuralmech.training.process import until_terminated
 
 COMMANDS = {
     "train": "train a network and record its charges at every step",
     "analyze": "compare records with theory: tables and figures",
+    "sweep": "show what became of each job of a sweep, while it runs, too",
     "watch": "show a run while it is being written",
     "forecast": "predict a run's charges after a change of learning rate or weight decay",
     "symmetries": "show which charges a model has, without training",
@@ -28,6 +27,7 @@ COMMANDS = {
 TASKS = {
     "train": train.run,
     "analyze": analyze,
+    "sweep": sweep,
     "watch": watch,
     "forecast": forecast,
     "symmetries": symmetries,
@@ -58,17 +58,8 @@ def main(arguments: list[str] | None = None) -> None:
         with until_terminated():
             _dispatch(words)
         _tell_what_was_lost(words)
-    except (UserError, RecordError) as error:
-        _fail(error, 2)
-    except RunError as error:
-        _fail(error, 1)
-    except OSError as error:
-        where = error.filename or "a file"
-        code = 1 if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT) else 2
-        _fail(f"{where} cannot be used ({error.strerror or error}); choose another path or make room", code)
-    except MemoryError as error:
-        what = f" ({error})" if str(error) else ""
-        _fail(f"memory is short{what}; free some, or take a smaller model, batch, record or block=", 1)
+    except TOLD as error:
+        _fail(*told(error))
     except KeyboardInterrupt as error:
         rows, number = getattr(error, "rows", None), getattr(error, "signal", signal.SIGINT)
         words = [SAID.get(number) or f"stopped by {signal.Signals(number).name}"]

@@ -15,8 +15,9 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from neuralmech.cli.application import BlockedError
+from neuralmech.cli.sweeping import Planned
 from neuralmech.errors import UserError
-from neuralmech.record import FAILURE_FILE, FILE_NAME
+from neuralmech.record import FAILURE_FILE, FILE_NAME, RecordError
 from neuralmech.record.files import write_whole
 from neuralmech.training.process import locked
 from neuralmech.words import hydra_value
@@ -44,6 +45,8 @@ class Before(Callback):
         Whether the sweep was not taken up, or a job of it: what described the sweep that is there is put back.
     is_first, aside
         Whether nothing described a sweep there before; where that is meanwhile.
+    planned
+        The sweep's manifest.
     """
 
     def __init__(self) -> None:
@@ -53,6 +56,7 @@ class Before(Callback):
         self.refused = False
         self.is_first = False
         self.aside: Path | None = None
+        self.planned: Planned | None = None
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """A single run; one whose folder is named after the time gets a folder that no other has."""
@@ -79,12 +83,19 @@ class Before(Callback):
                 self.aside = path.replace(aside)
             except OSError as error:
                 raise BlockedError from error
+        try:
+            self.planned = Planned.of(config)
+        except (RecordError, OSError) as error:
+            self.refused = True
+            raise BlockedError from error
 
     def tidy(self) -> None:
         """Put the file of a sweep back that was not taken up; remove the folders that were made and are empty."""
         if self.folder is None:
             return
         path = self.folder / SWEEP_FILE
+        if self.planned:
+            self.planned.tidy(refused=self.refused or not os.path.lexists(path))
         if self.aside and (self.refused or not os.path.lexists(path)):
             with suppress(FileNotFoundError):  # another process had the same in hand
                 self.aside.replace(path)

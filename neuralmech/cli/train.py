@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,25 +37,10 @@ def _launch(words: list[str]) -> None:
 
 
 def _launch_after(before: Before, words: list[str]) -> None:
-    from hydra.types import RunMode
+    from neuralmech.cli.pool import register
+    from neuralmech.sweeps.pool import none_left_open
 
     begun: list[object] = []  # under a launcher that runs the jobs in other processes it is filled at the end
-
-    def task(raw: Any) -> float:
-        from hydra.core.hydra_config import HydraConfig
-
-        folder = Path(HydraConfig.get().runtime.output_dir)
-        begun.append(folder)
-        in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
-        try:
-            result = _job(raw, folder, in_sweep=in_sweep)
-        except RefusedError:
-            before.refused = True
-            raise
-        _show_result(result, folder)
-        if not in_sweep:
-            _show_next(folder)
-        return _objective(result, folder)
 
     def last(outcomes: list[Outcome]) -> None:
         begun.extend(outcomes)
@@ -62,8 +48,10 @@ def _launch_after(before: Before, words: list[str]) -> None:
         if before.is_sweep and before.folder and any(outcome.error is None for outcome in outcomes):
             _show_next(before.folder)
 
+    register()
     try:
-        launch(task, "train", words, last)
+        with none_left_open():
+            launch(partial(_task, before, begun), "train", words, last)
     except KeyboardInterrupt as error:
         raise _with_remedy(error, before.folder, words if before.is_sweep else None) from None
     except UserError:
@@ -74,6 +62,28 @@ def _launch_after(before: Before, words: list[str]) -> None:
         if error.filename is not None or before.folder is None:
             raise
         raise OSError(error.errno, error.strerror or str(error), short(before.folder)) from error  # Hydra's own file
+
+
+def _task(before: Before, begun: list[object], raw: Any) -> float:
+    """Train as a composed config says, if need be in a process that a launcher started and sent this to."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    from neuralmech.cli.sweeping import swept
+
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    begun.append(folder)
+    in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+    work = partial(_job, raw, folder, in_sweep=in_sweep)
+    try:
+        result = swept(raw, folder, work) if in_sweep else work()
+    except RefusedError:
+        before.refused = True
+        raise
+    _show_result(result, folder)
+    if not in_sweep:
+        _show_next(folder)
+    return _objective(result, folder)
 
 
 def _job(raw: Any, folder: Path, *, in_sweep: bool) -> Any:

@@ -42,6 +42,7 @@ def resolve(raw: DictConfig | Mapping[str, Any]) -> Config:
         cast(Mapping[str, Any], OmegaConf.to_container(raw, resolve=True)) if isinstance(raw, DictConfig) else raw
     )
     values.pop("experiment", None)
+    values.pop("sweep", None)
     if values.pop("resume", None) is not None:
         raise UserError("resume belongs on the command line: neuralmech train resume=RUN [train.steps=…]")
     values.setdefault("loss", {"name": OLDEST_LOSS})

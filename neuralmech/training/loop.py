@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import dataclass
 from math import nan
 from pathlib import Path
 from time import monotonic
@@ -31,6 +30,7 @@ from neuralmech.track import Schedule, Tracker, Tracking
 from neuralmech.training.claims import check_claims
 from neuralmech.training.disk import announce, told
 from neuralmech.training.execute import check_execution
+from neuralmech.training.finished import Result
 from neuralmech.training.finite import check_data, remedy
 from neuralmech.training.flat import FlatParameters
 from neuralmech.training.groups import assign
@@ -46,15 +46,6 @@ from neuralmech.training.update import autocast
 SLOW_SECONDS = 10.0  # of waiting for the disk, after which the run says so
 COMMIT_SECONDS = 60.0  # a slow run commits incomplete blocks this often
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True)
-class Result:
-    """How a run ended: rows in the record, last loss and accuracy (NaN: it has none) on held-out data."""
-
-    rows: int
-    loss: float
-    accuracy: float
 
 
 def train(config: Config, folder: Path) -> Result:

@@ -120,7 +120,7 @@ def test_runs_of_one_second_have_a_folder_each(command, tmp_path, monkeypatch):
     assert command(*words, "-m", "seed=0,1")[0] == 0
     year = min(p.name for p in (tmp_path / "out").iterdir())
     assert {p.name for p in (tmp_path / "out").iterdir()} == {year, f"{year}-2", f"{year}-3"}
-    assert {p.name for p in (tmp_path / f"out/{year}-3").iterdir()} == {"0", "1", "multirun.yaml"}
+    assert {p.name for p in (tmp_path / f"out/{year}-3").iterdir()} == {"0", "1", "multirun.yaml", "sweep.json"}
     refused(command(*words, "optim.lr=-1"), "must be a positive number")
     assert not (tmp_path / f"out/{year}-4").exists()
 

@@ -63,7 +63,7 @@ def test_a_sweep_that_was_stopped_goes_on_where_it_was(command, tmp_path, monkey
     code, out, err = command(*shlex.split(again))
     assert (code, err) == (0, "")
     assert out.count("30 steps recorded") == 3
-    assert {p.name for p in (tmp_path / "sweep").iterdir()} == {"0", "1", "2", "multirun.yaml"}
+    assert {p.name for p in (tmp_path / "sweep").iterdir()} == {"0", "1", "2", "multirun.yaml", "sweep.json"}
     before = there(tmp_path / "sweep")
     code, _, err = command(*words[:-2], "seed=5,6", words[-1])
     assert code == 2
@@ -85,7 +85,7 @@ def test_a_sweep_that_is_not_taken_up_leaves_what_was_there(command, tmp_path):
         assert there(sweep) == before
     with locked(sweep / "1"):
         assert command(*words, "seed=0,1,2")[0] == 2
-    assert {p.name for p in sweep.iterdir()} == {"0", "1", "2", "multirun.yaml"}  # the new one is done
+    assert {p.name for p in sweep.iterdir()} == {"0", "1", "2", "multirun.yaml", "sweep.json"}  # the new one is done
     assert command(*words, "seed=0,1,2")[0] == 0
     assert "seed=0,1,2" in (sweep / "multirun.yaml").read_text()
     (sweep / ".multirun.yaml.before").mkdir()
@@ -104,7 +104,7 @@ def test_a_sweep_whose_jobs_run_elsewhere_is_described_by_its_file(command, tmp_
     for seeds in ("seed=0,1", "seed=0,1,2"):
         assert command("train", *SMALL, "-m", seeds, "hydra.sweep.dir=sweep")[::2] == (0, "")
         assert seeds in file.read_text()
-        assert [p.name for p in file.parent.iterdir()] == [file.name]
+        assert {p.name for p in file.parent.iterdir()} == {file.name, "sweep.json"}
 
 
 def test_a_sweeps_file_that_was_left_aside_is_taken_back(command, tmp_path, monkeypatch):
@@ -122,7 +122,7 @@ def test_a_sweeps_file_that_was_left_aside_is_taken_back(command, tmp_path, monk
     assert there(sweep) == before
     (sweep / "multirun.yaml").rename(sweep / ".multirun.yaml.before")
     assert command(*words, "seed=0,1,2")[0] == 0
-    assert {p.name for p in sweep.iterdir()} == {"0", "1", "2", "multirun.yaml"}
+    assert {p.name for p in sweep.iterdir()} == {"0", "1", "2", "multirun.yaml", "sweep.json"}
     assert "seed=0,1,2" in (sweep / "multirun.yaml").read_text()
 
 

@@ -1,0 +1,136 @@
+"""A job of a sweep: whether it is to be done, and its line in the sweep's manifest, under every launcher."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+
+from neuralmech.cli.application import RefusedError
+from neuralmech.errors import RunError, UserError
+from neuralmech.record import RecordError
+from neuralmech.sweeps.manifest import Entry, Manifest, this_process
+from neuralmech.words import first_line
+
+
+class FailedBeforeError(RunError):
+    """A job that failed when the sweep was carried out before, and is not tried again."""
+
+
+@dataclass
+class Planned:
+    """A sweep's manifest as it is before and after the jobs, in the process that launches them."""
+
+    manifest: Manifest
+    before: dict[int, Entry] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, config: DictConfig) -> Planned:
+        """Enter the jobs that a composed sweep is going to have, as far as that is known."""
+        planned = cls(Manifest(Path(config.hydra.sweep.dir).absolute()))
+        planned.before = planned.manifest.read()
+        planned.manifest.plan(dict(enumerate(_jobs_of(config))))
+        return planned
+
+    def tidy(self, *, refused: bool) -> None:
+        """At the end: of a sweep that was not taken up, nothing stays that was not begun."""
+        if refused:
+            self.manifest.take_back(self.before)
+
+
+def _jobs_of(config: DictConfig) -> list[list[str]]:
+    """Words of each job of a grid; none where only the sweeper knows them."""
+    sweeper = config.hydra.sweeper
+    if not str(sweeper["_target_"]).endswith(".BasicSweeper"):
+        return []
+    words = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
+    try:
+        parsed = OverridesParser.create().parse_overrides([*words, *config.hydra.overrides.task])
+        return [list(job) for batch in BasicSweeper.split_arguments(parsed, None) for job in batch]
+    except HydraException:  # a pattern, such as model=glob(*), of which only the sweeper knows the names
+        return []
+
+
+def swept(raw: Any, folder: Path, work: Callable[[], Any]) -> Any:
+    """Do a job of a sweep, unless it is done or failed before; its result.
+
+    Raises
+    ------
+    FailedBeforeError
+        If it failed before, and is not to be tried again.
+    """
+    retry = raw.get("sweep", {}).get("retry", False)
+    if not isinstance(retry, bool):
+        raise UserError(f"sweep.retry={retry} must be true or false")
+    hydra = HydraConfig.get()
+    manifest, words = Manifest(Path(hydra.sweep.dir).absolute()), list(hydra.overrides.task)
+    fresh = Entry(int(hydra.job.num), folder=str(hydra.sweep.subdir))
+    manifest.plan({fresh.number: words})
+    entry = replace(manifest.read()[fresh.number], folder=fresh.folder)
+    if found := _over(raw, folder):
+        manifest.change(lambda jobs: jobs | {fresh.number: replace(entry, state="done", error=None, process=None)})
+        return found
+    if entry.state == "failed" and not retry:
+        raise FailedBeforeError(f"failed before, and sweep.retry=true tries it again: {entry.error}")
+    return _noted(manifest, entry, work)
+
+
+def _over(raw: Any, folder: Path) -> Any:
+    """Result of a job that is done; None if it is not, or somebody else is asked to say what is wrong with it."""
+    from neuralmech.config import resolve
+    from neuralmech.training.finished import finished
+    from neuralmech.training.recorded import as_changes
+
+    if folder.is_symlink():
+        return None
+    try:
+        return finished(folder, as_changes(resolve(raw)))
+    except UserError:
+        return None
+
+
+def _noted(manifest: Manifest, entry: Entry, work: Callable[[], Any]) -> Any:
+    """Let a job be done, and note that it begins and how it ends."""
+    start = monotonic()
+
+    def note(state: str, error: str | None = None, process: str | None = None) -> None:
+        spent = (entry.seconds or 0.0) + monotonic() - start
+        seconds = entry.seconds if state in ("running", "refused") else round(spent, 3)
+        manifest.change(
+            lambda jobs: (
+                jobs | {entry.number: replace(entry, state=state, error=error, process=process, seconds=seconds)}
+            )
+        )
+
+    note("running", process=this_process())
+    try:
+        result = work()
+    except RefusedError:
+        note("refused")
+        raise
+    except KeyboardInterrupt:
+        note("stopped")
+        raise
+    except BaseException as error:
+        note("failed", described(error))
+        raise
+    note("done")
+    return result
+
+
+def described(error: BaseException) -> str:
+    """An error in one line; what nobody foresaw with its kind and the place in the user's code."""
+    if isinstance(error, UserError | RecordError | RunError):
+        return " ".join(str(error).split())
+    from neuralmech.errors import users_line
+
+    place = users_line(error)
+    return f"{type(error).__name__}: {first_line(error)}" + (f" at {place}" if place else "")

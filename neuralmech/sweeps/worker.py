@@ -1,0 +1,73 @@
+"""A process that carries out one job after another, as it is told through a connection."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import pickle
+import signal
+import sys
+import threading
+import traceback
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
+
+from neuralmech.errors import users_line
+from neuralmech.training.process import until_terminated
+from neuralmech.words import first_line
+
+
+class Job(NamedTuple):
+    """A job as it is sent: its number, and its words."""
+
+    number: int
+    overrides: tuple[str, ...]
+
+
+class Answer(NamedTuple):
+    """What a worker answers: a value, or the signal that stopped the job, or the error that nobody foresaw."""
+
+    value: Any = None
+    stopped: int | None = None
+    error: str | None = None
+
+
+def main(connection: int, lifeline: int) -> None:
+    """Do jobs until nobody sends any more; `lifeline` is closed when the process that sends them is gone."""
+    faulthandler.enable()
+    _die_with(lifeline)
+    with Connection(connection) as channel:
+        try:
+            do = pickle.loads(channel.recv_bytes())
+            while True:
+                channel.send_bytes(_carried_out(do, channel.recv()))
+        except EOFError:
+            return
+
+
+def _die_with(lifeline: int) -> None:
+    """Stop as a signal would make us, once the other end is closed: what is being done is kept, and can go on."""
+
+    def wait() -> None:
+        os.read(lifeline, 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True, name="lifeline").start()
+
+
+def _carried_out(do: Any, job: Job) -> bytes:
+    """Do a job; what became of it, ready to be sent."""
+    try:
+        with until_terminated():
+            answer = Answer(do(job))
+        return pickle.dumps(answer)
+    except KeyboardInterrupt as error:
+        return pickle.dumps(Answer(stopped=getattr(error, "signal", signal.SIGINT)))
+    except BaseException as error:  # noqa: BLE001  (whatever a user's code raises ends this job, and no other)
+        traceback.print_exc()
+        place = users_line(error)
+        text = f"{type(error).__name__}: {first_line(error)}" + (f" at {place}" if place else "")
+        return pickle.dumps(Answer(error=text))
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
