@@ -16,6 +16,7 @@ from neuralmech.compare.watch import WatchOptions
 from neuralmech.config import OWN, Config, LoggerConfig, TrackConfig, TrainConfig
 from neuralmech.config.composed import own_code
 from neuralmech.loggers import LOGGERS
+from neuralmech.sweeps.show import SweepOptions
 from neuralmech.verification.conditions import CONDITIONS
 from neuralmech.verification.sampling import Sampling
 from neuralmech.verification.verify import verify
@@ -74,6 +75,11 @@ def test_a_logger():
     for path in (config_folder() / "logger").glob("*.yaml"):
         assert composed(f"logger={path.stem}")["logger"] == asdict(LoggerConfig(path.stem))
     assert {path.stem for path in (config_folder() / "logger").glob("*.yaml")} == set(LOGGERS)
+
+
+def test_a_sweep():
+    assert composed(command="sweep") == asdict(SweepOptions())
+    assert composed()["sweep"] == {"retry": False}
 
 
 def test_watching():

@@ -22,6 +22,7 @@ from neuralmech.errors import UserError
 from neuralmech.record import RecordError, open_record
 from neuralmech.record.layout import set_status
 from neuralmech.record.reader import snapshot
+from neuralmech.sweeps.manifest import Manifest
 from neuralmech.training.checkpoint import checkpoints
 from neuralmech.training.process import SAME_SECONDS, Interrupted, Stop, locked, on_signals, until_terminated
 
@@ -259,10 +260,14 @@ def test_what_a_launchers_jobs_say_reaches_the_terminal(tmp_path, launcher):
     words = f"-m hydra/launcher={launcher} hydra.sweep.dir=sweep data.residency=loader data.workers=1 model.width=6,-3"
     code, out, err = shell(tmp_path, f"@train {words}")
     assert code == 2
-    assert err.splitlines()[-1] == "neuralmech: model.width=-3 is too small; give 1 or more"
+    assert err.splitlines()[-1] == "neuralmech: job 1 (model.width=-3): model.width=-3 is too small; give 1 or more"
     assert "Next: neuralmech analyze sweep" in out
     assert rows(tmp_path / "sweep/0") == 20
     assert (tmp_path / "sweep/multirun.yaml").exists()
+    jobs = Manifest(tmp_path / "sweep").read()
+    assert [(jobs[n].state, jobs[n].folder) for n in (0, 1)] == [("done", "0"), ("failed", "1")]
+    assert jobs[1].error == "model.width=-3 is too small; give 1 or more"
+    assert jobs[0].seconds > 0
 
 
 def test_a_process_that_may_have_no_children_reads_itself(tmp_path):
