@@ -51,7 +51,7 @@ def death_of(code: int, last_words: str) -> Death:
 
 def _place(words: str) -> str:
     """``file:line`` of the innermost code in a dump of the stack that is no library's."""
-    dump = words.rpartition(FATAL)[2]
+    dump = words.rpartition(FATAL)[2].partition("Current thread")[2].partition("\n\n")[0]  # it lists the others first
     for file, line in re.findall(r'^  File "(.+)", line (\d+) in', dump, flags=re.MULTILINE):
         if Path(file).is_file() and not is_librarys(Path(file)):
             return f"{short(file)}:{line}"

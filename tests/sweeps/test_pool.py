@@ -116,7 +116,7 @@ def test_a_sweep_that_is_stopped_goes_on_to_the_bits_of_one_that_was_not(tmp_pat
     assert again.returncode == 0, again.stderr
     assert states(tmp_path) == 3 * ["done"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    alone = ["train", "-m", *words[1:-len(POOL)], "hydra.sweep.dir=twin"]
+    alone = ["train", "-m", *words[1 : -len(POOL)], "hydra.sweep.dir=twin"]
     twin = subprocess.run([*NEURALMECH, *alone], cwd=tmp_path, env=environment, capture_output=True, check=False)
     assert twin.returncode == 0
     for number in range(3):
