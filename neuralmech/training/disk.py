@@ -12,6 +12,7 @@ from neuralmech.errors import RunError, UserError
 from neuralmech.record import FAILURE_FILE, FILE_NAME, BackgroundWriter
 from neuralmech.record.files import FULL, write_whole
 from neuralmech.record.layout import largest_record, whole_chunks
+from neuralmech.record.schema import NORMS
 from neuralmech.record.writer import SLACK_BYTES
 from neuralmech.training.checkpoint import checkpoints
 from neuralmech.training.run import Run
