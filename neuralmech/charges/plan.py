@@ -142,7 +142,7 @@ def of_tensors(families: Sequence[Family], layout: Layout) -> Family:
             summed[term.parameter] = term
     terms = []
     for n, (name, shape) in enumerate(layout.shapes.items()):
-        term, row = summed.get(name), (1, math.prod(shape)) if len(shape) < 2 else shape
+        term, row = summed.get(name), (shape if len(shape) > 1 and 0 not in shape else (1, math.prod(shape)))
         count = row[0] if term is None else _elements(term)
         whole, first = sparse.csr_array(np.ones((1, count))), np.array([n])
         terms.append(

@@ -18,7 +18,7 @@ class SiteMeans:
     """Every n-th row of blocks that come in order, as names and numbers.
 
     - ``loss``, ``lr``, ``gradient_norm`` of the whole net
-    - ``gradient_norm/PARAMETER``: of each parameter tensor
+    - ``gradient/PARAMETER``: the norm of each parameter tensor's gradient
     - ``charge/FAMILY/SITE``: mean over the site, of a matrix over its diagonal
     - ``effective_lr/SITE``: η/Q with that mean, of family ``scale``
     - ``decay_share/FAMILY/SITE``, ``drive_share/FAMILY/SITE``: what of a step's motion weight decay, 2ηλ|ΣQ|, and the
@@ -48,7 +48,7 @@ class SiteMeans:
             lr, decay = values["lr"], float(steps["weight_decay"][row])
             if "gradient" in (norms := charges.get(NORMS, {})):
                 of_tensors = norms["gradient"][row].tolist()
-                values |= {f"gradient_norm/{name}": v for name, v in zip(self._tensors, of_tensors, strict=True)}
+                values |= {f"gradient/{name}": v for name, v in zip(self._tensors, of_tensors, strict=True)}
             for family, sites in self._sites.items():
                 found = charges[family]
                 signals = {name: found[name][row] for name in ("value", "drive_update") if name in found}
