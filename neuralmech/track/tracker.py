@@ -108,6 +108,11 @@ class Tracker:
         return {**self._beside.layouts, **self._norms.layouts}
 
     @property
+    def recorded(self) -> int:
+        """Number of recorded charges."""
+        return sum(len(layout.sites) for layout in self._recorded.values())
+
+    @property
     def bytes_per_row(self) -> int:
         """Size of a row in the record before compression."""
         return 8 * (sum(layout.width for layout in self.layouts().values()) + len(STEP_COLUMNS))
