@@ -62,6 +62,8 @@ def recorded_config(folder: Path, code: Mapping[str, Mapping[str, Any]]) -> dict
             "neuralmech.attach resume=True, to check claims call neuralmech.verify(model, inputs, targets)"
         )
     raw.setdefault("loss", {"name": OLDEST_LOSS})
+    if isinstance(raw.get("track"), dict):
+        raw["track"].setdefault("norms_of", [])  # an older one's record has no room for them
     for group in OWN:
         _check_code(folder, group, raw.get(group), code.get(group))
     if isinstance(raw.get("data"), dict):

@@ -176,7 +176,7 @@ def _check_state(run: Run, content: Mapping[str, Any]) -> None:
         raise ValueError("its loss scale is no number")
     if content.get("last") is not None and content["last"].shape != theta.shape:
         raise ValueError("its last parameters are of another shape")
-    noise, charges = content["noise"], run.tracker.block.room.parts.ring.shape[-1:]
+    noise, charges = content["noise"], (run.tracker.recorded,)
     if noise is not None and (len(noise) != 2 or {half.shape for half in noise} != {charges}):
         raise ValueError("its noise is of another shape")
     run.rule.check_state(content["optimizer"])
