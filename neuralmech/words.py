@@ -79,6 +79,17 @@ def first_line(error: BaseException) -> str:
     return text.strip().splitlines()[0] if text.strip() else type(error).__name__
 
 
+def printable(text: str) -> str:
+    r"""Text without characters that steer a terminal.
+
+    Examples
+    --------
+    >>> printable("conv\x1b[2J -> fc")
+    'conv?[2J -> fc'
+    """
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
 MAX_ROWS = 30  # of a table in a notebook
 
 

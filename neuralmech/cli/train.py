@@ -79,9 +79,6 @@ def _launch_after(before: Before, words: list[str]) -> None:
 def _job(raw: Any, folder: Path, *, in_sweep: bool) -> Any:
     """Train in a new folder; a job of a sweep that is there already is continued."""
     from neuralmech.cli.folders import claimed
-    from neuralmech.config import resolve
-    from neuralmech.training.loop import resume
-    from neuralmech.training.recorded import AnotherRunError, as_changes
 
     is_ours = False
     try:
@@ -90,22 +87,33 @@ def _job(raw: Any, folder: Path, *, in_sweep: bool) -> Any:
                 f"{folder} is a link to another place; remove it, or continue with resume= what it points to"
             )
         if in_sweep and (folder / FILE_NAME).exists():
-            return resume(folder, as_changes(resolve(raw)))
+            return _continued(raw, folder)
         with claimed(folder, raw):
             is_ours = True
             return _train_new(raw, folder, in_sweep=in_sweep)
-    except AnotherRunError as error:
-        raise RefusedError(f"{error} with another hydra.sweep.dir=") from error
     except UserError as error:
         if is_ours:
             raise
         raise RefusedError(str(error)) from error
 
 
+def _continued(raw: Any, folder: Path) -> Any:
+    """Go on with a job of a sweep that is there already."""
+    from neuralmech.config import resolve
+    from neuralmech.training.recorded import AnotherRunError, as_changes
+
+    changes = as_changes(resolve(raw))
+    from neuralmech.training.loop import resume  # takes torch along, so not before the options are right
+
+    try:
+        return resume(folder, changes)
+    except AnotherRunError as error:
+        raise UserError(f"{error} with another hydra.sweep.dir=") from error
+
+
 def _train_new(raw: Any, folder: Path, *, in_sweep: bool) -> Any:
     """Train in a folder that is this process's."""
     from neuralmech.config import resolve
-    from neuralmech.training.loop import train_in
 
     try:
         if (folder / FILE_NAME).exists():
@@ -113,7 +121,10 @@ def _train_new(raw: Any, folder: Path, *, in_sweep: bool) -> Any:
                 f"{short(folder)} holds a record already; choose another run folder with hydra.run.dir=, "
                 f"or continue it with {override_word('resume', short(folder))}"
             )
-        return train_in(folder, resolve(raw))
+        config = resolve(raw)
+        from neuralmech.training.loop import train_in  # takes torch along, so not before the options are right
+
+        return train_in(folder, config)
     except Exception as error:
         if in_sweep and not (folder / FILE_NAME).exists():
             _leave_reason(folder, error)

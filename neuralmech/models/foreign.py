@@ -2,35 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
-
 from torch import nn
 
-from neuralmech.checks import check_choice
 from neuralmech.errors import UserError
-from neuralmech.targets import call, locate
-
-ARCHITECTURES = (
-    *(f"vgg{n}{bn}" for n in (11, 13, 16, 19) for bn in ("", "_bn")),
-    "resnet18", "resnet34", "resnet50", "vit_b_16",
-)  # fmt: skip
-
-
-@dataclass
-class VisionOptions:
-    """`arch` out of torchvision; `norm` none takes the BatchNorm out of a ResNet."""
-
-    name: str = "torchvision"
-    arch: str = "resnet18"
-    norm: str = "batch"
-
-    def check(self) -> None:
-        """Raise a `UserError` for unknown architectures."""
-        check_choice("model.arch", self.arch, ARCHITECTURES)
-        check_choice("model.norm", self.norm, ("batch", "none"))
-        if self.norm == "none" and not self.arch.startswith("resnet"):
-            raise UserError(f"model.norm=none is for ResNets; with model.arch={self.arch} leave it at batch")
+from neuralmech.models.options import TargetOptions, VisionOptions
+from neuralmech.targets import call
 
 
 def build_vision(options: VisionOptions, shape: tuple[int, ...], classes: int) -> nn.Module:
@@ -49,19 +25,6 @@ def build_vision(options: VisionOptions, shape: tuple[int, ...], classes: int) -
     if options.arch == "vit_b_16":
         extra = {"image_size": shape[1]}
     return getattr(models, options.arch)(num_classes=classes, **extra)
-
-
-@dataclass
-class TargetOptions:
-    """``_target_``: dotted path of a class or function; everything else in the group is its arguments."""
-
-    name: str = "_target_"
-    target: str = ""
-    arguments: dict[str, Any] = field(default_factory=dict)
-
-    def check(self) -> None:
-        """Raise a `UserError` if there is nothing of that name."""
-        locate("model", self.target)
 
 
 def build_target(options: TargetOptions, shape: tuple[int, ...], classes: int) -> nn.Module:
