@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from neuralmech.cli.application import launch, overrides_in, run_folders
+from neuralmech.cli.application import importing, launch, overrides_in, run_folders
 from neuralmech.errors import RunError, UserError
 from neuralmech.record import FILE_NAME
 
@@ -35,9 +35,10 @@ def symmetries(words: list[str]) -> None:
             config = resolve(recorded_config(run, _code(raw)))
         else:
             config = resolve(OmegaConf.create({k: v for k, v in raw.items() if k != "certify"}))
-        from neuralmech.compare.show.claims import show_symmetries  # what takes pandas and torch along, and is not
-        from neuralmech.training.claims import certified  # needed to say what is wrong
-        from neuralmech.training.setup import prepare, summary
+        with importing():  # pandas, torch; not before the options are right
+            from neuralmech.compare.show.claims import show_symmetries
+            from neuralmech.training.claims import certified
+            from neuralmech.training.setup import prepare, summary
 
         setup = prepare(config, bare=not raw.certify)
         found = summary(setup)
@@ -83,7 +84,8 @@ def verify(words: list[str]) -> None:
         check_conditions(options["conditions"])
         if run is None:
             resolve(own)
-        from neuralmech.training.claims import verify_fresh, verify_run  # takes torch along
+        with importing():  # torch; not before the options are right
+            from neuralmech.training.claims import verify_fresh, verify_run
 
         _show(verify_fresh(own, **options) if run is None else verify_run(run, step, code=_code(raw), **options))
 

@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from neuralmech.cli.application import PROGRAM, Outcome, RefusedError, launch
+from neuralmech.cli.application import PROGRAM, Outcome, RefusedError, importing, launch
 from neuralmech.errors import RunError, UserError
 from neuralmech.record import FAILURE_FILE, FILE_NAME, RecordError
 from neuralmech.record.files import write_whole
@@ -103,7 +103,8 @@ def _continued(raw: Any, folder: Path) -> Any:
     from neuralmech.training.recorded import AnotherRunError, as_changes
 
     changes = as_changes(resolve(raw))
-    from neuralmech.training.loop import resume  # takes torch along, so not before the options are right
+    with importing():  # torch; not before the options are right
+        from neuralmech.training.loop import resume
 
     try:
         return resume(folder, changes)
@@ -122,7 +123,8 @@ def _train_new(raw: Any, folder: Path, *, in_sweep: bool) -> Any:
                 f"or continue it with {override_word('resume', short(folder))}"
             )
         config = resolve(raw)
-        from neuralmech.training.loop import train_in  # takes torch along, so not before the options are right
+        with importing():  # torch; not before the options are right
+            from neuralmech.training.loop import train_in
 
         return train_in(folder, config)
     except Exception as error:
@@ -157,7 +159,8 @@ def _resume(words: list[str]) -> None:
     if not (folder / FILE_NAME).is_file():
         raise RecordError(f"{folder} holds no record; give resume= a run folder that `{PROGRAM} train` wrote")
 
-    from neuralmech.training.loop import resume
+    with importing():
+        from neuralmech.training.loop import resume
 
     try:
         _show_result(resume(folder, changes), folder)
