@@ -109,7 +109,7 @@ def _outcome(task: Callable[[Any], Any], raw: Any) -> Outcome:
 
     hydra = HydraConfig.get()
     number = hydra.job.num if hydra.mode == RunMode.MULTIRUN else 0
-    set_given_in(hydra.runtime.cwd)
+    set_given_in(hydra.runtime.cwd, works_elsewhere=bool(hydra.job.chdir))
     try:
         check_effect(raw)
     except UserError as error:

@@ -30,7 +30,8 @@ HIDDEN = ("name", "_target_")  # what chooses the option of a group says these
 def show_help(config: Any) -> None:
     """Task of a Hydra application: print the help of its command, with the values that the words give."""
     hydra = HydraConfig.get()
-    listed = {"APP_CONFIG_GROUPS": _groups(), "CONFIG": _options(config, hydra.job.config_name)}
+    command = str(hydra.job.config_name)
+    listed = {"APP_CONFIG_GROUPS": _groups(command), "CONFIG": _options(config, command)}
     print(Template(hydra.help.template).safe_substitute(listed).rstrip())
 
 
@@ -63,30 +64,31 @@ def _comment(lines: list[str], key: Any, value: Any) -> str:
     return found[1].strip() if found else ""
 
 
-def _groups() -> str:
-    """The options of every group, and what their files say of themselves."""
+def _groups(command: str) -> str:
+    """The options of every group that a command takes, and what their files say of themselves."""
     sources = HydraConfig.get().runtime.config_sources
     folders = [Path(source.path) for source in sources if source.schema == "file"]
     files = sorted({file.relative_to(folder): file for folder in folders for file in folder.glob("*/*.yaml")}.items())
     rows, last = [], ""
     for name, file in files:
         group = str(name.parent)
-        if group != "hydra":
+        if group != "hydra" and _is_of(group, TAKEN.get(command)):
             rows.append(("" if group == last else group, name.stem, comments_in(file.read_text("utf-8-sig"))[0]))
             last = group
     wide = max(len(group) for group, _, _ in rows)
-    return "\n".join(_entry(f"  {group:<{wide}}  {option}", says, 2 + wide + 2 + 14) for group, option, says in rows)
+    entries = [_entry(f"  {group:<{wide}}  {option}", says, 2 + wide + 2 + 14) for group, option, says in rows]
+    return "\n".join(entries) + "\n"
 
 
 def _options(config: Any, command: str) -> str:
     """Each option with its value and comment: those of the command's own file first."""
     says: dict[str, str] = {}
-    own: dict[str, str] = {}
+    own: set[str] = set()
     for path, package, text in read:
         comments = {f"{package}{key}": comment for key, comment in comments_in(text)[1].items()}
         says = {**comments, **says}  # a file is read before those that its defaults list names
         if path == command:
-            own = dict.fromkeys(name for name, _, _ in _keys(yaml.compose(text, yaml.SafeLoader), package))
+            own = {name for name, _, _ in _keys(yaml.compose(text, yaml.SafeLoader), package)}
     values = dict(_leaves(OmegaConf.to_container(config, resolve=False), ""))
     first = [key for key in values if key in own]
     rest = [key for key in values if key not in own and _is_of(key, TAKEN.get(command))]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import shlex
+import sys
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from neuralmech.cli.application import PROGRAM, Outcome, RefusedError, importing, launch
@@ -38,6 +40,7 @@ def _launch(words: list[str]) -> None:
 def _launch_after(before: Before, words: list[str]) -> None:
     from hydra.types import RunMode
 
+    start = monotonic()
     begun: list[object] = []  # under a launcher that runs the jobs in other processes it is filled at the end
 
     def task(raw: Any) -> float:
@@ -46,6 +49,8 @@ def _launch_after(before: Before, words: list[str]) -> None:
         folder = Path(HydraConfig.get().runtime.output_dir)
         begun.append(folder)
         in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+        if in_sweep:
+            _show_job(HydraConfig.get(), before, monotonic() - start)
         try:
             result = _job(raw, folder, in_sweep=in_sweep)
         except RefusedError:
@@ -196,6 +201,18 @@ def _changes(words: list[str]) -> dict[str, Any]:
         if key == "experiment" or key.startswith("hydra."):
             raise UserError(f"{key} does not go with resume=, which continues the run in its own folder as it was")
     return changes
+
+
+def _show_job(hydra: Any, before: Before, elapsed: float) -> None:
+    """Say which job of a sweep begins and, on a terminal, how far the sweep is."""
+    number = int(hydra.job.num)
+    own = [word for word in hydra.overrides.task if word.lstrip("+").partition("=")[0] in before.swept]
+    of = f" of {before.jobs}" if before.jobs else ""
+    print(f"Job {number + 1}{of}: {' '.join(own or hydra.overrides.task)}", flush=True)
+    if before.jobs and sys.stderr.isatty():
+        from tqdm import tqdm
+
+        print(tqdm.format_meter(number, before.jobs, elapsed, unit="job", ncols=80), file=sys.stderr)
 
 
 def _show_result(result: Any, folder: Path) -> None:
