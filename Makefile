@@ -61,6 +61,7 @@ zoo: install ## find and verify the symmetries of well-known models, write docs/
 bench: install ## measure what tracking costs, write docs/benchmarks.md (10 minutes)
 	$(BIN)/python -m pip install --quiet tensorboard
 	$(BIN)/python scripts/bench_track.py
+	$(BIN)/python scripts/bench_start.py --write
 
 clean: ## remove caches and build products, keep .venv and outputs/
 	rm -rf build dist .pytest_cache .ruff_cache .hypothesis

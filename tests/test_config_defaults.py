@@ -16,7 +16,7 @@ from neuralmech.compare.watch import WatchOptions
 from neuralmech.config import OWN, Config, LoggerConfig, TrackConfig, TrainConfig
 from neuralmech.config.composed import own_code
 from neuralmech.loggers import LOGGERS
-from neuralmech.verification.conditions import CONDITIONS
+from neuralmech.verification.names import CONDITIONS
 from neuralmech.verification.sampling import Sampling
 from neuralmech.verification.verify import verify
 

@@ -76,7 +76,7 @@ ALLOWED = {
         "targets",
         "words",
     },
-    "cli": {"training", "compare", "config", "laws", "record", "errors", "checks", "words"},
+    "cli": {"training", "verification", "compare", "config", "laws", "record", "errors", "checks", "words"},
     "__main__": {"cli"},
     "__init__": {"attachment", "record", "discovery", "verification", "compare", "cli"},
 }

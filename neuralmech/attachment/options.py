@@ -19,7 +19,7 @@ from neuralmech.errors import UserError
 from neuralmech.loggers import check_installed
 from neuralmech.losses import as_loss
 from neuralmech.record.schema import ALL_SIGNALS, NORMS_OF
-from neuralmech.symmetry.family import FAMILIES
+from neuralmech.symmetry.names import FAMILIES
 from neuralmech.verification.claims import SymmetryGroup
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import sys
@@ -13,13 +14,15 @@ from typing import Any, ClassVar, NoReturn, Self
 from neuralmech.cli.output import never_fail
 from neuralmech.errors import NotFiniteError, RunError, UserError
 from neuralmech.record import RecordError
-from neuralmech.words import is_plainly_path, set_given_in
+from neuralmech.words import is_plainly_path, printable, set_given_in
 
 TOLD = (UserError, RecordError, RunError, MemoryError, OSError)  # what is said in one line
 
 
 PROGRAM = "neuralmech"
 LAUNCHERS = ("joblib", "submitit", "concurrent")
+WITH_HELP = ("--help", "-h", "--multirun", "-m", "--resolve")  # flags that help is given without
+FOR_HELP = ("hydra.mode=RUN", "hydra.run.dir=.", "hydra.output_subdir=null")  # nothing is written
 
 
 def config_folder() -> Path:
@@ -49,6 +52,11 @@ def launch(
 
     from neuralmech.cli.configs import check_strays, explain, use_own_sources
 
+    if not {"--help", "-h"}.isdisjoint(words):
+        from neuralmech.cli.explained import show_help
+
+        task, last = show_help, None
+        words = [*(w for w in words if w not in WITH_HELP), *FOR_HELP]
     outcomes: list[Outcome] = []
     Outcome.arrived.clear()
     here = os.getpid()
@@ -101,7 +109,7 @@ def _outcome(task: Callable[[Any], Any], raw: Any) -> Outcome:
 
     hydra = HydraConfig.get()
     number = hydra.job.num if hydra.mode == RunMode.MULTIRUN else 0
-    set_given_in(hydra.runtime.cwd)
+    set_given_in(hydra.runtime.cwd, works_elsewhere=bool(hydra.job.chdir))
     try:
         check_effect(raw)
     except UserError as error:
@@ -128,6 +136,23 @@ def _launchers_errors() -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def importing() -> Iterator[None]:
+    """Import large libraries without looking for garbage: there is none, and looking takes a third of the time.
+
+    What they have made once, torch above all, is not looked through later either.
+    """
+    was_enabled, is_first = gc.isenabled(), "torch" not in sys.modules
+    gc.disable()
+    try:
+        yield
+    finally:
+        if is_first:
+            gc.freeze()
+        if was_enabled:
+            gc.enable()
+
+
 def run_folders(words: list[str], command: str, is_run: Callable[[Path], bool]) -> list[str]:
     """Return the words that are paths: as they begin, as they have no ``=``, or as there is a run of that name."""
     found = overrides_in(words, command)
@@ -148,8 +173,6 @@ def overrides_in(words: list[str], command: str) -> list[str]:
 
 def one_line(error: object) -> str:
     """An error in one line; what it quotes of a record does not steer the terminal."""
-    from neuralmech.record.safety import printable  # takes h5py along
-
     return printable(" ".join(str(error).split()))
 
 

@@ -10,7 +10,10 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
@@ -40,6 +43,8 @@ class Before(Callback):
         Which of them.
     found
         Those of it and the folders above it that were there.
+    jobs, swept
+        Number of a sweep's jobs, None where only its sweeper knows, and keys in which they differ.
     refused
         Whether the sweep was not taken up, or a job of it: what described the sweep that is there is put back.
     is_first, aside
@@ -50,6 +55,8 @@ class Before(Callback):
         self.folder: Path | None = None
         self.is_sweep = False
         self.found: tuple[Path, ...] = ()
+        self.jobs: int | None = None
+        self.swept: tuple[str, ...] = ()
         self.refused = False
         self.is_first = False
         self.aside: Path | None = None
@@ -65,6 +72,7 @@ class Before(Callback):
 
         Its file is set aside, which also keeps Hydra from writing through a link.
         """
+        self.jobs, self.swept = _jobs_of(config)
         before = there_above(config.hydra.sweep.dir)
         is_new = own_folder(config, "sweep")
         self._note(config.hydra.sweep.dir, is_sweep=True, before=before if is_new else None)
@@ -97,6 +105,20 @@ class Before(Callback):
     def _note(self, name: str, *, is_sweep: bool, before: tuple[Path, ...] | None) -> None:
         self.folder, self.is_sweep = Path(name).absolute(), is_sweep
         self.found = there_above(self.folder) if before is None else before
+
+
+def _jobs_of(config: DictConfig) -> tuple[int | None, tuple[str, ...]]:
+    """How many jobs a sweep has, and in which keys they differ."""
+    sweeper = config.hydra.sweeper
+    words = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
+    parsed = OverridesParser.create().parse_overrides([*words, *config.hydra.overrides.task])
+    swept = tuple(override.key_or_group for override in parsed if override.is_sweep_override())
+    if not str(sweeper["_target_"]).endswith(".BasicSweeper"):
+        return None, swept
+    try:
+        return sum(len(batch) for batch in BasicSweeper.split_arguments(parsed, None)), swept
+    except HydraException:  # a pattern, such as model=glob(*), of which only the sweeper knows the names
+        return None, swept
 
 
 _present: ContextVar[Before] = ContextVar("before")

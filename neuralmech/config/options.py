@@ -12,7 +12,7 @@ from neuralmech.errors import UserError
 from neuralmech.loggers import check_installed
 from neuralmech.losses import CrossEntropy
 from neuralmech.record.schema import ALL_SIGNALS, BLOCK, NORMS_OF
-from neuralmech.symmetry.family import FAMILIES
+from neuralmech.symmetry.names import FAMILIES
 
 PRECISIONS = ("fp32", "fp64", "tf32", "bf16", "fp16")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.export._trace  # which torch.export imports when it is called; where all is imported, it comes faster
 from torch import Tensor, fx, nn
 
 from neuralmech.discovery.draws import refuse_unseen_draws

@@ -2,44 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
-
 import torch
 from torch import nn
 
-from neuralmech.checks import check_choice
 from neuralmech.errors import UserError
-from neuralmech.targets import call, locate
-
-ARCHITECTURES = (
-    *(f"vgg{n}{bn}" for n in (11, 13, 16, 19) for bn in ("", "_bn")),
-    "resnet18", "resnet34", "resnet50", "vit_b_16",
-)  # fmt: skip
-
+from neuralmech.models.options import TargetOptions, VisionOptions
+from neuralmech.targets import call
 
 NEURONS = 1024  # of a compact head
 PIXELS = 32  # of an image's side that are one pixel behind the five poolings of a VGG
-
-
-@dataclass
-class VisionOptions:
-    """`arch` out of torchvision; `norm` none takes the BatchNorm out of a ResNet, `head` is that of a VGG."""
-
-    name: str = "torchvision"
-    arch: str = "resnet18"
-    norm: str = "batch"
-    head: str = "torchvision"
-
-    def check(self) -> None:
-        """Raise a `UserError` for unknown architectures."""
-        check_choice("model.arch", self.arch, ARCHITECTURES)
-        check_choice("model.norm", self.norm, ("batch", "none"))
-        check_choice("model.head", self.head, ("torchvision", "compact"))
-        if self.head == "compact" and not self.arch.startswith("vgg"):
-            raise UserError(f"model.head=compact is for VGGs; with model.arch={self.arch} leave it at torchvision")
-        if self.norm == "none" and not self.arch.startswith("resnet"):
-            raise UserError(f"model.norm=none is for ResNets; with model.arch={self.arch} leave it at batch")
 
 
 def build_vision(options: VisionOptions, shape: tuple[int, ...], classes: int) -> nn.Module:
@@ -92,19 +63,6 @@ def _begin_as_identities(resnet: nn.Module) -> None:
         for convolution in first:
             convolution.weight.mul_(len(blocks) ** (-1 / (2 * len(first))))
         last.weight.zero_()
-
-
-@dataclass
-class TargetOptions:
-    """``_target_``: dotted path of a class or function; everything else in the group is its arguments."""
-
-    name: str = "_target_"
-    target: str = ""
-    arguments: dict[str, Any] = field(default_factory=dict)
-
-    def check(self) -> None:
-        """Raise a `UserError` if there is nothing of that name."""
-        locate("model", self.target)
 
 
 def build_target(options: TargetOptions, shape: tuple[int, ...], classes: int) -> nn.Module:

@@ -28,7 +28,7 @@ from neuralmech.record.schema import (
     STEP_COLUMNS,
     RecordError,
 )
-from neuralmech.words import first_line, override_word
+from neuralmech.words import first_line, override_word, printable
 
 MAX_CHUNK_BYTES = 1 << 27
 FILTERS = {h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32, h5py.h5z.FILTER_LZF}
@@ -188,17 +188,6 @@ def attribute(target: h5py.Group, name: str, default: str = "") -> str:
     if not isinstance(value, str):
         raise ValueError(f"{target.name} has a {name} that is no text")
     return value
-
-
-def printable(text: str) -> str:
-    r"""Text without characters that steer a terminal.
-
-    Examples
-    --------
-    >>> printable("conv\x1b[2J -> fc")
-    'conv?[2J -> fc'
-    """
-    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 class PlainLoader(yaml.SafeLoader):

@@ -10,7 +10,8 @@ from typing import Any
 from neuralmech.config import OLDEST_LOSS, OWN, Config, own_code, resolve, to_yaml
 from neuralmech.errors import UserError
 from neuralmech.record import RecordError, open_record
-from neuralmech.record.safety import plain_yaml, printable
+from neuralmech.record.safety import plain_yaml
+from neuralmech.words import printable
 
 # What a resumed run may change: where and how it runs, where its data are, how long, what it saves and what ends it.
 MAY_DIFFER = (

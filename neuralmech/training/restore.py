@@ -16,13 +16,14 @@ from neuralmech.data.draws import set_random_state
 from neuralmech.errors import UserError
 from neuralmech.record import FILE_NAME, Record, RecordError, open_record
 from neuralmech.record.reader import can_mend
-from neuralmech.record.safety import plain_yaml, printable
+from neuralmech.record.safety import plain_yaml
 from neuralmech.record.schema import STEP_COLUMNS, Position, Rows
 from neuralmech.record.skeleton import Skeleton
 from neuralmech.training.checkpoint import checkpoints, path_of, read_checkpoint, skeleton_of, to_position
 from neuralmech.training.process import say
 from neuralmech.training.recorded import disagreements
 from neuralmech.training.run import Run
+from neuralmech.words import printable
 
 
 def restore(run: Run, folder: Path) -> Position:

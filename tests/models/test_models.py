@@ -5,7 +5,7 @@ from conftest import config
 from neuralmech.discovery.discover import find_symmetries
 from neuralmech.errors import UserError
 from neuralmech.models import MODELS, ConvNetOptions, build_model
-from neuralmech.models.foreign import ARCHITECTURES, VisionOptions
+from neuralmech.models.options import ARCHITECTURES, VisionOptions
 from neuralmech.models.parts import ACTIVATIONS
 
 
