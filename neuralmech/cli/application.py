@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import math
 import os
 import sys
@@ -134,23 +133,6 @@ def _launchers_errors() -> Iterator[None]:
             f"hydra/launcher: a job's process ended without a word ({reason}); "
             "the same command with the same hydra.sweep.dir= goes on"
         ) from error
-
-
-@contextmanager
-def importing() -> Iterator[None]:
-    """Import large libraries without looking for garbage: there is none, and looking takes a third of the time.
-
-    What they have made once, torch above all, is not looked through later either.
-    """
-    was_enabled, is_first = gc.isenabled(), "torch" not in sys.modules
-    gc.disable()
-    try:
-        yield
-    finally:
-        if is_first:
-            gc.freeze()
-        if was_enabled:
-            gc.enable()
 
 
 def run_folders(words: list[str], command: str, is_run: Callable[[Path], bool]) -> list[str]:

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from neuralmech.cli.application import importing, launch, overrides_in, run_folders
+from neuralmech.cli.application import launch, overrides_in, run_folders
 from neuralmech.errors import RunError, UserError
+from neuralmech.imports import importing
 from neuralmech.record import FILE_NAME
 
 # What goes with a run, and the user's own code, which a record must not name.
@@ -35,7 +36,7 @@ def symmetries(words: list[str]) -> None:
             config = resolve(recorded_config(run, _code(raw)))
         else:
             config = resolve(OmegaConf.create({k: v for k, v in raw.items() if k != "certify"}))
-        with importing():  # pandas, torch; not before the options are right
+        with importing("torch", for_good=True):  # pandas, torch; not before the options are right
             from neuralmech.compare.show.claims import show_symmetries
             from neuralmech.training.claims import certified
             from neuralmech.training.setup import prepare, summary
@@ -84,7 +85,7 @@ def verify(words: list[str]) -> None:
         check_conditions(options["conditions"])
         if run is None:
             resolve(own)
-        with importing():  # torch; not before the options are right
+        with importing("torch", for_good=True):  # torch; not before the options are right
             from neuralmech.training.claims import verify_fresh, verify_run
 
         _show(verify_fresh(own, **options) if run is None else verify_run(run, step, code=_code(raw), **options))

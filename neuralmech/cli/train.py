@@ -9,8 +9,9 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from neuralmech.cli.application import PROGRAM, Outcome, RefusedError, importing, launch
+from neuralmech.cli.application import PROGRAM, Outcome, RefusedError, launch
 from neuralmech.errors import RunError, UserError
+from neuralmech.imports import importing
 from neuralmech.record import FAILURE_FILE, FILE_NAME, RecordError
 from neuralmech.record.files import write_whole
 from neuralmech.record.schema import held_out
@@ -108,7 +109,7 @@ def _continued(raw: Any, folder: Path) -> Any:
     from neuralmech.training.recorded import AnotherRunError, as_changes
 
     changes = as_changes(resolve(raw))
-    with importing():  # torch; not before the options are right
+    with importing("torch", for_good=True):  # torch; not before the options are right
         from neuralmech.training.loop import resume
 
     try:
@@ -128,7 +129,7 @@ def _train_new(raw: Any, folder: Path, *, in_sweep: bool) -> Any:
                 f"or continue it with {override_word('resume', short(folder))}"
             )
         config = resolve(raw)
-        with importing():  # torch; not before the options are right
+        with importing("torch", for_good=True):  # torch; not before the options are right
             from neuralmech.training.loop import train_in
 
         return train_in(folder, config)
@@ -164,7 +165,7 @@ def _resume(words: list[str]) -> None:
     if not (folder / FILE_NAME).is_file():
         raise RecordError(f"{folder} holds no record; give resume= a run folder that `{PROGRAM} train` wrote")
 
-    with importing():
+    with importing("torch", for_good=True):
         from neuralmech.training.loop import resume
 
     try:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.export._trace  # which torch.export imports when it is called; where all is imported, it comes faster
 from torch import Tensor, fx, nn
 
 from neuralmech.discovery.draws import refuse_unseen_draws
@@ -20,6 +19,7 @@ from neuralmech.discovery.gradients import gradient_reaches, hooked_parameters, 
 from neuralmech.discovery.sizes import settle_sizes
 from neuralmech.discovery.untraceable import explain, quiet
 from neuralmech.errors import OURS, UserError, short
+from neuralmech.imports import importing
 from neuralmech.outputs import output_of
 
 
@@ -108,6 +108,8 @@ def trace(model: nn.Module, inputs: tuple[Tensor, ...], keep: Container[str] = (
         inputs = tuple(x.to("meta") for x in inputs)
     try:
         with quiet(), refuse_unseen_draws(twin):
+            with importing("torch.export._trace"):  # as torch.export does when it is first called
+                import torch.export._trace
             with marked_gradients(twin):
                 program = torch.export.export(twin, inputs, strict=False)
             found = lowered(program, keep)

@@ -107,7 +107,7 @@ def test_mlflow(tmp_path, monkeypatch):
 
 
 def test_a_missing_library_is_one_line(monkeypatch):
-    monkeypatch.setattr("neuralmech.loggers.feed.find_spec", lambda name: None)
+    monkeypatch.setattr("neuralmech.loggers.names.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"^logger=wandb needs wandb; pip install 'neuralmech\[wandb\]', or use"):
         LoggerConfig("wandb").check()
     LoggerConfig("csv").check()
