@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -89,7 +89,7 @@ class Trace:
         return frozenset(read | {self.pieces[name].of for name in read if name in self.pieces})
 
 
-def trace(model: nn.Module, inputs: tuple[Tensor, ...], keep: Container[str] = ()) -> Trace:
+def trace(model: nn.Module, inputs: tuple[Tensor, ...], keep: frozenset[str] = frozenset()) -> Trace:
     """Trace a deep copy of `model` in training mode with ``torch.export``.
 
     Operations named in `keep` stay whole; others are written in simpler ones where torch knows how.
