@@ -30,8 +30,7 @@ CASES = {
 TEXT = """
 Made by `python scripts/bench_start.py`. {environment}. Processor time of a
 whole process over that of `python -c "import torch"` ({seconds:.2f} s), the least of {rounds} rounds side by side. What
-a start takes beyond torch is `torch.export`, which imports the compiler; torch itself waits until the options are
-right.
+a start takes beyond torch is `torch.export`, which imports the compiler; torch waits until the options are right.
 
 | command | times `import torch` | s | ≤ {limit} |
 | --- | --- | --- | --- |
