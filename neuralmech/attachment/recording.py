@@ -89,6 +89,7 @@ class Recording:
         self._overflow: Tensor | None = None
         self._skipped: Tensor | None = None
         self._unknown = torch.full((), float("nan"), dtype=torch.float64, device=vectors.device)
+        self._segments: tuple[tuple[int, int, int], Tensor] | None = None
         self._committed, self._rows = monotonic(), 0
         self._has_after = False
 
@@ -184,8 +185,16 @@ class Recording:
     def _measured(self, row: Mapping[str, float]) -> bool:
         """Whether the row could be measured, and was."""
         norms, self._rows = self._rows % IN_SOME == 0, self._rows + 1
-        seen = Seen(skipped=self._skipped, segment=self._steps.moved + self._clock.segment)
+        seen = Seen(skipped=self._skipped, segment=self._segment())
         return self._steps.end(row, self._loss(self._pending.pop("loss", [])), seen, norms=norms)
+
+    def _segment(self) -> Tensor:
+        """How often something was not measured, added up anew only where it may have changed."""
+        moved = self._steps.moved
+        key = id(moved), moved._version, self._clock.segment
+        if self._segments is None or self._segments[0] != key:
+            self._segments = key, moved + self._clock.segment
+        return self._segments[1]
 
     @property
     def has_row(self) -> bool:

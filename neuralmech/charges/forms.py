@@ -116,7 +116,9 @@ class Forms:
 
     def _room(self, out: Tensor) -> Tensor:
         """Where the backend's charges go at first."""
-        return out[:, : self._vectors] if self._scratch is None else self._scratch
+        if self._scratch is not None:
+            return self._scratch
+        return out[:, : self._vectors] if self.matrix else out
 
     def _complete(self, step: Step, out: Float64[Tensor, "signals charges"]) -> None:
         """Put the backend's charges in their places, and evaluate the small matrices, which read the step itself."""
