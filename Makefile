@@ -6,7 +6,7 @@ STAMP_DOCS := .venv/.installed-docs
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
-.PHONY: help install demo test test-slow lint types kernels docs figures zoo bench clean
+.PHONY: help install demo test test-slow lint types kernels docs figures reproduce zoo bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -54,6 +54,10 @@ $(STAMP_DOCS): $(STAMP)
 figures: install ## train, measure and draw every figure of the documentation (3 minutes)
 	$(BIN)/python scripts/figures.py
 
+SCALE ?= small
+reproduce: install ## hold every claim of the sources against a run, write docs/reproduction.md (SCALE=paper: on a GPU)
+	$(BIN)/python scripts/reproduce.py --scale $(SCALE)
+
 zoo: install ## find and verify the symmetries of well-known models, write docs/zoo.md (25 minutes)
 	$(BIN)/python -m pip install --quiet --editable ".[zoo]"
 	$(BIN)/python scripts/zoo.py --redo
@@ -61,6 +65,7 @@ zoo: install ## find and verify the symmetries of well-known models, write docs/
 bench: install ## measure what tracking costs, write docs/benchmarks.md (10 minutes)
 	$(BIN)/python -m pip install --quiet tensorboard
 	$(BIN)/python scripts/bench_track.py
+	$(BIN)/python scripts/bench_start.py --write
 
 clean: ## remove caches and build products, keep .venv and outputs/
 	rm -rf build dist .pytest_cache .ruff_cache .hypothesis

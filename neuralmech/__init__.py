@@ -3,8 +3,6 @@
 Importing this package is cheap: what needs torch is imported when it is first used, and so is everything else.
 """
 
-from importlib import import_module
-
 TYPE_CHECKING = False  # typing's own would be found in the working directory first by ``python -m neuralmech``
 if TYPE_CHECKING:
     from neuralmech.attachment import attach
@@ -60,6 +58,8 @@ def __dir__() -> list[str]:
 
 
 def _public(name: str):
+    from importlib import import_module
+
     module, attribute = _LAZY[name]
     return getattr(import_module(module), attribute)
 

@@ -24,6 +24,19 @@ def check_choice(key: str, value: str, choices: Iterable[str]) -> None:
         raise UserError(f"{key}={value} is unknown{hint}; choose one of {', '.join(options)}")
 
 
+def elsewhere(key: str, known: Iterable[str]) -> list[str]:
+    """Known keys with the same last part as a key, or else with one that is spelt alike.
+
+    Examples
+    --------
+    >>> elsewhere("lr", ["model.width", "optim.lr"]), elsewhere("epocs", ["train.epochs", "train.steps"])
+    (['optim.lr'], ['train.epochs'])
+    """
+    last, ends = key.rpartition(".")[2], {name: name.rpartition(".")[2] for name in known}
+    near = [last] if last in ends.values() else difflib.get_close_matches(last, ends.values(), n=1)
+    return [name for name, end in ends.items() if end in near]
+
+
 def check_at_least(key: str, value: float, least: float) -> None:
     """Raise a `UserError` if `value` is below `least` or not a number."""
     if not value >= least:

@@ -39,6 +39,6 @@ def chain(error: BaseException | None) -> Iterator[BaseException]:
 
 def is_librarys(path: Path) -> bool:
     """Whether a file is of the standard library, of torch or of ours."""
-    _, _, installed = str(path).replace("\\", "/").rpartition("/site-packages/")
-    standard = path.is_relative_to(STANDARD) and not installed
+    _, found, installed = str(path).replace("\\", "/").rpartition("/site-packages/")
+    standard = path.is_relative_to(STANDARD) and not found
     return standard or installed.startswith("torch/") or path.is_relative_to(OURS)

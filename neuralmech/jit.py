@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
@@ -31,7 +32,9 @@ def jit(math: frozenset[str], *, nogil: bool = False) -> Callable[[Callable[...,
         try:
             made = numba.njit(fastmath=set(math), error_model="numpy", cache=True, nogil=nogil)(function)
         except (RuntimeError, OSError):  # no folder to keep compiled code in
-            return numba.njit(fastmath=set(math), error_model="numpy", nogil=nogil)(function)
+            made = numba.njit(fastmath=set(math), error_model="numpy", nogil=nogil)(function)
+            made._cache = _Forgiving(made._cache)  # pyright: ignore
+            return made
         made._cache._cache_file._source_stamp = _stamp()  # pyright: ignore
         made._cache = _Forgiving(made._cache)  # pyright: ignore
         return made
@@ -50,8 +53,12 @@ class _Forgiving:
 
     def load_overload(self, *arguments: Any) -> Any:
         """Compiled code, None if there is none that can be read."""
+        found = None
         with suppress(*_UNUSABLE):
-            return self._kept.load_overload(*arguments)
+            found = self._kept.load_overload(*arguments)
+        if found is None:
+            _say_once()
+        return found
 
     def save_overload(self, *arguments: Any) -> None:
         """Keep compiled code if there is a place for it."""
@@ -60,6 +67,12 @@ class _Forgiving:
 
 
 _UNUSABLE = (OSError, EOFError, UnpicklingError, ValueError)  # not writable, full; cut short or overwritten
+
+
+@cache
+def _say_once() -> None:
+    """Say why the first step takes long, the first time that a process compiles."""
+    print("neuralmech: compiling the sums of charges for this processor, which is kept for later runs", file=sys.stderr)
 
 
 @cache

@@ -10,11 +10,17 @@ from pathlib import Path
 
 _PLAIN = re.compile(r"(?!(true|false|null|nan|inf)$)[A-Za-z_./][A-Za-z0-9_./-]*", re.IGNORECASE)  # to Hydra
 _given_in: list[Path] = []  # one or none
+_in_full: list[bool] = [False]
 
 
-def set_given_in(folder: str | Path) -> None:
-    """Remember where the command was given: a job may work in another folder (``hydra.job.chdir``)."""
+def set_given_in(folder: str | Path, *, works_elsewhere: bool = False) -> None:
+    """Remember where the command was given.
+
+    A job that works in another folder (``hydra.job.chdir``) names folders in full: where its own messages are read,
+    and by whom, a relative one may mean either.
+    """
     _given_in[:] = [Path(folder)]
+    _in_full[:] = [works_elsewhere]
 
 
 def given_in() -> Path:
@@ -23,7 +29,9 @@ def given_in() -> Path:
 
 
 def short(path: str | Path) -> str:
-    """Path relative to the folder that the command was given in, where it lies in there."""
+    """Path relative to the folder that the command was given in, where it lies in there; in full if jobs leave it."""
+    if _in_full[0]:
+        return str(Path(path).resolve())
     try:
         return str(Path(path).resolve().relative_to(given_in().resolve()))
     except ValueError:
@@ -77,6 +85,17 @@ def first_line(error: BaseException) -> str:
     """First line of an error's message, or its kind."""
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)  # its str() has quotes
     return text.strip().splitlines()[0] if text.strip() else type(error).__name__
+
+
+def printable(text: str) -> str:
+    r"""Text without characters that steer a terminal.
+
+    Examples
+    --------
+    >>> printable("conv\x1b[2J -> fc")
+    'conv?[2J -> fc'
+    """
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 MAX_ROWS = 30  # of a table in a notebook

@@ -9,7 +9,7 @@ from typing import Any
 from zoo_row import LARGE, LIBRARIES, NAMES, ROOT, SAMPLED, SAMPLED_OF_LARGE, read
 from zoo_vision import CLASSES
 
-from neuralmech.symmetry.family import FAMILIES
+from neuralmech.symmetry.names import FAMILIES
 from neuralmech.verification.verify import COARSE, NEARBY
 
 TIMES, MORE = 3, 5  # discovery is to take at most TIMES an export and MORE seconds

@@ -35,14 +35,19 @@ def test_code_of_an_older_source_is_not_used(tmp_path):
             [sys.executable, "-c", CALL], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
+        assert len(done.stderr.splitlines()) == is_compiled
+        assert ("compiling the sums of charges" in done.stderr) == is_compiled
         return float(done.stdout)
 
+    is_compiled = True
     assert call() == 3.0
     compiled = {p: p.stat().st_mtime_ns for p in (tmp_path / "cache").rglob("*.nbc")}
+    is_compiled = False
     assert call() == 3.0
     assert compiled == {p: p.stat().st_mtime_ns for p in (tmp_path / "cache").rglob("*.nbc")}  # found again
     source = tmp_path / "neuralmech/charges/cpu_rows.py"
     text = source.read_text()
     assert text.count("total += columns[tap]") == 1
     source.write_text(text.replace("total += columns[tap]", "total += 2 * columns[tap]"))
+    is_compiled = True
     assert call() == 6.0

@@ -116,7 +116,23 @@ def test_what_a_record_says_is_escaped(tmp_path):
         assert "<b>" not in record._repr_html_()
 
 
+def test_parts_of_symmetries_show_themselves_in_a_line():
+    import torch
+    from transformers import GPT2Config, GPT2Model
+
+    big = GPT2Model(GPT2Config(n_embd=32, n_layer=4, n_head=4, vocab_size=50))
+    found = neuralmech.find_symmetries(big, torch.randint(50, (2, 8)))
+    assert {"translation", "scale", "rescale", "linear"} & set(found.families)
+    for family in found.families.values():
+        blocks = [block for site in getattr(family, "matrices", ()) for block in site.blocks]
+        for one in (family, *family.terms, *getattr(family, "matrices", ()), *blocks):
+            assert len(repr(one)) < 200
+            assert len(repr(one).splitlines()) == 1
+    assert len(repr(found.generators())) < 1000
+
+
 def test_completion_offers_what_is_public():
+    assert "import_module" not in vars(neuralmech)
     assert dir(neuralmech) == sorted(neuralmech.__all__)
     for name in dir(neuralmech):
         assert getattr(neuralmech, name) is not None

@@ -77,10 +77,10 @@ def attach(
         Go on behind the last row, or delete the record that is there.
     options
         ``families``: names of those to track, by default all. ``charges``: ``all``, or ``site`` for their sums.
-        ``signals``: names of those to record beside the value. ``every``: record each n-th step only. ``verify=False``:
-        trust the claims without checking them on the first batch. ``groups``: `SymmetryGroup` by hand, in the place of
-        what is found. ``logger``: ``tensorboard``, ``wandb``, ``mlflow`` or ``csv`` is told every
-        ``logger_every``-th row (100).
+        ``signals``: names of those to record beside the value. ``norms_of``: ``gradient``, ``parameter``, ``update``,
+        by default all. ``every``: record each n-th step only. ``verify=False``: trust the claims without checking them
+        on the first batch. ``groups``: `SymmetryGroup` by hand, in the place of what is found. ``logger``:
+        ``tensorboard``, ``wandb``, ``mlflow`` or ``csv`` is told every ``logger_every``-th row (100).
 
     Returns
     -------

@@ -111,6 +111,7 @@ class InPlace:
         self._copying, self._vectors, self._rule, self._tracker, self._by = copying, vectors, rule, tracker, by
         self._theta = vectors.views("after")
         self._parameters = list(vectors.parameters.values())
+        self._places = [self._theta[name] for name in vectors.parameters]
         self._nothing: dict[str, Tensor] = {}  # zeros for parameters without a gradient
         self._found: dict[str, Tensor | None] | None = None
         self._versions: list[int] = []
@@ -125,10 +126,16 @@ class InPlace:
 
     def begin(self, before: Mapping[str, Tensor], *, follows: bool) -> None:
         """See whether the parameters are where the last step left them."""
-        if not follows or not all(theta.equal(before[name].to(theta.dtype)) for name, theta in self._theta.items()):
+        if not follows or not self._are_left(before):
             self._vectors.gather("after", before)
             self.moved += follows
         self._found = None
+
+    def _are_left(self, before: Mapping[str, Tensor]) -> bool:
+        """Whether these are what the last step left."""
+        if before is self._vectors.parameters and self._vectors.are_alike:
+            return all(map(torch.equal, self._places, self._parameters))
+        return all(theta.equal(before[name].to(theta.dtype)) for name, theta in self._theta.items())
 
     def gradient(self, optimizer: Optimizer, *, may_change: bool) -> None:
         """Remember where they are."""

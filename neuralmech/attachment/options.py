@@ -18,8 +18,8 @@ from neuralmech.checks import check_at_least, check_choice
 from neuralmech.errors import UserError
 from neuralmech.loggers import check_installed
 from neuralmech.losses import as_loss
-from neuralmech.record.schema import ALL_SIGNALS
-from neuralmech.symmetry.family import FAMILIES
+from neuralmech.record.schema import ALL_SIGNALS, NORMS_OF
+from neuralmech.symmetry.names import FAMILIES
 from neuralmech.verification.claims import SymmetryGroup
 
 
@@ -29,6 +29,7 @@ class Options(TypedDict, total=False):
     families: Sequence[str]
     charges: Literal["all", "site", "sample"]
     signals: Sequence[str]
+    norms_of: Sequence[str]
     every: int
     verify: bool
     groups: Sequence[SymmetryGroup]
@@ -53,7 +54,7 @@ def wanted_of(folder: Path, loss: LossOfOutput, resume: bool, options: Options) 
     """Options, checked."""
     if isinstance(loss, str) or not callable(loss):
         as_loss(loss)
-    for name in ("families", "signals"):
+    for name in ("families", "signals", "norms_of"):
         if isinstance(one := options.get(name), str):
             options[name] = [one]
     known = Options.__annotations__
@@ -64,6 +65,8 @@ def wanted_of(folder: Path, loss: LossOfOutput, resume: bool, options: Options) 
         check_choice("families", family, FAMILIES)
     for signal in options.get("signals", ()):
         check_choice("signals", signal, ALL_SIGNALS)
+    for of in options.get("norms_of", ()):
+        check_choice("norms_of", of, NORMS_OF)
     check_choice("charges", options.get("charges", "all"), ("all", "site", "sample"))
     check_at_least("every", options.get("every", 1), 1)
     check_at_least("logger_every", options.get("logger_every", 1), 1)

@@ -20,12 +20,13 @@ from neuralmech.attachment.vectors import Vectors
 from neuralmech.charges.leaning import Leaning
 from neuralmech.loggers import Feed, opened
 from neuralmech.record import BackgroundWriter, RecordError, RecordWriter, open_record
+from neuralmech.record.schema import NORMS, NORMS_OF
 from neuralmech.symmetry.group import Symmetries
 from neuralmech.track import Schedule, Tracker, Tracking
 from neuralmech.track.block import Seen
 
 COMMIT_SECONDS = 60.0  # as in our own loop
-NORMS = 16  # rows between those with Frobenius norms, and how far a rule leans on generators
+IN_SOME = 16  # rows between those with Frobenius norms, and how far a rule leans on generators
 
 
 @dataclass
@@ -45,6 +46,7 @@ class Measured:
     families: Sequence[str] | None = None
     charges: str = "all"
     signals: Sequence[str] | None = None
+    norms_of: Sequence[str] = NORMS_OF
     logger: str = "none"
     logger_every: int = 100
 
@@ -87,6 +89,7 @@ class Recording:
         self._overflow: Tensor | None = None
         self._skipped: Tensor | None = None
         self._unknown = torch.full((), float("nan"), dtype=torch.float64, device=vectors.device)
+        self._segments: tuple[tuple[int, int, int], Tensor] | None = None
         self._committed, self._rows = monotonic(), 0
         self._has_after = False
 
@@ -96,6 +99,7 @@ class Recording:
             families=m.families,
             extra=rule.signals,
             kept=m.signals,
+            norms_of=m.norms_of,
             charges=m.charges,
             ratios=rule.ratios,
             decays=rule.decays,
@@ -116,7 +120,10 @@ class Recording:
         layouts = self.tracker.layouts()
         if extend:
             with open_record(self._folder) as record:
-                if record.widths != {family: dict(layout.columns) for family, layout in layouts.items()}:
+                own = {family: dict(layout.columns) for family, layout in layouts.items()}
+                if NORMS not in record.widths:  # an older one, which goes on without
+                    own.pop(NORMS, None)
+                if record.widths != own:
                     raise RecordError(f"{record.path} holds other charges than this model has; choose another folder")
             writer = RecordWriter.extend(self._folder)
         else:
@@ -177,9 +184,17 @@ class Recording:
 
     def _measured(self, row: Mapping[str, float]) -> bool:
         """Whether the row could be measured, and was."""
-        norms, self._rows = self._rows % NORMS == 0, self._rows + 1
-        seen = Seen(skipped=self._skipped, segment=self._steps.moved + self._clock.segment)
+        norms, self._rows = self._rows % IN_SOME == 0, self._rows + 1
+        seen = Seen(skipped=self._skipped, segment=self._segment())
         return self._steps.end(row, self._loss(self._pending.pop("loss", [])), seen, norms=norms)
+
+    def _segment(self) -> Tensor:
+        """How often something was not measured, added up anew only where it may have changed."""
+        moved = self._steps.moved
+        key = id(moved), moved._version, self._clock.segment
+        if self._segments is None or self._segments[0] != key:
+            self._segments = key, moved + self._clock.segment
+        return self._segments[1]
 
     @property
     def has_row(self) -> bool:

@@ -31,12 +31,25 @@ class Options(NamedTuple):
     nesterov: bool
 
 
+GIVEN = (*Options._fields, "betas")
+FIXED = (int, float, type(None))
+
+
 class Member(NamedTuple):
     """A group of an optimiser, and the names of its parameters."""
 
     optimizer: Optimizer
     group: int
     names: tuple[str, ...]
+
+    def given(self) -> tuple[Any, ...]:
+        """What its options are made of; never twice the same if that might change in place, as tensors and lists do."""
+        found = tuple(map(self.optimizer.param_groups[self.group].get, GIVEN))
+        *numbers, betas = found
+        stays = all(
+            isinstance(value, FIXED) for value in (*numbers, *(betas if isinstance(betas, tuple) else (betas,)))
+        )
+        return found if stays else (*found, object())
 
     def options(self) -> Options:
         """What it has now."""
@@ -102,6 +115,8 @@ class ForeignRule:
         self.decays = self._by_name([r * f for r, f in zip(self._ratios, self._factors, strict=True)])
         self.is_adams = set(self._kinds) <= {"adam", "adamw"} and self._counts_agree()
         self._has_buffer = "drive_buffer" in self.signals
+        self._given: list[tuple[Any, ...]] = []
+        self._row: dict[str, float] | None = None
 
     @property
     def is_several(self) -> bool:
@@ -150,6 +165,13 @@ class ForeignRule:
 
         The momentum is that of the group whose η it is; of rules without a law to read it, 0.
         """
+        given = [member.given() for member in self.members]
+        if given != self._given:
+            self._given, self._row = given, self._read()
+        return self._row
+
+    def _read(self) -> dict[str, float] | None:
+        """A row of what the groups have now."""
         now = [member.options() for member in self.members]
         base, decay = now[self._base], now[self._decaying].weight_decay
         parts = zip(now, self._ratios, self._factors, self._betas, self._kinds, strict=True)

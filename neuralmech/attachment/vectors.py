@@ -30,7 +30,8 @@ class Vectors:
     def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
         self.layout = Layout.by_shape({name: tuple(p.shape) for name, p in parameters.items()})
         self.parameters = {name: parameters[name] for name in self.layout.offsets}
-        first = next(iter(self.parameters.values()))
+        self._own = list(self.parameters.values())
+        first = self._own[0]
         wide = any(p.dtype == torch.float64 for p in self.parameters.values())
         self._dtype, self._first = torch.float64 if wide else torch.float32, first
         self.device = first.device
@@ -39,11 +40,11 @@ class Vectors:
     @property
     def are_alike(self) -> bool:
         """Whether all parameters can be read where they are now."""
-        return all(map(self.is_alike, self.parameters.values()))
+        return all(map(self.is_alike, self._own))
 
     def is_alike(self, x: Tensor) -> bool:
         """Whether a tensor is on the CPU, dense and of the vectors' type."""
-        return x.device.type == "cpu" and x.dtype == self._dtype and x.layout == torch.strided
+        return x.is_cpu and x.dtype is self._dtype and x.layout is torch.strided
 
     @property
     def have_moved(self) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from neuralmech.charges.gpu import Gpu, sums_tiles
 from neuralmech.charges.matrix_forms import FULL, MatrixForms
-from neuralmech.charges.plan import Plan, plan_of
+from neuralmech.charges.plan import Plan, of_tensors, plan_of
 from neuralmech.charges.reference import Reference
 from neuralmech.charges.step import Backend, M, Mover, Step, Taken
 from neuralmech.symmetry.family import Family
@@ -46,9 +46,13 @@ class Forms:
         Matrix-valued charges of up to this many channels are evaluated entry by entry, larger ones on the diagonal.
     make
         The backend; by default the one that suits the device.
+    tensors
+        Whether the forms with S = 1 of each parameter tensor, |θ|² and so on, are wanted besides, in the first columns.
 
     Attributes
     ----------
+    tensors
+        Number of these columns.
     columns
         Family → its columns in the output.
     device
@@ -68,25 +72,29 @@ class Forms:
         *,
         full: int = FULL,
         make: Make | None = None,
+        tensors: bool = False,
     ) -> None:
         self._signals, self.device = signals, device
         diagonal = [f for f in families.values() if f.kind == "diagonal"]
         translation = [f for f in families.values() if f.kind == "translation"]
         self.matrix = next((MatrixForms(f, layout, device, full) for f in matrix_families(families.values())), None)
         large = self.matrix.diagonal if self.matrix else None
-        plan = plan_of([*diagonal, *([large] if large else [])], translation, layout)
+        summed = [*diagonal, *([large] if large else [])]
+        whole = [of_tensors(summed, layout)] if tensors else []
+        self.tensors = sum(map(len, whole))
+        plan = plan_of([*whole, *summed], translation, layout)
         self._backend = (make or backend_of(device))(plan, signals, device)
         self.columns: dict[str, slice] = {}
-        self.width = 0
+        self.width = self.tensors
         sizes = [(f.name, len(f)) for f in (*diagonal, *translation)]
-        self._vectors = sum(n for _, n in sizes)
+        self._vectors = self.tensors + sum(n for _, n in sizes)
         for name, size in [*sizes, *([("linear", len(self.matrix))] if self.matrix else [])]:
             self.columns[name] = slice(self.width, self.width + size)
             self.width += size
         self.norms = len(self.matrix.names) if self.matrix else 0
         self._places = self._scratch = None
         if self.matrix and large:  # evaluated between the diagonal and the translation charges, wanted behind both
-            split = sum(len(f) for f in diagonal)
+            split = self.tensors + sum(len(f) for f in diagonal)
             order = [np.arange(split), self._vectors + self.matrix.places, np.arange(split, self._vectors)]
             self._places = torch.as_tensor(np.concatenate(order), device=device)
             self._scratch = torch.zeros(len(signals), len(self._places), dtype=torch.float64, device=device)
@@ -108,7 +116,9 @@ class Forms:
 
     def _room(self, out: Tensor) -> Tensor:
         """Where the backend's charges go at first."""
-        return out[:, : self._vectors] if self._scratch is None else self._scratch
+        if self._scratch is not None:
+            return self._scratch
+        return out[:, : self._vectors] if self.matrix else out
 
     def _complete(self, step: Step, out: Float64[Tensor, "signals charges"]) -> None:
         """Put the backend's charges in their places, and evaluate the small matrices, which read the step itself."""

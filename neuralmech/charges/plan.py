@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -129,6 +129,32 @@ class Plan:
 def plan_of(diagonal: Sequence[Family], translation: Sequence[Family], layout: Layout) -> Plan:
     """Plan the charges of some families, in their order."""
     return Plan(quadratic_plan(diagonal, layout), translation_plan(translation, layout), layout)
+
+
+def of_tensors(families: Sequence[Family], layout: Layout) -> Family:
+    """|θ|² of each parameter tensor, in the layout's order, as scale charges of sums that `families` need anyway.
+
+    Of a tensor that is in none of them rows are summed.
+    """
+    summed: dict[str, Term] = {}
+    for term in (t for f in families for t in f.terms):
+        if (other := summed.get(term.parameter)) is None or _elements(term) < _elements(other):
+            summed[term.parameter] = term
+    terms = []
+    for n, (name, shape) in enumerate(layout.shapes.items()):
+        term, row = summed.get(name), (shape if len(shape) > 1 and 0 not in shape else (1, math.prod(shape)))
+        count = row[0] if term is None else _elements(term)
+        whole, first = sparse.csr_array(np.ones((1, count))), np.array([n])
+        terms.append(
+            Term(name, "rows", whole, first, view=row)
+            if term is None
+            else replace(term, coefficients=whole, first=first, width=1)
+        )
+    return Family("scale", tuple(terms), tuple(layout.shapes), np.zeros(len(terms), dtype=np.int64))
+
+
+def _elements(term: Term) -> int:
+    return term.coefficients.shape[1]
 
 
 def quadratic_plan(families: Sequence[Family], layout: Layout) -> QuadraticPlan:

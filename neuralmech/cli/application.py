@@ -15,13 +15,15 @@ from typing import Any, ClassVar, NoReturn, Self
 from neuralmech.cli.output import never_fail
 from neuralmech.errors import NotFiniteError, RunError, UserError
 from neuralmech.record import RecordError
-from neuralmech.words import is_plainly_path, set_given_in
+from neuralmech.words import is_plainly_path, printable, set_given_in
 
 TOLD = (UserError, RecordError, RunError, MemoryError, OSError)  # what is said in one line
 
 
 PROGRAM = "neuralmech"
 LAUNCHERS = ("joblib", "submitit", "concurrent")
+WITH_HELP = ("--help", "-h", "--multirun", "-m", "--resolve")  # flags that help is given without
+FOR_HELP = ("hydra.mode=RUN", "hydra.run.dir=.", "hydra.output_subdir=null")  # nothing is written
 
 
 def config_folder() -> Path:
@@ -51,6 +53,11 @@ def launch(
 
     from neuralmech.cli.configs import check_strays, explain, use_own_sources
 
+    if not {"--help", "-h"}.isdisjoint(words):
+        from neuralmech.cli.explained import show_help
+
+        task, last = show_help, None
+        words = [*(w for w in words if w not in WITH_HELP), *FOR_HELP]
     outcomes: list[Outcome] = []
     Outcome.arrived.clear()
     job = partial(_job, task, outcomes, os.getpid())
@@ -130,7 +137,7 @@ def _outcome(task: Callable[[Any], Any], raw: Any) -> Outcome:
     hydra = HydraConfig.get()
     in_sweep = hydra.mode == RunMode.MULTIRUN
     number, words = (hydra.job.num, tuple(hydra.overrides.task)) if in_sweep else (0, ())
-    set_given_in(hydra.runtime.cwd)
+    set_given_in(hydra.runtime.cwd, works_elsewhere=bool(hydra.job.chdir))
     try:
         check_effect(raw)
     except UserError as error:
@@ -177,8 +184,6 @@ def overrides_in(words: list[str], command: str) -> list[str]:
 
 def one_line(error: object) -> str:
     """An error in one line; what it quotes of a record does not steer the terminal."""
-    from neuralmech.record.safety import printable  # takes h5py along
-
     return printable(" ".join(str(error).split()))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterator, Mapping
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,12 @@ from hydra.errors import OverrideParseException
 from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
 from omegaconf import OmegaConf
 
+from neuralmech.checks import elsewhere
 from neuralmech.errors import UserError
-from neuralmech.words import override_word, short
+from neuralmech.words import hydra_value, override_word, short
 
 REMEDY = "make `# @package _global_` the first line of its file"
+read: list[tuple[str, str, str]] = []  # config files: path without suffix, where their keys belong, text
 strays: list[Path] = []  # files in experiment/ that were read and do not say where their options belong
 
 
@@ -47,6 +50,7 @@ class FileConfigSource(file_config_source.FileConfigSource):
             raise UserError(f"{short(path)} begins with a header that is none ({error}); {REMEDY}") from None
         if config_path.startswith("experiment/") and header["package"] in (None, "_group_"):
             strays.append(path)
+        read.append((config_path.removesuffix(".yaml"), _package(config_path, header["package"]), text))
         file = StringIO(text)
         file.name = str(path)  # pyright: ignore[reportAttributeAccessIssue]  (what YAML's errors call it)
         config = OmegaConf.load(file)
@@ -58,6 +62,13 @@ def use_own_sources() -> None:
     Plugins.instance()  # registers its own
     SourcesRegistry.instance().types["file"] = FileConfigSource
     strays.clear()
+    read.clear()
+
+
+def _package(config_path: str, said: str | None) -> str:
+    """Where a file's keys belong, as what comes before them in dotted keys."""
+    place = config_path.rpartition("/")[0].replace("/", ".") if said in (None, "_group_") else said
+    return "" if place in ("", "_global_") else f"{place}."
 
 
 def check_effect(config: Any) -> None:
@@ -119,7 +130,33 @@ def _unknown_option(group: str, name: str, text: str) -> str:
 
 
 def _hint(error: Exception, key: str) -> str:
+    """The key that was meant: one beside it that is spelt alike, or one of that name that is elsewhere."""
     parent = getattr(error.__cause__, "parent_node", None)
     names = [str(name) for name in parent] if parent is not None else []
     near = difflib.get_close_matches(key.rpartition(".")[2], names, n=1)
-    return f"did you mean {near[0]}? " if near else ""
+    found = near or elsewhere(key, _all_keys(parent))
+    return f"did you mean {' or '.join(found)}? " if found else ""
+
+
+def _all_keys(node: Any) -> list[str]:
+    """Every key of the config that a node is of."""
+    root = node._get_root() if node is not None else None
+    return list(_dotted(OmegaConf.to_container(root, resolve=False), "")) if root is not None else []
+
+
+def _dotted(config: Any, above: str) -> Iterator[str]:
+    for key, value in config.items() if isinstance(config, Mapping) else ():
+        if f"{above}{key}" != "hydra":
+            yield f"{above}{key}"
+            yield from _dotted(value, f"{above}{key}.")
+
+
+def as_value(value: Any) -> str:
+    """A value in Hydra's grammar."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, (list, tuple)):
+        return f"[{','.join(as_value(one) for one in value)}]"
+    if isinstance(value, Mapping):
+        return f"{{{','.join(f'{k}:{as_value(v)}' for k, v in value.items())}}}"
+    return hydra_value(str(value)) if isinstance(value, (str, Path)) else str(value)

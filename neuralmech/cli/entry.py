@@ -10,7 +10,8 @@ from typing import Any, NoReturn
 
 from neuralmech.cli import train
 from neuralmech.cli.application import PROGRAM, TOLD, launch, one_line, told
-from neuralmech.cli.commands import analyze, forecast, sweep, symmetries, verify, watch
+from neuralmech.cli.claims import symmetries, verify
+from neuralmech.cli.commands import analyze, forecast, sweep, watch
 from neuralmech.cli.output import never_fail, unprinted
 from neuralmech.errors import UserError
 from neuralmech.training.process import until_terminated
@@ -86,7 +87,7 @@ def _dispatch(words: list[str]) -> None:
     if not words or words[0] in ("-h", "--help", "help"):
         listing = "\n".join(f"  {name:<12}{text}" for name, text in COMMANDS.items())
         print(HELP.format(commands=listing))
-    elif words[0] in ("--version", "-V"):
+    elif words[0] in ("--version", "-V") or (words[0] in COMMANDS and "--version" in words):
         from neuralmech import __version__
 
         print(f"{PROGRAM} {__version__}")

@@ -15,7 +15,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from neuralmech.cli.application import BlockedError
-from neuralmech.cli.sweeping import Planned
+from neuralmech.cli.sweeping import Planned, jobs_of
 from neuralmech.errors import UserError
 from neuralmech.record import FAILURE_FILE, FILE_NAME, RecordError
 from neuralmech.record.files import write_whole
@@ -41,6 +41,8 @@ class Before(Callback):
         Which of them.
     found
         Those of it and the folders above it that were there.
+    jobs, swept
+        Number of a sweep's jobs, None where only its sweeper knows, and keys in which they differ.
     refused
         Whether the sweep was not taken up, or a job of it: what described the sweep that is there is put back.
     is_first, aside
@@ -53,6 +55,8 @@ class Before(Callback):
         self.folder: Path | None = None
         self.is_sweep = False
         self.found: tuple[Path, ...] = ()
+        self.jobs: int | None = None
+        self.swept: tuple[str, ...] = ()
         self.refused = False
         self.is_first = False
         self.aside: Path | None = None
@@ -69,6 +73,8 @@ class Before(Callback):
 
         Its file is set aside, which also keeps Hydra from writing through a link.
         """
+        jobs, self.swept = jobs_of(config)
+        self.jobs = None if jobs is None else len(jobs)
         before = there_above(config.hydra.sweep.dir)
         is_new = own_folder(config, "sweep")
         self._note(config.hydra.sweep.dir, is_sweep=True, before=before if is_new else None)
@@ -84,7 +90,7 @@ class Before(Callback):
             except OSError as error:
                 raise BlockedError from error
         try:
-            self.planned = Planned.of(config)
+            self.planned = Planned.of(config, jobs or [])
         except (RecordError, OSError) as error:
             self.refused = True
             raise BlockedError from error

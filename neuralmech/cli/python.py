@@ -14,7 +14,6 @@ from neuralmech.compare.findings import Findings, analyze
 from neuralmech.errors import UserError
 from neuralmech.record import FILE_NAME, Record, open_record
 from neuralmech.record.schema import held_out
-from neuralmech.words import hydra_value
 
 
 @dataclass(frozen=True)
@@ -92,6 +91,7 @@ def train(config: Mapping[str, Any] | Sequence[str] = (), folder: str | Path | N
 
 def _words(config: Mapping[str, Any], above: str = "") -> Iterator[str]:
     """Overrides that a mapping stands for; a group's ``name`` chooses it, ``_target_`` the user's own code."""
+    from neuralmech.cli.configs import as_value
     from neuralmech.config import OWN
 
     for key, value in config.items():
@@ -107,21 +107,10 @@ def _words(config: Mapping[str, Any], above: str = "") -> Iterator[str]:
             yield from _words(value, f"{name}.")
         else:
             yield (
-                f"{name}={_value(value)}"
+                f"{name}={as_value(value)}"
                 if name in (*OWN, "track", "logger", "experiment")
-                else f"++{name}={_value(value)}"
+                else f"++{name}={as_value(value)}"
             )
-
-
-def _value(value: Any) -> str:
-    """A value in Hydra's grammar."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, (list, tuple)):
-        return f"[{','.join(_value(one) for one in value)}]"
-    if isinstance(value, Mapping):
-        return f"{{{','.join(f'{k}:{_value(v)}' for k, v in value.items())}}}"
-    return hydra_value(str(value)) if isinstance(value, (str, Path)) else str(value)
 
 
 def _by_time() -> Path:

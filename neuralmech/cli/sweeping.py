@@ -33,11 +33,11 @@ class Planned:
     before: dict[int, Entry] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, config: DictConfig) -> Planned:
-        """Enter the jobs that a composed sweep is going to have, as far as that is known."""
+    def of(cls, config: DictConfig, jobs: list[list[str]]) -> Planned:
+        """Enter the jobs that a composed sweep is going to have, as far as they are known."""
         planned = cls(Manifest(Path(config.hydra.sweep.dir).absolute()))
         planned.before = planned.manifest.read()
-        planned.manifest.plan(dict(enumerate(_jobs_of(config))))
+        planned.manifest.plan(dict(enumerate(jobs)))
         return planned
 
     def tidy(self, *, refused: bool) -> None:
@@ -46,17 +46,18 @@ class Planned:
             self.manifest.take_back(self.before)
 
 
-def _jobs_of(config: DictConfig) -> list[list[str]]:
-    """Words of each job of a grid; none where only the sweeper knows them."""
+def jobs_of(config: DictConfig) -> tuple[list[list[str]] | None, tuple[str, ...]]:
+    """Words of each job of a sweep, None where only its sweeper knows them, and keys in which they differ."""
     sweeper = config.hydra.sweeper
-    if not str(sweeper["_target_"]).endswith(".BasicSweeper"):
-        return []
     words = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
+    parsed = OverridesParser.create().parse_overrides([*words, *config.hydra.overrides.task])
+    swept = tuple(override.key_or_group for override in parsed if override.is_sweep_override())
+    if not str(sweeper["_target_"]).endswith(".BasicSweeper"):
+        return None, swept
     try:
-        parsed = OverridesParser.create().parse_overrides([*words, *config.hydra.overrides.task])
-        return [list(job) for batch in BasicSweeper.split_arguments(parsed, None) for job in batch]
+        return [list(job) for batch in BasicSweeper.split_arguments(parsed, None) for job in batch], swept
     except HydraException:  # a pattern, such as model=glob(*), of which only the sweeper knows the names
-        return []
+        return None, swept
 
 
 def swept(raw: Any, folder: Path, work: Callable[[], Any]) -> Any:

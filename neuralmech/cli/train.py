@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import shlex
+import sys
 from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from neuralmech.cli.application import PROGRAM, Outcome, RefusedError, launch
 from neuralmech.errors import RunError, UserError
+from neuralmech.imports import importing
 from neuralmech.record import FAILURE_FILE, FILE_NAME, RecordError
 from neuralmech.record.files import write_whole
 from neuralmech.record.schema import held_out
@@ -40,6 +43,7 @@ def _launch_after(before: Before, words: list[str]) -> None:
     from neuralmech.cli.pool import register
     from neuralmech.sweeps.pool import none_left_open
 
+    start = monotonic()
     begun: list[object] = []  # under a launcher that runs the jobs in other processes it is filled at the end
 
     def last(outcomes: list[Outcome]) -> None:
@@ -51,7 +55,7 @@ def _launch_after(before: Before, words: list[str]) -> None:
     register()
     try:
         with none_left_open():
-            launch(partial(_task, before, begun), "train", words, last)
+            launch(partial(_task, before, begun, start), "train", words, last)
     except KeyboardInterrupt as error:
         raise _with_remedy(error, before.folder, words if before.is_sweep else None) from None
     except UserError:
@@ -64,7 +68,7 @@ def _launch_after(before: Before, words: list[str]) -> None:
         raise OSError(error.errno, error.strerror or str(error), short(before.folder)) from error  # Hydra's own file
 
 
-def _task(before: Before, begun: list[object], raw: Any) -> float:
+def _task(before: Before, begun: list[object], start: float, raw: Any) -> float:
     """Train as a composed config says, if need be in a process that a launcher started and sent this to."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
@@ -74,6 +78,8 @@ def _task(before: Before, begun: list[object], raw: Any) -> float:
     folder = Path(HydraConfig.get().runtime.output_dir)
     begun.append(folder)
     in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+    if in_sweep:
+        _show_job(HydraConfig.get(), before, monotonic() - start)
     work = partial(_job, raw, folder, in_sweep=in_sweep)
     try:
         result = swept(raw, folder, work) if in_sweep else work()
@@ -89,9 +95,6 @@ def _task(before: Before, begun: list[object], raw: Any) -> float:
 def _job(raw: Any, folder: Path, *, in_sweep: bool) -> Any:
     """Train in a new folder; a job of a sweep that is there already is continued."""
     from neuralmech.cli.folders import claimed
-    from neuralmech.config import resolve
-    from neuralmech.training.loop import resume
-    from neuralmech.training.recorded import AnotherRunError, as_changes
 
     is_ours = False
     try:
@@ -100,22 +103,34 @@ def _job(raw: Any, folder: Path, *, in_sweep: bool) -> Any:
                 f"{folder} is a link to another place; remove it, or continue with resume= what it points to"
             )
         if in_sweep and (folder / FILE_NAME).exists():
-            return resume(folder, as_changes(resolve(raw)))
+            return _continued(raw, folder)
         with claimed(folder, raw):
             is_ours = True
             return _train_new(raw, folder, in_sweep=in_sweep)
-    except AnotherRunError as error:
-        raise RefusedError(f"{error} with another hydra.sweep.dir=") from error
     except UserError as error:
         if is_ours:
             raise
         raise RefusedError(str(error)) from error
 
 
+def _continued(raw: Any, folder: Path) -> Any:
+    """Go on with a job of a sweep that is there already."""
+    from neuralmech.config import resolve
+    from neuralmech.training.recorded import AnotherRunError, as_changes
+
+    changes = as_changes(resolve(raw))
+    with importing("torch", for_good=True):  # torch; not before the options are right
+        from neuralmech.training.loop import resume
+
+    try:
+        return resume(folder, changes)
+    except AnotherRunError as error:
+        raise UserError(f"{error} with another hydra.sweep.dir=") from error
+
+
 def _train_new(raw: Any, folder: Path, *, in_sweep: bool) -> Any:
     """Train in a folder that is this process's."""
     from neuralmech.config import resolve
-    from neuralmech.training.loop import train_in
 
     try:
         if (folder / FILE_NAME).exists():
@@ -123,7 +138,11 @@ def _train_new(raw: Any, folder: Path, *, in_sweep: bool) -> Any:
                 f"{short(folder)} holds a record already; choose another run folder with hydra.run.dir=, "
                 f"or continue it with {override_word('resume', short(folder))}"
             )
-        return train_in(folder, resolve(raw))
+        config = resolve(raw)
+        with importing("torch", for_good=True):  # torch; not before the options are right
+            from neuralmech.training.loop import train_in
+
+        return train_in(folder, config)
     except Exception as error:
         if in_sweep and not (folder / FILE_NAME).exists():
             _leave_reason(folder, error)
@@ -156,7 +175,8 @@ def _resume(words: list[str]) -> None:
     if not (folder / FILE_NAME).is_file():
         raise RecordError(f"{folder} holds no record; give resume= a run folder that `{PROGRAM} train` wrote")
 
-    from neuralmech.training.loop import resume
+    with importing("torch", for_good=True):
+        from neuralmech.training.loop import resume
 
     try:
         _show_result(resume(folder, changes), folder)
@@ -192,6 +212,18 @@ def _changes(words: list[str]) -> dict[str, Any]:
         if key == "experiment" or key.startswith("hydra."):
             raise UserError(f"{key} does not go with resume=, which continues the run in its own folder as it was")
     return changes
+
+
+def _show_job(hydra: Any, before: Before, elapsed: float) -> None:
+    """Say which job of a sweep begins and, on a terminal, how far the sweep is."""
+    number = int(hydra.job.num)
+    own = [word for word in hydra.overrides.task if word.lstrip("+").partition("=")[0] in before.swept]
+    of = f" of {before.jobs}" if before.jobs else ""
+    print(f"Job {number + 1}{of}: {' '.join(own or hydra.overrides.task)}", flush=True)
+    if before.jobs and sys.stderr.isatty():
+        from tqdm import tqdm
+
+        print(tqdm.format_meter(number, before.jobs, elapsed, unit="job", ncols=80), file=sys.stderr)
 
 
 def _show_result(result: Any, folder: Path) -> None:

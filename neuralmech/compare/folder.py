@@ -20,7 +20,9 @@ from neuralmech.errors import UserError
 from neuralmech.record import FILE_NAME
 
 MADE = ".made"  # the names of an analysis's files
-SUFFIXES = (".csv", ".md", ".tex", ".png", ".pdf", ".html")
+FIGURES = (".png", ".pdf")
+SUFFIXES = (".csv", ".md", ".tex", ".html", *FIGURES)
+REPORT = "report.html"
 
 
 def analyze_folder(folder: Path, chosen: Options | None = None) -> Analysis:
@@ -78,14 +80,25 @@ def _fingerprint(found: Runs) -> object:
 
 def _publish(analysis: Analysis, chosen: Options) -> Analysis:
     """Write the files of an analysis and name them in it."""
-    files = _replace(analysis.folder / "analysis", lambda scratch: _write(scratch, analysis, chosen))
+
+    def write(scratch: Path) -> list[Path]:
+        return _write(scratch, analysis, chosen)
+
+    files = _replace(analysis.folder / "analysis", write, lambda name: _is_left(name, chosen))
     return replace(analysis, files=tuple(files))
 
 
-def _replace(folder: Path, write: Callable[[Path], list[Path]]) -> list[Path]:
+def _is_left(name: str, chosen: Options) -> bool:
+    """Whether a file of the analysis before stays, because this one was told not to make such files."""
+    is_figure, is_report = name.endswith(FIGURES), name == REPORT
+    return (is_figure and not chosen.figures) or (is_report and not chosen.report)
+
+
+def _replace(folder: Path, write: Callable[[Path], list[Path]], is_left: Callable[[str], bool]) -> list[Path]:
     """Let `write` fill a scratch folder, then move its files into `folder`: all of them, or none.
 
-    Files of the analysis before that this one does not have are removed, and no others.
+    Files of the analysis before that this one does not have are removed, but for those that `is_left` says, and no
+    others.
     """
     if folder.is_symlink():
         raise UserError(f"{folder} is a link to another place; remove it")
@@ -97,12 +110,14 @@ def _replace(folder: Path, write: Callable[[Path], list[Path]]) -> list[Path]:
             blocked = [target for target in targets if target.is_dir()]
             if blocked:
                 raise UserError(f"{blocked[0]} is in the way; remove it")
-            outdated = _made_before(folder) - {file.name for file in files}
+            old = _made_before(folder) - {file.name for file in files}
+            left = {name for name in old if is_left(name)}
             made = Path(scratch) / MADE
-            made.write_text("".join(f"{file.name}\n" for file in files), encoding="utf-8")
+            names = [*(file.name for file in files), *sorted(left)]
+            made.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
             for file, target in zip([*files, made], [*targets, folder / MADE], strict=True):
                 file.replace(target)
-            for name in outdated:
+            for name in old - left:
                 (folder / name).unlink()
     except OSError as error:
         raise UserError(f"{folder} cannot be written ({error.strerror}); make it writable or copy the run") from None
@@ -131,7 +146,7 @@ def _write(folder: Path, analysis: Analysis, chosen: Options) -> list[Path]:
 
         images = [path for path in figures if path.suffix == ".png"]
         refresh = chosen.every if chosen.live and analysis.is_running else None
-        path = folder / "report.html"
+        path = folder / REPORT
         path.write_text(report(analysis, sheets, images, refresh), encoding="utf-8")
         files.append(path)
     return files + figures

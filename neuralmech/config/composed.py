@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from neuralmech.checks import check_choice
+from neuralmech.checks import check_choice, elsewhere
 from neuralmech.config.optim import RULES
 from neuralmech.config.options import Config, LoggerConfig, TrackConfig, TrainConfig
 from neuralmech.data import DATASETS
@@ -58,7 +58,8 @@ def resolve(raw: DictConfig | Mapping[str, Any]) -> Config:
         "logger": LoggerConfig,
     }
     typed = {key: _typed(key, schema, values.pop(key, {})) for key, schema in parts.items()}
-    _reject_unknown("", values, ("seed", "device", *parts, "experiment"))
+    options = [f"{key}.{name}" for key, schema in parts.items() for name in _names(schema)]
+    _reject_unknown("", values, ("seed", "device", *parts, "experiment"), options)
     plain = _typed("", _Rest, values)
     config = Config(**typed, seed=plain.seed, device=plain.device)
     config.check()
@@ -133,10 +134,19 @@ def _typed(key: str, schema: Any, values: Any) -> Any:
         raise UserError(f"{name}: {text}; see `neuralmech train --cfg job` for the expected types") from None
 
 
-def _reject_unknown(prefix: str, values: Mapping[str, Any], known) -> None:
+def _names(schema: Any) -> Iterator[str]:
+    """Options of a group, dotted where they are in groups of their own."""
+    for f in fields(schema):
+        yield f.name
+        if is_dataclass(f.default_factory):
+            yield from (f"{f.name}.{g.name}" for g in fields(f.default_factory))
+
+
+def _reject_unknown(prefix: str, values: Mapping[str, Any], known, others: Iterable[str] = ()) -> None:
+    """Raise a `UserError` for a key that is not known; `others` are options elsewhere that may have been meant."""
     for key in values:
         if key not in known:
             full = f"{prefix}.{key}" if prefix else str(key)
-            near = difflib.get_close_matches(str(key), list(known), n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+            near = difflib.get_close_matches(str(key), list(known), n=1) or elsewhere(str(key), others)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(known)}"
             raise UserError(f"{full} is no option; {hint}")

@@ -11,8 +11,8 @@ from neuralmech.config.optim import OptimConfig, RuleConfig
 from neuralmech.errors import UserError
 from neuralmech.loggers import check_installed
 from neuralmech.losses import CrossEntropy
-from neuralmech.record.schema import ALL_SIGNALS, BLOCK
-from neuralmech.symmetry.family import FAMILIES
+from neuralmech.record.schema import ALL_SIGNALS, BLOCK, NORMS_OF
+from neuralmech.symmetry.names import FAMILIES
 
 PRECISIONS = ("fp32", "fp64", "tf32", "bf16", "fp16")
 
@@ -32,7 +32,8 @@ class TrackConfig:
     little smaller, at a cost that fast steps feel. `rotations` records the angular momenta of rotations between
     consecutive linear maps, pair by pair of up to `full` channels, of neighbours where there are more. `sides` records
     how large both sides of rescale charges are, and their gradients, `oscillation` what of each step turns back the one
-    before it.
+    before it. `norms_of` says what norms of each parameter tensor are recorded: of its ``gradient``, of the
+    ``parameter`` itself, of the ``update``.
     """
 
     families: list[str] | None = None
@@ -51,6 +52,7 @@ class TrackConfig:
     rotations: bool = False
     sides: bool = False
     oscillation: bool = False
+    norms_of: list[str] = field(default_factory=lambda: list(NORMS_OF))
 
     def check(self) -> None:
         """Raise a `UserError` for unknown families or empty schedules."""
@@ -58,6 +60,8 @@ class TrackConfig:
             check_choice("track.families", family, FAMILIES)
         for signal in self.signals or ():
             check_choice("track.signals", signal, ALL_SIGNALS)
+        for of in self.norms_of:
+            check_choice("track.norms_of", of, NORMS_OF)
         if self.steps is not None:
             _check_windows(self.steps)
         check_at_least("track.every", self.every, 1)

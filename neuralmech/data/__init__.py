@@ -1,36 +1,34 @@
-"""Data sets by name, on the device or streamed to it, and batches that depend on (seed, step) alone."""
+"""Data sets by name, on the device or streamed to it, and batches that depend on (seed, step) alone.
+
+Options come without torch; the rest is imported when it is used.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from neuralmech.data.batches import Batches
-from neuralmech.data.builtin import (
-    DigitsOptions,
-    SyntheticOptions,
-    TokensOptions,
-    load_digits,
-    make_synthetic,
-    make_tokens,
-)
-from neuralmech.data.custom import CustomOptions, load_custom
-from neuralmech.data.dataset import Dataset, in_memory, settle
-from neuralmech.data.images import ImageOptions, load_cifar, load_mnist, load_tiny_imagenet
-from neuralmech.data.targets import fitted
+from neuralmech.data.options import CustomOptions, DigitsOptions, ImageOptions, SyntheticOptions, TokensOptions
 from neuralmech.errors import UserError
 from neuralmech.losses import LossLike, as_loss
 
-# name → (options, loader)
-DATASETS: dict[str, tuple[type, Any]] = {
-    "digits": (DigitsOptions, load_digits),
-    "synthetic": (SyntheticOptions, make_synthetic),
-    "tokens": (TokensOptions, make_tokens),
-    "mnist": (ImageOptions, load_mnist),
-    "cifar10": (ImageOptions, load_cifar),
-    "cifar100": (ImageOptions, load_cifar),
-    "tinyimagenet": (ImageOptions, load_tiny_imagenet),
-    "_target_": (CustomOptions, load_custom),
+if TYPE_CHECKING:
+    from neuralmech.data.batches import Batches
+    from neuralmech.data.dataset import Dataset, in_memory, settle
+
+# name → (options; where its loader is)
+DATASETS: dict[str, tuple[type, str]] = {
+    "digits": (DigitsOptions, "builtin.load_digits"),
+    "synthetic": (SyntheticOptions, "builtin.make_synthetic"),
+    "tokens": (TokensOptions, "builtin.make_tokens"),
+    "mnist": (ImageOptions, "images.load_mnist"),
+    "cifar10": (ImageOptions, "images.load_cifar"),
+    "cifar100": (ImageOptions, "images.load_cifar"),
+    "tinyimagenet": (ImageOptions, "images.load_tiny_imagenet"),
+    "_target_": (CustomOptions, "custom.load_custom"),
 }
+
+_LAZY = {"Batches": "batches", "Dataset": "dataset", "in_memory": "dataset", "settle": "dataset"}
 
 
 def load_data(options: Any, loss: LossLike = "cross_entropy") -> Dataset:
@@ -41,7 +39,10 @@ def load_data(options: Any, loss: LossLike = "cross_entropy") -> Dataset:
     UserError
         If it cannot be had, the loss cannot take its targets, or a batch is larger than the training part.
     """
-    data = DATASETS[options.name][1](options)
+    from neuralmech.data.targets import fitted
+
+    module, _, loader = DATASETS[options.name][1].partition(".")
+    data = getattr(import_module(f"neuralmech.data.{module}"), loader)(options)
     data = fitted(data, as_loss(loss), named(options))
     data.check_batch(options.batch_size)
     return data
@@ -54,10 +55,18 @@ def named(options: Any) -> str:
 
 def training_batches(data: Dataset, options: Any, seed: int) -> Batches:
     """Batches as the options of the data set say; the sets that are made up have neither augmentation nor noise."""
+    from neuralmech.data.batches import Batches
+
     noise, augment = getattr(options, "label_noise", 0.0), getattr(options, "augment", None)
     if noise and not data.has_labels:
         raise UserError("data.label_noise draws class indices anew, and these targets are none; use data.label_noise=0")
     return Batches(data, options.batch_size, seed, noise, augment)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(f"neuralmech.data.{_LAZY[name]}"), name)
+    raise AttributeError(f"module 'neuralmech.data' has no attribute {name!r}")
 
 
 __all__ = [

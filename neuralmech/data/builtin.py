@@ -2,62 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from neuralmech.checks import check_at_least, check_choice, check_fraction
 from neuralmech.data.dataset import Dataset, split
-from neuralmech.data.options import DataOptions, LabelOptions
+from neuralmech.data.options import DigitsOptions, SyntheticOptions, TokensOptions
 from neuralmech.errors import UserError
 from neuralmech.losses import IGNORED
 
-TEST_FRACTION = 0.2  # of the samples that is held out
-
-
-@dataclass
-class DigitsOptions(LabelOptions):
-    """`test_fraction` of the images is held out."""
-
-    name: str = "digits"
-    test_fraction: float = TEST_FRACTION
-
-    def check(self) -> None:
-        """Raise a `UserError` for impossible values."""
-        super().check()
-        check_fraction("data.test_fraction", self.test_fraction)
+DIGITS_FILE = "datasets/data/digits.csv.gz"  # in scikit-learn
 
 
 def load_digits(options: DigitsOptions) -> Dataset:
-    """Load the digits, standardised, as images (1, 8, 8)."""
-    from sklearn import datasets
+    """Load the digits, standardised, as images (1, 8, 8).
 
-    bunch = datasets.load_digits()
-    x = torch.tensor(bunch.images, dtype=torch.float64).unsqueeze(1)
-    y = torch.tensor(bunch.target, dtype=torch.int64)
+    Raises
+    ------
+    UserError
+        If scikit-learn, which ships them, is not there.
+    """
+    table = torch.from_numpy(np.loadtxt(_digits_file(), delimiter=","))  # 64 grey levels and the label
+    x, y = table[:, :-1].reshape(-1, 1, 8, 8), table[:, -1].long()
     return split((x - x.mean()) / x.std(), y, options.test_fraction, classes=10)
 
 
-@dataclass
-class SyntheticOptions(LabelOptions):
-    """`size` samples of `shape`, Gaussian; labels are the argmax of a random two-layer teacher's logits."""
-
-    name: str = "synthetic"
-    shape: list[int] = field(default_factory=lambda: [1, 8, 8])
-    classes: int = 10
-    size: int = 2000
-    test_fraction: float = TEST_FRACTION
-    seed: int = 0
-
-    def check(self) -> None:
-        """Raise a `UserError` for impossible values."""
-        super().check()
-        check_at_least("data.classes", self.classes, 2)
-        check_at_least("data.size", self.size, 2)
-        check_fraction("data.test_fraction", self.test_fraction)
-        if not self.shape or min(self.shape) < 1:
-            raise UserError(f"data.shape={self.shape} is no shape; give positive sizes such as [1,8,8]")
+def _digits_file() -> Path:
+    """Their file in scikit-learn, which takes as long to import as torch does."""
+    found = find_spec("sklearn")
+    folders = (Path(place) for place in (found.submodule_search_locations if found else None) or ())
+    files = [path for path in (folder / DIGITS_FILE for folder in folders) if path.is_file()]
+    if not files:
+        raise UserError("data=digits reads the digits of scikit-learn, which are not there; pip install scikit-learn")
+    return files[0]
 
 
 def make_synthetic(options: SyntheticOptions) -> Dataset:
@@ -69,37 +48,6 @@ def make_synthetic(options: SyntheticOptions) -> Dataset:
     output = torch.randn(32, options.classes, generator=generator, dtype=torch.float64)
     y = (torch.relu(flat @ hidden) @ output).argmax(dim=1)
     return split(x, y, options.test_fraction, options.classes)
-
-
-TASKS = ("modular", "markov")
-
-
-@dataclass
-class TokensOptions(DataOptions):
-    """`task` modular: every "a + b =" modulo `modulus`; markov: `size` sequences of `length` tokens out of `states`."""
-
-    name: str = "tokens"
-    task: str = "modular"
-    modulus: int = 59
-    states: int = 16
-    length: int = 32
-    size: int = 2000
-    concentration: float = 0.3
-    test_fraction: float = TEST_FRACTION
-    seed: int = 0
-
-    def check(self) -> None:
-        """Raise a `UserError` for impossible values."""
-        super().check()
-        check_choice("data.task", self.task, TASKS)
-        check_at_least("data.modulus", self.modulus, 2)
-        check_at_least("data.states", self.states, 2)
-        check_at_least("data.length", self.length, 1)
-        check_at_least("data.size", self.size, 2)
-        check_fraction("data.test_fraction", self.test_fraction)
-        check_at_least("data.seed", self.seed, 0)
-        if not 0 < self.concentration < float("inf"):
-            raise UserError(f"data.concentration={self.concentration} must be a positive number, such as 0.3")
 
 
 def make_tokens(options: TokensOptions) -> Dataset:

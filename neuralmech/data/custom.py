@@ -3,43 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence, Sized
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from neuralmech.checks import check_at_least
 from neuralmech.data.dataset import Dataset, Pixels, measure
 from neuralmech.data.draws import generators_kept, seed_generators
-from neuralmech.data.options import BatchOptions
+from neuralmech.data.options import CustomOptions
 from neuralmech.data.parts import Items, Part, Samples
 from neuralmech.errors import UserError
-from neuralmech.targets import call, locate
+from neuralmech.targets import call
 
 MEASURED = 1000  # images read, evenly spaced, for the mean and standard deviation of their grey levels
 PARTS = ("training set", "held-out set")
-
-
-@dataclass
-class CustomOptions(BatchOptions):
-    """``_target_``: dotted path of a function; what is none of these options is its arguments.
-
-    `classes` (null: what the data say) is the number of labels, or the size of the vocabulary.
-    """
-
-    name: str = "_target_"
-    target: str = ""
-    arguments: dict[str, Any] = field(default_factory=dict)
-    classes: int | None = None
-
-    def check(self) -> None:
-        """Raise a `UserError` for impossible values, or if there is nothing of that name."""
-        super().check()
-        if self.classes is not None:
-            check_at_least("data.classes", self.classes, 2)
-        locate("data", self.target)
 
 
 def load_custom(options: CustomOptions) -> Dataset:

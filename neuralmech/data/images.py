@@ -20,24 +20,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from neuralmech.data.dataset import Dataset, Pixels
-from neuralmech.data.download import Remote, data_folder, fetch, whole
-from neuralmech.data.options import BatchOptions
+from neuralmech.data.download import Remote, fetch, whole
+from neuralmech.data.options import ImageOptions
 from neuralmech.data.parts import Samples
 from neuralmech.errors import UserError
-
-
-@dataclass
-class ImageOptions(BatchOptions):
-    """`folder` of the downloaded files (null: ``$NEURALMECH_DATA``, else the user's cache)."""
-
-    name: str = "mnist"
-    folder: str | None = None
-
-    @property
-    def files(self) -> Path:
-        """Folder of this set's files."""
-        return data_folder(self.folder, self.name)
-
 
 MNIST_MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",

@@ -11,7 +11,8 @@ from scipy import sparse
 
 from neuralmech.discovery.components import Signature, narrowed, ordered, part_of
 from neuralmech.discovery.scale import ScaleAlgebra
-from neuralmech.symmetry.family import Axis, Family, FamilyName, Term, layer_names
+from neuralmech.symmetry.family import Axis, Family, Term, layer_names
+from neuralmech.symmetry.names import FamilyName
 
 Shapes = Mapping[str, torch.Size]
 

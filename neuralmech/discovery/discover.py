@@ -40,9 +40,10 @@ from neuralmech.discovery.walk import walk
 from neuralmech.discovery.with_loss import check_gradient, trace_with
 from neuralmech.errors import UserError
 from neuralmech.losses import Called, Loss, LossLike, as_loss
-from neuralmech.symmetry.family import FAMILIES, Family
+from neuralmech.symmetry.family import Family
 from neuralmech.symmetry.group import Symmetries
 from neuralmech.symmetry.matrix import MatrixFamily
+from neuralmech.symmetry.names import FAMILIES
 
 Dims = Mapping[str, tuple[int, ...]]
 RULED = frozenset(name for rules in (scale.rule, shift.rule, mixing.rule) for name in rules.rules)

@@ -8,7 +8,7 @@ the graph is then functional, and each operation becomes what the same one becom
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,7 +52,7 @@ class _WholeProgramError(Exception):
     """Something here needs torch's own pass over the whole program."""
 
 
-def lowered(program: ExportedProgram, keep: Container[str]) -> Lowered:
+def lowered(program: ExportedProgram, keep: frozenset[str]) -> Lowered:
     """Make a program functional and decompose it as ``run_decompositions`` does, but for the operations in `keep`.
 
     Here views become ``reshape``: what they are of may lie otherwise in memory than it did.
@@ -69,7 +69,7 @@ def _names(program: ExportedProgram) -> tuple[str, ...]:
     return tuple(name for name in program.graph_signature.user_outputs if isinstance(name, str))
 
 
-def _each_once(program: ExportedProgram, table: Table, keep: Container[str]) -> Lowered:
+def _each_once(program: ExportedProgram, table: Table, keep: frozenset[str]) -> Lowered:
     nodes = list(program.graph.nodes)
     calls = [n for n in nodes if n.op == "call_function" and n.target is not operator.getitem]
     if len(calls) < FEW or not all(map(_is_plain, nodes)):
@@ -124,7 +124,7 @@ def _without_writing(target: Any) -> Any:
     return plain
 
 
-def _may_change(target: Any, table: Table, keep: Container[str]) -> bool:
+def _may_change(target: Any, table: Table, keep: frozenset[str]) -> bool:
     """Whether decomposing may make anything else of an operation; ``reshape`` stays, and views become one."""
     if target is ATEN.reshape.default:
         return False

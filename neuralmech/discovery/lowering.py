@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -20,7 +20,8 @@ ACTIVATIONS = frozenset(
 )  # fmt: skip
 
 
-def decompositions(keep: Container[str]) -> dict[Any, Callable[..., Any]]:
+@cache
+def decompositions(keep: frozenset[str]) -> Mapping[Any, Callable[..., Any]]:
     """Return what a traced graph is decomposed by: torch's own table, but for the operations named in `keep`.
 
     An operation that has no rule may consist of some that have. What has neither stays whole, and so do nonlinear
@@ -96,7 +97,7 @@ def _trilinear(x: Tensor, weight: Tensor, y: Tensor, *dims: Any) -> Any:
     return torch.nn.functional.linear((x.unsqueeze(2) * y.unsqueeze(1)).flatten(1), weight.flatten(1))
 
 
-def _is_kept(op: Any, keep: Container[str]) -> bool:
+def _is_kept(op: Any, keep: frozenset[str]) -> bool:
     name = op.overloadpacket.__name__
     return name in keep or name in ACTIVATIONS
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ from neuralmech.discovery.gradients import gradient_reaches, hooked_parameters, 
 from neuralmech.discovery.sizes import settle_sizes
 from neuralmech.discovery.untraceable import explain, quiet
 from neuralmech.errors import OURS, UserError, short
+from neuralmech.imports import importing
 from neuralmech.outputs import output_of
 
 
@@ -88,7 +89,7 @@ class Trace:
         return frozenset(read | {self.pieces[name].of for name in read if name in self.pieces})
 
 
-def trace(model: nn.Module, inputs: tuple[Tensor, ...], keep: Container[str] = ()) -> Trace:
+def trace(model: nn.Module, inputs: tuple[Tensor, ...], keep: frozenset[str] = frozenset()) -> Trace:
     """Trace a deep copy of `model` in training mode with ``torch.export``.
 
     Operations named in `keep` stay whole; others are written in simpler ones where torch knows how.
@@ -107,6 +108,8 @@ def trace(model: nn.Module, inputs: tuple[Tensor, ...], keep: Container[str] = (
         inputs = tuple(x.to("meta") for x in inputs)
     try:
         with quiet(), refuse_unseen_draws(twin):
+            with importing("torch.export._trace"):  # as torch.export does when it is first called
+                import torch.export._trace
             with marked_gradients(twin):
                 program = torch.export.export(twin, inputs, strict=False)
             found = lowered(program, keep)

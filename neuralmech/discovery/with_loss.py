@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Container
 from dataclasses import replace
 
 import torch
@@ -31,7 +30,7 @@ class _WithLoss(nn.Module):
 
 
 def trace_with(
-    model: nn.Module, inputs: tuple[Tensor, ...], loss: Loss, targets: Tensor, keep: Container[str]
+    model: nn.Module, inputs: tuple[Tensor, ...], loss: Loss, targets: Tensor, keep: frozenset[str]
 ) -> Trace:
     """Trace as `trace` does, with the loss's value as the output.
 

@@ -1,24 +1,21 @@
-"""Trackers by name, and the thread that feeds one."""
+"""The thread that feeds a tracker."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any, Protocol
 
-from neuralmech.checks import check_choice
 from neuralmech.errors import UserError
 from neuralmech.loggers.means import Columns, SiteMeans
-from neuralmech.record.safety import printable
+from neuralmech.loggers.names import check_installed
 from neuralmech.record.schema import FamilyLayout
-from neuralmech.words import first_line
+from neuralmech.words import first_line, printable
 
-LOGGERS = {"none": "", "csv": "", "tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow"}  # name → library
 LAST_SECONDS = 60.0  # that the end of a run waits for its tracker
 
 
@@ -73,14 +70,6 @@ class Feed:
             self._failed = True
             text = printable(first_line(error))
             print(f"neuralmech: logger={self._name} failed ({text}); the run goes on without it", file=sys.stderr)
-
-
-def check_installed(name: str) -> None:
-    """Raise a `UserError` if there is no such tracker, or its library is not installed."""
-    check_choice("logger", name, LOGGERS)
-    library = LOGGERS[name]
-    if library and find_spec(library) is None:
-        raise UserError(f"logger={name} needs {library}; pip install 'neuralmech[{name}]', or use logger=csv")
 
 
 def opened(

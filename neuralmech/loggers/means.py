@@ -8,16 +8,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neuralmech.record.schema import ROTATIONS, FamilyLayout
+from neuralmech.record.schema import NORMS, ROTATIONS, FamilyLayout
 
 Columns = Mapping[str, Mapping[str, NDArray[np.float64]]]  # family → signal → (rows, charges)
-OF_STEPS = ("loss", "lr")
+OF_STEPS = ("loss", "lr", "gradient_norm")
 
 
 class SiteMeans:
     """Every n-th row of blocks that come in order, as names and numbers.
 
-    - ``loss``, ``lr``
+    - ``loss``, ``lr``, ``gradient_norm`` of the whole net
+    - ``gradient/PARAMETER``: the norm of each parameter tensor's gradient
     - ``charge/FAMILY/SITE``: mean over the site, of a matrix over its diagonal
     - ``effective_lr/SITE``: η/Q with that mean, of family ``scale``
     - ``decay_share/FAMILY/SITE``, ``drive_share/FAMILY/SITE``: what of a step's motion weight decay, 2ηλ|ΣQ|, and the
@@ -27,6 +28,7 @@ class SiteMeans:
     def __init__(self, layouts: Mapping[str, FamilyLayout], every: int) -> None:
         self._every, self._rows = every, 0
         self._sites: dict[str, dict[str, NDArray[np.int64]]] = {}
+        self._tensors = layouts[NORMS].sites if NORMS in layouts else ()
         for family, layout in layouts.items():
             if "value" not in layout.signals or family == ROTATIONS:
                 continue
@@ -44,6 +46,9 @@ class SiteMeans:
         for row in rows:
             values = {name: float(steps[name][row]) for name in OF_STEPS}
             lr, decay = values["lr"], float(steps["weight_decay"][row])
+            if "gradient" in (norms := charges.get(NORMS, {})):
+                of_tensors = norms["gradient"][row].tolist()
+                values |= {f"gradient/{name}": v for name, v in zip(self._tensors, of_tensors, strict=True)}
             for family, sites in self._sites.items():
                 found = charges[family]
                 signals = {name: found[name][row] for name in ("value", "drive_update") if name in found}

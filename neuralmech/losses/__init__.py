@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from neuralmech.checks import check_choice
 from neuralmech.errors import UserError
 from neuralmech.losses.base import IGNORED, Kind, Loss, Tally, classes_in, counts
 from neuralmech.losses.builtin import BinaryCrossEntropy, CrossEntropy, SquaredError
 from neuralmech.losses.own import Called, CustomLoss
+
+if TYPE_CHECKING:  # see base.py
+    from torch import Tensor
 
 LOSSES: dict[str, type[Loss]] = {
     "cross_entropy": CrossEntropy,
@@ -20,7 +22,7 @@ LOSSES: dict[str, type[Loss]] = {
 }
 NAMES = ("cross_entropy", "mse", "bce")
 
-LossLike = str | Loss | Callable[[Tensor, Tensor], Tensor]
+LossLike = str | Loss | Callable[["Tensor", "Tensor"], "Tensor"]
 
 
 def as_loss(loss: LossLike) -> Loss:

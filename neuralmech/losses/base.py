@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, NamedTuple
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 from neuralmech.errors import UserError
+
+if TYPE_CHECKING:  # a loss is an option of a run, and options are checked before torch is imported
+    import torch
+    from torch import Tensor
 
 IGNORED = -100  # a target that does not count, as in torch.nn.functional.cross_entropy
 
@@ -70,6 +71,8 @@ class Loss:
 
     def wrong(self, targets: Tensor, kind: Kind) -> tuple[Tensor, str]:
         """Mask (samples,) of targets that the loss cannot take, besides class indices out of range; and why."""
+        import torch
+
         if kind == "labels":
             return torch.zeros(len(targets), dtype=torch.bool, device=targets.device), ""
         return ~targets.isfinite().flatten(1).all(1) if targets.dim() > 1 else ~targets.isfinite(), "is not finite"
@@ -81,6 +84,8 @@ class Loss:
 
 def counts(targets: Tensor) -> Tensor:
     """Which targets count in the mean that the loss is: Boolean, of their shape; numbers and soft labels all do."""
+    import torch
+
     return torch.ones_like(targets, dtype=torch.bool) if targets.is_floating_point() else targets != IGNORED
 
 
@@ -115,4 +120,6 @@ def fit_labels(key: str, outputs: torch.Size, targets: Tensor) -> None:
 
 def as_wide(dtype: torch.dtype) -> torch.dtype:
     """Float32 for types that hold no sum over a batch (bf16, fp16)."""
+    import torch
+
     return torch.float32 if dtype.itemsize < 4 else dtype

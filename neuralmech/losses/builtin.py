@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, ClassVar
-
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from neuralmech.checks import check_share
 from neuralmech.errors import UserError
 from neuralmech.losses.base import IGNORED, Kind, Loss, Tally, as_wide, class_dim, counts, fit_labels
+
+if TYPE_CHECKING:  # see base.py
+    import torch
+    from torch import Tensor
 
 SUM = 1e-3  # by which probabilities may miss a sum of one: those of half precision do
 
@@ -45,11 +45,15 @@ class CrossEntropy(Loss):
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Mean over the targets that count."""
+        from torch.nn import functional as F
+
         flat, wanted = self._by_prediction(outputs, targets)
         return F.cross_entropy(flat, wanted, **self._options(flat))
 
     def tally(self, outputs: Tensor, targets: Tensor) -> Tally:
         """Sums; a soft label is judged by its most probable class."""
+        from torch.nn import functional as F
+
         flat, wanted = self._by_prediction(outputs.to(as_wide(outputs.dtype)), targets)
         total = float(F.cross_entropy(flat, wanted, reduction="sum", **self._options(flat)))
         if wanted.is_floating_point():
@@ -60,6 +64,8 @@ class CrossEntropy(Loss):
 
     def weight_of(self, targets: Tensor) -> Tensor:
         """Σ w_y over class indices that count; the number of soft labels, which weigh alike."""
+        import torch
+
         if targets.is_floating_point():
             return counts(targets.select(class_dim(targets.dim()), 0)).sum()
         counted = counts(targets) & (targets != self.ignore_index)
@@ -135,6 +141,8 @@ def factors(values: list[float], like: Tensor) -> Tensor:
 
 @cache
 def _factors(values: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    import torch
+
     return torch.tensor(values, device=device, dtype=dtype)
 
 
@@ -146,6 +154,8 @@ class SquaredError(Loss):
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Mean over the targets that count."""
+        from torch.nn import functional as F
+
         if targets.is_floating_point() or targets.shape == outputs.shape:
             return F.mse_loss(*aligned(self.key, outputs, targets))
         squares, counted = _squares(outputs, targets)
@@ -153,6 +163,8 @@ class SquaredError(Loss):
 
     def tally(self, outputs: Tensor, targets: Tensor) -> Tally:
         """Sums; accuracy is that of class indices, by the largest output."""
+        from torch.nn import functional as F
+
         outputs = outputs.to(as_wide(outputs.dtype))
         if targets.is_floating_point() or targets.shape == outputs.shape:
             values, wanted = aligned(self.key, outputs, targets)
@@ -177,6 +189,8 @@ class SquaredError(Loss):
 
 def _squares(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Mean square over the classes of each prediction's distance from a one-hot vector, and whether it counts."""
+    import torch
+
     dim = class_dim(outputs.dim())
     classes = torch.arange(outputs.shape[dim], device=outputs.device).view(-1, *[1] * (outputs.dim() - dim - 1))
     hot = labels.unsqueeze(dim) == classes
@@ -202,11 +216,15 @@ class BinaryCrossEntropy(Loss):
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Mean over all outputs."""
+        from torch.nn import functional as F
+
         values, wanted = aligned(self.key, outputs, targets)
         return F.binary_cross_entropy_with_logits(values, wanted, pos_weight=self._weight(values))
 
     def tally(self, outputs: Tensor, targets: Tensor) -> Tally:
         """Sums; a target is judged by whether it is more than one half."""
+        from torch.nn import functional as F
+
         values, wanted = aligned(self.key, outputs.to(as_wide(outputs.dtype)), targets)
         weight = self._weight(values)
         total = float(F.binary_cross_entropy_with_logits(values, wanted, pos_weight=weight, reduction="sum"))

@@ -6,14 +6,15 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import Any, cast
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any, cast
 
 from neuralmech.errors import UserError, users_line
 from neuralmech.losses.base import Kind, Loss, Tally
 from neuralmech.targets import call, locate
+
+if TYPE_CHECKING:  # see base.py
+    import torch
+    from torch import Tensor, nn
 
 
 class Called(Loss):
@@ -41,6 +42,8 @@ class Called(Loss):
         UserError
             If it raises, or gives something else than one number.
         """
+        import torch
+
         function = self._at(outputs)
         try:
             value = function(outputs, targets.to(outputs.dtype) if targets.is_floating_point() else targets)
@@ -53,8 +56,8 @@ class Called(Loss):
                 f"{self.key} raises {type(error).__name__}: {reason}{where} on outputs of shape {tuple(outputs.shape)} "
                 f"and targets of shape {tuple(targets.shape)}; mend one of them"
             ) from error
-        if not isinstance(value, Tensor) or value.shape != () or not value.is_floating_point():
-            given = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        if not (is_tensor := isinstance(value, torch.Tensor)) or value.shape != () or not value.is_floating_point():
+            given = f"a tensor of shape {tuple(value.shape)}" if is_tensor else type(value).__name__
             raise UserError(f"{self.key} gives {given}; return one number, such as the mean over the batch")
         return value
 
@@ -64,6 +67,8 @@ class Called(Loss):
 
     def weight_of(self, targets: Tensor) -> Tensor:
         """The number of samples."""
+        import torch
+
         return torch.tensor(len(targets))
 
     def kind(self, targets: Tensor, *, of_tokens: bool) -> Kind:
@@ -73,6 +78,8 @@ class Called(Loss):
 
     def wrong(self, targets: Tensor, kind: Kind) -> tuple[Tensor, str]:
         """None: NaN may stand for what is missing."""
+        import torch
+
         return torch.zeros(len(targets), dtype=torch.bool, device=targets.device), ""
 
     def fit(self, outputs: torch.Size, targets: Tensor) -> None:
@@ -80,6 +87,8 @@ class Called(Loss):
 
     def _at(self, outputs: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
         """The callable; of a module a copy where the outputs are, in their type."""
+        from torch import nn
+
         if not isinstance(self.function, nn.Module):
             return self.function
         place = outputs.device, outputs.dtype
@@ -105,6 +114,8 @@ class CustomLoss(Called):
 
     def check(self) -> None:
         """Raise a `UserError` if there is nothing of that name, or it has parameters, which nobody would train."""
+        from torch import nn
+
         made = self.function
         if isinstance(made, nn.Module) and any(p.requires_grad for p in made.parameters()):
             raise UserError(f"{self.key} has parameters of its own, which are not trained; put them into the model")

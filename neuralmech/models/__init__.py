@@ -1,23 +1,26 @@
-"""Architectures by name. One is a dataclass of options and what builds a module from them, listed here."""
+"""Architectures by name. One is a dataclass of options and what builds a module from them, listed here.
+
+Options come without torch; what builds a module is imported when one is built.
+"""
 
 from __future__ import annotations
 
-from typing import Any
-
-from torch import nn
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from neuralmech.errors import UserError
-from neuralmech.models.foreign import TargetOptions, VisionOptions, build_target, build_vision
-from neuralmech.models.stacks import MLP, ConvNet, ConvNetOptions, MLPOptions
-from neuralmech.models.transformer import Transformer, TransformerOptions
+from neuralmech.models.options import ConvNetOptions, MLPOptions, TargetOptions, TransformerOptions, VisionOptions
 
-# name → (its options; what builds a module from options, the shape of a sample and the number of classes)
-MODELS: dict[str, tuple[type, Any]] = {
-    "mlp": (MLPOptions, MLP),
-    "convnet": (ConvNetOptions, ConvNet),
-    "transformer": (TransformerOptions, Transformer),
-    "torchvision": (VisionOptions, build_vision),
-    "_target_": (TargetOptions, build_target),
+if TYPE_CHECKING:
+    from torch import nn
+
+# name → (its options; where that is which builds a module from options, the shape of a sample and the classes' number)
+MODELS: dict[str, tuple[type, str]] = {
+    "mlp": (MLPOptions, "stacks.MLP"),
+    "convnet": (ConvNetOptions, "stacks.ConvNet"),
+    "transformer": (TransformerOptions, "transformer.Transformer"),
+    "torchvision": (VisionOptions, "foreign.build_vision"),
+    "_target_": (TargetOptions, "foreign.build_target"),
 }
 OF_TOKENS = ("transformer",)  # take tokens, the others real numbers; what a user's own model takes nobody knows
 
@@ -34,16 +37,14 @@ def build_model(options: Any, shape: tuple[int, ...], classes: int, *, tokens: b
         raise UserError(f"model={options.name} needs tokens, data has real numbers {tuple(shape)}; use data=tokens")
     if options.name not in (*OF_TOKENS, "_target_") and tokens:
         raise UserError(f"model={options.name} needs real numbers, data has tokens; use model=transformer")
-    return MODELS[options.name][1](options, shape, classes)
+    module, _, name = MODELS[options.name][1].partition(".")
+    return getattr(import_module(f"neuralmech.models.{module}"), name)(options, shape, classes)
 
 
 __all__ = [
-    "MLP",
     "MODELS",
-    "ConvNet",
     "ConvNetOptions",
     "MLPOptions",
-    "Transformer",
     "TransformerOptions",
     "build_model",
 ]

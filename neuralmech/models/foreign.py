@@ -2,35 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
-
+import torch
 from torch import nn
 
-from neuralmech.checks import check_choice
 from neuralmech.errors import UserError
-from neuralmech.targets import call, locate
+from neuralmech.models.options import TargetOptions, VisionOptions
+from neuralmech.targets import call
 
-ARCHITECTURES = (
-    *(f"vgg{n}{bn}" for n in (11, 13, 16, 19) for bn in ("", "_bn")),
-    "resnet18", "resnet34", "resnet50", "vit_b_16",
-)  # fmt: skip
-
-
-@dataclass
-class VisionOptions:
-    """`arch` out of torchvision; `norm` none takes the BatchNorm out of a ResNet."""
-
-    name: str = "torchvision"
-    arch: str = "resnet18"
-    norm: str = "batch"
-
-    def check(self) -> None:
-        """Raise a `UserError` for unknown architectures."""
-        check_choice("model.arch", self.arch, ARCHITECTURES)
-        check_choice("model.norm", self.norm, ("batch", "none"))
-        if self.norm == "none" and not self.arch.startswith("resnet"):
-            raise UserError(f"model.norm=none is for ResNets; with model.arch={self.arch} leave it at batch")
+NEURONS = 1024  # of a compact head
+PIXELS = 32  # of an image's side that are one pixel behind the five poolings of a VGG
 
 
 def build_vision(options: VisionOptions, shape: tuple[int, ...], classes: int) -> nn.Module:
@@ -48,20 +28,41 @@ def build_vision(options: VisionOptions, shape: tuple[int, ...], classes: int) -
     extra = {"norm_layer": nn.Identity} if options.norm == "none" else {}
     if options.arch == "vit_b_16":
         extra = {"image_size": shape[1]}
-    return getattr(models, options.arch)(num_classes=classes, **extra)
+    model = getattr(models, options.arch)(num_classes=classes, **extra)
+    if options.head == "compact":
+        _give_compact_head(model, (shape[1] // PIXELS) * (shape[2] // PIXELS), classes)
+    if options.norm == "none":
+        _begin_as_identities(model)
+    return model
 
 
-@dataclass
-class TargetOptions:
-    """``_target_``: dotted path of a class or function; everything else in the group is its arguments."""
+def _give_compact_head(vgg: nn.Module, pixels: int, classes: int) -> None:
+    """That of the networks of Neural Mechanics: 512·pixels → 1024 → 1024 → classes, 512·2·2 for images of 64×64.
 
-    name: str = "_target_"
-    target: str = ""
-    arguments: dict[str, Any] = field(default_factory=dict)
+    Torchvision's pools any image to 7×7 pixels first, has 4,096 neurons in each layer, and drops half of them.
+    """
+    sizes = (512 * pixels, NEURONS, NEURONS)
+    layers = [part for size in sizes[:-1] for part in (nn.Linear(size, NEURONS), nn.ReLU(inplace=True))]
+    vgg.avgpool, vgg.classifier = nn.Identity(), nn.Sequential(*layers, nn.Linear(NEURONS, classes))
+    for layer in layers[::2]:
+        nn.init.kaiming_normal_(layer.get_parameter("weight"), nonlinearity="relu")
+        nn.init.zeros_(layer.get_parameter("bias"))
 
-    def check(self) -> None:
-        """Raise a `UserError` if there is nothing of that name."""
-        locate("model", self.target)
+
+@torch.no_grad()
+def _begin_as_identities(resnet: nn.Module) -> None:
+    """Zero the last convolution of each residual block, and shrink the others so that all move the output alike.
+
+    Without normalisation the residual stream would else double its variance in every block, and training diverge at
+    usual learning rates. Of L blocks with m convolutions the others are times L^{−1/(2m−2)} (Fixup: Zhang, Dauphin and
+    Ma 2019, without its scalar biases).
+    """
+    blocks = [block for block in resnet.modules() if type(block).__name__ in ("BasicBlock", "Bottleneck")]
+    for block in blocks:
+        *first, last = (part for part in block.children() if isinstance(part, nn.Conv2d))
+        for convolution in first:
+            convolution.weight.mul_(len(blocks) ** (-1 / (2 * len(first))))
+        last.weight.zero_()
 
 
 def build_target(options: TargetOptions, shape: tuple[int, ...], classes: int) -> nn.Module:

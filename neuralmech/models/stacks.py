@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor, nn
 
 from neuralmech.errors import UserError
-from neuralmech.models.parts import LayerOptions
-
-
-@dataclass
-class MLPOptions(LayerOptions):
-    """`depth` hidden layers of `width` neurons; without an activation, a deep linear network."""
-
-    name: str = "mlp"
+from neuralmech.models.options import ConvNetOptions, MLPOptions
+from neuralmech.models.parts import after
 
 
 class MLP(nn.Module):
@@ -27,7 +19,7 @@ class MLP(nn.Module):
         layers: list[nn.Module] = []
         width = math.prod(shape)
         for _ in range(options.depth):
-            layers += [nn.Linear(width, options.width), *options.after(options.width, images=False)]
+            layers += [nn.Linear(width, options.width), *after(options, options.width, images=False)]
             width = options.width
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Linear(width, classes)
@@ -35,18 +27,6 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits (batch, classes) of samples (batch, …)."""
         return self.classifier(self.features(x.flatten(1)))
-
-
-@dataclass
-class ConvNetOptions(LayerOptions):
-    """`depth` convolutions; the channels double, from `width`, with every one of them."""
-
-    name: str = "convnet"
-    width: int = 8
-    depth: int = 3
-
-    norms: ClassVar[tuple[str, ...]] = (*LayerOptions.norms, "instance")
-    least_depth: ClassVar[int] = 1
 
 
 class ConvNet(nn.Module):
@@ -69,7 +49,7 @@ class ConvNet(nn.Module):
                 raise UserError(
                     f"model.norm=instance has one pixel left to normalise at convolution {i + 1}; use model.depth={i}"
                 )
-            layers += [nn.Conv2d(channels, wider, 3, padding=1), *options.after(wider, images=True)]
+            layers += [nn.Conv2d(channels, wider, 3, padding=1), *after(options, wider, images=True)]
             if min(height, width) >= 2:
                 layers.append(nn.MaxPool2d(2))
                 height, width = height // 2, width // 2

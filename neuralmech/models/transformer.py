@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from neuralmech.checks import check_at_least, check_choice
 from neuralmech.errors import UserError
+from neuralmech.models.options import TransformerOptions
 from neuralmech.models.parts import ACTIVATIONS, layer_norm
 
 
@@ -65,53 +63,6 @@ class Attention(nn.Module):
             enable_gqa=self.heads != self.kv_heads,
         )
         return self.out(mixed.transpose(1, 2).flatten(2))
-
-
-@dataclass
-class TransformerOptions:
-    """`depth` blocks on a residual stream of `width` channels.
-
-    `kv_heads` (null: as many as heads) shares keys and values among heads; `hidden` (null: 4 × width) is the width of
-    the feed-forward layers; `context` (null: that of the data) the longest sequence; `tie` reads the embedding as the
-    unembedding too; `bias` is whether linear layers have one.
-    """
-
-    name: str = "transformer"
-    width: int = 64
-    depth: int = 2
-    heads: int = 4
-    kv_heads: int | None = None
-    hidden: int | None = None
-    activation: str = "gelu"
-    norm: str = "layer"
-    positions: str = "learned"
-    context: int | None = None
-    tie: bool = False
-    bias: bool = True
-    dropout: float = 0.0
-
-    def check(self) -> None:
-        """Raise a `UserError` for values that make no network."""
-        for key, least in {"width": 1, "depth": 0, "heads": 1, "kv_heads": 1, "hidden": 1, "context": 1}.items():
-            value = getattr(self, key)
-            if value is not None:
-                check_at_least(f"model.{key}", value, least)
-        check_choice("model.activation", self.activation, (*ACTIVATIONS, "swiglu"))
-        check_choice("model.norm", self.norm, ("layer", "rms"))
-        check_choice("model.positions", self.positions, ("learned", "rotary"))
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"model.dropout={self.dropout} must lie in [0, 1); use 0 for none")
-        if self.width % self.heads:
-            raise UserError(f"model.heads={self.heads} does not divide model.width={self.width}; change one of them")
-        if self.kv_heads and self.heads % self.kv_heads:
-            raise UserError(
-                f"model.kv_heads={self.kv_heads} does not divide model.heads={self.heads}; change one of them"
-            )
-        if self.positions == "rotary" and (self.width // self.heads) % 2:
-            raise UserError(
-                f"model.positions=rotary needs heads of even size, not {self.width // self.heads}; "
-                "change model.width or model.heads"
-            )
 
 
 class FeedForward(nn.Module):

@@ -13,7 +13,7 @@ from jaxtyping import Float64, Int64, Shaped
 from numpy.typing import NDArray
 
 from neuralmech.record.safety import attribute, printable, remedy
-from neuralmech.record.schema import RecordError
+from neuralmech.record.schema import NORMS_OF, RecordError
 from neuralmech.words import first_line, table_of
 
 INDEX = {"channel": np.int64, "partner": np.int64, "decay": np.float64, "rule": np.int64, "entries": np.float64}
@@ -162,6 +162,55 @@ class Charges:
     def to_pandas(self, signal: str = "value") -> pd.DataFrame:
         """One signal as a frame: a row per recorded row, columns (site, channel)."""
         return pd.DataFrame(getattr(self, signal)[:], columns=pd.MultiIndex.from_frame(self.index))
+
+
+class Norms:
+    """Norms of each parameter tensor, row by row: those of its gradient, of itself and of its update, as `of` says.
+
+    ``norms.gradient[a:b]`` reads from the file: (rows, tensors). g is the gradient as the rule sees it, u = (θ_k −
+    θ_{k+1})/η.
+    """
+
+    gradient: Signal
+    parameter: Signal
+    update: Signal
+
+    def __init__(self, group: h5py.Group, rows: int) -> None:
+        self._group, self._rows = group, rows
+        self.of = tuple(name for name in NORMS_OF if name in group)
+
+    def __getattr__(self, of: str) -> Signal:
+        if of.startswith("_") or of not in self.of:
+            raise AttributeError(f"the record has no norms of {of!r}; there are those of {', '.join(self.of)}")
+        return Signal(self._group[of], self._rows)
+
+    @cached_property
+    def index(self) -> pd.DataFrame:
+        """``name``, ``shape`` and number of ``entries`` of each tensor."""
+        raw = Checked(self._group["index"])[:]
+        texts = {name: [_text(value) for value in raw[name]] for name in ("name", "shape")}
+        return pd.DataFrame({**texts, "entries": raw["entries"].astype(np.int64)})
+
+    def total(self, of: str = "gradient", rows: slice = slice(None)) -> Float64[NDArray, " rows"]:
+        """The norm of the whole net."""
+        return np.sqrt(np.square(getattr(self, of)[rows]).sum(axis=1))
+
+    @property
+    def steps(self) -> Int64[NDArray, " rows"]:
+        """Step of each row."""
+        return Checked(self._group.file["steps/step"])[: self._rows]
+
+    def to_pandas(self, of: str = "gradient") -> pd.DataFrame:
+        """One of them as a frame: a row per recorded row, a column for each tensor by its name."""
+        return pd.DataFrame(getattr(self, of)[:], columns=self.index["name"])
+
+    def __len__(self) -> int:
+        return self._group["index"].shape[0]
+
+    def __repr__(self) -> str:
+        if not self._group:
+            return "<norms of a record that is closed>"
+        return f"<norms of {len(self):,} parameter tensors, {self._rows:,} rows; of: {', '.join(self.of)}>"
 
 
 def _text(name: bytes | str) -> str:

@@ -18,7 +18,7 @@ import pandas as pd
 from jaxtyping import Int64, Shaped
 from numpy.typing import NDArray
 
-from neuralmech.record.charges import Charges, Checked
+from neuralmech.record.charges import Charges, Checked, Norms
 from neuralmech.record.files import PATIENCE_SECONDS, is_being_written, never_quiet, quiet_copy
 from neuralmech.record.safety import attribute, check_file, naming_damage, plain_yaml, printable, remedy
 from neuralmech.record.schema import (
@@ -26,9 +26,12 @@ from neuralmech.record.schema import (
     FILE_NAME,
     LATER_COLUMNS,
     LOG_FILE,
+    NORMS,
     ROTATIONS,
     STEP_COLUMNS,
     RecordError,
+    stored,
+    tables,
 )
 from neuralmech.record.skeleton import Mended, Skeleton
 from neuralmech.record.still import StillFile
@@ -95,12 +98,12 @@ class Record:
     @property
     def columns(self) -> set[str]:
         """Names of the columns of ``/steps`` that are in the file."""
-        return {name for name in STEP_COLUMNS if name in self._file["steps"]}
+        return {name for name in STEP_COLUMNS if stored(name, self._file["steps"])}
 
     @property
     def widths(self) -> dict[str, dict[str, int]]:
-        """Columns of each family's datasets."""
-        groups = self._file["charges"].items()
+        """Columns of each family's datasets, and of those of norms."""
+        groups = tables(self._file).items()
         return {f: {k: d.shape[1] for k, d in g.items() if not k.endswith("index")} for f, g in groups}
 
     @property
@@ -131,6 +134,13 @@ class Record:
         with naming_damage(self.path):
             return Charges(ROTATIONS, self._file["charges"][ROTATIONS], self.rows)
 
+    def norms(self) -> Norms | None:
+        """Norms of each parameter tensor, its gradient and its update, if they were recorded."""
+        if NORMS not in self._file:
+            return None
+        with naming_damage(self.path):
+            return Norms(self._file[NORMS], self.rows)
+
     def steps(self, start: int = 0, stop: int | None = None) -> dict[str, Shaped[NDArray, " rows"]]:
         """Columns of ``/steps`` between two rows."""
         end = self.rows if stop is None else min(stop, self.rows)
@@ -139,9 +149,10 @@ class Record:
     def column(self, name: str, rows: slice | Int64[NDArray, " rows"] | None = None) -> Shaped[NDArray, " rows"]:
         """One column of ``/steps`` at some rows (a slice, or numbers in ascending order) or at all."""
         rows = slice(self.rows) if rows is None else rows
-        if name in LATER_COLUMNS and name not in self._file["steps"]:
+        there = stored(name, self._file["steps"])
+        if name in LATER_COLUMNS and there is None:
             return np.full_like(self.column("step", rows), LATER_COLUMNS[name], dtype=STEP_COLUMNS[name])
-        return Checked(self._file["steps"][name])[rows]
+        return Checked(self._file["steps"][there or name])[rows]
 
     def evaluation(self) -> pd.DataFrame:
         """Step, loss and accuracy on held-out data."""
@@ -223,7 +234,7 @@ class Record:
         return min(_readable(self._file["evaluation"][name], rows) for name in EVALUATION_COLUMNS)
 
     def _signals(self) -> list[h5py.Dataset]:
-        return [d for g in self._file["charges"].values() for k, d in g.items() if not k.endswith("index")]
+        return [d for g in tables(self._file).values() for k, d in g.items() if not k.endswith("index")]
 
     def close(self) -> None:
         """Close the file."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,12 @@ from neuralmech.record.schema import (
     EVALUATION_COLUMNS,
     FORMAT,
     LATER_COLUMNS,
+    NORMS,
     SCHEMA_VERSION,
     STEP_COLUMNS,
     RecordError,
 )
-from neuralmech.words import first_line, override_word
+from neuralmech.words import first_line, override_word, printable
 
 MAX_CHUNK_BYTES = 1 << 27
 FILTERS = {h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32, h5py.h5z.FILTER_LZF}
@@ -35,6 +36,7 @@ LZF_RATIO = 100  # its densest instruction says in 3 bytes to repeat 264
 MAX_YAML = 1 << 18  # bytes of a config, which people write
 NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
 INDICES = {"index": {"site", "channel"}, "parameters_index": {"name", "entry", "charge"}}
+INDEX_OF_NORMS = {"index": {"name", "shape", "entries"}}
 
 
 def check_file(file: h5py.File, path: Path) -> None:
@@ -63,13 +65,15 @@ def _check_content(file: h5py.File) -> None:
         check_name(family)
         attribute(_group(charges, family), "form")
         least += _check_family(_group(charges, family), committed)
+    if NORMS in file:
+        least += _check_family(_group(file, NORMS), committed, INDEX_OF_NORMS)
     if least > file.id.get_filesize():  # datasets may say that the same bytes are theirs
         raise ValueError("its datasets claim more than the file holds")
     for name in ("config", "status", "versions"):
         attribute(file, name)
 
 
-def _check_family(group: h5py.Group, committed: int) -> float:
+def _check_family(group: h5py.Group, committed: int, indices: Mapping[str, set[str]] = INDICES) -> float:
     if "index" not in group:
         raise ValueError(f"{group.name} has no index")
     least = 0.0
@@ -82,7 +86,7 @@ def _check_family(group: h5py.Group, committed: int) -> float:
             own = f"{name}_index"
             width = group[own if own in group else "index"].shape[0]
             least += _check_column(group, name, committed, width=width)
-    for name, columns in INDICES.items():
+    for name, columns in indices.items():
         if name in group and not columns <= set(group[name].dtype.names or ()):
             raise ValueError(f"{name} lacks {' or '.join(sorted(columns))}")
     return least
@@ -184,17 +188,6 @@ def attribute(target: h5py.Group, name: str, default: str = "") -> str:
     if not isinstance(value, str):
         raise ValueError(f"{target.name} has a {name} that is no text")
     return value
-
-
-def printable(text: str) -> str:
-    r"""Text without characters that steer a terminal.
-
-    Examples
-    --------
-    >>> printable("conv\x1b[2J -> fc")
-    'conv?[2J -> fc'
-    """
-    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 class PlainLoader(yaml.SafeLoader):

@@ -18,6 +18,8 @@
                                         ``track.rotations`` asks for them; see `neuralmech.charges.rotations`
 ``/charges/<family>/parameters``        single parameters, shape (rows, parameters); ``parameters_index``: ``name``,
                                         flat ``entry``, and the column of a ``charge`` it is part of
+``/norms/<of>``                         |g|, |θ_k|, |u| of each parameter tensor, shape (rows, tensors), see `NORMS_OF`
+``/norms/index``                        ``name``, ``shape`` and number of ``entries`` of each
 ``/evaluation/{step, loss, accuracy}``  on held-out data, with a ``committed`` of its own
 ======================================  ===============================================================
 
@@ -28,7 +30,7 @@ weighted or integrated in advance, so laws can change without training again.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -49,8 +51,9 @@ FAILURE_FILE = "failed.txt"  # beside where the record would be: why a job of a 
 # Hyperparameters are those of the step from θ_k; time is Σ_{j<k} η_j; loss is that of the batch at θ_k; skipped
 # counts the steps before θ_k whose update was left out because their gradient was not finite (fp16). In a run whose
 # every batch is the whole set, work is ⟨g_k, θ_{k+1} − θ_k⟩ and work_behind ⟨g_k, θ_k − θ_{k−1}⟩; otherwise 0. clip is
-# the factor by which the gradient was shortened (1: not at all); gradient_norm is |g| at θ_k where the rule's gradient
-# is taken elsewhere, otherwise 0. segment counts how often something happened before the row
+# the factor by which the gradient was shortened (1: not at all). gradient_norm is |g| of the whole net, the gradient as
+# the rule sees it; NaN if no norms are recorded. ascent_norm is that of the gradient at θ_k where the rule's is taken
+# elsewhere, otherwise 0. segment counts how often something happened before the row
 # that nobody measured: steps, where tracking began in the middle of a training or was resumed, or what moved parameters
 # beside the optimiser's steps; laws start again there.
 STEP_COLUMNS: dict[str, Any] = {
@@ -69,10 +72,12 @@ STEP_COLUMNS: dict[str, Any] = {
     "work_behind": "float64",
     "clip": "float64",
     "gradient_norm": "float64",
+    "ascent_norm": "float64",
     "segment": "int64",
 }
 # What stands for those that older records do not have.
-LATER_COLUMNS = {"skipped": 0, "work": 0, "work_behind": 0, "clip": 1, "gradient_norm": 0, "segment": 0}
+LATER_COLUMNS: dict[str, float] = {"skipped": 0, "work": 0, "work_behind": 0, "clip": 1, "gradient_norm": math.nan}
+LATER_COLUMNS |= {"ascent_norm": 0, "segment": 0}
 
 # With the charge's form q(·) = ⟨a, ·⟩ or (·)ᵀS(·), the update direction u = (θ_k − θ_{k+1})/η and the gradient g as the
 # rule sees it:
@@ -108,6 +113,9 @@ ALL_SIGNALS = (*SIGNALS, *RULE_SIGNALS, *NOISE_SIGNALS)
 SIDES = ("size", "size_gradient")  # θᵀ|S|θ and gᵀ|S|g of rescale charges, where ``track.sides`` asks for them
 
 ROTATIONS = "rotation"  # a group beside the families: angular momenta, of antisymmetric generators, are no charges
+
+NORMS = "norms"  # a group beside `charges`: norms of each parameter tensor
+NORMS_OF = ("gradient", "parameter", "update")  # |g|, |θ_k| and |u| with g and u of `SIGNALS`, g without r
 
 EVALUATION_COLUMNS: dict[str, Any] = {"step": "int64", "loss": "float64", "accuracy": "float64"}
 
@@ -199,6 +207,39 @@ class FamilyLayout:
     def width(self) -> int:
         """Numbers per row."""
         return sum(self.columns.values())
+
+
+@dataclass(frozen=True)
+class NormsLayout(FamilyLayout):
+    """What the datasets of norms look like: a column for each parameter tensor, of these shapes."""
+
+    shapes: Sequence[tuple[int, ...]] = ()
+
+    @property
+    def index(self) -> dict[str, Any]:
+        """Columns of the table that says what each tensor is."""
+        shapes = ["x".join(map(str, shape)) for shape in self.shapes]
+        return {"name": self.sites, "shape": shapes, "entries": [math.prod(shape) for shape in self.shapes]}
+
+
+def tables(file: Mapping[str, Any]) -> dict[str, Any]:
+    """Groups of a record that are as wide as a model: those of the families, and that of the norms."""
+    return {**file["charges"], **({NORMS: file[NORMS]} if NORMS in file else {})}
+
+
+def stored(name: str, columns: Collection[str]) -> str | None:
+    """What a column of ``/steps`` is called in a file that has `columns`; None if it lacks it.
+
+    Before there were norms, ``gradient_norm`` was what is ``ascent_norm`` now.
+
+    Examples
+    --------
+    >>> stored("ascent_norm", ["gradient_norm"]), stored("gradient_norm", ["gradient_norm"])
+    ('gradient_norm', None)
+    """
+    if "ascent_norm" not in columns:
+        name = {"ascent_norm": "gradient_norm", "gradient_norm": ""}.get(name, name)
+    return name if name in columns else None
 
 
 @dataclass(frozen=True)

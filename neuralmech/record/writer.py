@@ -26,6 +26,8 @@ from neuralmech.record.schema import (
     Position,
     RecordError,
     Rows,
+    stored,
+    tables,
 )
 from neuralmech.record.skeleton import Skeleton
 
@@ -90,11 +92,12 @@ class RecordWriter:
 
     def _bind(self, file: h5py.File) -> None:
         self._block = file["steps/step"].chunks[0]
-        self._steps = {name: d for name, d in file["steps"].items() if name in STEP_COLUMNS}
+        steps = file["steps"]
+        self._steps = {name: steps[there] for name in STEP_COLUMNS if (there := stored(name, steps))}
         self._evaluation = {name: file["evaluation"][name] for name in EVALUATION_COLUMNS}
         self._charges = {
             family: {k: d for k, d in group.items() if not k.endswith("index")}
-            for family, group in file["charges"].items()
+            for family, group in tables(file).items()
         }
         self._committed, self._evaluation_committed = file["committed"], file["evaluation"]["committed"]
 

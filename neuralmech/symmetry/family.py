@@ -12,13 +12,13 @@ from jaxtyping import Int64
 from numpy.typing import NDArray
 from scipy import sparse
 
-FamilyName = Literal["translation", "scale", "rescale", "linear"]
-FAMILIES: tuple[FamilyName, ...] = ("translation", "scale", "rescale", "linear")
+from neuralmech.symmetry.names import FamilyName
+
 Axis = Literal["entries", "rows", "columns"]
 Kind = Literal["translation", "diagonal", "matrix"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Term:
     """One parameter's part in the generators of a family, in factored form.
 
@@ -54,12 +54,15 @@ class Term:
     groups: int = 1
     view: tuple[int, ...] | None = None
 
+    def __repr__(self) -> str:
+        return f"<{self.axis} of {self.parameter} in {self.coefficients.shape[0]:,} components>"
+
     def shape(self, shapes: Mapping[str, Sequence[int]]) -> Sequence[int]:
         """Shape in which rows and columns are told; `shapes` are the parameters' own."""
         return self.view or shapes[self.parameter]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Family:
     """All charges of one kind.
 
@@ -79,6 +82,10 @@ class Family:
 
     def __len__(self) -> int:
         return len(self.sites)
+
+    def __repr__(self) -> str:
+        sites = len(set(self.sites))
+        return f"<{self.name}: {len(self):,} charges at {sites:,} site{'s'[: sites != 1]}>"
 
     @property
     def is_translation(self) -> bool:

@@ -18,7 +18,7 @@ Shapes = Mapping[str, Sequence[int]]
 Vector = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Block:
     """One parameter's part in a site: rows (of a writer) or columns (of a reader), `count` for each channel.
 
@@ -39,6 +39,9 @@ class Block:
     groups: int = 1
     view: tuple[int, ...] | None = None
 
+    def __repr__(self) -> str:
+        return f"<{len(self.index):,} channels of {self.parameter}, by {self.axis}>"
+
     def shape(self, shapes: Shapes) -> Sequence[int]:
         """Shape in which rows and columns are told; `shapes` are the parameters' own."""
         return self.view or shapes[self.parameter]
@@ -48,7 +51,7 @@ class Block:
         return axis_entries(self.axis, self.groups, self.shape(shapes))[self.index].reshape(len(self.index), -1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class MatrixSite:
     """Channels that may be mixed by any invertible matrix A.
 
@@ -60,6 +63,9 @@ class MatrixSite:
     name: str
     size: int
     blocks: tuple[Block, ...]
+
+    def __repr__(self) -> str:
+        return f"<{self.name}: {self.size:,} channels, {len(self.blocks):,} blocks>"
 
     @property
     def entries(self) -> int:
@@ -92,7 +98,7 @@ class MatrixSite:
         return sparse.coo_array(triple, shape=(total, total))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class MatrixFamily(Family):
     """All matrix-valued charges; one column per entry (i, j), i ≤ j, of each site's symmetric matrix.
 

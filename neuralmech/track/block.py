@@ -31,7 +31,7 @@ class Measured(NamedTuple, Generic[A]):
     single: A  # (parameters,)
     work: A  # (2,)
     clip: A
-    gradient_norm: A
+    ascent_norm: A
     lean: A  # (sites of all families,)
     turning: A  # (signals, pairs of channels)
     sides: A  # (signals, rescale charges)
@@ -55,15 +55,15 @@ class Seen(NamedTuple):
         Steps before this one whose update was left out.
     clip
         Factor by which the gradient was shortened.
-    gradient_norm
-        |g| at θ_k, where the rule's gradient is taken elsewhere.
+    ascent_norm
+        That of the gradient at θ_k, where the rule's is taken elsewhere.
     segment
         How often something was not measured, or moved the parameters beside the steps, before this one.
     """
 
     skipped: Tensor | None = None
     clip: Tensor | None = None
-    gradient_norm: Tensor | None = None
+    ascent_norm: Tensor | None = None
     segment: Tensor | None = None
 
     def write(self, into: OnDevice) -> None:
@@ -141,15 +141,15 @@ class RowBuffer:
     def write(
         self,
         record: RecordWriter | BackgroundWriter,
-        named: Callable[[OnHost], dict[str, Columns]],
+        named: Callable[[OnHost], tuple[Columns, dict[str, Columns]]],
         *,
         cut: bool,
         until: Tensor | None = None,
     ) -> None:
         """Hand the rows to a record, with `cut` up to the first that is not finite, and start again.
 
-        Rows of the step `until`, a number on the device, and of later ones count as not finite. `named` sorts what
-        was measured by family and signal.
+        Rows of the step `until`, a number on the device, and of later ones count as not finite. `named` makes columns
+        of ``/steps`` of what was measured, and sorts the rest by family and signal.
         """
         if not self._filled:
             return
@@ -162,7 +162,10 @@ class RowBuffer:
                 return None
             keep = self._check(rows, arrays, end, cut=cut)
             kept = Measured(*(part[:keep] for part in arrays))
-            return (_steps(rows[:keep], kept), named(kept)) if keep else None
+            if not keep:
+                return None
+            of_steps, charges = named(kept)
+            return {**_steps(rows[:keep], kept), **of_steps}, charges
 
         record.append_later(ready, done)
 
@@ -232,7 +235,7 @@ def _steps(rows: Sequence[Mapping[str, float]], arrays: OnHost) -> Columns:
     known = {n: np.array([r[n] for r in rows], dtype=d) for n, d in STEP_COLUMNS.items() if n in rows[0]}
     counted = {"skipped": arrays.skipped.astype(np.int64), "segment": arrays.segment.astype(np.int64)}
     measured = {"loss": arrays.loss, **counted}
-    of_rule = {"clip": arrays.clip, "gradient_norm": arrays.gradient_norm}
+    of_rule = {"clip": arrays.clip, "ascent_norm": arrays.ascent_norm}
     work = {"work": arrays.work[:, 0].copy(), "work_behind": arrays.work[:, 1].copy()}
     return {**known, **measured, **work, **of_rule}
 

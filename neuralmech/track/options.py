@@ -86,6 +86,8 @@ class Tracking:
         Whether to record the angular momenta of the ``linear`` family's sites.
     momentum
         Which of the step's vectors is what they are the momenta of: ``buffer`` of SGD, ``rule`` of other rules.
+    norms_of
+        Of what to record the norms, tensor by tensor: ``gradient``, ``parameter``, ``update``.
     oscillation
         Whether to record the forms of half of what the update changed by since the step before.
     sides
@@ -110,3 +112,4 @@ class Tracking:
     momentum: str = "buffer"
     sides: bool = False
     oscillation: bool = False
+    norms_of: Sequence[str] = ()

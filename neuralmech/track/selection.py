@@ -71,6 +71,11 @@ def select(layouts: Mapping[str, FamilyLayout], kind: str, sample: int) -> Recor
     return Recorded(out, sparse.csr_array(sparse.block_diag(blocks)) if blocks else None)
 
 
+def behind(count: int, matrix: sparse.csr_array) -> sparse.csr_array:
+    """The same of columns behind others, which are kept as they are."""
+    return sparse.csr_array(sparse.block_diag([sparse.eye_array(count), matrix])) if count else matrix
+
+
 def classes(family: Family, shapes: Mapping[str, tuple[int, ...]], options: Tracking) -> Classes:
     """What tells a family's charges apart, given κ and the rule of each parameter, and how many each has."""
     kappa = number = entries = None

@@ -21,8 +21,9 @@ from neuralmech.symmetry.layout import Layout
 from neuralmech.track.beside import Beside
 from neuralmech.track.block import NOTHING, Columns, Measured, OnDevice, OnHost, RowBuffer, Seen
 from neuralmech.track.earlier import Earlier
+from neuralmech.track.norms import Norms
 from neuralmech.track.options import Tracking
-from neuralmech.track.selection import classes, select
+from neuralmech.track.selection import behind, classes, select
 
 BLOCK_BYTES = 1 << 25  # of which there are up to five: filled, being written, and what waits between
 
@@ -72,13 +73,16 @@ class Tracker:
             for of in (options.ratios, options.decays)
         )
         self._in_metric = None if self._ratio is None else self._ratio.to(theta.dtype)
-        self._forms = Forms(self.families, layout, device, in_forms, full=options.full)
+        self._norms = Norms(layout, options)
+        wants_norms = self._norms.count > 0
+        self._forms = Forms(self.families, layout, device, in_forms, full=options.full, tensors=wants_norms)
         layouts = self._all_layouts({n: classes(f, layout.shapes, options) for n, f in chosen.items()})
         recorded = select(layouts, options.charges, options.sample)
         self._beside = Beside(self.families, layout, self._forms, recorded, options)
-        self._select = None if recorded.matrix is None else SparseRows(recorded.matrix, device)
+        first = self._norms.count
+        self._select = None if recorded.matrix is None else SparseRows(behind(first, recorded.matrix), device)
         self._every = torch.zeros(len(in_forms), self._forms.width, dtype=torch.float64, device=device)
-        sizes = np.cumsum([0, *(len(of.sites) for of in recorded.layouts.values())]).tolist()
+        sizes = np.cumsum([first, *(len(of.sites) for of in recorded.layouts.values())]).tolist()
         self._columns = {n: slice(a, b) for n, a, b in zip(recorded.layouts, sizes, sizes[1:], strict=False)}
         self._recorded = recorded.layouts
         shapes: Measured = NOTHING._replace(ring=(len(self.signals), sizes[-1]), **self._beside.shapes)
@@ -101,7 +105,12 @@ class Tracker:
 
     def layouts(self) -> dict[str, FamilyLayout]:
         """Describe the families to the record, and the angular momenta."""
-        return self._beside.layouts
+        return {**self._beside.layouts, **self._norms.layouts}
+
+    @property
+    def recorded(self) -> int:
+        """Number of recorded charges."""
+        return sum(len(layout.sites) for layout in self._recorded.values())
 
     @property
     def bytes_per_row(self) -> int:
@@ -260,7 +269,7 @@ class Tracker:
             forms(self._every)
             self._select.combine(self._every, of_step)
         if self._has_noise and self.noise is not None:
-            torch.stack(self.noise, out=ring[-len(NOISE_SIGNALS) :])
+            torch.stack(self.noise, out=ring[-len(NOISE_SIGNALS) :, self._norms.count :])
 
     @torch.no_grad()
     def drive(self, theta: Tensor, gradient: Tensor) -> Tensor:
@@ -269,7 +278,7 @@ class Tracker:
         gradient = gradient.to(theta.dtype)
         step = Step(theta, theta, gradient if self._in_metric is None else gradient * self._in_metric, 0.0)
         self._evaluate(lambda forms: self._forms.evaluate(step, forms), ring)
-        return ring[self.signals.index("drive_gradient")].clone()
+        return ring[self.signals.index("drive_gradient"), self._norms.count :].clone()
 
     @property
     def is_full(self) -> bool:
@@ -285,11 +294,12 @@ class Tracker:
         """
         self.block.write(record, self._named, cut=cut, until=until)
 
-    def _named(self, measured: OnHost) -> dict[str, Columns]:
-        """Signals, norms and parameters of every family, by name."""
+    def _named(self, measured: OnHost) -> tuple[Columns, dict[str, Columns]]:
+        """What of ``/steps`` is made of it; signals, norms and parameters of every family, and of tensors, by name."""
         charges = {
             n: {s: measured.ring[:, i, at] for i, s in enumerate(self.signals) if s in self._recorded[n].signals}
             for n, at in self._columns.items()
         }
         self._beside.add_to(charges, measured)
-        return charges
+        of_steps, norms = self._norms.split(measured)
+        return of_steps, {**charges, **norms}

@@ -149,8 +149,10 @@ def to_position(state: Mapping[str, Any]) -> Position:
     """
     if not all(type(state[name]) is int and state[name] >= 0 for name in ("rows", "evaluations")):
         raise ValueError("rows and evaluations are whole numbers")
+    steps: Mapping[str, Any] = state["steps"]
+    older = steps.keys() & {"ascent_norm", "gradient_norm"} == {"gradient_norm"}
     waiting = Rows(
-        {name: v.numpy() for name, v in state["steps"].items()},
+        {"ascent_norm" if older and name == "gradient_norm" else name: v.numpy() for name, v in steps.items()},
         {family: {s: v.numpy() for s, v in signals.items()} for family, signals in state["charges"].items()},
     )
     return Position(state["rows"], state["evaluations"], waiting)

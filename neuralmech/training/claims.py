@@ -21,7 +21,7 @@ from neuralmech.training.recorded import recorded_config
 from neuralmech.training.run import Run
 from neuralmech.training.setup import Setup, prepare
 from neuralmech.verification.certificate import Certificate, certify
-from neuralmech.verification.conditions import CONDITIONS, check_conditions
+from neuralmech.verification.names import CONDITIONS, check_conditions
 from neuralmech.verification.quick import SAMPLES, NotVerifiedError, quickly_verified
 from neuralmech.verification.sampling import Sampling
 from neuralmech.verification.verify import Verification, verify

@@ -12,6 +12,7 @@ from neuralmech.errors import RunError, UserError
 from neuralmech.record import FAILURE_FILE, FILE_NAME, BackgroundWriter
 from neuralmech.record.files import FULL, write_whole
 from neuralmech.record.layout import largest_record, whole_chunks
+from neuralmech.record.schema import NORMS
 from neuralmech.record.writer import SLACK_BYTES
 from neuralmech.training.checkpoint import checkpoints
 from neuralmech.training.run import Run
@@ -46,7 +47,7 @@ def announce(run: Run, folder: Path) -> None:
     free = shutil.disk_usage(folder).free
     if kept is not None:  # those that are there make way
         free += sum(p.stat().st_size for p in folder.glob("checkpoints/step-*"))
-    width = sum(len(layout.sites) for layout in run.tracker.layouts().values())
+    width = sum(len(layout.sites) for name, layout in run.tracker.layouts().items() if name != NORMS)
     print(
         f"Recording {width:,} charges at {rows:,} {'more ' if run.step else ''}steps: at most {size(record)}"
         f"{f' besides the {size(there)} that are there' if there else ''}"

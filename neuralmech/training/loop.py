@@ -155,6 +155,7 @@ def begin(config: Config) -> Run:
             rotations=config.track.rotations,
             sides=config.track.sides,
             oscillation=config.track.oscillation,
+            norms_of=config.track.norms_of,
             momentum="buffer" if rule.has_sgds_laws else "rule",
         ),
     )

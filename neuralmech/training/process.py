@@ -19,6 +19,7 @@ from neuralmech.record import FILE_NAME
 from neuralmech.record.files import patiently, try_lock
 from neuralmech.record.schema import LOCK_FILE
 from neuralmech.signals import SIGNALS
+from neuralmech.words import printable
 
 Handler = Callable[[int, FrameType | None], None]
 IMPATIENT = (signal.SIGINT, signal.SIGTERM)  # the terminal's end comes twice, from the kernel and from the shell
@@ -198,6 +199,4 @@ def patience(task: str, after: float = AFTER, again: float = AGAIN) -> Iterator[
 
 def say(text: str) -> None:
     """Tell the user something on stderr, in one line."""
-    from neuralmech.record.safety import printable  # takes h5py along
-
     print(f"neuralmech: {printable(' '.join(text.split()))}", file=sys.stderr)

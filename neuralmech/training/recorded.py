@@ -10,7 +10,8 @@ from typing import Any
 from neuralmech.config import OLDEST_LOSS, OWN, Config, own_code, resolve, to_yaml
 from neuralmech.errors import UserError
 from neuralmech.record import RecordError, open_record
-from neuralmech.record.safety import plain_yaml, printable
+from neuralmech.record.safety import plain_yaml
+from neuralmech.words import printable
 
 # What a resumed run may change: where and how it runs, where its data are, how long, what it saves and what ends it.
 MAY_DIFFER = (
@@ -62,6 +63,8 @@ def recorded_config(folder: Path, code: Mapping[str, Mapping[str, Any]]) -> dict
             "neuralmech.attach resume=True, to check claims call neuralmech.verify(model, inputs, targets)"
         )
     raw.setdefault("loss", {"name": OLDEST_LOSS})
+    if isinstance(raw.get("track"), dict):
+        raw["track"].setdefault("norms_of", [])  # an older one's record has no room for them
     for group in OWN:
         _check_code(folder, group, raw.get(group), code.get(group))
     if isinstance(raw.get("data"), dict):

@@ -16,13 +16,14 @@ from neuralmech.data.draws import set_random_state
 from neuralmech.errors import UserError
 from neuralmech.record import FILE_NAME, Record, RecordError, open_record
 from neuralmech.record.reader import can_mend
-from neuralmech.record.safety import plain_yaml, printable
+from neuralmech.record.safety import plain_yaml
 from neuralmech.record.schema import STEP_COLUMNS, Position, Rows
 from neuralmech.record.skeleton import Skeleton
 from neuralmech.training.checkpoint import checkpoints, path_of, read_checkpoint, skeleton_of, to_position
 from neuralmech.training.process import say
 from neuralmech.training.recorded import disagreements
 from neuralmech.training.run import Run
+from neuralmech.words import printable
 
 
 def restore(run: Run, folder: Path) -> Position:
@@ -176,7 +177,7 @@ def _check_state(run: Run, content: Mapping[str, Any]) -> None:
         raise ValueError("its loss scale is no number")
     if content.get("last") is not None and content["last"].shape != theta.shape:
         raise ValueError("its last parameters are of another shape")
-    noise, charges = content["noise"], run.tracker.block.room.parts.ring.shape[-1:]
+    noise, charges = content["noise"], (run.tracker.recorded,)
     if noise is not None and (len(noise) != 2 or {half.shape for half in noise} != {charges}):
         raise ValueError("its noise is of another shape")
     run.rule.check_state(content["optimizer"])

@@ -21,8 +21,8 @@ from neuralmech.losses import Called, Loss
 from neuralmech.models import build_model
 from neuralmech.outputs import output_of
 from neuralmech.provenance import named_device, versions
-from neuralmech.symmetry.family import FAMILIES
 from neuralmech.symmetry.group import Symmetries
+from neuralmech.symmetry.names import FAMILIES
 from neuralmech.training.process import patience
 from neuralmech.training.update import parameter_type
 from neuralmech.words import first_line

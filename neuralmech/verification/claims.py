@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from neuralmech.errors import UserError
 from neuralmech.losses import LossLike
-from neuralmech.symmetry.family import FAMILIES, Family, FamilyName, Term
+from neuralmech.symmetry.family import Family, Term
 from neuralmech.symmetry.group import Symmetries
+from neuralmech.symmetry.names import FAMILIES, FamilyName
 from neuralmech.verification.verify import verify
 
 

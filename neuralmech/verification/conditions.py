@@ -10,11 +10,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from neuralmech.checks import check_choice
 from neuralmech.verification.epsilon import WithoutEpsilon
 from neuralmech.verification.precision import PRECISIONS, Precision, float64_throughout, own_precision, plain_attention
 
-CONDITIONS = ("exact", "float64", "own", "eval")
 EPSILON = "a norm's eps"
 IN_FLOAT64 = ("exact", "float64", "eval")
 
@@ -67,14 +65,6 @@ class Condition:
             if self.name == "exact":
                 stack.enter_context(WithoutEpsilon())
             yield
-
-
-def check_conditions(names: tuple[str, ...], precision: str | None = None) -> None:
-    """Raise `UserError` if there is no such condition or precision."""
-    for name in names:
-        check_choice("conditions", name, (*CONDITIONS, *PRECISIONS))
-    if precision is not None:
-        check_choice("precision", precision, PRECISIONS)
 
 
 def condition(name: str, model: nn.Module, batch: tuple[Tensor, ...], precision: str | None = None) -> Condition:

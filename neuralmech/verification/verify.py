@@ -13,7 +13,8 @@ from neuralmech.discovery.discover import find_symmetries
 from neuralmech.errors import UserError
 from neuralmech.losses import Loss, LossLike, as_loss
 from neuralmech.symmetry.group import Symmetries
-from neuralmech.verification.conditions import CONDITIONS, IN_FLOAT64, Condition, check_conditions, condition, nudge
+from neuralmech.verification.conditions import IN_FLOAT64, Condition, condition, nudge
+from neuralmech.verification.names import CONDITIONS, check_conditions
 from neuralmech.verification.precision import lacks_type
 from neuralmech.verification.probe import Probe
 from neuralmech.verification.sampling import USUAL, Choice, Sampling, choose

@@ -155,6 +155,31 @@ def test_schedules_are_followed(tmp_path):
     assert not (tmp_path / "part-2").exists()
 
 
+@pytest.mark.parametrize("kind", ["tensor", "list"])
+def test_options_that_change_in_place_are_read_anew(tmp_path, kind):
+    """A learning rate that is a tensor, and moments' rates in a list: the group holds the same object all along."""
+    model = net()
+    if kind == "tensor":
+        optimizer = torch.optim.SGD(
+            model.parameters(), torch.tensor(0.1, dtype=torch.float64), momentum=0.9, foreach=False
+        )
+        changed, column, start, law = optimizer.param_groups[0]["lr"].mul_, "lr", 0.1, "discrete_broken"
+    else:
+        optimizer = adamw(model)
+        betas = optimizer.param_groups[0]["betas"] = [0.9, 0.999]
+
+        def changed(factor):
+            betas[0] *= factor
+
+        column, start, law = "momentum", 0.9, "moving_metric"
+    train(model, optimizer, tmp_path, each=lambda k: changed(0.98))
+    recorded = np.concatenate(
+        [steps_of(part)[column] for part in sorted({p.parent for p in tmp_path.rglob("record.h5")})]
+    )
+    np.testing.assert_allclose(recorded, [start * 0.98 ** (k + 1) for k in range(STEPS)], rtol=1e-6)
+    assert max(law_errors(tmp_path, law).values()) < EXACT
+
+
 def test_several_optimizers(tmp_path):
     def both(model):
         body, head = [p for layer in model[:5] for p in layer.parameters()], model[5].parameters()

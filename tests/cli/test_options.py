@@ -5,20 +5,69 @@ import subprocess
 import sys
 
 import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from command_line import SMALL, refused
+from neuralmech.cli import config_folder
+from neuralmech.cli.explained import TAKEN, comments_in
 
 
 def test_help_and_version(command):
     assert command("--help")[1].startswith("neuralmech: predict")
     assert command()[0] == 0
     assert re.fullmatch(r"neuralmech \d+\.\d+\.\d+\n", command("--version")[1])
+    assert command("train", "--version")[:2] == command("--version")[:2]
     code, _, err = command("trian")
     assert code == 2
     assert "did you mean train" in err
     for name in ("train", "analyze", "watch", "forecast", "symmetries", "verify"):
         assert f"neuralmech {name}" in command(name, "--help")[1]
     assert "weight_decay: 0.0" in command("train", "--cfg", "job")[1]
+
+
+def keys_in(config, above=""):
+    for key, value in config.items():
+        if isinstance(value, dict) and value:
+            yield from keys_in(value, f"{above}{key}.")
+        elif key not in ("name", "_target_") or above.count(".") != 1:
+            yield f"{above}{key}"
+
+
+@pytest.mark.parametrize("command_name", ["train", "analyze", "watch", "forecast", "symmetries", "verify"])
+def test_help_explains_every_option_with_its_value(command, command_name):
+    """Each key of the composed config has a line; that of each is what the YAML file says beside it."""
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        composed = OmegaConf.to_container(compose(command_name))
+    text = command(command_name, "--help")[1]
+    shown = dict(re.findall(r"^  ([\w.]+)=(?:\S+)(.*(?:\n {30,}.*)*)", text, re.MULTILINE))
+    keys = set(keys_in(composed))
+    if command_name in TAKEN:
+        own = {"certify", "verify.sample", "conditions", "checkpoint"}
+        keys = {key for key in keys if key in own or key.startswith(TAKEN[command_name])}
+    assert set(shown) == keys
+    assert [key for key, says in shown.items() if not says.strip()] == []
+
+
+def test_help_follows_what_is_chosen(command, tmp_path):
+    (tmp_path / "mine/model").mkdir(parents=True)
+    (tmp_path / "mine/model/tiny.yaml").write_text("# Mine.\nname: mlp\nwidth: 2 # of my own\ndepth: 1\n")
+    text = command("train", "--config-dir", "mine", "model=tiny", "optim=adam", "optim.lr=0.25", "--help")[1]
+    assert re.search(r"^ +model.width=2 +of my own$", text, re.MULTILINE)
+    assert re.search(r"^ +tiny +Mine\.$", text, re.MULTILINE)
+    assert re.search(r"^ +optim.lr=0.25 +learning rate", text, re.MULTILINE)
+    assert "optim.betas=[0.9,0.999]" in text
+    assert [p.name for p in tmp_path.iterdir()] == ["mine"]
+
+
+def test_every_key_of_every_config_file_has_a_comment():
+    for path in config_folder().rglob("*.yaml"):
+        if path.parent.name == "experiment":
+            continue
+        head, says = comments_in(path.read_text())
+        assert head, path
+        keys = set(keys_in({k: v for k, v in OmegaConf.to_container(OmegaConf.load(path)).items() if k != "hydra"}))
+        assert keys - set(says) - {"defaults", "name", "_target_"} == set(), path
 
 
 def test_python_m():
@@ -52,6 +101,10 @@ def test_completion_offers_commands_then_keys(command, monkeypatch):
         ("model.widht=3", "model.widht is no option; did you mean width"),
         ("+model.widht=3", "model.widht is no option; did you mean width"),
         ("colour=red", "colour is no option"),
+        ("lr=0.1", "lr is no option; did you mean optim.lr[?]"),
+        ("epochs=3", "epochs is no option; did you mean train.epochs[?]"),
+        ("train.lr=0.1", "train.lr is no option; did you mean optim.lr[?]"),
+        ("++momentun=0.1", "momentun is no option; did you mean optim.momentum[?]"),
         ("data=tokens", "model=convnet needs real numbers, data has tokens; use model=transformer"),
         ("model=transformer", r"model=transformer needs tokens, data has real numbers .1, 8, 8.; use data=tokens"),
         ("model.norm=bach", "model.norm=bach is unknown .did you mean batch"),

@@ -14,8 +14,12 @@ from neuralmech.training.rule import LearningRule
 
 
 def test_a_sweep_is_one_table(command, tmp_path):
-    code, *_ = command("train", *SMALL, "--multirun", "optim.lr=0.01,0.1", "seed=0,1", "hydra.sweep.dir=sweep")
+    code, out, _ = command("train", *SMALL, "--multirun", "optim.lr=0.01,0.1", "seed=0,1", "hydra.sweep.dir=sweep")
     assert code == 0
+    assert [line for line in out.splitlines() if line.startswith("Job ")] == [
+        f"Job {number} of 4: optim.lr={lr} seed={seed}"
+        for number, (lr, seed) in enumerate(((0.01, 0), (0.01, 1), (0.1, 0), (0.1, 1)), 1)
+    ]
     code, out, _ = command("analyze", "sweep", "figures=false")
     assert code == 0
     assert "optim.lr = 0.01, seed = 1" in out
@@ -35,6 +39,20 @@ def test_a_failed_job_does_not_end_the_sweep(command, tmp_path):
     assert runs["status"].to_dict() == {0: "failed", 1: "complete"}
     assert runs["optim.lr"].to_dict() == {0: -1, 1: 0.1}
     assert "must be a positive number" in runs.loc[0, "reason"]
+
+
+def test_a_sweep_over_a_pattern_does_not_know_its_number_of_jobs(command):
+    words = ["loss=glob(cross*)", "train.steps=2", "hydra.sweep.dir=sweep", "hydra.job.chdir=true"]
+    code, out, _ = command("train", *SMALL, "-m", *words)
+    assert code == 0
+    assert "Job 1: loss=cross_entropy\n" in out
+
+
+def test_jobs_that_work_in_their_folders_name_them_in_full(command, tmp_path):
+    out = command("train", *SMALL, "train.steps=2", "hydra.run.dir=there", "hydra.job.chdir=true")[1]
+    assert f"Run folder: {tmp_path / 'there'}\n" in out
+    assert f"analyze {tmp_path / 'there'}\n" in out
+    assert "Run folder: here\n" in command("train", *SMALL, "train.steps=2", "hydra.run.dir=here")[1]
 
 
 def test_a_sweep_over_lists_is_analysed(command):

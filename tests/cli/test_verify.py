@@ -13,10 +13,24 @@ def test_symmetries_lists_charges_and_writes_nothing(command, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.usefixtures("run")
+def test_symmetries_of_a_run_are_those_of_its_model(command):
+    fresh = command("symmetries", *(word for word in SMALL if word.startswith("model")), "data.batch_size=16", "--json")
+    assert command("symmetries", "run", "--json") == fresh
+    assert fresh[0] == 0
+    for words, message in [
+        (["run", "model.width=3"], "model.width does not go with a run, which has the model that it trained"),
+        (["run", "run"], "symmetries takes one run folder"),
+        (["nowhere"], "nowhere"),
+    ]:
+        refused(command("symmetries", *words), message)
+
+
 def test_verify_fresh_and_trained(command):
     code, out, err = command("verify", "model=mlp", "model.norm=batch")
     assert (code, err) == (0, "")
     assert "a norm's eps" in out
+    assert out.splitlines()[-1] == "all claims hold"
     command("train", *SMALL, "hydra.run.dir=run")
     code, out, err = command("verify", "run", "checkpoint=30")
     assert (code, err) == (0, "")

@@ -110,10 +110,18 @@ def test_what_an_analysis_before_made_and_nobody_else_did_is_removed(tmp_path):
     outside.write_text("")
     with (folder / ".made").open("a") as names:  # a list that somebody changed
         names.write(f"../../{outside.name}\n../record.h5\n{outside}\n")
+        names.write("older.png\nolder.csv\n")  # as if the analysis before had had more charges
+    for name in ("older.png", "older.csv"):
+        (folder / name).touch()
+    everything = {path.name for path in first.files}
+    figures = {name for name in everything if name.endswith((".png", ".pdf"))}
+    assert figures
     second = analyze_folder(tmp_path / "run", Options(figures=False))
-    gone = {path.name for path in first.files} - {path.name for path in second.files}
-    assert any(name.endswith(".png") for name in gone)
-    assert {path.name for path in folder.iterdir()} == {*(path.name for path in second.files), "mine.png", ".made"}
+    assert {path.name for path in second.files} == everything - figures
+    there = {path.name for path in folder.iterdir()}
+    assert there == {*everything, "older.png", "mine.png", ".made"}  # figures that were not asked for are left
+    analyze_folder(tmp_path / "run", Options(figures=True))
+    assert {path.name for path in folder.iterdir()} == {*everything, "mine.png", ".made"}
     assert outside.exists()
     assert (tmp_path / "run/record.h5").exists()
 

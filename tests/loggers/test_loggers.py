@@ -37,6 +37,8 @@ def logged(tmp_path, name):
         decayed, driven = 2 * 0.1 * 0.01 * value.sum(axis=1), 0.1**2 * drive.sum(axis=1)
         wanted = {
             "loss": record.column("loss"),
+            "gradient_norm": record.norms().total(),
+            "gradient/classifier.weight": record.norms().to_pandas()["classifier.weight"].to_numpy(),
             f"charge/scale/{site}": value.mean(axis=1),
             f"effective_lr/{site}": 0.1 / value.mean(axis=1),
             f"drive_share/scale/{site}": driven / (decayed + driven),
@@ -105,7 +107,7 @@ def test_mlflow(tmp_path, monkeypatch):
 
 
 def test_a_missing_library_is_one_line(monkeypatch):
-    monkeypatch.setattr("neuralmech.loggers.feed.find_spec", lambda name: None)
+    monkeypatch.setattr("neuralmech.loggers.names.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"^logger=wandb needs wandb; pip install 'neuralmech\[wandb\]', or use"):
         LoggerConfig("wandb").check()
     LoggerConfig("csv").check()
@@ -142,7 +144,8 @@ class Slow:
 
 
 def steps(count):
-    return {"step": np.arange(count), "loss": np.ones(count), "lr": np.ones(count), "weight_decay": np.zeros(count)}
+    ones = dict.fromkeys(("loss", "lr", "gradient_norm"), np.ones(count))
+    return {"step": np.arange(count), **ones, "weight_decay": np.zeros(count)}
 
 
 def test_a_tracker_that_fails_does_not_end_the_run(capsys):

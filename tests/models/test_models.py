@@ -5,7 +5,7 @@ from conftest import config
 from neuralmech.discovery.discover import find_symmetries
 from neuralmech.errors import UserError
 from neuralmech.models import MODELS, ConvNetOptions, build_model
-from neuralmech.models.foreign import ARCHITECTURES, VisionOptions
+from neuralmech.models.options import ARCHITECTURES, VisionOptions
 from neuralmech.models.parts import ACTIVATIONS
 
 
@@ -57,6 +57,34 @@ def test_torchvision_models_have_their_charges():
     with pytest.raises(UserError, match="did you mean resnet18"):
         VisionOptions(arch="resnet_18").check()
     assert {"vgg19_bn", "resnet50", "vit_b_16"} <= set(ARCHITECTURES)
+
+
+def test_a_compact_head_is_that_of_neural_mechanics():
+    """The column sums, 1,024 and one for the bias, and a rescale charge per neuron of either hidden layer."""
+    model = build_model(VisionOptions(arch="vgg11", head="compact"), (3, 64, 64), 200)
+    assert [tuple(layer.weight.shape) for layer in model.classifier[::2]] == [(1024, 2048), (1024, 1024), (200, 1024)]
+    sites = find_symmetries(model, torch.randn(2, 3, 64, 64)).sites
+    assert sum(sites["translation"].values()) == 1024 + 1
+    assert sum(sites["rescale"].values()) == 64 + 128 + 2 * 256 + 4 * 512 + 2 * 1024
+    wide = build_model(VisionOptions(arch="vgg11", head="compact"), (3, 32, 96), 7)
+    assert wide(torch.randn(2, 3, 32, 96)).shape == (2, 7)
+    with pytest.raises(UserError, match=r"model.head=compact is for VGGs; with model.arch=resnet18 leave it"):
+        VisionOptions(head="compact").check()
+
+
+@pytest.mark.parametrize("arch", ["resnet18", "resnet50"])
+def test_a_resnet_without_normalisation_keeps_the_size_of_what_passes(arch):
+    """At the start its blocks add nothing, and each block's first gradient is that of a map which begins at zero."""
+    x = torch.randn(4, 3, 32, 32)
+    model = build_model(VisionOptions(arch=arch, norm="none"), (3, 32, 32), 10)
+    sizes = []
+    for stage in (model.layer1, model.layer2, model.layer3, model.layer4):
+        stage.register_forward_hook(lambda _m, args, out: sizes.append(float((out.std() / args[0].std()).detach())))
+    model(x).square().sum().backward()
+    assert all(0.2 < size < 5 for size in sizes), sizes
+    last = "conv2.weight" if arch == "resnet18" else "conv3.weight"
+    lasts = [p for name, p in model.named_parameters() if name.endswith(last)]
+    assert all(not p.any() and p.grad is not None and p.grad.any() for p in lasts)
 
 
 @pytest.mark.parametrize("arch", ["resnet18", "vgg11_bn", pytest.param("vit_b_16", marks=pytest.mark.slow)])

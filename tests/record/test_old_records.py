@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from neuralmech import analyze
@@ -32,6 +33,9 @@ def test_what_is_in_it_is_read(run_folder):
         assert record.rotations is None
         assert record.status == "complete"
         assert record.rule["name"] == "sgd"
+        assert record.norms() is None
+        assert np.isnan(record.column("gradient_norm")).all()
+        assert set(record.column("ascent_norm")) == {0.0}
         assert set(record.column("clip")) == {1.0}
         assert record.charges("scale").value.shape == (12, 6)
 

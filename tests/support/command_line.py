@@ -18,8 +18,9 @@ class MyNet(nn.Module):
 
 
 def unhurried(err):
-    """What a command said on stderr, less the lines that name what takes long: a slow machine decides on those."""
-    return "".join(line for line in err.splitlines(keepends=True) if not line.endswith(" s so far)\n"))
+    """What a command said on stderr, less the lines on what takes long: whether there are any, the machine decides."""
+    lines = [line for line in err.splitlines(keepends=True) if not line.endswith(" s so far)\n")]
+    return "".join(line for line in lines if "compiling the sums of charges" not in line)
 
 
 def refused(answer, message):

@@ -24,6 +24,8 @@ def contents(folder):
             out |= {f"{family}/{s}": getattr(charges, s)[:] for s in charges.signals}
             if charges.norm_sites:
                 out[f"{family}/frobenius"] = charges.frobenius[:]
+        if (norms := r.norms()) is not None:
+            out |= {f"norms/{of}": getattr(norms, of)[:] for of in norms.of}
         return out | {f"evaluation/{k}": v.to_numpy() for k, v in r.evaluation().items()} | {"status": r.status}
 
 

@@ -47,7 +47,7 @@ def test_rows_do_not_change_while_the_next_ones_are_measured(behind):
                 part.fill_(k)
             block.add({"step": 0})
         rooms.add(id(block.room))
-        block.write(record, lambda measured: {"ring": {"": measured.ring}}, cut=True)
+        block.write(record, lambda measured: ({}, {"ring": {"": measured.ring}}), cut=True)
         if k >= behind:
             ready, done = record.waiting.pop(0)
             steps, charges = ready()
@@ -69,7 +69,7 @@ def test_rows_are_cut_at_the_first_number_that_is_not_finite(bad):
         if k == 4:
             block.room.slots[4].ring[1, 2], block.room.slots[4].ring[0, 0] = bad, -bad
         block.add({"step": 10 + k})
-    block.write(record, lambda measured: {"ring": {"": measured.ring}}, cut=True)
+    block.write(record, lambda measured: ({}, {"ring": {"": measured.ring}}), cut=True)
     ready, _ = record.waiting.pop()
     assert len(ready()[0]["loss"]) == 4
     assert block.broken_at == 14

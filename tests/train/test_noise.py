@@ -168,7 +168,7 @@ class Case:
                 data={**own, "target": f"noise_data.{name}", "batch_size": SIZE},
                 model={**own, "target": f"noise_data.{name}_net"},
                 train={"precision": "fp64"},
-                track={"noise": 1, "parameters": 0},
+                track={"noise": 1, "parameters": 0, "norms_of": []},
             )
         )
         self.model, self.x, self.y = self.run.setup.model, self.run.setup.data.train.x, self.run.setup.data.train.y

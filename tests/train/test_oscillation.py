@@ -27,7 +27,7 @@ def whole_batch(run, lr, steps=300, **optim):
 def test_the_signal_is_its_definition():
     """By the parameters at successive steps; zero at the first."""
     optim = {"lr": 0.1, "momentum": 0.9}
-    run = begin(config(model=NET, optim=optim, train={**HOW, "steps": 5}, track=FLIPS))
+    run = begin(config(model=NET, optim=optim, train={**HOW, "steps": 5}, track={**FLIPS, "norms_of": []}))
     thetas = [run.flat.theta.detach().clone()]
     for _ in range(4):
         take_step(run, *run.batches(run.step))

@@ -20,7 +20,7 @@ from neuralmech.record import RecordError
 MAX_PANELS = 6  # runs beside each other in one figure
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Analysis:
     """What an analysis found and wrote.
 
@@ -73,6 +73,9 @@ class Analysis:
     notes: tuple[str, ...] = ()
     is_running: bool = False
     files: tuple[Path, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<Analysis of {self.folder}: {len(self.runs):,} runs, {len(self.files):,} files>"
 
 
 def analyze(run: str | Path, **chosen: Any) -> Analysis:

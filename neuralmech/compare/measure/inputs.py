@@ -215,7 +215,7 @@ def _metric_drift(record: Record, charges: Family, stretch: Stretch) -> Array:
 
 
 def _residual_of_ascent(record: Record, charges: Family, stretch: Stretch) -> Array:
-    rho, norm = record.config["optim"]["sam_rho"], record.column("gradient_norm", stretch.rows)
+    rho, norm = record.config["optim"]["sam_rho"], record.column("ascent_norm", stretch.rows)
     return -rho / np.maximum(norm, 1e-300)[:, None] * charges.drive_ascent[stretch.rows]
 
 

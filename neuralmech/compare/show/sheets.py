@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from neuralmech.compare.gather.analysis import Analysis
 from neuralmech.compare.measure.accounts import CAUSES, THROUGH_MEMORY
 from neuralmech.compare.show.cells import Cell, Footnotes, Sheet, cell, law_cells
+
+if TYPE_CHECKING:
+    from neuralmech.compare.gather.analysis import Analysis
 
 MEANINGS = {
     "error": "RMS over steps and charges of (theory − measured), relative to the RMS of measured.",

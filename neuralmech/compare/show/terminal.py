@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from rich import box
@@ -13,12 +13,14 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from neuralmech.compare.gather.analysis import Analysis
 from neuralmech.compare.measure.accounts import THROUGH_MEMORY
 from neuralmech.compare.show.cells import DASH, Cell, Footnotes, law_cells, number
 from neuralmech.compare.show.sheets import shown_causes
 from neuralmech.laws import LAWS
 from neuralmech.record.schema import held_out
+
+if TYPE_CHECKING:
+    from neuralmech.compare.gather.analysis import Analysis
 
 MAX_ROWS = 60
 
