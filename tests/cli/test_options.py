@@ -81,7 +81,7 @@ def test_completion_offers_commands_then_keys(command, monkeypatch):
         return command("-sc", "query=bash")[1].split()
 
     assert complete("neuralmech tr") == ["train"]
-    assert complete("neuralmech ") == ["train", "analyze", "watch", "forecast", "symmetries", "verify"]
+    assert complete("neuralmech ") == ["train", "analyze", "sweep", "watch", "forecast", "symmetries", "verify"]
     models = ("convnet", "custom", "mlp", "torchvision", "transformer")
     assert complete("neuralmech train model=") == [f"model={name}" for name in models]
     assert "optim.lr=" in complete("neuralmech train optim.l")
