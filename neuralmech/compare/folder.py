@@ -138,9 +138,10 @@ def _write(folder: Path, analysis: Analysis, chosen: Options) -> list[Path]:
 
 
 def _tables(folder: Path, analysis: Analysis, sheets: list[Sheet]) -> list[Path]:
-    columns = ["family", "site", "law", "charges", "steps", *MEASURES, *QUANTILES, "reason", *analysis.keys]
+    columns = ["family", "site", "law", "kind", "charges", "steps", *MEASURES, *QUANTILES, "reason", *analysis.keys]
     own = [c for c in analysis.budget.columns if c not in analysis.keys]
     frames = {
+        "verdict": analysis.verdict,
         "comparison": analysis.comparison[columns],
         "budget": analysis.budget[[*own, *analysis.keys]],
         "runs": analysis.runs,
@@ -157,7 +158,7 @@ def _tables(folder: Path, analysis: Analysis, sheets: list[Sheet]) -> list[Path]
     apart = {"seeds": "comparison_seeds", "budget": "budget", **{name: name for name in found}}
     documents = {"comparison": [s for s in sheets if s.name not in apart]}
     documents |= {file: [s] for s in sheets for name, file in apart.items() if s.name == name}
-    found["comparison_seeds"] = analysis.seeds
+    found |= {"comparison_seeds": analysis.seeds, "summary": analysis.summary}
     frames |= {name: frame for name, frame in found.items() if len(frame)}
     files = []
     for name, frame in frames.items():

@@ -14,6 +14,7 @@ from neuralmech.compare.gather.job import Compared, Panel, compare_job
 from neuralmech.compare.gather.labels import labels_of
 from neuralmech.compare.gather.options import Options, options
 from neuralmech.compare.gather.runs import Job, Runs, find_runs, unreadable
+from neuralmech.compare.gather.summary import summary_table
 from neuralmech.compare.measure.batches import BatchPredictions, predict_batches
 from neuralmech.record import RecordError
 
@@ -28,6 +29,9 @@ class Analysis:
     ----------
     comparison
         One row per run, family, site and law; swept keys as columns. ``reason`` says why a law has no error.
+    verdict
+        One row per run and family: the simplest law that suffices, of which kind it is, its error, what simpler ones
+        lack, what moved the charges, and at how many sites rounding alone did.
     budget
         One row per run, family and site: what moved the charges.
     seeds
@@ -48,6 +52,10 @@ class Analysis:
         Charges' motion predicted from gradients measured at another batch size.
     runs
         One row per job, also of those that failed: swept keys, status, rows, last loss and accuracy, reason.
+    summary
+        Of a sweep, the verdicts in one table: mean and standard deviation over seeds.
+    about
+        Of each run, parts of its title: model, data, rule, hyperparameters, steps, accuracy.
     keys
         The swept keys (or ``run``, if several runs share one config).
     configs, provenance
@@ -67,6 +75,9 @@ class Analysis:
     batches: BatchPredictions
     runs: pd.DataFrame
     keys: tuple[str, ...]
+    verdict: pd.DataFrame = field(default_factory=pd.DataFrame)
+    summary: pd.DataFrame = field(default_factory=pd.DataFrame)
+    about: tuple[Mapping[str, str], ...] = ()
     panels: tuple[Panel, ...] = ()
     configs: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     provenance: dict[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -104,6 +115,8 @@ def compare_runs(found: Runs, chosen: Options) -> Analysis:
     swept = [(job.path, label) for job, label in zip(jobs, labels, strict=True) if not job.reason]
     comparison = _joined(one.comparison for one in readable)
     batches = predict_batches(swept, chosen.block)
+    verdict = _joined(one.verdict for one in readable)
+    runs = pd.DataFrame([one.row for one in compared])
     return Analysis(
         folder=found.folder,
         comparison=comparison,
@@ -116,8 +129,11 @@ def compare_runs(found: Runs, chosen: Options) -> Analysis:
         noise_equilibrium=_joined(one.noise_equilibrium for one in readable),
         loss=_joined(one.loss for one in readable),
         batches=batches,
-        runs=pd.DataFrame([one.row for one in compared]),
+        runs=runs,
         keys=keys,
+        verdict=verdict,
+        summary=summary_table(verdict, runs, keys),
+        about=tuple(one.about for one in readable),
         panels=tuple(one.panel for one in readable if one.panel),
         configs={one.name: one.config for one in readable if one.config is not None},
         provenance={one.name: one.provenance for one in readable if one.provenance is not None},
