@@ -20,7 +20,7 @@ from neuralmech.errors import UserError
 from neuralmech.record import FILE_NAME
 
 MADE = ".made"  # the names of an analysis's files
-SUFFIXES = (".csv", ".md", ".tex", ".png", ".pdf", ".html")
+SUFFIXES = (".csv", ".md", ".tex", ".png", ".pdf", ".svg", ".html")
 
 
 def analyze_folder(folder: Path, chosen: Options | None = None) -> Analysis:
@@ -129,7 +129,7 @@ def _write(folder: Path, analysis: Analysis, chosen: Options) -> list[Path]:
     if chosen.report:
         from neuralmech.compare.show.report import report
 
-        images = [path for path in figures if path.suffix == ".png"]
+        images = [path for path in figures if path.suffix == ".svg"]
         refresh = chosen.every if chosen.live and analysis.is_running else None
         path = folder / "report.html"
         path.write_text(report(analysis, sheets, images, refresh), encoding="utf-8")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float64
 from numpy.typing import NDArray
 
@@ -102,6 +103,18 @@ def resting(record: Record, charges: Family, block: int = 1024) -> NDArray[np.bo
     for start in range(0, record.rows if still.any() else 0, block):
         still &= np.abs(charges.value[start : start + block]).max(axis=0) <= bound
     return still
+
+
+def resting_sites(record: Record, charges: Family, block: int = 1024) -> set[str]:
+    """Sites of which at least half of the charges start at zero and move by rounding alone.
+
+    Where gradients are larger than of order one, some of a site's charges come to lie above the bound of `resting`.
+    """
+    rests = pd.Series(resting(record, charges, block)).groupby(charges.index["site"].to_numpy()).mean()
+    return set(rests.index[rests >= MOSTLY])
+
+
+MOSTLY = 0.5
 
 
 def rounding(record: Record, charges: Family) -> float:

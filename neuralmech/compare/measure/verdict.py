@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from neuralmech.compare.measure.accounts import CAUSES, STILL
+from neuralmech.compare.measure.accounts import BY_ROUNDING, CAUSES, STILL
 from neuralmech.compare.measure.inputs import ChargeClass
 from neuralmech.compare.measure.sums import NORM
 from neuralmech.laws import LAWS
@@ -103,11 +103,14 @@ def family_verdict(
         whose error is rounding. ``rounding`` counts the ``sites`` whose charges move by rounding alone, ``moved_by``
         says what moved the others. Where no law answers, ``reason`` says why.
     """
-    c, scores = of[0].circumstances, law_scores(table)
-    sites = dict.fromkeys(budget["site"])
+    c, sites = of[0].circumstances, dict.fromkeys(budget["site"])
     row: dict[str, Any] = {"sites": len(sites), "charges": int(budget["charges"].sum()), **_EMPTY}
     still = _still(table, budget)
     row |= {"rounding": len(still), "moved_by": moved_by(budget[~budget["site"].isin(still)])}
+    all_still = len(still) == len(sites)
+    scores = law_scores(table if all_still else table[~table["site"].isin(still)])
+    if all_still and "gradient_flow" not in sufficient(scores):
+        return {**row, "reason": BY_ROUNDING}
     if scores.empty:
         return {**row, "reason": _why_none(table, of)}
     enough = sufficient(scores)

@@ -105,9 +105,10 @@ def budget_sheet(budget: pd.DataFrame, keys: Sequence[str]) -> Sheet:
     ]
     meaning = (
         "moved by: the causes by their shares of all that pushed the charges, up or down. motion is Σ(Q at the end − Q "
-        "at the start) over the site's charges, moved is Σ|the same|; the causes are shares of moved and, with the closure, sum to motion/moved; what of a cause came by the momentum's memory is "
-        "in it and beside it. rule is the work of a learning rule that does not share the symmetry, metric_drift what "
-        "Adam's metric moved as it changed. oscillation, where it is recorded, is what of discretisation came of "
+        "at the start) over the site's charges, moved is Σ|the same|; the causes are shares of moved and, with the "
+        "closure, sum to motion/moved; what of a cause came by the momentum's memory is in it and beside it. rule is "
+        "the work of a learning rule that does not share the symmetry, metric_drift what Adam's metric moved as it "
+        "changed. oscillation, where it is recorded, is what of discretisation came of "
         "updates that turn back the one before. closure is what is left, closure_error is Σ|closure|/moved."
     )
     few = (*keys, "family", "site", "moved by", "moved")

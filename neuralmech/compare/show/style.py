@@ -48,7 +48,7 @@ FORMS = {
     "rescale_metric": r"$(\theta^\top w\,\theta)_{\mathrm{in}}-(\theta^\top w\,\theta)_{\mathrm{out}}$",
     "linear_metric": r"$q_{ii}$",
 }
-MEASURED: dict[str, Any] = {"linewidth": 2.8, "alpha": 0.7}  # wide enough to be seen beside the laws on it
+MEASURED: dict[str, Any] = {"linewidth": 5.0, "alpha": 0.55}  # wide enough to be seen on both sides of the laws on it
 STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -60,6 +60,8 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "figure.dpi": 150,
     "pdf.fonttype": 42,  # text stays text
+    "svg.fonttype": "path",  # and looks the same without its font
+    "svg.hashsalt": "neuralmech",  # the same analysis gives the same bytes
 }
 _OTHERS = ("#332288", "#117733", "#AA4499", "#88CCEE", "#882255")
 
@@ -88,6 +90,20 @@ def law_line(name: str) -> dict[str, Any]:
 def law_marker(name: str) -> str:
     """A law's marker in every figure, whichever laws it is drawn with."""
     return MARKERS[_place(name) % len(MARKERS)]
+
+
+def run_colours(count: int) -> list[str]:
+    """Colours of so many runs beside each other, in their order."""
+    stops = ("#440154", "#3B528B", "#21918C", "#5EC962", "#E0A800")  # viridis, its end dark enough for lines
+    if count <= 1:
+        return [COLOURS[0]][:count]
+    places = [i * (len(stops) - 1) / (count - 1) for i in range(count)]
+    return [_between(stops[int(p)], stops[min(int(p) + 1, len(stops) - 1)], p - int(p)) for p in places]
+
+
+def _between(first: str, second: str, share: float) -> str:
+    parts = [(int(first[i : i + 2], 16), int(second[i : i + 2], 16)) for i in (1, 3, 5)]
+    return "#" + "".join(f"{round(a + share * (b - a)):02X}" for a, b in parts)
 
 
 def _place(name: str) -> int:

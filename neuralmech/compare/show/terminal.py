@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from io import StringIO
 from typing import Any
 
 import pandas as pd
 from rich import box
 from rich.console import Console
+from rich.live import Live
 from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
@@ -19,9 +21,9 @@ from neuralmech.compare.gather.labels import SYMBOLS
 from neuralmech.compare.measure.accounts import CAUSES, THROUGH_MEMORY
 from neuralmech.compare.show.cells import DASH, Cell, Footnotes, Sheet, law_cells, number
 from neuralmech.compare.show.sheets import KINDS_MEAN, shown_causes, summary_sheet
-from neuralmech.compare.show.verdicts import about, said
+from neuralmech.compare.show.verdicts import about, said, state
 from neuralmech.laws import LAWS
-from neuralmech.record.schema import held_out
+from neuralmech.laws.system import AT_REST
 
 MAX_ROWS = 24  # of a table; where there are more, families stand for their sites
 
@@ -37,18 +39,39 @@ def show_analysis(analysis: Analysis, console: Console | None = None) -> None:
     _show_files(analysis, console)
 
 
+class Redrawn:
+    """Shows verdict after verdict in the same place; below each other where that is no terminal."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console()
+        self._live = Live(console=self._console, auto_refresh=False, transient=True, vertical_overflow="crop")
+
+    def __enter__(self) -> Redrawn:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def __call__(self, analysis: Analysis) -> None:
+        """Show another one."""
+        if not self._console.is_terminal:
+            show_verdict(analysis, self._console)
+            return
+        inner = Console(file=StringIO(), width=self._console.width, force_terminal=True, color_system="standard")
+        show_verdict(analysis, inner)
+        self._live.update(Text.from_ansi(inner.file.getvalue()), refresh=True)  # type: ignore[attr-defined]
+
+
 def show_verdict(analysis: Analysis, console: Console | None = None) -> None:
     """Print what the runs are, and which law predicts the charges of each family, how well, and what it lacks."""
     console = console or Console()
     say(console, f"\n{about(analysis) or analysis.folder.name}", style="bold")
-    analysed = analysis.runs[analysis.runs["steps"] > 0]
+    say(console, state(analysis))
     if analysis.keys:
-        failed = len(analysis.runs) - len(analysed)
-        say(console, f"{analysis.folder}: {len(analysed)} runs{f', {failed} without rows' if failed else ''}")
         _show_summary(summary_sheet(analysis.summary), console)
         return
-    run = analysed.iloc[0]
-    say(console, f"{analysis.folder}: {run.steps} steps, {run.status}; {held_out(run.loss, run.accuracy)}")
     for row in analysis.verdict.to_dict("records"):
         verdict = said(row)
         kind = f" ({verdict.kind})" if verdict.kind else ""
@@ -91,7 +114,7 @@ def _show_tables(analysis: Analysis, console: Console) -> None:
     for i, reason in enumerate(footnotes.texts, start=1):
         if i in told:
             say(console, f"{raised(i)} {reason}")
-    for reason, labels in _why_silent(rows, silent if shown != silent else [], footnotes).items():
+    for reason, labels in _why_silent(analysis.comparison, silent if shown != silent else []).items():
         say(console, f"{DASH} {', '.join(labels)}: {reason}")
     say(console, KINDS_MEAN + (" Worst site of each family; comparison.csv has all." if hidden else ""))
     say(console, "\nWhat moved the charges, as shares of how far they moved:")
@@ -108,12 +131,13 @@ def _show_tables(analysis: Analysis, console: Console) -> None:
         say(console, "Sums over the sites of each family.")
 
 
-def _why_silent(rows: pd.DataFrame, silent: list[str], notes: Footnotes) -> dict[str, list[str]]:
-    """Reason → labels of the laws that answer nowhere and have no column, by the first of their reasons."""
+def _why_silent(comparison: pd.DataFrame, silent: list[str]) -> dict[str, list[str]]:
+    """Reason → labels of the laws that answer nowhere and have no column, by the reason for most sites."""
     out: dict[str, list[str]] = {}
     for name in silent:
-        note = next((cell.note for cell in rows[name] if cell.note), 0)
-        out.setdefault(notes.texts[note - 1] if note else "it answers nowhere", []).append(LAWS[name].label)
+        reasons = comparison.loc[comparison["law"] == name, "reason"]
+        told = reasons[reasons != AT_REST] if (reasons != AT_REST).any() else reasons
+        out.setdefault(str(told.mode().iat[0]), []).append(LAWS[name].label)
     return out
 
 
@@ -139,7 +163,7 @@ def _worst_sites(rows: pd.DataFrame, keys: tuple[str, ...]) -> pd.DataFrame:
     some = answered.groupby([rows[k] for k in by], sort=False, dropna=False).transform("any")
     grouped = rows[answered | ~some].groupby(by, sort=False, dropna=False)
     worst = grouped.agg({"site": "size", "charges": "sum", **dict.fromkeys(laws, _worst)}).reset_index()
-    return worst.assign(site=[f"worst of {n} sites" for n in worst["site"]])
+    return worst.assign(site=[f"worst of {n} sites" if n > 1 else "its only site" for n in worst["site"]])
 
 
 def _worst(cells: pd.Series) -> Cell:
@@ -211,7 +235,7 @@ def by_family(budget: pd.DataFrame) -> pd.DataFrame:
     kept = budget[budget["reason"] == ""]
     numbers = ["charges", "motion", "moved", *CAUSES, *THROUGH_MEMORY.values(), "closure"]
     out = kept.groupby("family", sort=False)[numbers].sum().reset_index()
-    sites = kept.groupby("family", sort=False).size().to_numpy()
+    sites = kept.groupby("family", sort=False).size().tolist()
     for name in (*CAUSES, "closure"):
         out[f"share_{name}"] = out[name] / out["moved"]
     off = (kept["closure_error"] * kept["moved"]).groupby(kept["family"], sort=False).sum().to_numpy()

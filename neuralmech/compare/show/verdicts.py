@@ -11,6 +11,8 @@ from neuralmech.compare.measure.about import common, title
 from neuralmech.compare.show.cells import number
 from neuralmech.compare.show.style import named
 from neuralmech.laws import LAWS
+from neuralmech.laws.kinds import ACCOUNT
+from neuralmech.record.schema import held_out
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,17 @@ class Said:
 def about(analysis: Analysis) -> str:
     """What the runs have in common, in a line."""
     return title(common([dict(one) for one in analysis.about]))
+
+
+def state(analysis: Analysis) -> str:
+    """Where the runs are, how many, how they ended."""
+    analysed = analysis.runs[analysis.runs["steps"] > 0]
+    if analysis.keys or len(analysed) != 1:
+        failed = len(analysis.runs) - len(analysed)
+        swept = f"; swept: {', '.join(analysis.keys)}" if analysis.keys else ""
+        return f"{analysis.folder}: {len(analysed)} runs{f', {failed} failed or without rows' if failed else ''}{swept}"
+    run = analysed.iloc[0]
+    return f"{analysis.folder}: {run.steps} steps recorded, {run.status}; {held_out(run.loss, run.accuracy)}"
 
 
 def said(row: Mapping[Any, Any]) -> Said:
@@ -51,6 +64,8 @@ def _headline(row: Mapping[Any, Any]) -> str:
     numbers = f"error {error}" + (f", worst site {worst}" if worst != error else "")
     if not row["suffices"]:
         return f"no law suffices; nearest: {label}, {numbers}, which leaves out {row['lacks']}"
+    if row["kind"] == ACCOUNT:
+        return f"no law predicts them; their account, {label}, closes, {numbers}"
     return f"{label} suffices, {numbers}" + (", which is rounding" if row["exact"] == row["law"] else "")
 
 
