@@ -1,5 +1,8 @@
 """The verdict on made charges whose right verdict is known: which law suffices, of which kind, what moved them."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -153,3 +156,17 @@ NAN = float("nan")
 def test_the_simplest_law_that_suffices(errors, first):
     enough = sufficient(law_scores(rows(**errors)))
     assert (enough[0] if enough else None) == first
+
+
+DOCS = Path(__file__).parents[2] / "docs/analysis.md"
+
+
+def test_the_documentation_has_every_law_in_the_same_words_and_every_column(tmp_path):
+    text = DOCS.read_text(encoding="utf-8")
+    said_of_laws = re.findall(r"^\| `(\w+)` \| ([^|`]+) \| [^|]+(?:\\\|[^|]*)* \|$", text, re.MULTILINE)
+    assert dict(said_of_laws).items() >= {name: law.label for name, law in LAWS.items()}.items()
+    section = text.split("\n## verdict\n")[1].split("\n## ")[0]
+    names = set(re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (`.*?) \|", section, re.MULTILINE))))
+    row = made(tmp_path, spread(np.ones(20)), translation=True, lr=0.1)
+    assert names - {"driven", "account"} == set(row) - {"family"}
+    assert {FORECAST, DRIVEN, ACCOUNT} <= names

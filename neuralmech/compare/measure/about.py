@@ -18,7 +18,8 @@ def about(record: Record) -> dict[str, str]:
     ``model``, ``data``, ``rule``, ``lr``, ``momentum``, ``weight_decay``, ``batch_size``, ``steps``, ``accuracy``.
     """
     model, data = _group(record, "model"), _group(record, "data")
-    parts = {"model": _model(model), "data": _name(data), "rule": str(record.rule["name"])}
+    own = bool(record.config.get("attached"))  # a loop of the user's own, whose data nobody knows
+    parts = {"model": _model(model), "data": "" if own else _name(data), "rule": str(record.rule["name"])}
     for name, sign in RATES.items():
         column = record.column(name)
         if len(column) and (name == "lr" or column.any()):

@@ -112,7 +112,7 @@ def family_verdict(
     if all_still and "gradient_flow" not in sufficient(scores):
         return {**row, "reason": BY_ROUNDING}
     if scores.empty:
-        return {**row, "reason": _why_none(table, of)}
+        return {**row, "reason": _why_none(table[~table["site"].isin(still)])}
     enough = sufficient(scores)
     law = enough[0] if enough else str(scores["error"].idxmin())
     row |= {"law": law, "suffices": bool(enough), **scores.loc[law].to_dict()}
@@ -144,10 +144,8 @@ def _still(table: pd.DataFrame, budget: pd.DataFrame) -> set[str]:
     return {*rests.index[rests], *budget.loc[budget["reason"].isin(STILL), "site"]}
 
 
-def _why_none(table: pd.DataFrame, of: Sequence[ChargeClass]) -> str:
-    """Why no law answers: the reason of most of its rows."""
-    if all(one.circumstances.resting for one in of):
-        return AT_REST
+def _why_none(table: pd.DataFrame) -> str:
+    """Why no law answers: the reason of most of the rows."""
     return str(table["reason"].mode().iat[0]) if len(table) else "no law was asked"
 
 

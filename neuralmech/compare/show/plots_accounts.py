@@ -19,7 +19,7 @@ from neuralmech.compare.measure.accounts import CAUSES, THROUGH_MEMORY
 from neuralmech.compare.measure.curves import LossCurve
 from neuralmech.compare.measure.orbit import OrbitCurve
 from neuralmech.compare.show.cells import shortened
-from neuralmech.compare.show.style import COLOURS, FLOOR, FORMS, STYLE, named, plain
+from neuralmech.compare.show.style import COLOURS, FLOOR, FORMS, IN_METRIC, STYLE, named, plain
 
 # Cause → (colour, hatch, label); what a momentum buffer carried has the colour of its cause.
 BARS = {
@@ -65,7 +65,8 @@ def budget_figure(panels: Sequence[tuple[str, pd.DataFrame]]) -> Figure:
         for panel, (title, table) in zip(axes, panels, strict=True):
             _bars(panel, table)
             panel.set_title(title, fontsize=9, loc="left")
-            panel.set_xlabel("change of the charge over the run, summed over the site, in its units", fontsize=7)
+            units = "in Adam's metric, in its units" if IN_METRIC in title else "in its units"
+            panel.set_xlabel(f"change of the charge over the run, summed over the site, {units}", fontsize=7)
         shown = [b for name, b in BARS.items() if name not in RARE or any(t[name].fillna(0).any() for _, t in panels)]
         handles = [Patch(facecolor=c, hatch=h, edgecolor="white", label=label) for c, h, label in shown]
         mark = Line2D([], [], **NET, label="measured change")
@@ -89,7 +90,7 @@ def _bars(axes: Axes, table: pd.DataFrame) -> None:
     axes.plot(table["motion"], place, **NET)
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks(
-        place, [plain(f"{shortened(s, 34)}  ({n})") for s, n in zip(table["site"], table["charges"], strict=True)]
+        place, [plain(f"{shortened(s, 44)}  ({n})") for s, n in zip(table["site"], table["charges"], strict=True)]
     )
     axes.set_ylim(-0.6, len(table) - 0.4)
     axes.use_sticky_edges = False

@@ -121,7 +121,7 @@ def _cell(cell: Cell, *, is_more: bool) -> dict[str, Any]:
 
 
 def _figures(analysis: Analysis, images: Sequence[Path]) -> list[dict[str, str]]:
-    lawful = set(analysis.comparison.loc[analysis.comparison["reason"] == "", "family"])
+    lawful = set(analysis.comparison.loc[analysis.comparison["error"].notna(), "family"])
     families = set(analysis.comparison["family"])
     return [
         _figure(path, has_laws=path.stem in lawful or path.stem not in families, is_sweep=bool(analysis.keys))

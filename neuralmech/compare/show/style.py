@@ -24,6 +24,7 @@ LAW_DASHES: dict[str, Any] = {
     "constant_metric": (0, (1, 1.5)),
     "moving_metric": (0, (3, 3)),
 }
+IN_METRIC = "in Adam's metric"
 FLOOR = 1e-16  # relative errors below are rounding of rounding
 WIDEST, NARROWEST = 2.2, 1.0  # lines of the first law of the catalogue, and of the last
 MARKERS = "osD^vP<>X*"
@@ -124,4 +125,4 @@ def named(family: str, noun: str = "charges") -> str:
     scale charges, scale charge in Adam's metric
     """
     plain_name = family.removesuffix(METRIC)
-    return f"{plain_name} {noun}" + ("" if plain_name == family else " in Adam's metric")
+    return f"{plain_name} {noun}" + ("" if plain_name == family else f" {IN_METRIC}")
