@@ -13,6 +13,7 @@ import pytest
 import yaml
 from matplotlib.image import imread
 
+from made_runs import config, job
 from neuralmech.compare.folder import analyze_folder
 from neuralmech.compare.gather.options import Options
 
@@ -137,3 +138,27 @@ def test_the_page_is_one_file(folder, tmp_path):
     page = Path(shutil.copy(folder / "analysis/report.html", tmp_path / "alone.html"))
     pictures = list((folder / "analysis").glob("*.png"))
     assert page.read_text().count("<figure>") == len(pictures) > 0
+
+
+@needs_browser
+def test_the_page_of_a_sweep_fits_a_phone(tmp_path):
+    """Its verdict, too: the table of all settings has its columns inside the window."""
+    for number in range(6):
+        job(tmp_path / "sweep" / str(number), config(0.01 * (1 + number // 2), number % 2))
+    analyze_folder(tmp_path / "sweep", Options())
+    page, frame = tmp_path / "sweep/analysis/report.html", tmp_path / "frame.html"
+    frame.write_text(
+        f'<body style="margin:0"><iframe src="{page.as_uri()}" style="border:0;width:390px;height:1600px" '
+        'onload="const d=contentDocument; document.body.dataset.found=JSON.stringify({'
+        "scroll:d.documentElement.scrollWidth, reach:d.querySelector('#summary .scroll').scrollWidth,"
+        "rows:d.querySelectorAll('#summary tbody tr').length})"
+        '"></iframe>'
+    )
+    shot = tmp_path / "phone.png"
+    browse(tmp_path, frame, f"--screenshot={shot}", "--window-size=500,1600")
+    assert imread(shot).shape[:2] == (1600, 500)
+    html = browse(tmp_path, frame, "--dump-dom", "--window-size=500,1600")
+    found = json.loads(unescape(re.search(r'data-found="([^"]*)"', html)[1]))
+    assert found["scroll"] <= 390
+    assert found["reach"] <= 390
+    assert found["rows"] == 3
