@@ -9,8 +9,11 @@ from rich.console import Console
 
 from made_runs import config, job
 from neuralmech.compare.gather.analysis import analyze
+from neuralmech.compare.gather.job import Panel
+from neuralmech.compare.gather.parts import metrics_told
 from neuralmech.compare.gather.summary import summary_table
 from neuralmech.compare.measure.accounts import CAUSES
+from neuralmech.compare.measure.curves import Curves
 from neuralmech.compare.show.plots_accounts import budget_of_runs_figure, pushes
 from neuralmech.compare.show.plots_sweeps import sweep_figure
 from neuralmech.compare.show.terminal import Redrawn, show_analysis
@@ -115,3 +118,14 @@ def test_a_terminal_is_redrawn_in_place(sweep):
     (_, again), (once, below) = seen
     assert "\x1b[1A" in again  # the cursor goes up and lines are written anew,
     assert once == below  # in a file they follow each other
+
+
+def test_parts_in_another_metric_say_so():
+    def panel(title, size):
+        value = size * np.ones((5, 3))
+        return Panel(title, {"scale": Curves(np.arange(5), np.ones(5), value, np.arange(1), {}, {})}, {})
+
+    panels, notes = metrics_told([panel("part = 1", 1.0), panel("part = 2", 1.01), panel("part = 3", 4.0)])
+    assert [one.title for one in panels] == ["part = 1", "part = 2", "part = 3, another metric"]
+    assert len(notes) == 1
+    assert notes[0].startswith("part = 3: scale charges are in another metric than in the part before")

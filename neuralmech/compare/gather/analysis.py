@@ -14,6 +14,7 @@ from neuralmech.checks import check_choice
 from neuralmech.compare.gather.job import Compared, Panel, compare_job
 from neuralmech.compare.gather.labels import labels_of
 from neuralmech.compare.gather.options import Options, options
+from neuralmech.compare.gather.parts import PART, metrics_told
 from neuralmech.compare.gather.runs import Job, Runs, find_runs, unreadable
 from neuralmech.compare.gather.summary import settings, summary_table
 from neuralmech.compare.measure.batches import BatchPredictions, predict_batches
@@ -116,6 +117,10 @@ def compare_runs(found: Runs, chosen: Options) -> Analysis:
     swept = [(job.path, label) for job, label in zip(jobs, labels, strict=True) if not job.reason]
     comparison = _joined(one.comparison for one in readable)
     batches = predict_batches(swept, chosen.block)
+    panels = [one.panel for one in readable if one.panel]
+    if PART in keys:
+        panels, told = metrics_told(panels)
+        notes += told
     verdict = _joined(one.verdict for one in readable)
     runs = pd.DataFrame([one.row for one in compared])
     return Analysis(
@@ -135,7 +140,7 @@ def compare_runs(found: Runs, chosen: Options) -> Analysis:
         verdict=verdict,
         summary=summary_table(verdict, runs, keys),
         about=tuple(one.about for one in readable),
-        panels=tuple(one.panel for one in readable if one.panel),
+        panels=tuple(panels),
         configs={one.name: one.config for one in readable if one.config is not None},
         provenance={one.name: one.provenance for one in readable if one.provenance is not None},
         notes=(*notes, *batches.notes),
