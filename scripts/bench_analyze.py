@@ -93,7 +93,7 @@ def main() -> None:
     print(f"{chosen.steps} steps x {chosen.charges} charges x {len(LAWS)} laws, record of {size:.2f} GiB")
     print(f"analysis {seconds:.1f} s, {work / seconds:.2e} charge-steps per second, peak memory {peak:.2f} GiB")
     print(f"reading {reading:.1f} s; ratio {seconds / reading:.2f}")
-    print(f"discrete + R is off by {error:.1e}, the budget closes to {closure:.1e}")
+    print(f"discrete, broken is off by {error:.1e}, the budget closes to {closure:.1e}")
 
 
 if __name__ == "__main__":

@@ -22,11 +22,13 @@ def analyze(words: list[str]) -> None:
         chosen = options(dict(raw))
         from neuralmech.compare.folder import analyze_folder, follow
         from neuralmech.compare.gather.runs import find_runs
-        from neuralmech.compare.show.terminal import show_analysis
+        from neuralmech.compare.show.terminal import Redrawn, show_analysis
 
         for found in [find_runs(Path(run), live=chosen.live) for run in runs]:  # all are there before the first
             if chosen.live:
-                follow(found.folder, chosen, show_analysis)
+                with Redrawn() as show:
+                    last = follow(found.folder, chosen, show)
+                show_analysis(last)
             else:
                 show_analysis(analyze_folder(found.folder, chosen))
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from neuralmech.checks import check_choice
 from neuralmech.compare.gather import analysis as gathered
 from neuralmech.compare.gather.analysis import Analysis
-from neuralmech.compare.show.cells import best_laws, number
+from neuralmech.compare.show.verdicts import about, said
 from neuralmech.words import table_of
 
 if TYPE_CHECKING:
@@ -34,25 +34,21 @@ class Findings(Analysis):
         return family_figure(family, [(p.title, p.curves[family]) for p in self.panels if family in p.curves])
 
     def __repr__(self) -> str:
-        laws = ", ".join(f"{family}: {law} ({error})" for family, law, error in self._best())
         runs = f"{len(self.runs)} run{'s'[: len(self.runs) != 1]}"
-        return f"<Analysis of {self.folder}: {runs}; best law and its worst error: {laws}>"
+        laws = "; ".join(f"{family}: {headline}" for family, headline in self._said())
+        return f"<Analysis of {self.folder}: {runs}; {laws}>"
 
     def _repr_html_(self) -> str:
-        """For notebooks: the best law of each family."""
-        return table_of(("family", "best law", "worst error of a site"), self._best(), f"Analysis of {self.folder}")
+        """For notebooks: the verdict on each family."""
+        return table_of(("family", "verdict"), self._said(), f"Analysis of {self.folder}: {about(self)}")
 
-    def _best(self) -> list[tuple[str, str, str]]:
-        """Of each family the law that is best in most runs, and the worst of its errors."""
-        best = best_laws(self.comparison, self.keys)
+    def _said(self) -> list[tuple[str, str]]:
+        """Of each family the verdict in most runs, in words."""
         out = []
-        for family, rows in self.comparison.groupby("family", sort=False):
-            wins = [found[-1] for found in best if found[-2] == family]
-            if wins:
-                law = max(sorted(set(wins)), key=wins.count)
-                out.append((str(family), law, number(float(rows.loc[rows["law"] == law, "error"].max()))))
-            else:
-                out.append((str(family), "none", number(float("nan"))))
+        for family, rows in self.verdict.groupby("family", sort=False):
+            most = rows[rows["law"] == rows["law"].mode().iat[0]]
+            worst = most.loc[most["error"].idxmax() if most["error"].notna().any() else most.index[0]]
+            out.append((str(family), said(worst.to_dict()).headline))
         return out
 
 

@@ -20,7 +20,7 @@ from neuralmech.errors import UserError
 from neuralmech.record import FILE_NAME
 
 MADE = ".made"  # the names of an analysis's files
-FIGURES = (".png", ".pdf")
+FIGURES = (".png", ".pdf", ".svg")
 SUFFIXES = (".csv", ".md", ".tex", ".html", *FIGURES)
 REPORT = "report.html"
 
@@ -144,7 +144,7 @@ def _write(folder: Path, analysis: Analysis, chosen: Options) -> list[Path]:
     if chosen.report:
         from neuralmech.compare.show.report import report
 
-        images = [path for path in figures if path.suffix == ".png"]
+        images = [path for path in figures if path.suffix == ".svg"]
         refresh = chosen.every if chosen.live and analysis.is_running else None
         path = folder / REPORT
         path.write_text(report(analysis, sheets, images, refresh), encoding="utf-8")
@@ -153,9 +153,10 @@ def _write(folder: Path, analysis: Analysis, chosen: Options) -> list[Path]:
 
 
 def _tables(folder: Path, analysis: Analysis, sheets: list[Sheet]) -> list[Path]:
-    columns = ["family", "site", "law", "charges", "steps", *MEASURES, *QUANTILES, "reason", *analysis.keys]
+    columns = ["family", "site", "law", "kind", "charges", "steps", *MEASURES, *QUANTILES, "reason", *analysis.keys]
     own = [c for c in analysis.budget.columns if c not in analysis.keys]
     frames = {
+        "verdict": analysis.verdict,
         "comparison": analysis.comparison[columns],
         "budget": analysis.budget[[*own, *analysis.keys]],
         "runs": analysis.runs,
@@ -172,7 +173,7 @@ def _tables(folder: Path, analysis: Analysis, sheets: list[Sheet]) -> list[Path]
     apart = {"seeds": "comparison_seeds", "budget": "budget", **{name: name for name in found}}
     documents = {"comparison": [s for s in sheets if s.name not in apart]}
     documents |= {file: [s] for s in sheets for name, file in apart.items() if s.name == name}
-    found["comparison_seeds"] = analysis.seeds
+    found |= {"comparison_seeds": analysis.seeds, "summary": analysis.summary}
     frames |= {name: frame for name, frame in found.items() if len(frame)}
     files = []
     for name, frame in frames.items():

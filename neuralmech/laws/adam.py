@@ -27,7 +27,7 @@ class MovingMetric(Remembering):
 
     name = "moving_metric"
     label = "moving metric"
-    heading = "moving\nmetric"
+    holds = ("decay", "drive", "inertia", "orders", "drift")
     equation = r"q_{k+1} = (1-\eta\lambda)^2 q_k - 2\eta(1-\eta\lambda)cA_k + \eta^2c^2F_k + E_k"
     source = "exact algebra of Adam's update; Tanaka & Kunin 2021 for the kinetic energy"
     omits = "the rounding of stored parameters; the metric's F and E are measured"
@@ -65,7 +65,7 @@ class ConstantMetric(MovingMetric):
 
     name = "constant_metric"
     label = "constant metric"
-    heading = "const.\nmetric"
+    holds = ("decay", "drive", "inertia", "orders")
     equation = r"q_{k+1} = (1-\eta\lambda)^2 q_k - 2\eta(1-\eta\lambda)cA_k + \eta^2c^2F_k"
     omits = "the motion of the metric, E"
 

@@ -37,7 +37,7 @@ class Discrete(_Stepwise):
 
     name = "discrete"
     label = "discrete"
-    heading = "disc."
+    holds = ("decay", "drive", "inertia", "orders")
     equation = r"Q_{k+1} = Q_k - 2\eta\tilde P_k + \eta^2 D_k,\quad \tilde P_k = \beta P_k + (1-\delta)\lambda Q_k"
     source = "exact algebra of the SGD update"
     omits = "what breaks the symmetry: a norm's eps, rounding"
@@ -60,8 +60,8 @@ class DiscreteBroken(Discrete):
     """
 
     name = "discrete_broken"
-    label = "discrete + residual"
-    heading = "disc.\n+ R"
+    label = "discrete, broken"
+    holds = ("decay", "drive", "inertia", "orders", "breaking")
     equation = r"\tilde P_k = \beta P_k + (1-\delta)(\lambda Q_k + R_k)"
     source = "exact algebra of the SGD update"
     omits = "the rounding of stored parameters"
@@ -85,7 +85,7 @@ class DiscreteAscent(DiscreteBroken):
 
     name = "discrete_ascent"
     label = "discrete, ascent"
-    heading = "disc.\n+ SAM"
+    holds = ("decay", "drive", "inertia", "orders", "ascent")
     equation = r"R_k = -\rho\, g_k^\top S\,g(\hat\theta_k)/|g_k|"
     source = "the symmetry at θ̂ (Foret et al. 2021 for the rule)"
     omits = "what breaks the symmetry: a norm's eps, rounding"

@@ -44,7 +44,7 @@ def equilibrium(c: Circumstances, options: Options) -> Equilibrium | str:
     if name not in RULES:
         return f"not claimed: not derived for {name}"
     if c.mixed:
-        return "not claimed: its parameters have different weight decay"
+        return "not claimed: its parameters decay at different rates"
     if c.ascent or options.get("clip_value") is not None:
         return "not claimed: the rule's gradients are not orthogonal to the weights (optim.sam_rho, optim.clip_value)"
     if name != "sgd" and not c.decoupled:

@@ -18,7 +18,6 @@ class GradientFlow(Law):
 
     name = "gradient_flow"
     label = "gradient flow"
-    heading = "grad.\nflow"
     equation = r"\dot Q = 0"
     source = "Kunin et al. 2021 (Neural Mechanics), section 4; Gluch & Urbanke 2021"
     omits = "weight decay, momentum and the finite learning rate"
@@ -38,7 +37,7 @@ class WeightDecay(Law):
 
     name = "weight_decay"
     label = "weight decay"
-    heading = "decay"
+    holds = ("decay",)
     equation = r"(1-\beta)\,\dot Q = -2\lambda Q"
     source = "Kunin et al. 2021 (Neural Mechanics), section 5"
     omits = "the finite learning rate: no drive"
@@ -59,8 +58,8 @@ class FirstOrderFlow(Law):
     """
 
     name = "first_order_flow"
-    label = "first-order modified flow"
-    heading = "1st\norder"
+    label = "first-order flow"
+    holds = ("decay", "drive")
     equation = r"(1-\beta)\,\dot Q = -2\lambda Q + \eta(1+\beta)\,D"
     source = "Kunin et al. 2021 (Neural Mechanics), section 6"
     omits = "the inertia of momentum: what the charge does within 1/(1−β) steps"
@@ -91,7 +90,7 @@ class ModifiedFlow(Law):
 
     name = "modified_flow"
     label = "modified flow"
-    heading = "mod.\nflow"
+    holds = ("decay", "drive", "inertia")
     equation = (
         r"\tfrac{\eta}{2}(1+\beta)\,\ddot Q + (1-\beta)\,\dot Q + 2\lambda Q"
         r" = \eta(1+\beta)\,D + \tfrac{\eta^2}{2}(1-\beta)\,\dot D"

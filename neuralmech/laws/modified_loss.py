@@ -18,7 +18,7 @@ class ModifiedLoss(Law):
 
     name = "modified_loss"
     label = "modified loss"
-    heading = "mod.\nloss"
+    holds = ("decay", "drive")
     equation = r"\dot Q = -(2\lambda + \eta\lambda^2)\,Q + \eta\,G"
     source = "Kunin et al. 2021 (Neural Mechanics), section 5 (modified loss) with the Hessian constraint of section 3"
     omits = "higher orders in η"

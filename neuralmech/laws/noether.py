@@ -19,8 +19,8 @@ class Noether(Law):
     """
 
     name = "noether"
-    label = "Noether learning dynamics"
-    heading = "NLD"
+    label = "Noether"
+    holds = ("decay", "drive")
     equation = r"(1-\beta)\,\frac{d}{dt}Q^2 = -4\lambda Q^2 + 2\eta(1+\beta)\,\hat D,\quad \hat D = D\,Q"
     source = "Tanaka & Kunin 2021 (Noether's Learning Dynamics)"
     omits = "the inertia of momentum, (ηD)² in Q², and what breaks scale invariance: a norm's eps"

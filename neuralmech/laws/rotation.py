@@ -19,7 +19,6 @@ class AngularMomentum(Law):
 
     name = "angular_momentum"
     label = "angular momentum"
-    heading = "angular\nmom."
     equation = r"J_{k+1} = \beta J_k"
     source = "exact algebra of the SGD update; Marcotte, Gribonval, Peyré 2024 for the flow"
     omits = "the rounding of gradients"

@@ -22,8 +22,8 @@ class Stochastic(Law):
     """
 
     name = "stochastic"
-    label = "stochastic drive"
-    heading = "stoch."
+    label = "stochastic"
+    holds = ("decay",)
     equation = r"\dot Q = -(2\lambda + \eta\lambda^2)\,Q + \eta\,(\bar G + \mathrm{tr}(S\Sigma)/B)"
     source = "Kunin et al. 2021 (Neural Mechanics), section 5 (stochasticity)"
     omits = "what this batch's gradient had beyond its expectation"

@@ -129,19 +129,20 @@ class Circumstances:
 class Law(ABC):
     """One theory of how a charge moves.
 
-    Class attributes say what it is: `name` in files, `label` in figures, `heading` (two short lines) in the
-    terminal, `equation` (LaTeX, for a quadratic charge), `source`, `omits` (what is missing where it degrades), and
-    `inputs` and `translation_inputs`, the recorded signals that drive it for a quadratic and a translation charge.
+    Class attributes say what it is: `name` in files and options, `label` (the same in words) wherever people read it,
+    `equation` (LaTeX, for a quadratic charge), `source`, `omits` (what is missing where it degrades), `holds` (which of
+    `kinds.CONTENTS` it accounts for), and `inputs` and `translation_inputs`, the recorded signals that drive it for a
+    quadratic and a translation charge.
     `optimizers` are the rules that it is derived for, `conserving` those for whose translation charges it holds too:
     they do not move these, but for weight decay.
     """
 
     name: ClassVar[str]
     label: ClassVar[str]
-    heading: ClassVar[str]
     equation: ClassVar[str]
     source: ClassVar[str]
     omits: ClassVar[str]
+    holds: ClassVar[tuple[str, ...]] = ()
     inputs: ClassVar[tuple[str, ...]] = ()
     translation_inputs: ClassVar[tuple[str, ...]] = ()
     optimizers: ClassVar[tuple[str, ...]] = ("sgd", "sgdw")
@@ -166,7 +167,7 @@ class Law(ABC):
         if c.optimizer not in self.optimizers and not (c.translation and c.optimizer in self.conserving):
             return _why_not_for(c)
         if c.mixed:
-            return "its parameters have different weight decay, and the law has one λ"
+            return "its parameters decay at different rates, and the law has one λ"
         return self._lacks(c)
 
     def _lacks(self, c: Circumstances) -> str:
@@ -214,7 +215,7 @@ class Uneven(Remembering):
 
     def __init__(self, law: Law) -> None:
         self._law = law
-        self.name, self.label, self.heading = law.name, law.label, law.heading  # type: ignore[misc]
+        self.name, self.label, self.holds = law.name, law.label, law.holds  # type: ignore[misc]
 
     def objection(self, c: Circumstances) -> str:
         """As of the law, but for the decay."""

@@ -97,7 +97,7 @@ def three_families(runs: Runs) -> Figure:
         axes[row, 0].set_ylabel(f"{family}\n{FORMS[family]}")
     figure.align_ylabels(axes[:, 0])
     handles = [Line2D([], [], color=c, linewidth=2.2, label=f"{f}, measured") for f, c in FAMILY_COLOURS.items()]
-    handles.append(Line2D([], [], color=BLACK, linestyle=DASHED, label="theory: first-order modified flow"))
+    handles.append(Line2D([], [], color=BLACK, linestyle=DASHED, label="theory: first-order flow"))
     legend_below(figure, handles)
     return figure
 

@@ -22,7 +22,7 @@ def test_train_then_analyze(command, tmp_path):
     assert "features.0 -> features.2" in out
     table = pd.read_csv(tmp_path / "run/analysis/comparison.csv")
     assert list(table.columns) == [
-        "family", "site", "law", "charges", "steps", "error", "unexplained", "max_error", "final_error",
+        "family", "site", "law", "kind", "charges", "steps", "error", "unexplained", "max_error", "final_error",
         "q10", "median", "q90", "reason",
     ]  # fmt: skip
     assert set(table["law"]) == {
@@ -37,10 +37,10 @@ def test_train_then_analyze(command, tmp_path):
     }
     figures = {
         f"{name}.{suffix}"
-        for name in ("translation", "rescale", "parameters", "budget", "phase_portraits")
-        for suffix in ("png", "pdf")
+        for name in ("training", "translation", "rescale", "parameters", "budget", "phase_portraits")
+        for suffix in ("png", "pdf", "svg")
     }
-    assert files == tables | figures | {"runs.csv", "report.html", ".made"}
+    assert files == tables | figures | {"verdict.csv", "runs.csv", "report.html", ".made"}
 
 
 @pytest.mark.usefixtures("run")

@@ -22,7 +22,8 @@ def test_a_sweep_is_one_table(command, tmp_path):
     ]
     code, out, _ = command("analyze", "sweep", "figures=false")
     assert code == 0
-    assert "optim.lr = 0.01, seed = 1" in out
+    assert re.search(r"^ 0.01 +2 +\S+ ± ", out, re.MULTILINE)  # one row of two seeds
+    assert out.count("\n") < 25
     table = pd.read_csv(tmp_path / "sweep/analysis/comparison.csv")
     assert {tuple(row) for row in table[["optim.lr", "seed"]].to_numpy()} == {(0.01, 0), (0.01, 1), (0.1, 0), (0.1, 1)}
 
@@ -59,7 +60,7 @@ def test_a_sweep_over_lists_is_analysed(command):
     command("train", *SMALL, "-m", "track.families=[rescale],[translation]", "hydra.sweep.dir=sweep")
     code, out, _ = command("analyze", "sweep", "figures=false")
     assert code == 0
-    assert "track.families = ['rescale']" in out
+    assert re.search(r"^ \['rescale'\] +1 ", out, re.MULTILINE)
 
 
 def test_a_sweep_that_was_stopped_goes_on_where_it_was(command, tmp_path, monkeypatch):

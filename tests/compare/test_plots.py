@@ -4,11 +4,21 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.lines import Line2D
 
+from conftest import record as record_of
 from neuralmech.compare.measure.curves import Curves
 from neuralmech.compare.measure.errors import compare_family
+from neuralmech.compare.measure.training import training_curve
+from neuralmech.compare.show.cells import shortened
 from neuralmech.compare.show.plots_accounts import BARS, budget_figure
-from neuralmech.compare.show.plots_charges import DRAWN, effective_rate_figure, family_figure, parameters_figure
+from neuralmech.compare.show.plots_charges import (
+    DRAWN,
+    NAME_LENGTH,
+    effective_rate_figure,
+    family_figure,
+    parameters_figure,
+)
 from neuralmech.compare.show.plots_sweeps import sweep_figure
+from neuralmech.compare.show.plots_training import training_figure
 from neuralmech.compare.show.style import FLOOR
 from neuralmech.laws import LAWS
 from neuralmech.record import open_record
@@ -122,3 +132,46 @@ def test_every_panel_of_a_budget_names_its_axis():
     labels = [axis.get_xlabel() for axis in figure.axes]
     assert all("change of the charge" in label for label in labels)
     assert len(labels) == 3
+
+
+def test_training_curves_are_means_and_what_was_not_measured_has_no_panel(run):
+    folder = run(train={"steps": 40, "eval_every": 20})
+    with open_record(folder) as record:
+        curve = training_curve(record)
+        loss, step = record.column("loss"), record.column("step")
+        measured = (np.nan_to_num(record.column("gradient_norm")) > 0).any()
+    np.testing.assert_array_equal(curve.step, step)  # fewer rows than points: each is one
+    np.testing.assert_allclose(curve.loss.mean, loss)
+    figure = training_figure([("", curve)])
+    labels = [axis.get_ylabel() for axis in figure.axes]
+    assert [label.split()[0] for label in labels] == [
+        "loss",
+        "accuracy",
+        *(["gradient"] if measured else []),
+        "learning",
+    ]
+    np.testing.assert_array_equal(figure.axes[1].lines[0].get_xdata(), curve.held_out["step"])
+
+
+def test_long_training_is_read_in_parts(tmp_path):
+    rows = 5000
+    loss = np.linspace(5, 1, rows)
+    with record_of(tmp_path, np.ones((rows, 2)), loss=loss) as record:
+        curve = training_curve(record)
+    assert len(curve.step) == 400
+    parts = np.split(loss, np.linspace(0, rows, 401).astype(int)[1:-1])
+    np.testing.assert_allclose(curve.loss.mean, [p.mean() for p in parts])
+    np.testing.assert_allclose(curve.loss.high, [p.max() for p in parts])
+    assert not curve.gradient_norm.is_there
+
+
+def test_curves_have_their_sites_names_in_their_colours(run):
+    with open_record(run(model={"name": "mlp", "width": 6, "depth": 3, "norm": "batch"})) as record:
+        curves = compare_family(record, "rescale").curves
+    upper = family_figure("rescale", [("", curves)]).axes[0]
+    names = {(text.get_text(), text.get_color()) for text in upper.texts}
+    drawn = [line.get_color() for line in upper.lines[: len(curves.chosen)]]
+    wanted = zip(curves.names, drawn, strict=True)
+    assert names == {(shortened(name, NAME_LENGTH), colour) for name, colour in wanted}
+    places = sorted(text.get_position()[1] for text in upper.texts)
+    assert np.diff(places).min() > 0.05  # none lies on another

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from matplotlib.image import imread
 
+from made_runs import config, job
 from neuralmech.compare.folder import analyze_folder
 from neuralmech.compare.gather.options import Options
 
@@ -62,14 +63,16 @@ def test_everything_from_the_record_is_escaped(folder):
 
 
 @needs_browser
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("width", [390, 1200])
 def test_the_page_fits(folder, tmp_path, width):
     """A window cannot be as narrow as a phone, a frame can; it reports its own widths in the title."""
     page = folder / "analysis/report.html"
     frame = tmp_path / "frame.html"
     frame.write_text(
         f'<body style="margin:0"><iframe src="{page.as_uri()}" style="border:0;width:{width}px;height:1600px" '
-        'onload="const d=contentDocument; document.body.dataset.found=JSON.stringify({'
+        'onload="const d=contentDocument; '
+        "for(const e of d.querySelectorAll('details'))e.open=true;"
+        "document.body.dataset.found=JSON.stringify({"
         "scroll:d.documentElement.scrollWidth, width:contentWindow.innerWidth, title:d.title,"
         "wide:[...d.querySelectorAll('.scroll')].filter(b=>b.scrollWidth>b.clientWidth).length,"
         "equations:[...d.querySelectorAll('.equation img')].map(i=>"
@@ -77,11 +80,13 @@ def test_the_page_fits(folder, tmp_path, width):
         "i.clientWidth/parseFloat(i.style.width)]),"
         "zoomed:[...d.querySelectorAll('figure')].map(f=>{const i=f.querySelector('img'),"
         "b=f.querySelector('.picture');"
-        "const before=[i.clientWidth,b.clientWidth]; i.click(); const after=[i.clientWidth,i.naturalWidth,"
+        "const before=[i.clientWidth,b.clientWidth]; i.click(); const after=[i.clientWidth,"
         "b.scrollWidth,b.clientWidth,d.documentElement.scrollWidth]; i.click(); return [before,after,i.clientWidth]}),"
+        "cards:[...d.querySelectorAll('.card')].map(c=>[c.getBoundingClientRect().right,c.innerText]),"
+        "hidden:[...d.querySelectorAll('#budget th')].filter(c=>!c.offsetWidth).length,"
         "images:[...d.images].filter(i=>!i.complete||!i.naturalWidth).length, count:d.images.length,"
         "first:(()=>{const t=d.querySelector('#error table'), b=t.querySelectorAll('th button');"
-        "const n=[...t.tHead.rows[0].cells].findIndex(c=>c.textContent==='gradient_flow');"
+        "const n=[...t.tHead.rows[0].cells].findIndex(c=>c.textContent==='gradient flow');"
         "const read=()=>[...t.tBodies[0].rows].map(r=>Number(r.cells[n].dataset.value));"
         "b[n].click(); const up=read(); b[n].click(); return [up, read()]})()"
         '})"></iframe>'
@@ -100,14 +105,17 @@ def test_the_page_fits(folder, tmp_path, width):
     assert found["images"] == 0  # all figures and equations are drawn
     assert found["wide"] > 0 or width > 1000  # wide tables scroll inside their boxes
     assert len(found["zoomed"]) >= 4
-    for before, (full, natural, reach, box, whole), again in found["zoomed"]:
+    for before, (full, reach, box, whole), again in found["zoomed"]:
         assert before[0] <= before[1]  # it fits,
-        assert full == natural <= reach  # touched, it has its full size,
+        assert before[0] < full <= reach  # touched, it is larger,
         assert box <= whole <= width  # and scrolls inside the page;
         assert again == before[0]  # touched again, it fits again
     assert len(found["equations"]) > 10
     assert max(beyond for beyond, _ in found["equations"]) <= 0  # none is cut off
     assert min(scale for _, scale in found["equations"]) > 0.9  # nor too small to read
+    assert len(found["cards"]) == 3  # a verdict on each family,
+    assert all(right <= width and ("suffices" in text or "law" in text) for right, text in found["cards"])
+    assert found["hidden"] > 0  # of wide tables the columns that matter first
     up, down = found["first"]
     assert up == sorted(up)
     assert down == sorted(up, reverse=True)
@@ -129,4 +137,28 @@ def test_the_page_is_one_file(folder, tmp_path):
     """Moved elsewhere, alone, it is the same page: all it needs is inside."""
     page = Path(shutil.copy(folder / "analysis/report.html", tmp_path / "alone.html"))
     pictures = list((folder / "analysis").glob("*.png"))
-    assert page.read_text().count("data:image/png;base64,") == len(pictures) > 0
+    assert page.read_text().count("<figure>") == len(pictures) > 0
+
+
+@needs_browser
+def test_the_page_of_a_sweep_fits_a_phone(tmp_path):
+    """Its verdict, too: the table of all settings has its columns inside the window."""
+    for number in range(6):
+        job(tmp_path / "sweep" / str(number), config(0.01 * (1 + number // 2), number % 2))
+    analyze_folder(tmp_path / "sweep", Options())
+    page, frame = tmp_path / "sweep/analysis/report.html", tmp_path / "frame.html"
+    frame.write_text(
+        f'<body style="margin:0"><iframe src="{page.as_uri()}" style="border:0;width:390px;height:1600px" '
+        'onload="const d=contentDocument; document.body.dataset.found=JSON.stringify({'
+        "scroll:d.documentElement.scrollWidth, reach:d.querySelector('#summary .scroll').scrollWidth,"
+        "rows:d.querySelectorAll('#summary tbody tr').length})"
+        '"></iframe>'
+    )
+    shot = tmp_path / "phone.png"
+    browse(tmp_path, frame, f"--screenshot={shot}", "--window-size=500,1600")
+    assert imread(shot).shape[:2] == (1600, 500)
+    html = browse(tmp_path, frame, "--dump-dom", "--window-size=500,1600")
+    found = json.loads(unescape(re.search(r'data-found="([^"]*)"', html)[1]))
+    assert found["scroll"] <= 390
+    assert found["reach"] <= 390
+    assert found["rows"] == 3

@@ -9,11 +9,14 @@ import pytest
 from neuralmech.compare.gather.analysis import Analysis, seed_table
 from neuralmech.compare.measure.accounts import CAUSES, THROUGH_MEMORY, budget_table
 from neuralmech.compare.measure.batches import BatchPredictions
-from neuralmech.compare.show.cells import best_laws, law_cells
+from neuralmech.compare.measure.inputs import ChargeClass
+from neuralmech.compare.measure.verdict import family_verdict
+from neuralmech.compare.show.cells import law_cells
 from neuralmech.compare.show.formats import latex, markdown
 from neuralmech.compare.show.report import report
 from neuralmech.compare.show.sheets import budget_sheet, comparison_sheets
 from neuralmech.compare.show.terminal import show_analysis
+from neuralmech.laws.system import Circumstances
 from neuralmech.record import open_record
 
 WHY = "Adam has no <b>momentum</b> form & 50 % | more"
@@ -23,8 +26,8 @@ AB = "a_1 -> b"
 
 def row(site, law, error, reason="", **more):
     measures = dict.fromkeys(("unexplained", "max_error", "final_error", "q10", "median", "q90"), error)
-    return {"family": "scale", "site": site, "law": law, "charges": 2, "steps": 9, "error": error, **measures,
-            "reason": reason, **more}  # fmt: skip
+    plain = {"family": "scale", "site": site, "law": law, "kind": "driven", "charges": 2, "steps": 9, "error": error}
+    return {**plain, **measures, "reason": reason, **more}
 
 
 @pytest.fixture
@@ -44,6 +47,11 @@ def no_budget(table, reason):
     return rows.assign(**dict.fromkeys([*names, *shares], NAN), reason=reason)
 
 
+def verdict(table):
+    of = [ChargeClass(slice(None), Circumstances("scale", translation=False, signals=()))]
+    return pd.DataFrame([{"family": "scale", **family_verdict(table, no_budget(table, WHY), of, decays=False)}])
+
+
 def analysis(table, folder):
     with_keys = {"seeds": seed_table(table, ()), "runs": pd.DataFrame([{"job": "x", "steps": 9, "loss": 0.1,
                  "accuracy": 0.9, "status": "complete", "reason": ""}])}  # fmt: skip
@@ -57,27 +65,24 @@ def analysis(table, folder):
         "loss": pd.DataFrame(),
         "batches": BatchPredictions(pd.DataFrame(), ()),
     }
-    return Analysis(folder=folder, comparison=table, budget=budget, keys=(), **none, **with_keys)
+    return Analysis(
+        folder=folder, comparison=table, budget=budget, keys=(), verdict=verdict(table), **none, **with_keys
+    )
 
 
-def test_the_best_law_has_the_least_error_over_the_family(table):
-    """Gradient flow wins at one site and loses at the other; a law that does not answer everywhere is no candidate."""
-    assert best_laws(table, ()) == {("scale", "discrete")}
-    some = table.copy()
-    some.loc[(some["site"] == "c") & (some["law"] == "modified_flow"), "error"] = 0.0
-    assert best_laws(some, ()) == {("scale", "discrete")}
-    assert best_laws(table.assign(error=NAN), ()) == set()
-    at_rest = table.assign(site="d", error=NAN)  # no law says anything of it
-    assert best_laws(pd.concat([table, at_rest]), ()) == {("scale", "discrete")}
-    swept = pd.concat([table.assign(lr=0.1), table.assign(lr=0.2, error=[0.1, NAN, 1, 0.1, NAN, 1])])
-    assert best_laws(swept, ("lr",)) == {(0.1, "scale", "discrete"), (0.2, "scale", "gradient_flow")}
+def test_the_law_of_the_verdict_is_in_bold_run_by_run(table):
+    swept = pd.concat([table.assign(lr=0.1), table.assign(lr=0.2)])
+    verdict = pd.DataFrame({"lr": [0.1, 0.2], "family": "scale", "law": ["discrete", ""]})
+    cells, _ = law_cells(swept, ("lr",), verdict)
+    assert [c.bold for c in cells["discrete"]] == [True, True, False, False]
+    assert not any(c.bold for c in cells["gradient_flow"])
 
 
 def test_a_law_that_does_not_hold_is_a_dash_with_a_footnote(table, tmp_path, capsys):
-    cells, notes = law_cells(table, ())
+    cells, notes = law_cells(table, (), verdict(table))
     assert notes.texts == (WHY,)
     assert [(c.text, c.note) for c in cells["modified_flow"]] == [("–", 1)] * 2
-    sheets = comparison_sheets(table, ())
+    sheets = comparison_sheets(table, (), verdict(table))
     text = markdown(sheets, "title", ["a | b"])
     assert "| –<sup>1</sup> |" in text
     assert "1. Adam has no &lt;b>momentum&lt;/b> form" in text
@@ -100,7 +105,7 @@ def test_a_law_that_does_not_hold_is_a_dash_with_a_footnote(table, tmp_path, cap
 
 
 def test_latex_tables_are_balanced(table):
-    source = latex(comparison_sheets(table, ()), "x")
+    source = latex(comparison_sheets(table, (), verdict(table)), "x")
     assert source.count(r"\begin{longtable}") == source.count(r"\end{longtable}") == 2
     plain = source.replace(r"\{", "").replace(r"\}", "")
     assert plain.count("{") == plain.count("}")
@@ -114,7 +119,7 @@ def test_a_budget_without_an_exact_law_says_why(table, run):
     none = no_budget(table, WHY)
     sheet = budget_sheet(none, ())
     assert sheet.footnotes == (WHY,)
-    assert [(c.text, c.note) for c in sheet.rows[0]][3:] == [("–", 1)] * 7
+    assert [(c.text, c.note) for c in sheet.rows[0]][4:] == [("–", 1)] * 7
     with open_record(run()) as record:
         assert list(none.columns) == list(budget_table(record, record.families[0]).columns)
 
@@ -135,7 +140,7 @@ def test_seeds_are_told_from_other_keys(table):
 
 def test_the_page_reloads_while_a_run_is_written(table, tmp_path):
     done = analysis(table, tmp_path)
-    sheets = comparison_sheets(table, ())
+    sheets = comparison_sheets(table, (), verdict(table))
     assert 'http-equiv="refresh"' not in report(done, sheets)
     page = report(replace(done, is_running=True), sheets, refresh=2.5)
     assert '<meta http-equiv="refresh" content="3">' in page

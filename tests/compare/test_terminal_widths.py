@@ -15,7 +15,7 @@ def analysis(tmp_path_factory):
     import numpy as np
 
     folder = tmp_path_factory.mktemp("shown")
-    record(folder, np.exp(-0.01 * np.arange(20))[:, None] * np.ones((1, 3))).close()
+    record(folder, np.exp(-0.01 * np.arange(20))[:, None] ** [[1, 1, 0]]).close()
     return analyze(folder)
 
 
@@ -36,8 +36,8 @@ def words_of_cells(analysis, width):
 @pytest.mark.parametrize("width", [74, 60, 40, 20])
 def test_no_column_vanishes_from_a_narrow_table(analysis, width):
     wide = words_of_cells(analysis, 200)
-    count = analysis.comparison["law"].nunique()
-    assert len(wide) >= count >= 8
+    count = analysis.comparison.dropna(subset=["error"])["law"].nunique()
+    assert len(wide) >= count >= 7
     assert words_of_cells(analysis, width)[:count] == wide[:count]
     assert "…" not in shown(analysis, width)
 

@@ -97,7 +97,7 @@ def test_angle_and_radius_under_sgd(name):
         (under("adamw"), {"betas": [0.9, 0.999], "amsgrad": True}, "AMSGrad"),
         (under("adamw", ascent=True), {"betas": [0.9, 0.999]}, "not orthogonal"),
         (under("adamw"), {"betas": [0.9, 0.999], "clip_value": 0.1}, "not orthogonal"),
-        (under("adamw", mixed=True), {"betas": [0.9, 0.999]}, "different weight decay"),
+        (under("adamw", mixed=True), {"betas": [0.9, 0.999]}, "decay at different rates"),
         (under("", mixed=True), {}, "two rules"),
         (under("Lion"), {}, "no momentum of Lion"),
         (under("Lion"), {"betas": [0.9, 1.5]}, "no momentum of Lion"),

@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from neuralmech.checks import check_choice
 from neuralmech.compare.gather.job import Compared, Panel, compare_job
 from neuralmech.compare.gather.labels import labels_of
 from neuralmech.compare.gather.options import Options, options
+from neuralmech.compare.gather.parts import PART, metrics_told
 from neuralmech.compare.gather.runs import Job, Runs, find_runs, unreadable
+from neuralmech.compare.gather.summary import settings, summary_table
 from neuralmech.compare.measure.batches import BatchPredictions, predict_batches
 from neuralmech.record import RecordError
 
@@ -28,6 +31,9 @@ class Analysis:
     ----------
     comparison
         One row per run, family, site and law; swept keys as columns. ``reason`` says why a law has no error.
+    verdict
+        One row per run and family: the simplest law that suffices, of which kind it is, its error, what simpler ones
+        lack, what moved the charges, and at how many sites rounding alone did.
     budget
         One row per run, family and site: what moved the charges.
     seeds
@@ -48,6 +54,10 @@ class Analysis:
         Charges' motion predicted from gradients measured at another batch size.
     runs
         One row per job, also of those that failed: swept keys, status, rows, last loss and accuracy, reason.
+    summary
+        Of a sweep, the verdicts in one table: mean and standard deviation over seeds.
+    about
+        Of each run, parts of its title: model, data, rule, hyperparameters, steps, accuracy.
     keys
         The swept keys (or ``run``, if several runs share one config).
     configs, provenance
@@ -67,6 +77,9 @@ class Analysis:
     batches: BatchPredictions
     runs: pd.DataFrame
     keys: tuple[str, ...]
+    verdict: pd.DataFrame = field(default_factory=pd.DataFrame)
+    summary: pd.DataFrame = field(default_factory=pd.DataFrame)
+    about: tuple[Mapping[str, str], ...] = ()
     panels: tuple[Panel, ...] = ()
     configs: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     provenance: dict[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -86,7 +99,8 @@ def analyze(run: str | Path, **chosen: Any) -> Analysis:
 
 def compare_runs(found: Runs, chosen: Options) -> Analysis:
     """Compare every run that was found with every law; one record is open at a time."""
-    labels, drawn = labels_of(found), _spread(found)
+    labels = labels_of(found)
+    drawn = _chosen(found, chosen.runs) if chosen.runs else _spread(found, labels)
     compared: list[Compared] = []
     jobs: list[Job] = []
     for job, label in zip(found.jobs, labels, strict=True):
@@ -99,14 +113,19 @@ def compare_runs(found: Runs, chosen: Options) -> Analysis:
     if not readable:
         raise RecordError(f"{found.folder} holds no rows yet; wait, or give live=true")
     notes = [note for one in compared for note in one.notes]
-    if len(found.readable) > MAX_PANELS:
-        notes.append(
-            f"figures show {MAX_PANELS} of {len(found.readable)} runs, evenly spread; analyze a run folder for its own"
-        )
+    if len(drawn) < len(found.readable):
+        which = "" if chosen.runs else ", of each setting one; choose them by runs=[…], by their names in runs.csv"
+        notes.append(f"figures of single runs show {len(drawn)} of {len(found.readable)}{which}")
     keys = tuple(labels[0])
     swept = [(job.path, label) for job, label in zip(jobs, labels, strict=True) if not job.reason]
     comparison = _joined(one.comparison for one in readable)
     batches = predict_batches(swept, chosen.block)
+    panels = [one.panel for one in readable if one.panel]
+    if PART in keys:
+        panels, told = metrics_told(panels)
+        notes += told
+    verdict = _joined(one.verdict for one in readable)
+    runs = pd.DataFrame([one.row for one in compared])
     return Analysis(
         folder=found.folder,
         comparison=comparison,
@@ -119,9 +138,12 @@ def compare_runs(found: Runs, chosen: Options) -> Analysis:
         noise_equilibrium=_joined(one.noise_equilibrium for one in readable),
         loss=_joined(one.loss for one in readable),
         batches=batches,
-        runs=pd.DataFrame([one.row for one in compared]),
+        runs=runs,
         keys=keys,
-        panels=tuple(one.panel for one in readable if one.panel),
+        verdict=verdict,
+        summary=summary_table(verdict, runs, keys),
+        about=tuple(one.about for one in readable),
+        panels=tuple(panels),
         configs={one.name: one.config for one in readable if one.config is not None},
         provenance={one.name: one.provenance for one in readable if one.provenance is not None},
         notes=(*notes, *batches.notes),
@@ -145,11 +167,30 @@ def _joined(parts: Iterable[list[pd.DataFrame]]) -> pd.DataFrame:
     return pd.concat([table for part in parts for table in part], ignore_index=True)
 
 
-def _spread(found: Runs) -> set[Path]:
-    """The runs that figures show beside each other: evenly spread over the sweep, first and last among them."""
-    runs = found.readable
+def _spread(found: Runs, labels: Sequence[Mapping[str, Any]]) -> set[Path]:
+    """The runs that figures show beside each other: of each setting one, evenly spread, first and last among them."""
+    first: dict[tuple, Path] = {}
+    paths = [job.path for job in found.readable]
+    for job, label in zip(found.jobs, labels, strict=True):
+        if not job.reason:
+            first.setdefault(tuple(repr(label[key]) for key in settings(tuple(label))), job.path)
+    runs = list(first.values()) if len(first) > 1 else paths
     at = np.unique(np.linspace(0, len(runs) - 1, min(MAX_PANELS, len(runs))).round().astype(int))
-    return {runs[i].path for i in at}
+    return {runs[i] for i in at}
+
+
+def _chosen(found: Runs, names: Sequence[str]) -> set[Path]:
+    """The runs of these names.
+
+    Raises
+    ------
+    UserError
+        For a name that no run with rows has.
+    """
+    known = {job.name: job.path for job in found.readable}
+    for name in names:
+        check_choice("runs", name, known)
+    return {known[name] for name in names}
 
 
 def seed_table(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:

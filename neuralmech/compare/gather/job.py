@@ -12,16 +12,19 @@ import pandas as pd
 from neuralmech.compare.gather.labels import label_text
 from neuralmech.compare.gather.options import Options
 from neuralmech.compare.gather.runs import Job, status_of
+from neuralmech.compare.measure.about import about
 from neuralmech.compare.measure.accounts import budget_table
 from neuralmech.compare.measure.curves import Curves, LossCurve
 from neuralmech.compare.measure.equilibrium import equilibrium_table
-from neuralmech.compare.measure.errors import compare_family
+from neuralmech.compare.measure.errors import FamilyComparison, compare_family
 from neuralmech.compare.measure.kinetic import kinetic_table
 from neuralmech.compare.measure.loss import loss_balance
 from neuralmech.compare.measure.orbit import OrbitCurve, noise_equilibrium
 from neuralmech.compare.measure.oscillator import oscillator_table
 from neuralmech.compare.measure.phase import PhaseCurve, phase_curves
 from neuralmech.compare.measure.rotations import rotation_table
+from neuralmech.compare.measure.training import TrainingCurve, training_curve
+from neuralmech.compare.measure.verdict import family_verdict
 from neuralmech.compare.measure.views import families
 from neuralmech.laws import LAWS
 from neuralmech.record import Record, RecordError, open_record
@@ -30,11 +33,12 @@ from neuralmech.record.safety import printable
 
 @dataclass(frozen=True)
 class Panel:
-    """What figures draw of one run: family → curves and budget, its loss and its portraits, under the run's label."""
+    """What figures draw of one run, under its label: family → curves and budget, how training went, the rest."""
 
     title: str
     curves: dict[str, Curves]
     budgets: dict[str, pd.DataFrame]
+    training: TrainingCurve | None = None
     loss: LossCurve | None = None
     orbit: OrbitCurve | None = None
     phase: tuple[PhaseCurve, ...] = ()
@@ -50,14 +54,18 @@ class Compared:
         The swept keys in words.
     row
         In the table of runs: swept keys, status, rows, last loss and accuracy, reason.
-    comparison, budget, equilibrium, kinetic, oscillator, rotations, noise_equilibrium, loss
+    about
+        Parts of the run's title.
+    comparison, verdict, budget, equilibrium, kinetic, oscillator, rotations, noise_equilibrium, loss
         Parts of what `Analysis` calls so, swept keys in front.
     """
 
     name: str
     row: dict[str, Any]
     notes: list[str]
+    about: Mapping[str, str] = field(default_factory=dict)
     comparison: list[pd.DataFrame] = field(default_factory=list)
+    verdict: list[pd.DataFrame] = field(default_factory=list)
     budget: list[pd.DataFrame] = field(default_factory=list)
     equilibrium: list[pd.DataFrame] = field(default_factory=list)
     kinetic: list[pd.DataFrame] = field(default_factory=list)
@@ -91,8 +99,10 @@ def compare_job(job: Job, label: Mapping[str, Any], chosen: Options) -> Compared
             name,
             row={"job": job.name, **label, **_last_evaluation(record)},
             notes=[*notes, *_notes(job.name, record)],
-            comparison=[_labelled(table, label) for _, table, _, _ in found],
-            budget=[_labelled(budget, label) for _, _, budget, _ in found],
+            about=about(record),
+            comparison=[_labelled(one.table, label) for one, _ in found],
+            verdict=[_labelled(_verdict(record, found), label)],
+            budget=[_labelled(budget, label) for _, budget in found],
             equilibrium=[_labelled(equilibrium_table(record), label)],
             kinetic=[_labelled(kinetic_table(record), label)],
             oscillator=[_labelled(oscillator_table(record), label)],
@@ -101,26 +111,34 @@ def compare_job(job: Job, label: Mapping[str, Any], chosen: Options) -> Compared
             loss=[_labelled(loss, label) if len(loss) else loss],
             panel=Panel(
                 label_text(label),
-                {family: curves for family, _, _, curves in found},
-                {family: budget for family, _, budget, _ in found},
-                curve,
-                orbit,
-                tuple(phase_curves(record, chosen.lines, chosen.block)),
+                {one.family: one.curves for one, _ in found},
+                {one.family: budget for one, budget in found},
+                training=training_curve(record),
+                loss=curve,
+                orbit=orbit,
+                phase=tuple(phase_curves(record, chosen.lines, chosen.block)),
             ),
             config=record.config,
             provenance=record.provenance,
         )
 
 
-def _families(record: Record, chosen: Options) -> list[tuple[str, pd.DataFrame, pd.DataFrame, Curves]]:
+def _families(record: Record, chosen: Options) -> list[tuple[FamilyComparison, pd.DataFrame]]:
+    """Each family compared with the laws, and its budget."""
     laws = {name: law for name, law in LAWS.items() if chosen.laws is None or name in chosen.laws}
     if not record.families:
         raise RecordError(f"{record.path} holds no charges: the model has no symmetry, or none was tracked")
     found = []
     for family in families(record):
         compared = compare_family(record, family, laws, chosen.lines, chosen.block)
-        found.append((family, compared.table, budget_table(record, family, chosen.block), compared.curves))
+        found.append((compared, budget_table(record, family, chosen.block)))
     return found
+
+
+def _verdict(record: Record, found: list[tuple[FamilyComparison, pd.DataFrame]]) -> pd.DataFrame:
+    decays = bool(record.column("weight_decay").any())
+    of = [(one.family, family_verdict(one.table, budget, one.classes, decays=decays)) for one, budget in found]
+    return pd.DataFrame([{"family": family, **row} for family, row in of])
 
 
 def _cut_at_nan(record: Record) -> list[str]:

@@ -16,6 +16,7 @@ class Options:
     """Options of ``neuralmech analyze``; see ``conf/analyze.yaml``."""
 
     laws: list[str] | None = None
+    runs: list[str] | None = None
     figures: bool = True
     report: bool = True
     lines: int = 6
@@ -29,6 +30,8 @@ class Options:
             raise UserError("laws=[] leaves nothing to compare; name laws or use laws=null for all")
         for name in self.laws or ():
             check_choice("laws", name, LAWS)
+        if self.runs is not None and not self.runs:
+            raise UserError("runs=[] leaves nothing to draw; name runs of the sweep or use runs=null")
         for key in ("figures", "report", "live"):
             if not isinstance(getattr(self, key), bool):
                 raise UserError(f"{key}={getattr(self, key)} must be true or false")
@@ -46,8 +49,10 @@ def options(values: Mapping[str, Any]) -> Options:
     if unknown := [str(key) for key in values if key not in names]:
         raise UserError(f"{unknown[0]} is no option of analyze; it has {', '.join(names)}")
     known: dict[str, Any] = {f.name: values[f.name] for f in fields(Options) if f.name in values}
-    if known.get("laws") is not None:
-        known["laws"] = [known["laws"]] if isinstance(known["laws"], str) else list(known["laws"])
+    for key in ("laws", "runs"):
+        if known.get(key) is not None:
+            several = not isinstance(known[key], (str, int))
+            known[key] = [str(name) for name in (known[key] if several else [known[key]])]
     chosen = Options(**known)
     chosen.check()
     return chosen

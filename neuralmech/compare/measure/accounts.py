@@ -8,7 +8,19 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float64
 
-from neuralmech.compare.measure.inputs import ChargeClass, Stretch, classes, hyperparameters, signal, stretches
+from neuralmech.compare.measure.inputs import (
+    MOSTLY,
+    ChargeClass,
+    Stretch,
+    circumstances,
+    classes,
+    hyperparameters,
+    of_parameters,
+    resting_sites,
+    rounding,
+    signal,
+    stretches,
+)
 from neuralmech.compare.measure.views import Family, diagonal
 from neuralmech.compare.measure.views import family as family_of
 from neuralmech.laws.adam import MovingMetric
@@ -20,6 +32,8 @@ from neuralmech.record.schema import FLIP_SIGNAL, METRIC_DECAY_SIGNALS
 
 CAUSES = ("weight_decay", "discretisation", "symmetry_breaking", "rule", "metric_drift", "memory_before")
 THROUGH_MEMORY = {cause: f"memory_{cause}" for cause in ("weight_decay", "discretisation", "symmetry_breaking")}
+BY_ROUNDING = "moved by rounding alone"
+STILL = (BY_ROUNDING, "its charges did not move")  # why shares of the motion would say nothing
 EXACT: tuple[Law, ...] = (DiscreteBroken(), MovingMetric())
 # What an input of an exact law stands for.
 CAUSE_OF = {
@@ -231,8 +245,10 @@ def budget_table(record: Record, family: str, block: int = 1024) -> pd.DataFrame
     ``moved`` = Σ_c |ΔQ_c| is the scale: ``share_…`` are the parts relative to it, and ``closure_error`` =
     Σ_c |closure_c| / moved says how well the account closes, without cancellation between charges. Of a
     matrix-valued charge the diagonal counts: its sum, the trace, does not depend on the basis. ``memory_…`` is what of
-    a cause came through memory; it is in the cause. Where ``drive_flip`` is recorded, ``oscillation`` is Σ_c|Σ_k η²F|
-    over Σ_c|Σ_k η²D|: what of discretisation at once came of updates that change from step to step.
+    a cause came through memory; it is in the cause. Where most of the charges rest, or causes leave most of the motion
+    and no more than rounding can do, rounding moved the charges, and shares are left out. Where ``drive_flip`` is
+    recorded, ``oscillation`` is Σ_c|Σ_k η²F| over Σ_c|Σ_k η²D|: what of discretisation at once came of updates that
+    change from step to step.
     """
     charges = family_of(record, family)
     found = account(record, family, block)
@@ -243,6 +259,8 @@ def budget_table(record: Record, family: str, block: int = 1024) -> pd.DataFrame
         **{name: found.parts[name] for name in THROUGH_MEMORY.values()},
         "moved": np.abs(found.measured),
         "closure_error": np.abs(found.closure),
+        "rounds": of_parameters(record) * np.abs(found.measured - charges.value[record.rows - 1])
+        + max(0.0, rounding(record, charges)),
     }
     if FLIP_SIGNAL in charges.signals:
         per_charge |= _flips(record, charges, block)
@@ -260,5 +278,11 @@ def budget_table(record: Record, family: str, block: int = 1024) -> pd.DataFrame
     if FLIP_SIGNAL in charges.signals:
         driven = table.pop("driven")
         table["oscillation"] = table.pop("flipped") / driven.where(driven > 0)
-    still = np.where(table["moved"] > 0, "", "its charges did not move")
-    return table.assign(reason=np.where(reasons != "", reasons, still))
+    left = table["closure_error"] * table["moved"]
+    can_round = circumstances(record, charges).every_step & (left <= table.pop("rounds"))
+    rests = table["site"].isin(resting_sites(record, charges, block))
+    rounded = np.where(rests | (can_round & (table["closure_error"] > MOSTLY)), BY_ROUNDING, "")
+    still = np.where(table["moved"] > 0, rounded, STILL[1])
+    table["reason"] = np.where(reasons != "", reasons, still)
+    table.loc[table["reason"] == BY_ROUNDING, [f"share_{name}" for name in CAUSES]] = np.nan
+    return table

@@ -30,6 +30,8 @@ class Curves:
         Law → the chosen charges.
     error
         Law → RMS over charges of theory − measured, relative to the RMS of measured.
+    names
+        Of the chosen charges: site and channel.
     parameters, singles
         Single parameters, and for each its name and the charge that it is part of.
     """
@@ -40,6 +42,7 @@ class Curves:
     chosen: Int64[NDArray, " chosen"]
     theory: dict[str, Float64[Array, "points chosen"]]
     error: dict[str, Float64[Array, " points"]]
+    names: tuple[str, ...] = ()
     parameters: Float64[Array, "points parameters"] = field(default_factory=lambda: np.empty((0, 0)))
     singles: tuple[tuple[str, int], ...] = ()
 

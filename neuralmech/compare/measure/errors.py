@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,24 +20,26 @@ from neuralmech.compare.measure.inputs import (
     signal,
     stretches,
 )
-from neuralmech.compare.measure.sums import MEASURES, QUANTILES, LawErrors, MeasuredSums, Sites, dashes
+from neuralmech.compare.measure.sums import MEASURES, NORM, QUANTILES, LawErrors, MeasuredSums, Sites, dashes
 from neuralmech.compare.measure.views import Family
 from neuralmech.compare.measure.views import family as family_of
 from neuralmech.laws import LAWS
 from neuralmech.laws.integration import Integration
+from neuralmech.laws.kinds import KINDS, kind
 from neuralmech.laws.system import Array, Law
 from neuralmech.record import Record, RecordError
 
-UNEVEN = "parameters of one charge have different weight decay: what decays, θᵀSκθ, is measured, an input of the law"
+UNEVEN = "parameters of one charge decay at different rates: what decays, θᵀSκθ, is measured, an input of the law"
 
 
 @dataclass(frozen=True)
 class FamilyComparison:
-    """One family of one run: a table row per site and law, and curves."""
+    """One family of one run: a table row per site and law, curves, and the classes of its charges."""
 
     family: str
     table: pd.DataFrame
     curves: Curves
+    classes: list[ChargeClass]
 
 
 def compare_family(
@@ -71,7 +74,7 @@ def compare_family(
     table = pd.concat([*rows, _norm_rows(record, charges, sites, laws, of, block)])
     table.insert(0, "family", family)
     table = table.sort_values("order", kind="stable").drop(columns="order")
-    return FamilyComparison(family, table, _curves(record, charges, kept, chosen, measured, errors))
+    return FamilyComparison(family, table, _curves(record, charges, kept, chosen, measured, errors), of)
 
 
 def _integrate(
@@ -94,6 +97,23 @@ def _reason(law: Law, of: Iterable[ChargeClass]) -> str:
 
 
 def _rows(
+    name: str, law: Law, errors: LawErrors, measured: MeasuredSums, of: Sequence[ChargeClass], rows: int
+) -> pd.DataFrame:
+    """A row per site, and of which kind the law is there."""
+    return _answers(name, law, errors, measured, of, rows).assign(kind=_kinds(law, measured.sites, of))
+
+
+def _kinds(law: Law, sites: Sites, of: Sequence[ChargeClass]) -> list[str]:
+    """Of each site, by the class for which the law takes most."""
+    ranks = [KINDS.index(kind(law, one.circumstances)) for one in of]
+    taken = np.full(len(sites.names), -1)
+    for one, rank in zip(of, ranks, strict=True):
+        mine = np.unique(sites.codes[: sites.charges][one.columns])
+        taken[mine] = np.maximum(taken[mine], rank)
+    return [KINDS[rank if rank >= 0 else max(ranks)] for rank in taken]
+
+
+def _answers(
     name: str, law: Law, errors: LawErrors, measured: MeasuredSums, of: Sequence[ChargeClass], rows: int
 ) -> pd.DataFrame:
     """A row per site; where the law holds for no charge of a site, a dash and why."""
@@ -132,7 +152,7 @@ def _norm_rows(
     same number, and so the norm. A drive is a matrix of its own, of which the record holds the diagonal only: such a
     law is a dash.
     """
-    names = [site for site in charges.norm_sites if f"{site} |Q|" not in sites.norms.sites]
+    names = [site for site in charges.norm_sites if f"{site}{NORM}" not in sites.norms.sites]
     if not names:
         return pd.DataFrame()
     tables, first = [], len(sites.names)
@@ -149,7 +169,8 @@ def _norm_rows(
             if not why and not len(numbers[0]):
                 why = "no norms were measured; train with track.norms=16"
             order = first + np.array([names.index(site) for site in mine])
-            tables.append(_norm_table(name, why, mine, *numbers).assign(order=order))
+            own = kind(law, one.circumstances)
+            tables.append(_norm_table(name, why, mine, *numbers).assign(order=order, kind=own))
     return pd.concat(tables)
 
 
@@ -171,7 +192,9 @@ def _norms(
 
 
 def _norm_table(name: str, why: str, sites: Sequence[str], off: Array, measured: Array, motion: Array) -> pd.DataFrame:
-    table = pd.DataFrame({"site": [f"{site} |Q|" for site in sites], "law": name, "charges": 1, "steps": len(measured)})
+    table = pd.DataFrame(
+        {"site": [f"{site}{NORM}" for site in sites], "law": name, "charges": 1, "steps": len(measured)}
+    )
     table = table.assign(**dict.fromkeys((*MEASURES, *QUANTILES), np.nan), reason=why)
     if len(measured):
         scale = np.sqrt((measured**2).mean(axis=0))
@@ -183,6 +206,11 @@ def _norm_table(name: str, why: str, sites: Sequence[str], off: Array, measured:
         for quantile in QUANTILES:
             table[quantile] = table["error"]
     return table
+
+
+def _charge_name(of: Mapping[Any, Any]) -> str:
+    entry = ",".join(str(of[at]) for at in ("channel", "partner") if at in of)
+    return f"{of['site']}[{entry}]"
 
 
 def _curves(
@@ -200,6 +228,7 @@ def _curves(
         lr=record.column("lr", kept),
         measured=measured.kept[:, : len(charges)],
         chosen=chosen,
+        names=tuple(map(_charge_name, charges.index.iloc[chosen].to_dict("records"))),
         theory={name: law.kept for name, law in errors.items()},
         error={name: np.sqrt(law.kept_error) / rms if rms else law.kept_error for name, law in errors.items()},
         parameters=measured.parameters,

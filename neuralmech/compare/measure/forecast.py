@@ -137,7 +137,7 @@ def _reason(of: ChargeClass) -> str:
     if c.nesterov:
         return "not derived for Nesterov momentum"
     if c.mixed:
-        return "its parameters have different weight decay"
+        return "its parameters decay at different rates"
     return "" if c.every_step else "needs the drives of every step"
 
 

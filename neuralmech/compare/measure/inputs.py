@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float64
 from numpy.typing import NDArray
 
@@ -104,13 +105,28 @@ def resting(record: Record, charges: Family, block: int = 1024) -> NDArray[np.bo
     return still
 
 
+def resting_sites(record: Record, charges: Family, block: int = 1024) -> set[str]:
+    """Sites of which at least half of the charges start at zero and move by rounding alone.
+
+    Where gradients are larger than of order one, some of a site's charges come to lie above the bound of `resting`.
+    """
+    rests = pd.Series(resting(record, charges, block)).groupby(charges.index["site"].to_numpy()).mean()
+    return set(rests.index[rests >= MOSTLY])
+
+
+MOSTLY = 0.5
+
+
 def rounding(record: Record, charges: Family) -> float:
     """How far rounding alone may move a charge that starts at zero, see `resting`; −1 where that does not matter."""
-    if isinstance(charges, InMetric):
-        return -1.0
+    return -1.0 if isinstance(charges, InMetric) else of_parameters(record) ** (1 if charges.is_translation else 2)
+
+
+def of_parameters(record: Record) -> float:
+    """How far rounding alone may move a parameter of order one over a record, see `resting`."""
     epsilon = _EPSILON.get(str((record.config.get("train") or {}).get("precision", "fp32")), _EPSILON["bf16"])
     elapsed = float(record.column("time", slice(record.rows - 1, None))[0])  # before the last row's own step
-    return (10 * epsilon * max(1.0, elapsed)) ** (1 if charges.is_translation else 2)
+    return 10 * epsilon * max(1.0, elapsed)
 
 
 _EPSILON = {"fp64": 2.0**-52, "fp32": 2.0**-23, "tf32": 2.0**-10, "bf16": 2.0**-7, "fp16": 2.0**-10}

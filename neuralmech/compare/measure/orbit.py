@@ -70,7 +70,7 @@ def _decay(record: Record, charges: Charges) -> tuple[Float64[Array, " charges"]
         if c.optimizer not in ("sgd", "sgdw"):
             why[of.columns] = f"not derived for {c.optimizer or 'two rules'}"
         elif c.mixed:
-            why[of.columns] = "its parameters have different weight decay"
+            why[of.columns] = "its parameters decay at different rates"
         elif c.nesterov or c.dampening:
             why[of.columns] = "not derived for Nesterov momentum and dampening"
         elif c.ascent or c.clipped:

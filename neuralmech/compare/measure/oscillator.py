@@ -30,7 +30,7 @@ def oscillator_table(record: Record) -> pd.DataFrame:
         for of in classes(record, charges):
             c = of.circumstances
             why = "" if c.optimizer in ("sgd", "sgdw") else f"not derived for {c.optimizer or 'two rules'}"
-            why = why or ("its parameters have different weight decay" if c.mixed else "")
+            why = why or ("its parameters decay at different rates" if c.mixed else "")
             if why:
                 rows.append((family, "all", np.nan, *[np.nan] * 5, "", why))
                 continue

@@ -18,6 +18,7 @@ from neuralmech.laws.system import Array, Hyperparameters, Law
 # Columns of numbers in a comparison; the quantiles are over a site's charges.
 MEASURES = ("error", "unexplained", "max_error", "final_error")
 QUANTILES = ("q10", "median", "q90")
+NORM = " |Q|"  # what the name of a site's Frobenius norm ends with
 
 
 class Norms:
@@ -43,7 +44,7 @@ class Norms:
     def __init__(self, index: pd.DataFrame) -> None:
         groups = index.groupby("site", sort=False) if "partner" in index else []
         full = {str(site): rows for site, rows in groups if _is_full(rows)}
-        self.sites = [f"{site} |Q|" for site in full]
+        self.sites = [f"{site}{NORM}" for site in full]
         self._weights = np.zeros((len(index), len(full)))
         for i, rows in enumerate(full.values()):
             self._weights[rows.index, i] = np.where(rows["channel"] == rows["partner"], 1.0, 2.0)

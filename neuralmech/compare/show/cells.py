@@ -1,4 +1,4 @@
-"""Entries of tables, free of any format: numbers as text, the best law of a family, footnotes."""
+"""Entries of tables, free of any format: numbers as text, the law of the verdict, footnotes, names in short."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 DASH = "–"
-TIE = 1.01  # laws this close to the best are as good
 
 
 @dataclass(frozen=True)
@@ -33,6 +32,7 @@ class Sheet:
     columns: tuple[str, ...]
     rows: list[list[Cell]]
     footnotes: tuple[str, ...] = ()
+    few: tuple[str, ...] = ()  # columns that matter most: those that a phone shows; none: the first four
 
 
 def number(value: object, digits: int = 2) -> str:
@@ -51,6 +51,20 @@ def number(value: object, digits: int = 2) -> str:
     return str(value)
 
 
+def shortened(text: str, width: int) -> str:
+    """A name in so many letters, its middle left out.
+
+    Examples
+    --------
+    >>> shortened("features.0 -> classifier", 15)
+    'feature…ssifier'
+    """
+    if len(text) <= width:
+        return text
+    tail = (width - 1) // 2
+    return f"{text[: width - 1 - tail]}…{text[len(text) - tail :]}"
+
+
 def wide(table: pd.DataFrame, keys: Sequence[str], measure: str = "error") -> pd.DataFrame:
     """One row per run, family and site, one column per law."""
     index = [*keys, "family", "site", "charges"]
@@ -59,21 +73,11 @@ def wide(table: pd.DataFrame, keys: Sequence[str], measure: str = "error") -> pd
     return rows[laws].reset_index()
 
 
-def best_laws(table: pd.DataFrame, keys: Sequence[str]) -> set[tuple]:
-    """(keys…, family, law) of the law with the least RMS error over the sites of each family of each run, and its ties.
-
-    A law that does not answer for a site of the family is no candidate. Sites for which none answers do not count, and
-    where no law has an error, none is best.
-    """
-    by = [*keys, "family"]
-    answered = table.groupby([*by, "site"], sort=False, dropna=False)["error"].transform("count") > 0
-    table = table[answered]
-    square = table.assign(square=table["error"] ** 2)
-    scores = square.groupby([*by, "law"], sort=False, dropna=False)["square"].agg(lambda e: e.mean(skipna=False))
-    scores = scores.dropna().pow(0.5).reset_index()
-    least = scores.groupby(by, sort=False, dropna=False)["square"].transform("min")
-    best = scores[scores["square"] <= TIE * least]
-    return set(best[[*by, "law"]].itertuples(index=False, name=None))
+def chosen_laws(verdict: pd.DataFrame, keys: Sequence[str]) -> set[tuple]:
+    """(keys…, family, law) of the law of each verdict, which tables have in bold."""
+    if verdict.empty:
+        return set()
+    return set(verdict.loc[verdict["law"] != "", [*keys, "family", "law"]].itertuples(index=False, name=None))
 
 
 class Footnotes:
@@ -95,11 +99,11 @@ class Footnotes:
 
 
 def law_cells(
-    table: pd.DataFrame, keys: Sequence[str], measure: str = "error", digits: int = 2
+    table: pd.DataFrame, keys: Sequence[str], verdict: pd.DataFrame, measure: str = "error", digits: int = 2
 ) -> tuple[pd.DataFrame, Footnotes]:
-    """As `wide`, with a `Cell` for each law: the best law per family in bold, a footnote where a law does not hold."""
+    """As `wide`, with a `Cell` for each law: that of the verdict in bold, a footnote where a law does not hold."""
     values, reasons = wide(table, keys, measure), wide(table, keys, "reason")
-    best, notes = best_laws(table, keys), Footnotes()
+    best, notes = chosen_laws(verdict, keys), Footnotes()
     laws = list(dict.fromkeys(table["law"]))
     owners = list(values[[*keys, "family"]].itertuples(index=False, name=None))
     for law in laws:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import pandas as pd
+import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from neuralmech.compare.gather.analysis import Analysis
@@ -14,12 +15,20 @@ from neuralmech.compare.gather.labels import distinct
 from neuralmech.compare.measure.curves import Curves
 from neuralmech.compare.measure.equilibrium import FAMILY as SCALE
 from neuralmech.compare.measure.views import METRIC
-from neuralmech.compare.show.plots_accounts import budget_figure, budget_title, loss_figure, orbit_figure
+from neuralmech.compare.show.plots_accounts import (
+    budget_figure,
+    budget_of_runs_figure,
+    budget_title,
+    loss_figure,
+    orbit_figure,
+    pushes,
+)
 from neuralmech.compare.show.plots_charges import effective_rate_figure, family_figure, parameters_figure
 from neuralmech.compare.show.plots_phase import phase_figure
 from neuralmech.compare.show.plots_sweeps import batch_figure, sweep_figure, swept_numbers
+from neuralmech.compare.show.plots_training import training_figure
+from neuralmech.compare.show.style import STYLE
 
-MAX_BUDGETS = 12
 _FAMILY = (
     "Charges Q = {form} of the family {name} at every step: measured (wide lines: a few charges; bands: all, 80 % "
     "and 50 % of them){theory} Charges have the units of the parameters{power}."
@@ -39,6 +48,11 @@ _IN_METRIC = {
     for name, form in {**_CHARGES, "translation": "⟨a, wθ⟩", "scale": "θ_Aᵀwθ_A"}.items()
 }
 _FIXED = {
+    "training": (
+        "How training went, step by step: the loss of each batch, loss and accuracy on held-out data, the norm of the "
+        "gradient where it was measured, the learning rate. Lines are means over parts of the run, bands their least "
+        "and largest."
+    ),
     "parameters": (
         "Single parameters θ_j (above) and, in the same colour, a charge that each is part of (below), over the steps "
         "of the first run shown; parameters are noisy, charges smooth."
@@ -73,19 +87,33 @@ _FIXED = {
 }
 
 
+# Without a date the same analysis gives the same bytes.
+_SUFFIXES: dict[str, Any] = {"png": None, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
+
+
+_BUDGETS = (
+    "What moved the charges of each family, a bar for each setting: of all that pushed the charges, up (right) or down "
+    "(left), the share of each cause, summed over sites and seeds; a bar is one whole, so that settings compare. The "
+    "diamond is the net change, on the same scale."
+)
+
+
 def save_figures(folder: Path, analysis: Analysis) -> list[Path]:
-    """Draw everything into `folder`; returns the files, PNG before PDF."""
+    """Draw everything into `folder`; returns the files, PNG, PDF and SVG of each."""
     files = []
     for name, figure in _figures(analysis):
-        for suffix in ("png", "pdf"):
+        for suffix, metadata in _SUFFIXES.items():
             files.append(folder / f"{name}.{suffix}")
-            # Without a date the same analysis gives the same bytes.
-            metadata = {"CreationDate": None} if suffix == "pdf" else None
-            figure.savefig(files[-1], dpi=150, metadata=metadata)
+            with mpl.rc_context(STYLE):
+                figure.savefig(files[-1], dpi=150, metadata=metadata)
+            figure.set_layout_engine("none")  # everything has its place now
     return files
 
 
 def _figures(analysis: Analysis) -> Iterator[tuple[str, Figure]]:
+    trained = [(p.title, p.training) for p in analysis.panels if p.training is not None]
+    if trained:
+        yield "training", training_figure(trained)
     families = dict.fromkeys(family for panel in analysis.panels for family in panel.curves)
     for family in families:
         panels = [(p.title, p.curves[family]) for p in analysis.panels if family in p.curves]
@@ -93,9 +121,7 @@ def _figures(analysis: Analysis) -> Iterator[tuple[str, Figure]]:
     singles = [(f, curves) for f, curves in analysis.panels[0].curves.items() if curves.singles]
     if singles:
         yield "parameters", parameters_figure(singles)
-    budgets = _budgets(analysis)
-    if budgets:
-        yield "budget", budget_figure(budgets)
+    yield from _budget(analysis)
     rates = [(p.title, p.curves[SCALE]) for p in analysis.panels if "noether" in _theories(p.curves.get(SCALE))]
     if rates:
         yield "effective_learning_rate", effective_rate_figure(rates)
@@ -113,22 +139,26 @@ def _figures(analysis: Analysis) -> Iterator[tuple[str, Figure]]:
     keys = swept_numbers(analysis.comparison, analysis.keys)  # only what distinguishes runs may stand beside measures
     files = distinct(f"error_{re.sub(r'[^A-Za-z0-9]', '_', key)}" for key in keys)
     for name, key in zip(files, keys, strict=True):
-        yield name, sweep_figure(analysis.comparison, key)
+        yield name, sweep_figure(analysis.comparison, key, analysis.keys)
 
 
 def _theories(curves: Curves | None) -> dict:
     return curves.theory if curves else {}
 
 
-def _budgets(analysis: Analysis) -> list[tuple[str, pd.DataFrame]]:
-    """The budgets that could be drawn up, family by family, of the runs that the other figures show."""
-    families = dict.fromkeys(family for panel in analysis.panels for family in panel.budgets)
-    drawn = [(f, panel) for f in families for panel in analysis.panels if f in panel.budgets]
-    tables = [(budget_title(f, panel.title), panel.budgets[f].dropna(subset=["closure"])) for f, panel in drawn]
-    return [(title, table) for title, table in tables if len(table)][:MAX_BUDGETS]
+def _budget(analysis: Analysis) -> Iterator[tuple[str, Figure]]:
+    """What could be drawn up, and of which rounding is not all: of a run by site, of a sweep by setting."""
+    if analysis.keys:
+        pushed = pushes(analysis.budget, analysis.keys)
+        if len(pushed):
+            yield "budget", budget_of_runs_figure(pushed)
+        return
+    budgets = [(budget_title(f), t[t["reason"] == ""]) for panel in analysis.panels for f, t in panel.budgets.items()]
+    if there := [(title, table) for title, table in budgets if len(table)]:
+        yield "budget", budget_figure(there)
 
 
-def caption(name: str, *, has_laws: bool = True) -> str:
+def caption(name: str, *, has_laws: bool = True, is_sweep: bool = False) -> str:
     """What the figure of this name shows.
 
     Parameters
@@ -137,19 +167,23 @@ def caption(name: str, *, has_laws: bool = True) -> str:
         The name of its file, without the ending.
     has_laws
         Of a family's figure: whether any law holds for it, and so has an error.
+    is_sweep
+        Whether there are several runs.
 
     Examples
     --------
     >>> caption("error_optim_lr")[:63]
     'Error of each law (RMS over steps and charges of theory − measu'
     """
+    if name == "budget" and is_sweep:
+        return _BUDGETS
     if name in _FIXED:
         return _FIXED[name]
     if name.startswith("error_"):
         return (
             "Error of each law (RMS over steps and charges of theory − measured, over the RMS of measured; 1 is an "
-            "error as large as the charges) against the swept key, family by family: a small mark per run, lines "
-            "through the medians."
+            "error as large as the charges) against the swept key, family by family, a row for each setting of the "
+            "other swept keys (six at most): lines are means over seeds, bars their standard deviation."
         )
     plain = name.removesuffix(METRIC)
     form, power = _IN_METRIC.get(name) or _CHARGES.get(plain, "θᵀSθ"), "" if plain == "translation" else ", squared"

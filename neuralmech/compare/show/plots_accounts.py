@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -12,10 +13,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from neuralmech.compare.measure.accounts import THROUGH_MEMORY
+from neuralmech.compare.gather.labels import label_text
+from neuralmech.compare.gather.summary import settings
+from neuralmech.compare.measure.accounts import CAUSES, THROUGH_MEMORY
 from neuralmech.compare.measure.curves import LossCurve
 from neuralmech.compare.measure.orbit import OrbitCurve
-from neuralmech.compare.show.style import COLOURS, FLOOR, FORMS, STYLE, named, plain
+from neuralmech.compare.show.cells import shortened
+from neuralmech.compare.show.style import COLOURS, FLOOR, FORMS, IN_METRIC, STYLE, named, plain
 
 # Cause → (colour, hatch, label); what a momentum buffer carried has the colour of its cause.
 BARS = {
@@ -32,6 +36,9 @@ BARS = {
 }
 RARE = ("rule", "metric_drift", *(name for name in BARS if name.startswith("memory_")))  # in the key if there are any
 MAX_BARS = 24
+NET: dict[str, Any] = {
+    "linestyle": "", "marker": "D", "markersize": 5, "color": "black", "markerfacecolor": "white", "zorder": 3,
+}  # fmt: skip
 # Order of the loss balance → (colour, dashes), and its label.
 STYLES = {"first": ("#D55E00", (0, (1, 1, 4, 1))), "second": ("#000000", (0, (4, 2)))}
 LABELS = {
@@ -58,11 +65,11 @@ def budget_figure(panels: Sequence[tuple[str, pd.DataFrame]]) -> Figure:
         for panel, (title, table) in zip(axes, panels, strict=True):
             _bars(panel, table)
             panel.set_title(title, fontsize=9, loc="left")
-            panel.set_xlabel("change of the charge over the run, summed over the site, in its units", fontsize=7)
+            units = "in Adam's metric, in its units" if IN_METRIC in title else "in its units"
+            panel.set_xlabel(f"change of the charge over the run, summed over the site, {units}", fontsize=7)
         shown = [b for name, b in BARS.items() if name not in RARE or any(t[name].fillna(0).any() for _, t in panels)]
         handles = [Patch(facecolor=c, hatch=h, edgecolor="white", label=label) for c, h, label in shown]
-        mark = Line2D([], [], linestyle="", marker="D", markersize=5, color="black", markerfacecolor="white")
-        mark.set_label("measured change")
+        mark = Line2D([], [], **NET, label="measured change")
         figure.legend(handles=[*handles, mark], loc="outside lower center", ncols=3, fontsize=8)
         figure.suptitle("What moved the charges", fontsize=11)
     return figure
@@ -80,11 +87,11 @@ def _bars(axes: Axes, table: pd.DataFrame) -> None:
         start = np.where(part >= 0, up, down)
         axes.barh(place, part, left=start, color=colour, hatch=hatch, height=0.62, edgecolor="white", linewidth=0.4)
         up, down = up + np.maximum(part, 0), down + np.minimum(part, 0)
-    axes.plot(
-        table["motion"], place, linestyle="", marker="D", markersize=5, color="black", markerfacecolor="white", zorder=3
-    )
+    axes.plot(table["motion"], place, **NET)
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_yticks(place, [plain(f"{s}  ({n})") for s, n in zip(table["site"], table["charges"], strict=True)])
+    axes.set_yticks(
+        place, [plain(f"{shortened(s, 44)}  ({n})") for s, n in zip(table["site"], table["charges"], strict=True)]
+    )
     axes.set_ylim(-0.6, len(table) - 0.4)
     axes.use_sticky_edges = False
     axes.margins(x=0.04)
@@ -92,9 +99,60 @@ def _bars(axes: Axes, table: pd.DataFrame) -> None:
     axes.tick_params(axis="y", length=0)
 
 
-def budget_title(family: str, label: str) -> str:
+def budget_title(family: str) -> str:
     """What stands over the bars of a family."""
-    return f"{named(family)} {FORMS.get(family, '')}" + (f"   {plain(label)}" if label else "")
+    return f"{named(family)} {FORMS.get(family, '')}"
+
+
+def pushes(budget: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """Of a sweep, by setting (``label``) and family: each cause's share in all pushes, up and down, and the ``net``."""
+    rows, by = [], settings(keys)
+    kept = budget[budget["reason"] == ""]
+    for values, group in kept.groupby([*by, "family"], sort=False, dropna=False):
+        label = label_text(dict(zip(by, values[:-1], strict=True)))
+        up, down = ({c: float(clip(group[c].to_numpy(), 0).sum()) for c in CAUSES} for clip in (np.maximum, np.minimum))
+        whole = sum(up.values()) - sum(down.values())
+        if not whole > 0:
+            continue  # nothing that is known pushed them
+        parts = {f"{c} {way}": of[c] / whole for way, of in (("up", up), ("down", down)) for c in CAUSES}
+        rows.append({"label": label, "family": values[-1], **parts, "net": float(group["motion"].sum()) / whole})
+    return pd.DataFrame(rows)
+
+
+def budget_of_runs_figure(pushed: pd.DataFrame) -> Figure:
+    """One panel per family, one bar per setting of a sweep, all on one scale; `pushed` is from `pushes`."""
+    families = list(dict.fromkeys(pushed["family"]))
+    tables = [pushed[pushed["family"] == family] for family in families]
+    tables = [t.iloc[np.unique(np.linspace(0, len(t) - 1, min(MAX_BARS, len(t))).astype(int))] for t in tables]
+    with mpl.rc_context({**STYLE, "axes.grid.axis": "x"}):
+        heights = [0.7 + 0.24 * len(table) for table in tables]
+        figure = Figure(figsize=(7.4, 1.5 + sum(heights)), layout="constrained")
+        axes = figure.subplots(len(families), 1, squeeze=False, sharex=True, height_ratios=heights)[:, 0]
+        for panel, family, table in zip(axes, families, tables, strict=True):
+            place = np.arange(len(table))[::-1]
+            for way in ("up", "down"):
+                start = np.zeros(len(table))
+                for cause in CAUSES:
+                    part = table[f"{cause} {way}"].to_numpy()
+                    panel.barh(place, part, left=start, color=BARS[cause][0], height=0.66, edgecolor="white", lw=0.4)
+                    start = start + part
+            panel.plot(table["net"], place, **NET)
+            panel.axvline(0, color="black", linewidth=0.8)
+            panel.set_yticks(place, [plain(shortened(label, 40)) for label in table["label"]])
+            panel.set_title(budget_title(family), fontsize=9, loc="left")
+            panel.set_xlim(-1.04, 1.04)
+        axes[-1].set_xlabel("share of all that pushed the charges: down (left), up (right)")
+        there = [c for c in CAUSES if c not in RARE or pushed[[f"{c} up", f"{c} down"]].abs().max().max() > 0]
+        words = {
+            "weight_decay": "weight decay",
+            "discretisation": "discretisation",
+            "symmetry_breaking": "broken symmetry",
+        }
+        handles: list[Any] = [Patch(facecolor=BARS[c][0], label=words.get(c, BARS[c][2])) for c in there]
+        handles.append(Line2D([], [], **NET, label="net change"))
+        figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8)
+        figure.suptitle("What moved the charges", fontsize=11)
+    return figure
 
 
 def loss_figure(panels: Sequence[tuple[str, LossCurve]]) -> Figure:

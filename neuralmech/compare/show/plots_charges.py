@@ -12,17 +12,20 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from neuralmech.compare.measure.curves import Curves
 from neuralmech.compare.measure.views import METRIC
+from neuralmech.compare.show.cells import shortened
 from neuralmech.compare.show.style import COLOURS, FLOOR, FORMS, MEASURED, STYLE, law_line, named, plain
 from neuralmech.laws import LAWS
 
 # Laws drawn over the charges; the discrete ones cannot be told from the measured curve.
 DRAWN = ("gradient_flow", "first_order_flow", "modified_flow", "constant_metric", "moving_metric")
 COLUMNS = 3  # panels beside each other
+NAME_GAP, NAME_LENGTH = 0.075, 30  # between names, of the axis; letters of one
 DASHES: Any = (0, (4, 2))
 MANY = (*COLOURS, "#D55E00", "#E69F00", "#000000")  # no laws here, whose colours these are elsewhere
 FAINT: dict[str, Any] = {"linewidth": 3.2, "alpha": 0.4}  # under the theory in the same colour
@@ -36,7 +39,8 @@ def family_figure(family: str, panels: Sequence[tuple[str, Curves]]) -> Figure:
     lawful = any(curves.error for _, curves in panels)
     heights = (3, 2) if lawful else (3,)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(1.4 + 4.2 * columns, 0.9 + 0.92 * sum(heights) * bands), layout="constrained")
+        names = 1.8 if len(panels) == 1 else 0.0  # room for the sites' names beside their curves
+        figure = Figure(figsize=(1.4 + 4.2 * columns + names, 0.9 + 0.92 * sum(heights) * bands), layout="constrained")
         axes = figure.subplots(len(heights) * bands, columns, squeeze=False, height_ratios=heights * bands)
         for place in range(bands * columns):
             row, column = divmod(place, columns)
@@ -56,6 +60,8 @@ def family_figure(family: str, panels: Sequence[tuple[str, Curves]]) -> Figure:
             if column == 0:
                 for panel, label in zip((upper, *lower), (_charge(family), "relative error"), strict=False):
                     panel.set_ylabel(label)
+        if len(panels) == 1:
+            _names(axes[0][0], panels[0][1])
         _legend(figure, [curves for _, curves in panels])
         count = panels[0][1].measured.shape[1]
         noun = f"{count} {named(family)}" if len(panels) == 1 else named(family).capitalize()
@@ -91,13 +97,59 @@ def _errors(axes: Axes, curves: Curves) -> None:
 
 def _legend(figure: Figure, curves: Sequence[Curves]) -> None:
     names = list(dict.fromkeys(name for c in curves for name in c.error))
-    handles: list[Any] = [Line2D([], [], color=COLOURS[0], **MEASURED, label="measured: some charges")]
+    drawn = min(len(COLOURS), max(len(c.chosen) for c in curves))
+    measured = tuple(Line2D([], [], color=colour, **MEASURED) for colour in COLOURS[:drawn])
+    handles: list[Any] = [measured if len(measured) > 1 else next(iter(measured))]
+    labels = ["measured: some charges"]
     if any(c.measured.shape[1] > len(c.chosen) for c in curves):
-        handles.append(Patch(color=COLOURS[0], alpha=0.3, linewidth=0, label="measured: all, 10–90 %, 25–75 %"))
-    handles += [Line2D([], [], **law_line(n), label=LAWS[n].label if n in LAWS else n) for n in names]
+        handles.append(Patch(color=COLOURS[0], alpha=0.3, linewidth=0))
+        labels.append("measured: all, 10–90 %, 25–75 %")
+    lines = [Line2D([], [], **law_line(n), label=LAWS[n].label if n in LAWS else n) for n in names]
     figure.legend(
-        handles=handles, loc="outside lower center", ncols=2 if len(curves) == 1 else 4, fontsize=8, handlelength=3.5
+        handles=[*handles, *lines],
+        labels=[*labels, *(line.get_label() for line in lines)],
+        handler_map={tuple: HandlerTuple(ndivide=None, pad=0.1)},
+        loc="outside lower center",
+        ncols=2 if len(curves) == 1 else 4,
+        fontsize=8,
+        handlelength=3.5,
     )
+
+
+def _names(axes: Axes, curves: Curves) -> None:
+    """Sites' names at the right ends of their curves, in their colours, moved apart where curves end side by side."""
+    low, high = axes.get_ylim()
+    last, end = curves.measured[-1, curves.chosen], curves.step[-1]
+    height = (last - low) / (high - low)
+    order = np.argsort(height)
+    gap = min(NAME_GAP, 1.0 / max(1, len(order) - 1))
+    places = height[order]
+    for i in range(1, len(places)):
+        places[i] = max(places[i], places[i - 1] + gap)
+    places[-1] = min(places[-1], 1.0)
+    for i in range(len(places) - 2, -1, -1):
+        places[i] = min(places[i], places[i + 1] - gap)
+    for i, place in zip(order, places, strict=True):
+        name = plain(shortened(curves.names[i], NAME_LENGTH)) if curves.names else ""
+        axes.annotate(
+            name,
+            (end, last[i]),
+            (1.02, place),
+            xycoords="data",
+            textcoords="axes fraction",
+            color=COLOURS[i % len(COLOURS)],
+            fontsize=7,
+            va="center",
+            annotation_clip=False,
+            arrowprops={
+                "arrowstyle": "-",
+                "linewidth": 0.6,
+                "shrinkA": 0,
+                "shrinkB": 0,
+                "color": COLOURS[i % len(COLOURS)],
+                "alpha": 0.6,
+            },
+        )
 
 
 def _limits(values: np.ndarray) -> tuple[float, float]:

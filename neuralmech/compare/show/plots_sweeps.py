@@ -12,8 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from neuralmech.compare.gather.labels import label_text
+from neuralmech.compare.gather.summary import settings
 from neuralmech.compare.measure.curves import BatchCurve
-from neuralmech.compare.measure.sums import MEASURES, QUANTILES
 from neuralmech.compare.show.style import FLOOR, STYLE, law_line, law_marker, plain
 from neuralmech.laws import LAWS
 
@@ -31,44 +32,61 @@ def swept_numbers(table: pd.DataFrame, keys: tuple[str, ...]) -> list[str]:
     return [k for k in numeric if not pd.api.types.is_bool_dtype(table[k]) and table[k].nunique() > 1]
 
 
-def sweep_figure(table: pd.DataFrame, key: str) -> Figure:
-    """One panel per family: the error of each law over the swept key, on logarithmic axes.
+def sweep_figure(table: pd.DataFrame, key: str, keys: Sequence[str] = ()) -> Figure:
+    """A panel per family and setting of the other swept keys: the error of each law over the key, on logarithmic axes.
 
-    Points are runs (RMS over the sites of the family), lines their median at each value of the key.
+    Points are runs (RMS over the sites of the family), lines their mean over seeds, bars the standard deviation.
     """
-    by = [k for k in table.columns if k in ("family", "law", key)]
-    runs = [c for c in table.columns if c not in _NOT_KEYS]
+    others = [k for k in settings(keys) if k != key and table[k].nunique(dropna=False) > 1]
+    by = list(dict.fromkeys([*keys, key, "family", "law"]))
     square = table.assign(square=table["error"] ** 2).dropna(subset=["square"])
-    groups = list(dict.fromkeys([*by, *runs]))
-    points = square.groupby(groups, sort=False, dropna=False)["square"].mean().pow(0.5).rename("error").reset_index()
+    points = square.groupby(by, sort=False, dropna=False)["square"].mean().pow(0.5).rename("error").reset_index()
     points["x"] = 1 - points[key] if key == "optim.momentum" else points[key]
     families = list(dict.fromkeys(points["family"]))
+    facets = facets_of(points, others)
     with mpl.rc_context(STYLE):
         width = 1.2 + 3.4 * len(families)
-        figure = Figure(figsize=(max(width, 4.6), 4.4), layout="constrained")
-        axes = figure.subplots(1, max(1, len(families)), squeeze=False, sharey=True)[0]
-        for panel, family in zip(axes, families, strict=False):
-            _panel(panel, points[points["family"] == family], key)
-            panel.set_title(family, fontsize=9)
-            panel.set_xlabel(LABELS.get(key, plain(key)))
-        axes[0].set_ylabel("relative RMS error")
+        figure = Figure(figsize=(max(width, 4.6), 1.4 + 2.6 * len(facets)), layout="constrained")
+        axes = figure.subplots(len(facets), max(1, len(families)), squeeze=False, sharex="col", sharey=True)
+        for place, (row, (label, chosen)) in enumerate(zip(axes, facets, strict=True)):
+            for panel, family in zip(row, families, strict=False):
+                _panel(panel, chosen[chosen["family"] == family], key)
+                if place == 0:
+                    panel.set_title(family, fontsize=9)
+                if place == len(facets) - 1:
+                    panel.set_xlabel(LABELS.get(key, plain(key)))
+            row[0].set_ylabel(f"{plain(label)}\nrelative RMS error" if label else "relative RMS error")
         figure.legend(handles=_handles(points), loc="outside lower center", ncols=min(3, 1 + len(families)), fontsize=8)
         figure.suptitle(f"Error of each law against {plain(key)}", fontsize=11)
     return figure
 
 
-_NOT_KEYS = {"site", "charges", "steps", *MEASURES, *QUANTILES, "reason"}
+MAX_FACETS = 6
+
+
+def facets_of(points: pd.DataFrame, others: Sequence[str]) -> list[tuple[str, pd.DataFrame]]:
+    """Rows of each setting of some keys, under its label; of many settings some, evenly spread."""
+    if not others:
+        return [("", points)]
+    groups = list(points.groupby(list(others), sort=False, dropna=False))
+    at = np.unique(np.linspace(0, len(groups) - 1, min(MAX_FACETS, len(groups))).round().astype(int))
+    return [(label_text(dict(zip(others, groups[i][0], strict=True))), groups[i][1]) for i in at]
 
 
 def _panel(axes: Axes, points: pd.DataFrame, key: str) -> None:
     for law, group in points.groupby("law", sort=False):
         seen = group[group["error"] > FLOOR]
         style: dict[str, Any] = {**law_line(str(law)), "marker": law_marker(str(law))}
-        axes.plot(seen["x"], seen["error"], **{**style, "linestyle": ""}, markersize=3.5, alpha=0.45)
-        median = seen.groupby("x")["error"].median()
-        axes.plot(median.index, median, markersize=5, **style)
+        of = seen.groupby("x")["error"]
+        mean, spread = of.mean(), of.std().fillna(0.0)
+        axes.plot(mean.index, mean, markersize=5, **style)
+        if (spread > 0).any():
+            axes.plot(seen["x"], seen["error"], **{**style, "linestyle": ""}, markersize=3, alpha=0.4)
+            low = np.minimum(spread, 0.9 * mean)  # a bar below zero has no place on a logarithmic axis
+            axes.errorbar(mean.index, mean, yerr=[low, spread], fmt="none", ecolor=style["color"], elinewidth=0.9)
     axes.set_yscale("log")
-    _x_scale(axes, points["x"].to_numpy(dtype=float), key)
+    if len(points):
+        _x_scale(axes, points["x"].to_numpy(dtype=float), key)
 
 
 def _x_scale(axes: Axes, x: np.ndarray, key: str) -> None:
@@ -84,7 +102,7 @@ def _x_scale(axes: Axes, x: np.ndarray, key: str) -> None:
     if len(values) <= 8:
         axes.set_xticks(values, [f"{v:g}" for v in values.round(12)])
         axes.minorticks_off()
-    if key == "optim.momentum":
+    if key == "optim.momentum" and not axes.xaxis_inverted():
         axes.invert_xaxis()
 
 

@@ -1,24 +1,38 @@
-"""``report.html``: one page with everything, which opens offline. All text from the record is escaped."""
+"""``report.html``: one page with everything, which opens offline. Its templates escape all text from the record."""
 
 from __future__ import annotations
 
 import base64
-import html
 import json
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
+from markupsafe import Markup
 
 from neuralmech.compare.gather.analysis import Analysis
+from neuralmech.compare.gather.labels import SYMBOLS
 from neuralmech.compare.show.cells import Cell, Sheet
 from neuralmech.compare.show.figures import caption
-from neuralmech.compare.show.page import CSS, POLICY, SCRIPT, equation_html
+from neuralmech.compare.show.page import POLICY, TEMPLATES, equation_html
+from neuralmech.compare.show.verdicts import about, said, state
 from neuralmech.laws import LAWS
+from neuralmech.laws.kinds import MEANS
 
-FIRST = ("error", "budget")  # tables above the figures
 LONG, NAME = 60, 16  # characters above which a cell's text wraps, to a wide or a narrow column
+FEW = 4  # columns of a table that a phone shows, where the table does not say which
+# Where figures and tables stand; what is not here comes after these.
+SECTIONS = {
+    "training": ("Training", ("training",), ()),
+    "charges": ("Charges and theory", (), ()),
+    "account": ("What moved the charges", ("budget",), ("budget",)),
+    "rates": ("Effective learning rates", ("effective_learning_rate",), ()),
+    "tables": ("How well each law does", (), ("laws_of_families", "error", "unexplained", "seeds")),
+}
+OPEN = ("laws_of_families", "budget")  # tables that are not folded
 
 
 def report(
@@ -33,133 +47,117 @@ def report(
     sheets
         The tables, in order.
     images
-        PNG files to embed.
+        SVG files to embed.
     refresh
         Seconds after which a browser loads the page again, while a run is being written.
     """
-    title = f"{analysis.folder.resolve().name}: theory against measurement"
-    tables = {sheet.name: (sheet.title.capitalize(), _sheet(sheet)) for sheet in sheets if sheet.rows}
-    sections = {
-        "summary": ("Summary", _summary(analysis)),
-        **{name: content for name, content in tables.items() if name in FIRST},
-        **({"figures": ("Figures", _figures(analysis, images))} if images else {}),
-        **{name: content for name, content in tables.items() if name not in FIRST},
-        "laws": ("The laws", _laws(analysis)),
-        "config": ("Configuration", _documents(analysis.configs)),
-        "provenance": ("Provenance", _documents(analysis.provenance)),
+    summary = next((_sheet(sheet) for sheet in sheets if sheet.name == "summary"), None)
+    rest = [_sheet(sheet) for sheet in sheets if sheet.rows and sheet.name != "summary"]
+    sections = [{"id": "verdict", "title": "Verdict"}, *_sections(analysis, rest, _figures(analysis, images))]
+    sections += [{"id": "laws", "title": "The laws"}, {"id": "runs_documents", "title": "Configuration"}]
+    return TEMPLATES.get_template("page.html.j2").render(
+        title=about(analysis) or analysis.folder.resolve().name,
+        state=state(analysis),
+        policy=POLICY,
+        refresh=max(1, math.ceil(refresh)) if refresh else None,
+        is_running=analysis.is_running,
+        notes=analysis.notes,
+        verdicts=[said(row) for row in analysis.verdict.to_dict("records")],
+        summary=summary,
+        kinds=MEANS,
+        sections=sections,
+        laws=[_law(name) for name in dict.fromkeys(analysis.comparison["law"])],
+        documents=_documents("configuration", analysis.configs) + _documents("provenance", analysis.provenance),
+    )
+
+
+def _sections(analysis: Analysis, sheets: list[dict], figures: list[dict]) -> list[dict[str, Any]]:
+    """Figures and tables under their headings; headings with nothing under them are left out."""
+    families, out = set(analysis.comparison["family"]), []
+    for key, (heading, pictures, tables) in SECTIONS.items():
+        own = families if key == "charges" else set(pictures)
+        mine = [f for f in figures if f["name"] in own]
+        out.append({"id": key, "title": heading, "figures": mine, "sheets": [s for s in sheets if s["name"] in tables]})
+    shown = {f["name"] for section in out for f in section["figures"]}
+    placed = {s["name"] for section in out for s in section["sheets"]}
+    more = {
+        "figures": [f for f in figures if f["name"] not in shown],
+        "sheets": [s for s in sheets if s["name"] not in placed],
     }
-    links = "".join(f'<a href="#{name}">{_text(heading)}</a>' for name, (heading, _) in sections.items())
-    body = "".join(
-        f'<section id="{name}"><h2>{_text(heading)}</h2>{content}</section>'
-        for name, (heading, content) in sections.items()
-    )
-    again = f'<meta http-equiv="refresh" content="{max(1, math.ceil(refresh))}">' if refresh else ""
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">{again}'
-        f"<title>{_text(title)}</title><style>{CSS}</style></head>\n"
-        f"<body><h1>{_text(title)}</h1><nav>{links}</nav>{body}<script>{SCRIPT}</script></body></html>\n"
-    )
+    out.append({"id": "more", "title": "More", **more})
+    return [section for section in out if section["figures"] or section["sheets"]]
 
 
-def _text(value: object) -> str:
-    return html.escape(str(value), quote=True)
-
-
-def _summary(analysis: Analysis) -> str:
-    failed = int((analysis.runs["steps"] == 0).sum())
-    runs = len(analysis.runs) - failed
-    words = [
-        f"{runs} run{'s' if runs != 1 else ''}" + (f", {failed} failed or without rows" if failed else ""),
-        f"{analysis.comparison['law'].nunique()} laws",
-    ]
-    if analysis.keys:
-        words.append("swept: " + ", ".join(analysis.keys))
-    live = "<p><strong>Still being written.</strong> The tables show the rows so far.</p>"
-    state = live if analysis.is_running else ""
-    notes = "".join(f"<li>{_text(note)}</li>" for note in analysis.notes)
-    return f"<p>{_text('; '.join(words))}.</p>{state}" + (f"<ul>{notes}</ul>" if notes else "")
-
-
-def _sheet(sheet: Sheet) -> str:
-    head = "".join(f'<th scope="col"><button type="button">{_heading(name)}</button></th>' for name in sheet.columns)
+def _sheet(sheet: Sheet) -> dict[str, Any]:
+    """A table as its template has it: which columns a phone shows, what a cell sorts by."""
+    few = sheet.few or sheet.columns[:FEW]
+    more = [column not in few for column in sheet.columns]
     status = sheet.columns.index("steps") if sheet.name == "runs" else None
-    rows = "".join(_row(row, bad=status is not None and row[status].value == 0) for row in sheet.rows)
-    notes = "".join(f"<li>{_text(text)}</li>" for text in sheet.footnotes)
-    footnotes = f'<ol class="footnotes">{notes}</ol>' if notes else ""
-    return (
-        f'<p class="dim">{_text(sheet.meaning)}</p><div class="scroll" tabindex="0" role="region" '
-        f'aria-label="{_text(sheet.title)}"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
-        f"{footnotes}"
-    )
+    rows = [
+        {
+            "cells": [_cell(cell, is_more=is_more) for cell, is_more in zip(row, more, strict=True)],
+            "is_bad": status is not None and row[status].value == 0,
+        }
+        for row in sheet.rows
+    ]
+    columns = [
+        {"parts": re.split(r"(?<=_)", SYMBOLS.get(column, column)), "is_more": is_more}
+        for column, is_more in zip(sheet.columns, more, strict=True)
+    ]
+    return {
+        "name": sheet.name, "title": sheet.title, "meaning": sheet.meaning, "footnotes": sheet.footnotes,
+        "columns": columns, "rows": rows, "has_more": any(more), "is_open": sheet.name in OPEN and len(rows) <= 60,
+    }  # fmt: skip
 
 
-def _heading(name: str) -> str:
-    """A column's name, which may break after an underscore."""
-    return _text(name).replace("_", "_<wbr>")
+def _cell(cell: Cell, *, is_more: bool) -> dict[str, Any]:
+    is_number = isinstance(cell.value, (int, float)) and not isinstance(cell.value, bool)
+    wraps = "long" if len(cell.text) > LONG else "name" if len(cell.text) > NAME else ""
+    value = "" if not is_number or math.isnan(float(cell.value)) else repr(cell.value)  # type: ignore[arg-type]
+    return {
+        "text": cell.text, "bold": cell.bold, "note": cell.note, "is_number": is_number, "value": value,
+        "classes": " ".join(filter(None, ("number" if is_number else "", wraps, "more" if is_more else ""))),
+    }  # fmt: skip
 
 
-def _row(row: Sequence[Cell], *, bad: bool) -> str:
-    cells = "".join(map(_cell, row))
-    return f'<tr class="bad">{cells}</tr>' if bad else f"<tr>{cells}</tr>"
-
-
-def _cell(cell: Cell) -> str:
-    text = f"<strong>{_text(cell.text)}</strong>" if cell.bold else _text(cell.text)
-    if cell.note:
-        text += f"<sup>{cell.note}</sup>"
-    if isinstance(cell.value, (int, float)) and not isinstance(cell.value, bool):
-        value = "" if math.isnan(cell.value) else repr(cell.value)
-        return f'<td class="number" data-value="{value}">{text}</td>'
-    kind = "long" if len(cell.text) > LONG else "name" if len(cell.text) > NAME else ""
-    return f'<td class="{kind}">{text}</td>' if kind else f"<td>{text}</td>"
-
-
-def _figures(analysis: Analysis, images: Sequence[Path]) -> str:
-    lawful = set(analysis.comparison.loc[analysis.comparison["reason"] == "", "family"])
+def _figures(analysis: Analysis, images: Sequence[Path]) -> list[dict[str, str]]:
+    lawful = set(analysis.comparison.loc[analysis.comparison["error"].notna(), "family"])
     families = set(analysis.comparison["family"])
-    return "".join(_figure(path, has_laws=path.stem in lawful or path.stem not in families) for path in images)
+    return [
+        _figure(path, has_laws=path.stem in lawful or path.stem not in families, is_sweep=bool(analysis.keys))
+        for path in images
+    ]
 
 
-def _figure(path: Path, *, has_laws: bool) -> str:
-    """A picture as wide as the page; ticking the box or touching it shows its full size, to be scrolled."""
+def _figure(path: Path, *, has_laws: bool, is_sweep: bool) -> dict[str, str]:
+    """A picture as wide as the page; ticking the box or touching it shows it large, to be scrolled."""
     data = base64.b64encode(path.read_bytes()).decode()
-    name = _text(path.stem)
-    text = f"{_text(caption(path.stem, has_laws=has_laws))} {name}.pdf has the same as vectors."
-    source = f"data:image/png;base64,{data}"
-    return (
-        f'<figure><input type="checkbox" id="full-{name}"><label for="full-{name}">full size</label>'
-        f'<div class="picture" tabindex="0"><label for="full-{name}"><img alt="{name}" src="{source}"></label></div>'
-        f"<figcaption>{text}</figcaption></figure>"
-    )
+    return {
+        "name": path.stem,
+        "caption": caption(path.stem, has_laws=has_laws, is_sweep=is_sweep),
+        "source": f"data:image/svg+xml;base64,{data}",
+    }
 
 
-def _laws(analysis: Analysis) -> str:
-    names = dict.fromkeys(analysis.comparison["law"])
-    cards = []
-    for name in names:
-        law = LAWS[name]
-        inputs = ", ".join(law.inputs) or "none: a forecast from the start alone"
-        cards.append(
-            f'<div class="law"><h3>{_text(law.label)}</h3><div class="equation">{equation_html(law.equation)}</div>'
-            f'<p class="dim">{_text(name)}. {_text(law.source)}. Inputs: {_text(inputs)}. '
-            f"Where it is off it misses {_text(law.omits)}.</p></div>"
-        )
-    return (
-        "<p>For a quadratic charge Q = θᵀSθ with drive D = uᵀSu; a translation charge has 1 in place of 2 and no "
-        f'drive. η learning rate, β momentum, δ dampening, λ weight decay.</p><div class="laws">{"".join(cards)}</div>'
-    )
+def _law(name: str) -> dict[str, Any]:
+    law = LAWS[name]
+    return {
+        "name": name,
+        "label": law.label,
+        "equation": Markup(equation_html(law.equation)),  # escapes what it does not draw
+        "source": law.source,
+        "inputs": ", ".join(law.inputs),
+        "omits": law.omits,
+    }
 
 
-def _documents(documents: dict) -> str:
-    """One YAML text per run; folded if there are several."""
-    parts = []
+def _documents(what: str, documents: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """One YAML text per run."""
+    out = []
     for name, content in documents.items():
         text = yaml.safe_dump(json.loads(json.dumps(content, default=_basic)), sort_keys=False, allow_unicode=True)
-        block = f"<pre>{_text(text)}</pre>"
-        parts.append(f"<details><summary>{_text(name)}</summary>{block}</details>" if len(documents) > 1 else block)
-    return "".join(parts)
+        out.append((f"{what}: {name}" if name else what, text))
+    return out
 
 
 def _basic(value: object) -> object:

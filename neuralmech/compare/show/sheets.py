@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from neuralmech.compare.measure.accounts import CAUSES, THROUGH_MEMORY
-from neuralmech.compare.show.cells import Cell, Footnotes, Sheet, cell, law_cells
+from neuralmech.compare.measure.verdict import law_scores, moved_by
+from neuralmech.compare.show.cells import DASH, Cell, Footnotes, Sheet, cell, chosen_laws, law_cells, number
+from neuralmech.laws import LAWS
+from neuralmech.laws.kinds import MEANS
 
 if TYPE_CHECKING:
     from neuralmech.compare.gather.analysis import Analysis
 
+KINDS_MEAN = f"{'; '.join(f'{kind[0].upper()} {kind}: {means}' for kind, means in MEANS.items())}."
 MEANINGS = {
     "error": "RMS over steps and charges of (theory − measured), relative to the RMS of measured.",
     "unexplained": (
@@ -24,8 +29,11 @@ MEANINGS = {
 
 def sheets_of(analysis: Analysis) -> list[Sheet]:
     """The tables of the documents, in order."""
-    sheets = comparison_sheets(analysis.comparison, analysis.keys)
+    sheets = [law_sheet(analysis.comparison, analysis.keys, analysis.verdict)]
+    sheets += comparison_sheets(analysis.comparison, analysis.keys, analysis.verdict)
     sheets.append(budget_sheet(analysis.budget, analysis.keys))
+    if len(analysis.summary):
+        sheets.insert(0, summary_sheet(analysis.summary))
     if len(analysis.seeds):
         sheets.append(seed_sheet(analysis.seeds))
     if len(analysis.batches.table):
@@ -45,24 +53,49 @@ def sheets_of(analysis: Analysis) -> list[Sheet]:
     return [*sheets, run_sheet(analysis.runs)]
 
 
-def comparison_sheets(table: pd.DataFrame, keys: Sequence[str]) -> list[Sheet]:
+def law_sheet(table: pd.DataFrame, keys: Sequence[str], verdict: pd.DataFrame) -> Sheet:
+    """How well each law does for each family: a row per run, family and law."""
+    best, rows = chosen_laws(verdict, keys), []
+    for values, group in table.groupby([*keys, "family"], sort=False, dropna=False):
+        owner = [v.item() if isinstance(v, np.generic) else v for v in values]
+        for law, of in law_scores(group).iterrows():
+            bold = (*owner, law) in best
+            label = Cell(LAWS[str(law)].label, LAWS[str(law)].label, bold)
+            numbers = [Cell(number(of["error"]), of["error"], bold), cell(of["worst"]), cell(of["worst_site"])]
+            rows.append([*map(cell, owner), label, cell(of["kind"]), *numbers])
+    meaning = (
+        "Of each family the laws that answer, in the order in which theory adds to them: RMS of their error over the "
+        "sites, and the worst. In bold the law of the verdict. " + KINDS_MEAN
+    )
+    columns = (*keys, "family", "law", "kind", "error", "worst", "worst site")
+    return Sheet("laws_of_families", "laws", meaning, columns, rows, few=(*keys, "family", "law", "kind", "error"))
+
+
+def comparison_sheets(table: pd.DataFrame, keys: Sequence[str], verdict: pd.DataFrame) -> list[Sheet]:
     """Error and unexplained share, a row per run, family and site, a column per law."""
     sheets = []
+    labels: dict[str, str] = {name: law.label for name, law in LAWS.items()}
+    named = {labels[law] for *_, law in chosen_laws(verdict, keys)}
     for measure, meaning in MEANINGS.items():
-        cells, notes = law_cells(table, keys, measure)
+        cells, notes = law_cells(table, keys, verdict, measure)
         rows = [[cell(v) for v in row] for row in cells.itertuples(index=False, name=None)]
-        best = " The best law of each family is in bold."
-        sheets.append(Sheet(measure, measure, meaning + best, tuple(cells.columns), rows, notes.texts))
+        columns = tuple(labels.get(name, name) for name in map(str, cells.columns))
+        few = (*keys, "family", "site", *(name for name in columns if name in named))
+        best = " The law of each family's verdict is in bold."
+        sheets.append(Sheet(measure, f"{measure}, site by site", meaning + best, columns, rows, notes.texts, few))
     return sheets
 
 
 def budget_sheet(budget: pd.DataFrame, keys: Sequence[str]) -> Sheet:
     """What moved each site's charge, as shares of the motion."""
-    shown = budget[[*keys, "family", "site", "charges", "motion", "moved"]].copy()
+    shown = budget[[*keys, "family", "site"]].copy()
+    shown["moved by"] = [why or moved_by(budget.iloc[[i]]) for i, why in enumerate(budget["reason"])]
+    shown[["charges", "motion", "moved"]] = budget[["charges", "motion", "moved"]]
     for name in shown_causes(budget):
         shown[name] = budget[f"share_{name}"]
         if name in THROUGH_MEMORY and budget[THROUGH_MEMORY[name]].any():
-            shown[f"{name} by memory"] = budget[THROUGH_MEMORY[name]] / budget["moved"].where(budget["moved"] > 0)
+            moved = budget["moved"].where((budget["moved"] > 0) & (budget["reason"] == ""))
+            shown[f"{name} by memory"] = budget[THROUGH_MEMORY[name]] / moved
     if "oscillation" in budget:
         shown["oscillation of it"] = budget["oscillation"]
     shown["closure"] = budget["share_closure"]
@@ -73,18 +106,53 @@ def budget_sheet(budget: pd.DataFrame, keys: Sequence[str]) -> Sheet:
         for row, reason in zip(shown.itertuples(index=False, name=None), budget["reason"], strict=True)
     ]
     meaning = (
-        "motion is Σ(Q at the end − Q at the start) over the site's charges, moved is Σ|the same|; the causes are "
-        "shares of moved and, with the closure, sum to motion/moved; what of a cause came by the momentum's memory is "
-        "in it and beside it. rule is the work of a learning rule that does not share the symmetry, metric_drift what "
-        "Adam's metric moved as it changed. oscillation, where it is recorded, is what of discretisation came of "
+        "moved by: the causes by their shares of all that pushed the charges, up or down. motion is Σ(Q at the end − Q "
+        "at the start) over the site's charges, moved is Σ|the same|; the causes are shares of moved and, with the "
+        "closure, sum to motion/moved; what of a cause came by the momentum's memory is in it and beside it. rule is "
+        "the work of a learning rule that does not share the symmetry, metric_drift what Adam's metric moved as it "
+        "changed. oscillation, where it is recorded, is what of discretisation came of "
         "updates that turn back the one before. closure is what is left, closure_error is Σ|closure|/moved."
     )
-    return Sheet("budget", "what moved the charges", meaning, tuple(shown.columns), rows, notes.texts)
+    few = (*keys, "family", "site", "moved by", "moved")
+    return Sheet("budget", "what moved the charges", meaning, tuple(shown.columns), rows, notes.texts, few)
 
 
 def shown_causes(budget: pd.DataFrame) -> list[str]:
     """Causes that moved anything; decay, discretisation and broken symmetry are always said."""
     return [cause for cause in CAUSES if cause in THROUGH_MEMORY or budget[cause].fillna(0).any()]
+
+
+def summary_sheet(summary: pd.DataFrame) -> Sheet:
+    """The verdicts of a sweep: a row per setting, a column per family."""
+    families, keys = list(dict.fromkeys(summary["family"])), list(summary.columns[: summary.columns.get_loc("family")])
+    rows = []
+    for _, group in summary.groupby(keys, sort=False, dropna=False) if keys else [((), summary)]:
+        first, by = group.iloc[0], {row["family"]: row for row in group.to_dict("records")}
+        own = [cell(first[key]) for key in keys]
+        verdicts = [_summed(by[f]) if f in by else Cell(DASH, math.nan) for f in families]
+        rows.append([*own, cell(first["runs"]), _spread(first["accuracy"], first["accuracy_std"], 3), *verdicts])
+    meaning = (
+        "Of each setting the runs that share it, their held-out accuracy, and per family the simplest law that "
+        "suffices with its error: mean ± standard deviation over the runs. F forecast, D driven, A account; ! where "
+        "no law suffices in all of them, and this is the nearest; n/m: the law of n of the m runs."
+    )
+    columns = (*keys, "runs", "accuracy", *families)
+    return Sheet("summary", "verdicts", meaning, columns, rows, few=(*keys, *families))
+
+
+def _summed(row: Mapping[Any, Any]) -> Cell:
+    if not row["law"]:
+        still = row["rounding"] == row["sites"]
+        return Cell("only rounding" if still else "no law", math.nan)
+    agree = f" {row['agree']}/{row['runs']}" if row["agree"] < row["runs"] else ""
+    mark = row["kind"][0].upper() + ("" if row["suffices"] else "!")
+    return Cell(f"{mark} {LAWS[row['law']].label}{agree} {_spread(row['error'], row['error_std']).text}", row["error"])
+
+
+def _spread(mean: float, std: float, digits: int = 2) -> Cell:
+    """Mean ± standard deviation; the mean alone where there is one run."""
+    text = number(float(mean), digits)
+    return Cell(text if math.isnan(std) else f"{text} ± {number(float(std), 1)}", float(mean))
 
 
 def seed_sheet(seeds: pd.DataFrame) -> Sheet:

@@ -24,6 +24,7 @@ LAW_DASHES: dict[str, Any] = {
     "constant_metric": (0, (1, 1.5)),
     "moving_metric": (0, (3, 3)),
 }
+IN_METRIC = "in Adam's metric"
 FLOOR = 1e-16  # relative errors below are rounding of rounding
 WIDEST, NARROWEST = 2.2, 1.0  # lines of the first law of the catalogue, and of the last
 MARKERS = "osD^vP<>X*"
@@ -48,7 +49,7 @@ FORMS = {
     "rescale_metric": r"$(\theta^\top w\,\theta)_{\mathrm{in}}-(\theta^\top w\,\theta)_{\mathrm{out}}$",
     "linear_metric": r"$q_{ii}$",
 }
-MEASURED: dict[str, Any] = {"linewidth": 2.8, "alpha": 0.7}  # wide enough to be seen beside the laws on it
+MEASURED: dict[str, Any] = {"linewidth": 5.0, "alpha": 0.55}  # wide enough to be seen on both sides of the laws on it
 STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -60,6 +61,8 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "figure.dpi": 150,
     "pdf.fonttype": 42,  # text stays text
+    "svg.fonttype": "path",  # and looks the same without its font
+    "svg.hashsalt": "neuralmech",  # the same analysis gives the same bytes
 }
 _OTHERS = ("#332288", "#117733", "#AA4499", "#88CCEE", "#882255")
 
@@ -90,6 +93,20 @@ def law_marker(name: str) -> str:
     return MARKERS[_place(name) % len(MARKERS)]
 
 
+def run_colours(count: int) -> list[str]:
+    """Colours of so many runs beside each other, in their order."""
+    stops = ("#440154", "#3B528B", "#21918C", "#5EC962", "#E0A800")  # viridis, its end dark enough for lines
+    if count <= 1:
+        return [COLOURS[0]][:count]
+    places = [i * (len(stops) - 1) / (count - 1) for i in range(count)]
+    return [_between(stops[int(p)], stops[min(int(p) + 1, len(stops) - 1)], p - int(p)) for p in places]
+
+
+def _between(first: str, second: str, share: float) -> str:
+    parts = [(int(first[i : i + 2], 16), int(second[i : i + 2], 16)) for i in (1, 3, 5)]
+    return "#" + "".join(f"{round(a + share * (b - a)):02X}" for a, b in parts)
+
+
 def _place(name: str) -> int:
     return list(LAWS).index(name) if name in LAWS else len(LAWS) - 1
 
@@ -108,4 +125,4 @@ def named(family: str, noun: str = "charges") -> str:
     scale charges, scale charge in Adam's metric
     """
     plain_name = family.removesuffix(METRIC)
-    return f"{plain_name} {noun}" + ("" if plain_name == family else " in Adam's metric")
+    return f"{plain_name} {noun}" + ("" if plain_name == family else f" {IN_METRIC}")

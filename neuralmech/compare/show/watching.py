@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from neuralmech.compare.measure.glance import Glance, SiteGlance
-from neuralmech.compare.show.cells import DASH, number
+from neuralmech.compare.show.cells import DASH, number, shortened
 from neuralmech.compare.show.sparks import BLOCKS, PLAIN, sparkline
 from neuralmech.laws.system import Array
 from neuralmech.record.safety import printable
@@ -72,7 +72,7 @@ def screen(seen: Seen, console: Console, sites: int, height: int | None = None) 
 def _title(seen: Seen, look: Glance, width: int) -> Text:
     status, about = printable(seen.status), printable(look.about)
     room = max(12, width - len(status) - len(about) - 4)
-    text = Text(_shortened(seen.folder, room), style="bold", no_wrap=True)
+    text = Text(shortened(seen.folder, room), style="bold", no_wrap=True)
     text.append(f"  {about}  ", style="not bold")
     return text.append(status, style="green" if status == "running" else "not bold")
 
@@ -119,7 +119,7 @@ def _table(families: Sequence[tuple[str, list[SiteGlance]]], sites: int, width: 
         more = f" ({len(found)} sites)" if rest > 0 else ""
         table.add_row(Text(f"{family}{more}", style="bold", overflow="ignore"))
         for site in _spread(found, sites):
-            cells = [Text(f" {_shortened(printable(site.site), name - 1)}"), Text(f"{site.charges:,}")]
+            cells = [Text(f" {shortened(printable(site.site), name - 1)}"), Text(f"{site.charges:,}")]
             cells += [Text(sparkline(site.value, curve, letters), style="cyan"), Text(_last(site.value))]
             rate = [] if site.rate is None else site.rate
             cells += [Text(sparkline(rate, curve, letters), style="magenta")] if curves > 1 else []
@@ -149,20 +149,6 @@ def _reasons(sites: Sequence[SiteGlance]) -> list[str]:
 
 def _last(curve: Sequence[float] | Array) -> str:
     return number(float(curve[-1]), 3)
-
-
-def _shortened(text: str, width: int) -> str:
-    """A name in so many letters, its middle left out.
-
-    Examples
-    --------
-    >>> _shortened("features.0 -> classifier", 15)
-    'feature…ssifier'
-    """
-    if len(text) <= width:
-        return text
-    tail = (width - 1) // 2
-    return f"{text[: width - 1 - tail]}…{text[len(text) - tail :]}"
 
 
 def _letters(console: Console) -> str:

@@ -1,0 +1,39 @@
+"""The verdicts of a sweep in one table: a row per setting and family, mean and spread over the runs that share it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+OVER = ("seed", "run")  # keys that make no setting of their own
+
+
+def settings(keys: Sequence[str]) -> list[str]:
+    """Swept keys that tell settings apart, not repetitions of one."""
+    return [key for key in keys if key not in OVER]
+
+
+def summary_table(verdict: pd.DataFrame, runs: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """Mean ± standard deviation over seeds of what the verdicts say; empty for a single run.
+
+    Columns: the settings, ``family``, ``runs`` (that agree with each other in all settings), ``law`` (of most of them)
+    and ``agree`` (how many), ``kind``, ``error`` and ``error_std`` (of the verdict's law of each run), ``forecast``,
+    ``forecast_error`` and its spread (where the law is none), ``accuracy`` and its spread, and ``rounding`` (sites).
+    """
+    if not keys or verdict.empty:
+        return pd.DataFrame()
+    by = settings(keys)
+    accuracy = runs[[*keys, "accuracy"]].drop_duplicates(list(keys))
+    each = verdict.merge(accuracy, on=list(keys), how="left")
+    rows = []
+    for values, group in each.groupby([*by, "family"], sort=False, dropna=False):
+        law = group["law"].mode().iat[0]
+        of = group[group["law"] == law]
+        row = dict(zip([*by, "family"], values, strict=True))
+        row |= {"runs": len(group), "law": law, "agree": len(of), "kind": of["kind"].iat[0]}
+        row |= {"suffices": bool(group["suffices"].all()), "forecast": of["forecast"].iat[0]}
+        for measure in ("error", "forecast_error", "accuracy"):
+            row |= {measure: group[measure].mean(), f"{measure}_std": group[measure].std()}
+        rows.append({**row, "sites": int(of["sites"].iat[0]), "rounding": int(group["rounding"].max())})
+    return pd.DataFrame(rows)

@@ -1,0 +1,97 @@
+"""The verdict in words, made from its numbers; one place for the terminal, the page and notebooks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from neuralmech.compare.gather.analysis import Analysis
+from neuralmech.compare.measure.about import common, title
+from neuralmech.compare.show.cells import number
+from neuralmech.compare.show.style import named
+from neuralmech.laws import LAWS
+from neuralmech.laws.kinds import ACCOUNT
+from neuralmech.record.schema import held_out
+
+
+@dataclass(frozen=True)
+class Said:
+    """The verdict on a family: a headline, sentences below it, and what a page sets apart of them."""
+
+    family: str
+    what: str
+    headline: str
+    lines: tuple[str, ...]
+    kind: str = ""
+    suffices: bool = False
+
+
+def about(analysis: Analysis) -> str:
+    """What the runs have in common, in a line."""
+    return title(common([dict(one) for one in analysis.about]))
+
+
+def state(analysis: Analysis) -> str:
+    """Where the runs are, how many, how they ended."""
+    analysed = analysis.runs[analysis.runs["steps"] > 0]
+    if analysis.keys or len(analysed) != 1:
+        failed = len(analysis.runs) - len(analysed)
+        swept = f"; swept: {', '.join(analysis.keys)}" if analysis.keys else ""
+        return f"{analysis.folder}: {len(analysed)} runs{f', {failed} failed or without rows' if failed else ''}{swept}"
+    run = analysed.iloc[0]
+    return f"{analysis.folder}: {run.steps} steps recorded, {run.status}; {held_out(run.loss, run.accuracy)}"
+
+
+def said(row: Mapping[Any, Any]) -> Said:
+    """A row of `Analysis.verdict` in words."""
+    sites, charges = int(row["sites"]), int(row["charges"])
+    what = f"{charges:,} {named(row['family'], 'charge' if charges == 1 else 'charges')}"
+    what += f" at {sites:,} site{'s'[: sites != 1]}"
+    moved = f"Moved by {row['moved_by']}." if row["moved_by"] else ""
+    if not row["law"]:
+        still = row["rounding"] == sites
+        lines = ("" if still else f"No law answers: {row['reason']}.", moved, _rounding(row))
+        return Said(row["family"], what, "only rounding" if still else "no law", tuple(filter(None, lines)))
+    lines = (_simpler(row), _forecast(row), _exact(row), moved, _rounding(row))
+    headline, suffices = _headline(row), bool(row["suffices"])
+    return Said(row["family"], what, headline, tuple(filter(None, lines)), row["kind"], suffices)
+
+
+def _headline(row: Mapping[Any, Any]) -> str:
+    """Which law, how well, and whether that is enough."""
+    label, error, worst = LAWS[row["law"]].label, number(float(row["error"])), number(float(row["worst"]))
+    numbers = f"error {error}" + (f", worst site {worst}" if worst != error else "")
+    if not row["suffices"]:
+        return f"no law suffices; nearest: {label}, {numbers}, which leaves out {row['lacks']}"
+    if row["kind"] == ACCOUNT:
+        return f"no law predicts them; their account, {label}, closes, {numbers}"
+    return f"{label} suffices, {numbers}" + (", which is rounding" if row["exact"] == row["law"] else "")
+
+
+def _simpler(row: Mapping[Any, Any]) -> str:
+    if not row["simpler"] or row["simpler"] == row["forecast"]:
+        return ""
+    label, error = LAWS[row["simpler"]].label, number(float(row["simpler_error"]))
+    return f"The next simpler, {label}, is off by {error}: it lacks {row['simpler_lacks']}."
+
+
+def _forecast(row: Mapping[Any, Any]) -> str:
+    if not row["forecast"]:
+        return ""
+    label, error = LAWS[row["forecast"]].label, number(float(row["forecast_error"]))
+    return f"No forecast suffices: the best, {label}, is off by {error}; it lacks {row['forecast_lacks']}."
+
+
+def _exact(row: Mapping[Any, Any]) -> str:
+    if not row["exact"] or row["exact"] == row["law"]:
+        return ""
+    return f"All that {LAWS[row['exact']].label} leaves is rounding ({number(float(row['exact_error']))})."
+
+
+def _rounding(row: Mapping[Any, Any]) -> str:
+    n, sites = int(row["rounding"]), int(row["sites"])
+    if not n:
+        return ""
+    where = "These charges" if n == sites else f"At {n:,} of the {sites:,} sites the charges"
+    return f"{where} move by rounding alone, if at all."
