@@ -10,6 +10,8 @@ from neuralmech.compare.measure.errors import compare_family
 from neuralmech.record import open_record
 from neuralmech.training.loop import train
 
+pytestmark = pytest.mark.usefixtures("found_once")
+
 CELLS = [(0.1, 0.0, 0.0), (0.1, 1e-3, 0.0), (0.1, 1e-3, 0.9), (0.01, 5e-4, 0.99)]
 
 

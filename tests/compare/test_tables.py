@@ -16,6 +16,8 @@ from neuralmech.compare.show.sheets import budget_sheet, comparison_sheets
 from neuralmech.compare.show.terminal import show_analysis
 from neuralmech.record import open_record
 
+pytestmark = pytest.mark.usefixtures("found_once")
+
 WHY = "Adam has no <b>momentum</b> form & 50 % | more"
 NAN = float("nan")
 AB = "a_1 -> b"
