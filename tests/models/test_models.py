@@ -59,7 +59,9 @@ def test_torchvision_models_have_their_charges():
     assert {"vgg19_bn", "resnet50", "vit_b_16"} <= set(ARCHITECTURES)
 
 
-@pytest.mark.parametrize("arch", ["resnet18", "vgg11_bn", pytest.param("vit_b_16", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "arch", ["resnet18", *(pytest.param(a, marks=pytest.mark.slow) for a in ("vgg11_bn", "vit_b_16"))]
+)
 def test_symmetries_need_no_numbers(arch):
     from neuralmech.config import resolve
     from neuralmech.training.setup import prepare, summary

@@ -215,7 +215,7 @@ def test_a_small_file_system(tmp_path, monkeypatch, size, steps):
         subprocess.run(["umount", tmp_path], check=True)
 
 
-@pytest.mark.parametrize("delay", [0.0, pytest.param(0.4, marks=pytest.mark.slow), 1.2])
+@pytest.mark.parametrize("delay", [0.0, *(pytest.param(d, marks=pytest.mark.slow) for d in (0.4, 1.2))])
 def test_ctrl_c_while_the_workers_start(tmp_path, delay):
     """The whole process group gets it, as from a terminal; the workers' server needs seconds to import torch."""
     words = [*COMMAND, "data.residency=loader", "data.workers=1", "train.steps=1000000", "train.eval_every=0"]
