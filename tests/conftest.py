@@ -19,6 +19,9 @@ if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # so must it what nohup k
     signal.signal(signal.SIGHUP, lambda *_: None)
 
 
+os.fsync = lambda _: None  # what outlives a power cut no test can see; it is half the time of a run with checkpoints
+
+
 def pytest_collection_finish():
     gc.freeze()  # torch's two million objects stay: a full collection takes 0.2 s, and tracing asks for many
     quicken_export()
@@ -142,6 +145,35 @@ def flip():
         record.write_bytes(content)
 
     return damage
+
+
+FOUND = {}
+
+
+@pytest.fixture
+def found_once(monkeypatch):
+    """Find the symmetries of each of our models once in a process: for tests of what comes after."""
+    from neuralmech.training import setup
+
+    build, find = setup.build_model, setup.find_symmetries
+
+    def build_named(options, *data, **more):
+        model = build(options, *data, **more)
+        if options.name != "_target_":
+            model.made_of = repr((options, data, more))
+        return model
+
+    def find_anew(model, inputs, loss, *rest, **more):
+        shapes = [(name, p.dtype, p.device, p.requires_grad) for name, p in model.named_parameters()]
+        key = repr((getattr(model, "made_of", "at 0x"), shapes, inputs.dtype, inputs.shape, loss))
+        if "at 0x" in key:  # code of a test's own may change behind the same name
+            return find(model, inputs, loss, *rest, **more)
+        if key not in FOUND:
+            FOUND[key] = find(model, inputs, loss, *rest, **more)
+        return FOUND[key]
+
+    monkeypatch.setattr(setup, "build_model", build_named)
+    monkeypatch.setattr(setup, "find_symmetries", find_anew)
 
 
 @pytest.fixture(scope="module")

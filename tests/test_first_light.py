@@ -10,6 +10,8 @@ from neuralmech.compare.measure.errors import compare_family
 from neuralmech.record import open_record
 from neuralmech.training.loop import train
 
+pytestmark = pytest.mark.usefixtures("found_once")
+
 CELLS = [(0.1, 0.0, 0.0), (0.1, 1e-3, 0.0), (0.1, 1e-3, 0.9), (0.01, 5e-4, 0.99)]
 
 
@@ -29,7 +31,7 @@ def test_laws_predict_charges_on_digits(tmp_path, precision, norm, cell):
         model={"name": "convnet", "norm": norm, "width": 8, "depth": 3},
         data={"name": "digits", "batch_size": 64},
         optim={"lr": lr, "weight_decay": weight_decay, "momentum": momentum},
-        train={"steps": 2000 if precision == "fp32" else 600, "precision": precision},
+        train={"steps": 2000 if precision == "fp32" else 300, "precision": precision},
     )
     train(chosen, tmp_path)
     with open_record(tmp_path) as record:

@@ -471,5 +471,6 @@ for _ in range(3):
 """
     out = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (out.returncode == 0) == (status == "complete"), out.stderr
+    assert "3 steps recorded" in out.stdout
     with open_record(tmp_path / "run") as record:
         assert (record.rows, record.status) == (3, status)

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+from hydra.core.global_hydra import GlobalHydra
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import neuralmech
 from neuralmech.attachment import follower
+from neuralmech.cli import main
 from neuralmech.errors import UserError
 from neuralmech.record import RecordError, open_record
 from neuralmech.verification.claims import SymmetryGroup
@@ -145,22 +147,6 @@ def test_an_error_in_the_loop_leaves_a_record(tmp_path):
         train(model, sgd(model), tmp_path, each=fail)
     with open_record(tmp_path) as record:
         assert (record.rows, record.status) == (30, "stopped: ZeroDivisionError")
-
-
-def test_a_script_that_forgets_to_close(tmp_path):
-    script = f"""
-import sys; sys.path[:0] = {sys.path!r}
-from own_loops import *
-model = net()
-optimizer = sgd(model)
-tracking = neuralmech.attach(model, optimizer, {str(tmp_path)!r})
-for x, y in batches(7):
-    F.cross_entropy(model(x), y).backward()
-    optimizer.step()
-"""
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert "7 steps recorded" in done.stdout
-    assert len(steps_of(tmp_path)["step"]) == 7
 
 
 class Named(nn.Module):
@@ -460,15 +446,15 @@ def test_a_criterion_of_two_arguments_is_told(tmp_path):
     assert "translation" in tracking.symmetries.sites
 
 
-def test_commands_that_need_the_model_say_whose_it_is(tmp_path):
+def test_commands_that_need_the_model_say_whose_it_is(tmp_path, capsys):
     model = net()
     train(model, sgd(model), tmp_path)
     for command in (["verify", str(tmp_path)], ["train", f"resume={tmp_path}"]):
-        done = subprocess.run(
-            [sys.executable, "-m", "neuralmech", *command], capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 2
-        assert "of a training loop of your own" in done.stderr
+        GlobalHydra.instance().clear()
+        with pytest.raises(SystemExit) as stopped:
+            main(command)
+        assert stopped.value.code == 2
+        assert "of a training loop of your own" in capsys.readouterr().err
 
 
 def test_resumed_in_the_same_kernel_without_a_close(tmp_path):

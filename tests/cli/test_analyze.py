@@ -9,6 +9,8 @@ import pytest
 
 from command_line import SMALL, refused
 
+pytestmark = pytest.mark.usefixtures("found_once")
+
 
 def test_train_then_analyze(command, tmp_path):
     code, out, err = command("train", *SMALL, "optim.weight_decay=0.01", "hydra.run.dir=run")

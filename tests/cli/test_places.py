@@ -15,6 +15,8 @@ from neuralmech import jit
 from neuralmech.compare.gather.runs import find_runs
 from neuralmech.record import RecordError, open_record
 
+pytestmark = pytest.mark.usefixtures("found_once")
+
 
 def test_printed_commands_work_whatever_the_folder_is_called(command, tmp_path):
     for name in ("lr=0.1,m=0", "a b", "it's"):

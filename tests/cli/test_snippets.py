@@ -12,6 +12,8 @@ import neuralmech
 from command_line import SMALL
 from image_files import make_cifar
 
+pytestmark = pytest.mark.usefixtures("found_once")
+
 ROOT = Path(neuralmech.__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # What stands for names of runs, and for lengths that nobody waits for.

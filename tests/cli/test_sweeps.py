@@ -6,11 +6,14 @@ import shlex
 import signal
 
 import pandas as pd
+import pytest
 
 from command_line import OWN, SMALL, refused, there
 from neuralmech.record import open_record
 from neuralmech.training.process import locked
 from neuralmech.training.rule import LearningRule
+
+pytestmark = pytest.mark.usefixtures("found_once")
 
 
 def test_a_sweep_is_one_table(command, tmp_path):

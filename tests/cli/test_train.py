@@ -13,6 +13,8 @@ from neuralmech.training import loop
 from neuralmech.training.process import SAME_SECONDS, locked
 from neuralmech.training.rule import LearningRule
 
+pytestmark = pytest.mark.usefixtures("found_once")
+
 TOKENS = [
     "model=transformer", "model.width=8", "model.heads=2", "model.depth=1", "data=tokens", "data.batch_size=8",
     "data.modulus=7", "data.states=5", "data.length=6", "data.size=60", "device=cpu",

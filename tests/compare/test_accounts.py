@@ -11,6 +11,8 @@ from neuralmech.record import open_record
 from neuralmech.training import loop
 from train_twins import assert_twins
 
+pytestmark = pytest.mark.usefixtures("found_once")
+
 OPTIM = [
     {"lr": 0.1, "weight_decay": 5e-3, "momentum": 0.9},
     {"lr": 0.1, "weight_decay": 1e-2},

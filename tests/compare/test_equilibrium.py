@@ -7,6 +7,8 @@ from conftest import record
 from neuralmech.compare.measure.equilibrium import equilibrium_table
 from neuralmech.record import open_record
 
+pytestmark = pytest.mark.usefixtures("found_once")
+
 NET = {"name": "convnet", "norm": "batch", "width": 8, "depth": 3}
 
 

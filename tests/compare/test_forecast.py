@@ -7,6 +7,8 @@ from neuralmech.compare.measure.forecast import forecast, plan_of
 from neuralmech.errors import UserError
 from neuralmech.record import RecordError, open_record
 
+pytestmark = pytest.mark.usefixtures("found_once")
+
 NET = {"name": "mlp", "width": 6, "depth": 2, "norm": "batch"}
 DROP = {"lr": 0.1, "weight_decay": 5e-3, "schedule": {"name": "milestones", "milestones": [1500], "gamma": 0.1}}
 

@@ -1,11 +1,15 @@
 """The swept keys: columns of every table, whatever a record calls its keys and values."""
 
+import pytest
+
 from made_runs import config, job
 from neuralmech.compare.folder import analyze_folder
 from neuralmech.compare.gather.analysis import compare_runs
 from neuralmech.compare.gather.options import Options
 from neuralmech.compare.gather.runs import find_runs
 from neuralmech.compare.show.figures import save_figures
+
+pytestmark = pytest.mark.usefixtures("found_once")
 
 
 def test_keys_that_look_alike_have_a_column_and_a_figure_each(tmp_path):

@@ -23,6 +23,8 @@ from neuralmech.compare.show.style import FLOOR
 from neuralmech.laws import LAWS
 from neuralmech.record import open_record
 
+pytestmark = pytest.mark.usefixtures("found_once")
+
 
 @pytest.mark.parametrize("runs", [1, 2, 4])
 def test_the_legend_lies_inside_the_figure(runs):

@@ -17,6 +17,8 @@ from made_runs import config, job
 from neuralmech.compare.folder import analyze_folder
 from neuralmech.compare.gather.options import Options
 
+pytestmark = pytest.mark.usefixtures("found_once")
+
 EVIL = "<script>document.title='pwned'</script><img src=x onerror=\"document.title='pwned'\">$\\frac{&|"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 CHROMIUM = next((path for name in BROWSERS if (path := shutil.which(name))), None)

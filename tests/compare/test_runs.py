@@ -20,6 +20,8 @@ from neuralmech.compare.gather.runs import CUT_OFF, PATIENCE_SECONDS, find_runs
 from neuralmech.errors import UserError
 from neuralmech.record import FAILURE_FILE, RecordError
 
+pytestmark = pytest.mark.usefixtures("found_once")
+
 
 @pytest.fixture
 def sweep(tmp_path):

@@ -19,6 +19,8 @@ from neuralmech.compare.show.terminal import show_analysis
 from neuralmech.laws.system import Circumstances
 from neuralmech.record import open_record
 
+pytestmark = pytest.mark.usefixtures("found_once")
+
 WHY = "Adam has no <b>momentum</b> form & 50 % | more"
 NAN = float("nan")
 AB = "a_1 -> b"

@@ -21,6 +21,8 @@ from neuralmech.compare.watch import Watched, WatchOptions, watch
 from neuralmech.errors import UserError
 from neuralmech.record import RecordError, RecordWriter, open_record
 
+pytestmark = pytest.mark.usefixtures("found_once")
+
 
 def text(run, width=80, **chosen):
     console = Console(file=io.StringIO(), width=width)

@@ -26,6 +26,8 @@ from neuralmech.record import RecordError, open_record
 from neuralmech.training.loop import evaluate, resume, train
 from train_twins import assert_twins, in_process, train_there
 
+pytestmark = pytest.mark.usefixtures("found_once")
+
 CPU = torch.device("cpu")
 OPTIONS = CustomOptions(batch_size=8, label_noise=0.3, augment=AugmentOptions(crop=2, flip=True))
 STEPS = (0, 1, 2, 6, 7, 3, 3, 20)  # in order, over epochs, back, twice, far ahead

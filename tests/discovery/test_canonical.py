@@ -90,7 +90,8 @@ CASES = (
 )
 
 
-@pytest.mark.parametrize("name", CASES)
+# Of the others `test_expanding.py` compares what the graphs compute that discovery rewrites.
+@pytest.mark.parametrize("name", [n if n in WRITTEN else pytest.param(n, marks=pytest.mark.slow) for n in CASES])
 def test_rewritten_graphs_compute_the_same(name):
     build, inputs = CASES[name]
     torch.manual_seed(0)

@@ -41,7 +41,7 @@ def check_random(program):
         reject()
 
 
-@settings(unhurried, max_examples=30, derandomize=True)
+@settings(unhurried, max_examples=20, derandomize=True)
 @given(programs)
 def test_discovery_equals_the_numeric_null_space_for_random_nets(program):
     check_random(program)

@@ -94,8 +94,11 @@ def case(name):
     return build().double().train(), torch.randn(*shape, dtype=torch.float64), alone
 
 
-@pytest.mark.parametrize("name", [*MADE, *NETS, *ALL])
-@pytest.mark.parametrize("keep", [(), RULED], ids=["all", "those without rules"])
+ALL_OF_THEM = [pytest.param(n, frozenset(), marks=[pytest.mark.slow][n in MADE :]) for n in [*MADE, *NETS, *ALL]]
+AS_DISCOVERY = [(n, RULED) for n in [*MADE, *NETS, *ALL]]
+
+
+@pytest.mark.parametrize(("name", "keep"), [*ALL_OF_THEM, *AS_DISCOVERY])
 def test_each_operation_once_computes_the_same(name, keep, monkeypatch):
     told = each_once(monkeypatch)
     model, x, alone = case(name)

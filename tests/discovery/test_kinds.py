@@ -21,7 +21,7 @@ REFUSED = {
     "crashes: cond",
     "crashes: grad inside",
 }
-QUICK = 8  # every so many nets are in the quick suite, the others in the slow one
+QUICK = 12  # every so many nets are in the quick suite, the others in the slow one
 
 
 @contextmanager

@@ -87,7 +87,9 @@ def test_a_resnet_without_normalisation_keeps_the_size_of_what_passes(arch):
     assert all(not p.any() and p.grad is not None and p.grad.any() for p in lasts)
 
 
-@pytest.mark.parametrize("arch", ["resnet18", "vgg11_bn", pytest.param("vit_b_16", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "arch", ["resnet18", *(pytest.param(a, marks=pytest.mark.slow) for a in ("vgg11_bn", "vit_b_16"))]
+)
 def test_symmetries_need_no_numbers(arch):
     from neuralmech.config import resolve
     from neuralmech.training.setup import prepare, summary

@@ -9,6 +9,8 @@ import pytest
 from neuralmech import analyze
 from neuralmech.record import open_record
 
+pytestmark = pytest.mark.usefixtures("found_once")
+
 # By commit a709bce: an MLP of width 3 with BatchNorm on four made-up inputs, 12 steps with η = 0.1, β = 0.9, λ = 0.01.
 OLD = Path(__file__).parent / "files/version1.h5"
 ERRORS = {

@@ -11,6 +11,8 @@ from neuralmech.errors import UserError
 from neuralmech.record import open_record
 from neuralmech.training.loop import train
 
+pytestmark = pytest.mark.usefixtures("found_once")
+
 MODEL = {"name": "mlp", "width": 6, "depth": 3, "norm": "batch"}
 LINEAR = {"name": "mlp", "width": 4, "depth": 2, "activation": "none"}
 OPTIM = {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-2}

@@ -13,6 +13,8 @@ from neuralmech.laws.integration import Integration
 from neuralmech.record import open_record
 from neuralmech.training.loop import train
 
+pytestmark = pytest.mark.usefixtures("found_once")
+
 EXACT = DiscreteBroken()
 
 MODEL = {"name": "mlp", "width": 6, "depth": 3, "norm": "batch"}

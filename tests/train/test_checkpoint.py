@@ -5,6 +5,8 @@ from torch import nn
 from neuralmech.errors import UserError
 from neuralmech.training.checkpoint import load_checkpoint, save_checkpoint
 
+pytestmark = pytest.mark.usefixtures("found_once")
+
 
 def test_what_is_saved_is_loaded(tmp_path):
     first, second = nn.Linear(3, 2), nn.Linear(3, 2)

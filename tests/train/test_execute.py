@@ -17,6 +17,8 @@ from neuralmech.training.loop import resume, train
 from neuralmech.training.run import Run
 from train_twins import assert_twins, contents, stopped
 
+pytestmark = pytest.mark.usefixtures("found_once")
+
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 

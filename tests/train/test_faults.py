@@ -25,6 +25,8 @@ from neuralmech.training.process import locked
 from neuralmech.training.run import Saver
 from train_twins import assert_twins, in_process, resume_there, train_there
 
+pytestmark = pytest.mark.usefixtures("found_once")
+
 OPTIONS = {
     "optim": {"lr": 0.05, "momentum": 0.9, "schedule": {"name": "cosine"}},
     "train": {"steps": 400, "eval_every": 50, "checkpoint": {"every": 20, "minutes": 0, "keep": 2}},
@@ -72,9 +74,9 @@ def kill_and_resume(tmp_path, options, kills, seed):
     return folder, reached
 
 
-@pytest.mark.parametrize(("kills", "steps"), [(3, 4000), pytest.param(30, 30_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("kills", "steps"), [(3, 1500), pytest.param(30, 30_000, marks=pytest.mark.slow)])
 def test_killed_again_and_again_then_resumed(finished, tmp_path, kills, steps):
-    options = {**OPTIONS, "train": {**OPTIONS["train"], "steps": steps, "eval_every": 500}}
+    options = {**OPTIONS, "train": {**OPTIONS["train"], "steps": steps}}
     folder, reached = kill_and_resume(tmp_path, options, kills, seed=kills)
     assert reached > 0
     resume(folder, {})
@@ -213,7 +215,7 @@ def test_a_small_file_system(tmp_path, monkeypatch, size, steps):
         subprocess.run(["umount", tmp_path], check=True)
 
 
-@pytest.mark.parametrize("delay", [0.0, pytest.param(0.4, marks=pytest.mark.slow), 1.2])
+@pytest.mark.parametrize("delay", [0.0, *(pytest.param(d, marks=pytest.mark.slow) for d in (0.4, 1.2))])
 def test_ctrl_c_while_the_workers_start(tmp_path, delay):
     """The whole process group gets it, as from a terminal; the workers' server needs seconds to import torch."""
     words = [*COMMAND, "data.residency=loader", "data.workers=1", "train.steps=1000000", "train.eval_every=0"]

@@ -13,6 +13,8 @@ from neuralmech.training.checkpoint import checkpoints
 from neuralmech.training.finite import FiniteLosses
 from neuralmech.training.loop import resume, train
 
+pytestmark = pytest.mark.usefixtures("found_once")
+
 DIVERGING = {
     "model": {"name": "mlp", "width": 6, "depth": 2, "activation": "squared"},
     "optim": {"lr": 20.0, "momentum": 0.9},

@@ -18,6 +18,8 @@ from neuralmech.training.loop import begin, resume, train
 from neuralmech.training.restore import restore
 from train_twins import assert_twins
 
+pytestmark = pytest.mark.usefixtures("found_once")
+
 OPTIONS = {"train": {"steps": 20, "checkpoint": {"every": 10, "minutes": 0, "keep": None}}, "track": {"block": 7}}
 LONGER = {"train.steps": 30}
 

@@ -13,6 +13,8 @@ from neuralmech.training.loop import begin
 from neuralmech.training.one_pass import InOnePass
 from train_twins import contents
 
+pytestmark = pytest.mark.usefixtures("found_once")
+
 SGD = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01, "schedule": {"name": "cosine", "warmup": 5}}
 ADAM = {"name": "adam", "lr": 0.01, "weight_decay": 0.05, "schedule": {"name": "cosine", "warmup": 5}}
 TRANSFORMER = {"name": "transformer", "width": 16, "depth": 1, "heads": 2}

@@ -17,6 +17,8 @@ from neuralmech.training.checkpoint import skeleton_of
 from neuralmech.training.loop import resume, train
 from train_twins import assert_twins, stopped
 
+pytestmark = pytest.mark.usefixtures("found_once")
+
 OPTIONS = {
     "optim": {"lr": 0.1, "momentum": 0.9},
     "train": {"steps": 120, "eval_every": 9, "checkpoint": {"every": 60, "minutes": 0, "keep": 2}},

@@ -17,6 +17,8 @@ from neuralmech.training.loop import resume, train
 from neuralmech.training.recorded import changed_config
 from train_twins import assert_twins, contents, stopped
 
+pytestmark = pytest.mark.usefixtures("found_once")
+
 OPTIONS = {
     "optim": {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01, "schedule": {"name": "cosine", "warmup": 5}},
     "train": {"steps": 60, "eval_every": 9, "checkpoint": {"every": 10, "minutes": 0, "keep": 2}},

@@ -11,9 +11,10 @@ from neuralmech.compare.measure.accounts import CAUSES, account, budget_table
 from neuralmech.compare.measure.errors import compare_family
 from neuralmech.compare.measure.views import families
 from neuralmech.record import open_record
-from neuralmech.training import setup
 from neuralmech.training.loop import begin, resume, take_step, train
 from train_twins import assert_twins, stopped
+
+pytestmark = pytest.mark.usefixtures("found_once")
 
 GROUPS = [
     {"match": "bias", "weight_decay": 0.0, "lr": 2.0},
@@ -50,23 +51,6 @@ RULES = {
     "soap, groups": {**OWN, "target": "pytorch_optimizer.SOAP", "groups": GROUPS},
     "own adamw": {**OWN, "target": "torch.optim.AdamW", "arguments": {"betas": [0.8, 0.99]}},
 }
-
-
-@pytest.fixture(autouse=True)
-def found_once(monkeypatch):
-    """The symmetries of each net are found once: here it is not discovery that is tested."""
-    real = setup.find_symmetries
-
-    def find(model, inputs, *rest, **options):
-        key = repr(model), inputs.dtype
-        if key not in FOUND:
-            FOUND[key] = real(model, inputs, *rest, **options)
-        return FOUND[key]
-
-    monkeypatch.setattr(setup, "find_symmetries", find)
-
-
-FOUND = {}
 
 
 def made(tmp_path, optim, precision="fp64", steps=60, **parts):
