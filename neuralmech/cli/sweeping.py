@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from neuralmech.cli.application import RefusedError
 from neuralmech.errors import RunError, UserError
-from neuralmech.record import RecordError
+from neuralmech.record import FILE_NAME, RecordError
 from neuralmech.sweeps.manifest import Entry, Manifest, this_process
 from neuralmech.words import first_line
 
@@ -86,12 +86,12 @@ def swept(raw: Any, folder: Path, work: Callable[[], Any]) -> Any:
 
 def _over(raw: Any, folder: Path) -> Any:
     """Result of a job that is done; None if it is not, or somebody else is asked to say what is wrong with it."""
+    if folder.is_symlink() or not (folder / FILE_NAME).is_file():
+        return None
     from neuralmech.config import resolve
     from neuralmech.training.finished import finished
     from neuralmech.training.recorded import as_changes
 
-    if folder.is_symlink():
-        return None
     try:
         return finished(folder, as_changes(resolve(raw)))
     except UserError:
@@ -121,6 +121,9 @@ def _noted(manifest: Manifest, entry: Entry, work: Callable[[], Any]) -> Any:
         note("stopped")
         raise
     except BaseException as error:
+        if isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt):  # handed in once more
+            note("stopped")
+            raise
         note("failed", described(error))
         raise
     note("done")
