@@ -82,7 +82,8 @@ def on_signals() -> Iterator[Stop]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        if _hands_in_again(waiting := before.get(stop.signal or 0)):
+        waiting = before.get(stop.signal or 0)
+        if waiting is not None and _hands_in_again(waiting):
             waiting(stop.signal, None)
 
 
