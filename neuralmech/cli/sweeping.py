@@ -121,6 +121,9 @@ def _noted(manifest: Manifest, entry: Entry, work: Callable[[], Any]) -> Any:
         note("stopped")
         raise
     except BaseException as error:
+        if isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt):  # handed in once more
+            note("stopped")
+            raise
         note("failed", described(error))
         raise
     note("done")

@@ -65,12 +65,16 @@ class Stop:
 
 @contextmanager
 def on_signals() -> Iterator[Stop]:
-    """Turn signals into a wish to stop, in the main thread; elsewhere nothing changes."""
+    """Turn signals into a wish to stop, in the main thread; elsewhere nothing changes.
+
+    A batch system's library that waits for one of them gets it at the end, when what was measured is saved: it ends
+    this process then, and hands the job in once more.
+    """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    before = _handled_by(stop)
+    before = _handled_by(stop, also=_hands_in_again)
     if hasattr(signal, "pthread_sigmask"):  # processes forked by the server that serves the data's workers are deaf
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     try:
@@ -78,6 +82,9 @@ def on_signals() -> Iterator[Stop]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        waiting = before.get(stop.signal or 0)
+        if waiting is not None and _hands_in_again(waiting):
+            waiting(stop.signal, None)
 
 
 @contextmanager
@@ -106,22 +113,30 @@ class _Raising:
             raise Interrupted(None, number)
 
 
-def _handled_by(handler: Handler, but: tuple[int, ...] = ()) -> dict[int, Any]:
+def _handled_by(
+    handler: Handler, but: tuple[int, ...] = (), also: Callable[[Any], bool] = lambda _: False
+) -> dict[int, Any]:
     """Let a handler have the signals; returns who had them.
 
     One that is ignored stays so: `nohup` and a shell that puts us in the background ask for that. Where somebody else,
-    such as a scheduler's library, waits for a signal that only a scheduler sends, it goes on waiting.
+    waits for a signal that only a scheduler sends, it goes on waiting.
     """
     before = {number: signal.getsignal(number) for number in SIGNALS if number not in but}
     taken: dict[int, Any] = {
         number: found
         for number, found in before.items()
         if found not in (None, signal.SIG_IGN)
-        and (number in IMPATIENT or found == signal.SIG_DFL or isinstance(found, _Raising))
+        and (number in IMPATIENT or found == signal.SIG_DFL or isinstance(found, _Raising) or also(found))
     }
     for number in taken:
         signal.signal(number, handler)
     return taken
+
+
+def _hands_in_again(handler: Any) -> bool:
+    """Whether a handler is that of submitit, which hands a job in once more before its time is up."""
+    found = getattr(handler, "__func__", None)
+    return getattr(found, "__name__", "") == "checkpoint_and_try_requeue"
 
 
 @contextmanager

@@ -34,7 +34,7 @@ def keys_in(config, above=""):
             yield f"{above}{key}"
 
 
-@pytest.mark.parametrize("command_name", ["train", "analyze", "watch", "forecast", "symmetries", "verify"])
+@pytest.mark.parametrize("command_name", ["train", "analyze", "sweep", "watch", "forecast", "symmetries", "verify"])
 def test_help_explains_every_option_with_its_value(command, command_name):
     """Each key of the composed config has a line; that of each is what the YAML file says beside it."""
     with initialize_config_dir(str(config_folder()), version_base="1.3"):

@@ -5,18 +5,14 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 
-import numpy as np
 import pytest
 
 from fates import MODEL
-from neuralmech.record import open_record
+from sweep_twins import NEURALMECH, SHORT, assert_same_numbers
 
-NEURALMECH = [sys.executable, "-m", "neuralmech"]
 POOL = ["-m", "hydra/launcher=pool", "hydra.launcher.n_jobs=2", "hydra.launcher.threads=1", "hydra.sweep.dir=sweep"]
-SHORT = ["data.batch_size=16", "device=cpu", "train.checkpoint.every=10", "track.block=16", "train.eval_every=0"]
 FATES = ("none", "raise", "kill", "diverge", "segfault", "other")
 
 
@@ -37,19 +33,6 @@ def files(folder):
     """Bytes and time stamps of a job's files, but for the empty lock."""
     kept = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.name != ".lock"]
     return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in kept}
-
-
-def assert_same_numbers(one, other):
-    with open_record(one) as a, open_record(other) as b:
-        assert a.status == b.status == "complete"
-        assert a.rows == b.rows > 0
-        for column in ("step", "loss", "lr", "time"):
-            assert a.column(column, slice(0, a.rows)).tobytes() == b.column(column, slice(0, a.rows)).tobytes()
-        for family in a.families:
-            for name in ("value", "drive_update", "residual"):
-                x, y = (getattr(r.charges(family), name)[:] for r in (a, b))
-                assert np.asarray(x).tobytes() == np.asarray(y).tobytes(), (family, name)
-        assert a.evaluation().equals(b.evaluation())
 
 
 @pytest.mark.slow

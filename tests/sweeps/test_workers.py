@@ -13,7 +13,6 @@ from neuralmech.sweeps.deaths import Death
 from neuralmech.sweeps.pool import Pool
 from neuralmech.sweeps.worker import Answer, Job
 from neuralmech.training.process import Interrupted
-from neuralmech.words import short
 
 
 @pytest.fixture
@@ -35,8 +34,8 @@ def test_a_job_that_dies_takes_nothing_else_along(pool):
         assert answers[number].error is None
         assert found[number].out == f"job {number}: done\n"
         assert found[number].err == ""
-    place = f"{short(do.__code__.co_filename)}:{do.__code__.co_firstlineno + 5}"
-    assert answers[1] == Answer(error=f"KeyError: missing at {place}")
+    assert answers[1].error.startswith("KeyError: missing at ")
+    assert answers[1].error.endswith(f"fates.py:{do.__code__.co_firstlineno + 5}")
     assert answers[2] == Death("killed", "killed by SIGKILL, by somebody or because memory was short")
     assert answers[4].state == "failed"
     assert answers[4].cause.startswith("segmentation fault (SIGSEGV) at ")
