@@ -24,6 +24,7 @@ from neuralmech.words import first_line
 
 FAR = 0.02  # of the gradient, which no eps makes, nor bfloat16
 MANY = 10  # calls without a step, which no accumulation explains at the end of a training
+FIRST_ROWS = 2  # of a part, for which kernels are compiled: one out of vectors, one where the tensors are
 MOST_PARTS = 8  # a training that changes more often is not followed any further
 
 
@@ -31,7 +32,7 @@ MOST_PARTS = 8  # a training that changes more often is not followed any further
 class Spent:
     """Seconds of tracking in steps, and of all from the first step on.
 
-    Those of discovery, and of the first step of a part, for which kernels are compiled, are in neither.
+    Those of discovery, and of the first rows of a part, for which kernels are compiled, are in neither.
     """
 
     tracking: float = 0.0
@@ -77,7 +78,8 @@ class Follower:
         self._known: tuple[Any, ...] = ()
         self._pending: list[dict[str, Any]] = []  # logged of a step that is yet to be begun
         self._early: dict[str, Tensor] | None = None  # θ_k, where nothing is known yet
-        self.is_over = self._has_warned = self._is_new = False
+        self.is_over = self._has_warned = False
+        self._first_rows = 0  # of the part, still to come
 
     def see(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """The model is called, in training."""
@@ -191,7 +193,7 @@ class Follower:
         recording = Recording(folder, vectors, rule, symmetries, self._wanted.measured, self._clock)
         made_of = attributes(self._model, rule, self._wanted.measured.every, self._parts, one)
         recording.open(made_of, extend=extends)
-        self._recording, self._is_new = recording, True
+        self._recording, self._first_rows = recording, FIRST_ROWS
         row = rule.row()
         assert row is not None
         return row
@@ -227,12 +229,13 @@ class Follower:
         if self._recording is not None:
             with self._failing():
                 self._recording.end()
-        if self._is_new and self._recording is not None:
-            self._see_leaning(self._recording)
-        if self._is_new:
-            self._is_new, self.spent.besides = False, self.spent.besides + perf_counter() - start
-        else:
+        if self._recording is None or not self._first_rows:
             self.spent.tracking += perf_counter() - start
+            return
+        if self._first_rows == FIRST_ROWS:
+            self._see_leaning(self._recording)
+        self._first_rows -= self._recording.was_recorded
+        self.spent.besides += perf_counter() - start
 
     def _see_leaning(self, recording: Recording) -> None:
         """Warn if the first gradient is not orthogonal to what was found: then it is that of another loss."""

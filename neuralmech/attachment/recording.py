@@ -197,6 +197,11 @@ class Recording:
         return self._segments[1]
 
     @property
+    def was_recorded(self) -> bool:
+        """Whether the last step was."""
+        return self._has_after
+
+    @property
     def has_row(self) -> bool:
         """Whether the last step was recorded, of all parameters."""
         return self._has_after and self._steps.has_all_gradients
