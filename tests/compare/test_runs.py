@@ -116,7 +116,7 @@ def test_what_an_analysis_before_made_and_nobody_else_did_is_removed(tmp_path):
     for name in ("older.png", "older.csv"):
         (folder / name).touch()
     everything = {path.name for path in first.files}
-    figures = {name for name in everything if name.endswith((".png", ".pdf"))}
+    figures = {name for name in everything if name.endswith((".png", ".pdf", ".svg"))}
     assert figures
     second = analyze_folder(tmp_path / "run", Options(figures=False))
     assert {path.name for path in second.files} == everything - figures

@@ -149,7 +149,7 @@ def test_names_are_text_and_nothing_else(folder, tmp_path):
     found = analyze_folder(folder, Options())
     assert {p.name for p in folder.iterdir()} == {"record.h5", "analysis"}
     made = {p.name for p in (folder / "analysis").iterdir()} - {".made"}
-    assert all(re.fullmatch(r"[a-z_]+\.(csv|md|tex|png|pdf|html)", name) for name in made)
+    assert all(re.fullmatch(r"[a-z_]+\.(csv|md|tex|png|pdf|svg|html)", name) for name in made)
     for name in ("comparison.md", "budget.md", "comparison.tex", "report.html"):
         text = (folder / "analysis" / name).read_text()
         assert "\x1b" not in text
