@@ -55,7 +55,7 @@ figures: install ## train, measure and draw every figure of the documentation (3
 	$(BIN)/python scripts/figures.py
 
 SCALE ?= small
-reproduce: install ## hold every claim of the sources against a run, write docs/reproduction.md (SCALE=paper: on a GPU)
+reproduce: install ## hold every claim of the sources against a run, write docs/reproduction.md (4 minutes; SCALE=paper: on a GPU)
 	$(BIN)/python scripts/reproduce.py --scale $(SCALE)
 
 zoo: install ## find and verify the symmetries of well-known models, write docs/zoo.md (25 minutes)

@@ -54,9 +54,7 @@ def _records(found: Findings) -> list[tuple[pd.Series, Path]]:
 def integral(found: Findings, family: str) -> Measured:
     """The integral of decay and drive against what decay alone says."""
     flow, decay = worst(found, family, "first_order_flow"), worst(found, family, "weight_decay")
-    return Measured(
-        f"first-order modified flow {flow:.1g}, weight decay alone {decay:.1g}", flow <= 1e-2 and decay > 10 * flow
-    )
+    return Measured(f"first-order flow {flow:.1g}, weight decay alone {decay:.1g}", flow <= 1e-2 and decay > 10 * flow)
 
 
 def translation(found: Findings) -> Measured:
