@@ -31,7 +31,7 @@ lint: install ## style and docstrings (ruff)
 types: install ## static types (pyright)
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-test: install ## lint, types, tests and doctests (7 minutes on two cores)
+test: install ## lint, types, tests and doctests (9 minutes on two cores)
 	$(MAKE) --jobs 2 lint types kernels
 	$(BIN)/python -m pytest -m "not slow" -n auto --dist worksteal
 
