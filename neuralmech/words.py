@@ -81,6 +81,18 @@ def hydra_value(text: str) -> str:
     return f"'{escaped}'"
 
 
+def own_words(jobs: Sequence[Sequence[str]]) -> list[str]:
+    """Of each of several jobs the words that not all have, in a line.
+
+    Examples
+    --------
+    >>> own_words([["model=mlp", "seed=0"], ["model=mlp", "seed=1"]]), own_words([["seed=0"]])
+    (['seed=0', 'seed=1'], ['seed=0'])
+    """
+    common = set(jobs[0]).intersection(*jobs[1:]) if len(jobs) > 1 else set()
+    return [" ".join(word for word in words if word not in common) for words in jobs]
+
+
 def first_line(error: BaseException) -> str:
     """First line of an error's message, or its kind."""
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)  # its str() has quotes

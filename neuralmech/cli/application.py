@@ -15,7 +15,7 @@ from typing import Any, ClassVar, NoReturn, Self
 from neuralmech.cli.output import never_fail
 from neuralmech.errors import NotFiniteError, RunError, UserError
 from neuralmech.record import RecordError
-from neuralmech.words import is_plainly_path, printable, set_given_in
+from neuralmech.words import is_plainly_path, own_words, printable, set_given_in
 
 TOLD = (UserError, RecordError, RunError, MemoryError, OSError)  # what is said in one line
 
@@ -85,15 +85,13 @@ def launch(
 
 def _tell_failures(outcomes: list[Outcome]) -> None:
     """Raise what a run failed with; of a sweep say each job's words and cause, and exit with the first one's code."""
-    common = set.intersection(*(set(outcome.words) for outcome in outcomes)) if len(outcomes) > 1 else set()
     codes = []
-    for outcome in outcomes:
+    for outcome, own in zip(outcomes, own_words([outcome.words for outcome in outcomes]), strict=True):
         if outcome.error is None:
             continue
         if not outcome.words:
             raise outcome.error
         text, code = told(outcome.error)
-        own = " ".join(word for word in outcome.words if word not in common)
         print(f"{PROGRAM}: job {outcome.number}{f' ({own})' if own else ''}: {one_line(text)}", file=sys.stderr)
         codes.append(code)
     if codes:

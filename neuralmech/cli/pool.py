@@ -22,10 +22,11 @@ from neuralmech.record import FAILURE_FILE, FILE_NAME, RecordError
 from neuralmech.record.files import write_whole
 from neuralmech.sweeps.deaths import Death
 from neuralmech.sweeps.manifest import Manifest
-from neuralmech.sweeps.pool import Ended, Pool, kept_open, words_that_differ
+from neuralmech.sweeps.pool import Ended, Pool, kept_open
 from neuralmech.sweeps.progress import progress
 from neuralmech.sweeps.shares import cores, gpus, shares
 from neuralmech.sweeps.worker import Answer, Job
+from neuralmech.words import own_words
 
 NAME = "hydra_plugins.neuralmech.PoolLauncher"  # Hydra takes plugins from there alone
 PORTABLE = (UserError, RecordError, RunError, NotFiniteError, MemoryError)  # of a job's errors; others come as text
@@ -84,7 +85,8 @@ class PoolLauncher(Launcher):
         jobs = [Job(initial_job_idx + i, tuple(words)) for i, words in enumerate(job_overrides)]
         manifest = Manifest(Path(self._config.hydra.sweep.dir).absolute())
         manifest.plan({job.number: job.overrides for job in jobs})
-        words = words_that_differ(jobs)
+        own = own_words([job.overrides for job in jobs])
+        words = {job.number: text for job, text in zip(jobs, own, strict=True)}
         pool = self._pool = self._pool or self._opened(len(jobs))
         returned: dict[int, JobReturn] = {}
         with progress(len(jobs), words) as shown:

@@ -125,7 +125,7 @@ def live(run: str | Path, interval: float = 2.0, sites: int = 4) -> LiveView:
     --------
     ``view = neuralmech.live("outputs/run")``; ``view.look()`` refreshes it by hand.
     """
-    view = LiveView(run, WatchOptions(interval, sites))
+    view = LiveView(run, WatchOptions(interval=interval, sites=sites))
     view.show()
     return view
 

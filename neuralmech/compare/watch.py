@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.live import Live
 
 from neuralmech.compare.gather.runs import CUT_OFF, find_runs, look
+from neuralmech.compare.looks import Looks, until_ctrl_c
 from neuralmech.compare.measure.glance import Glance, Looking
 from neuralmech.compare.show.watching import Seen, screen
 from neuralmech.errors import UserError
@@ -24,22 +25,17 @@ SECONDS = 0.2  # of reading a record that is being written: longer, and the next
 
 
 @dataclass(frozen=True)
-class WatchOptions:
+class WatchOptions(Looks):
     """Options of ``neuralmech watch``; see ``conf/watch.yaml``."""
 
-    interval: float = 2.0
     sites: int = 4
-    once: bool = False
 
     def check(self) -> None:
-        """Raise a `UserError` for impossible numbers."""
-        interval, sites = self.interval, self.sites
-        if isinstance(interval, bool) or not isinstance(interval, (int, float)) or not 0 < interval < float("inf"):
-            raise UserError(f"interval={interval} must be a positive number of seconds")
+        """Raise a `UserError` for impossible values."""
+        super().check()
+        sites = self.sites
         if isinstance(sites, bool) or not isinstance(sites, int) or sites < 1:
             raise UserError(f"sites={sites} must be a whole number of sites of each family, 1 or more")
-        if not isinstance(self.once, bool):
-            raise UserError(f"once={self.once} must be true or false")
 
 
 class Watched:
@@ -142,7 +138,7 @@ def watch(
     chosen, console = chosen or WatchOptions(), console or Console()
     chosen.check()
     watched = Watched(run)
-    try:
+    with until_ctrl_c():
         seen = watched.look()
         if chosen.once or watched.is_over:
             console.print(screen(seen, console, chosen.sites))
@@ -150,9 +146,6 @@ def watch(
             _refreshed(watched, seen, chosen, console, sleep)
         else:
             _printed(watched, seen, chosen, console, sleep)
-    except KeyboardInterrupt as error:
-        if getattr(error, "signal", None) is not None:  # another signal than Ctrl-C
-            raise
 
 
 def _refreshed(

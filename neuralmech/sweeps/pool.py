@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import wait
 from time import monotonic
-from typing import Any
 
 from neuralmech.errors import UserError
 from neuralmech.sweeps.deaths import Death, death_of, without_dump
@@ -236,9 +235,3 @@ def none_left_open() -> Iterator[None]:
     finally:
         while _open:
             _open.pop().close()
-
-
-def words_that_differ(jobs: Sequence[Job]) -> dict[int, str]:
-    """Words of each job that not all have."""
-    common: set[Any] = set.intersection(*(set(job.overrides) for job in jobs)) if len(jobs) > 1 else set()
-    return {job.number: " ".join(w for w in job.overrides if w not in common) for job in jobs}

@@ -15,30 +15,19 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from neuralmech.errors import UserError
+from neuralmech.compare.looks import Looks, until_ctrl_c
 from neuralmech.record.safety import printable
 from neuralmech.sweeps.manifest import STATES
 from neuralmech.sweeps.states import JobState, states_of
-from neuralmech.words import short
+from neuralmech.words import own_words, short
 
 STYLES = {"done": "green", "running": "cyan", "failed": "red", "killed": "red", "stopped": "yellow"}
 ROOM = 6  # lines of the terminal that a table has besides its jobs
 
 
 @dataclass(frozen=True)
-class SweepOptions:
+class SweepOptions(Looks):
     """Options of ``neuralmech sweep``; see ``conf/sweep.yaml``."""
-
-    interval: float = 2.0
-    once: bool = False
-
-    def check(self) -> None:
-        """Raise a `UserError` for impossible values."""
-        interval = self.interval
-        if isinstance(interval, bool) or not isinstance(interval, (int, float)) or not 0 < interval < float("inf"):
-            raise UserError(f"interval={interval} must be a positive number of seconds")
-        if not isinstance(self.once, bool):
-            raise UserError(f"once={self.once} must be true or false")
 
 
 def show(
@@ -60,17 +49,13 @@ def show(
     if chosen.once or not console.is_terminal or not _runs(states):
         console.print(table(folder, states))
         return
-    try:
-        with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
-            while True:
-                live.update(table(folder, states, console.height - ROOM), refresh=True)
-                if not _runs(states):
-                    return
-                sleep(chosen.interval)
-                states = states_of(folder)
-    except KeyboardInterrupt as error:
-        if getattr(error, "signal", None) is not None:  # another signal than Ctrl-C
-            raise
+    with until_ctrl_c(), Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
+        while True:
+            live.update(table(folder, states, console.height - ROOM), refresh=True)
+            if not _runs(states):
+                return
+            sleep(chosen.interval)
+            states = states_of(folder)
 
 
 def _runs(states: Sequence[JobState]) -> bool:
@@ -83,15 +68,20 @@ def table(folder: Path, states: Sequence[JobState], most: int | None = None) -> 
     if most is not None and len(shown) > max(1, most):
         first = sorted(shown, key=lambda s: (s.entry.state in ("done", "waiting"), s.entry.state, s.entry.number))
         shown = sorted(first[: max(1, most)], key=lambda s: s.entry.number)
-    common = set.intersection(*(set(s.entry.overrides) for s in states)) if len(states) > 1 else set()
+    own = dict(zip((s.entry.number for s in states), own_words([s.entry.overrides for s in states]), strict=True))
     rows = Table(box=box.SIMPLE, pad_edge=False, show_edge=False)
     for heading in ("job", "overrides", "state", "rows", "seconds", "error"):
         rows.add_column(heading, justify="right" if heading in ("job", "rows", "seconds") else "left", overflow="fold")
     for state in shown:
         entry = state.entry
-        words = " ".join(w for w in entry.overrides if w not in common)
         style = STYLES.get(entry.state, "dim")
-        cells = (str(entry.number), words or entry.folder or "", entry.state, _rows(state), _seconds(entry.seconds))
+        cells = (
+            str(entry.number),
+            own[entry.number] or entry.folder or "",
+            entry.state,
+            _rows(state),
+            _seconds(entry.seconds),
+        )
         texts = [escape(printable(cell)) for cell in (*cells, entry.error or "")]
         rows.add_row(*texts[:2], f"[{style}]{texts[2]}[/]", *texts[3:])
     counts = Counter(state.entry.state for state in states)
