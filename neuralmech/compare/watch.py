@@ -18,7 +18,7 @@ from neuralmech.compare.show.watching import Seen, screen
 from neuralmech.errors import UserError
 from neuralmech.record import FILE_NAME, Record, RecordError
 from neuralmech.record.files import is_in_use, parts_of
-from neuralmech.record.reader import glimpse
+from neuralmech.record.opening import glimpse
 from neuralmech.words import short
 
 SECONDS = 0.2  # of reading a record that is being written: longer, and the next write comes between

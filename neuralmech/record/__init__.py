@@ -11,14 +11,15 @@ from neuralmech.record.schema import FAILURE_FILE, FILE_NAME, SCHEMA_VERSION, Re
 if TYPE_CHECKING:
     from neuralmech.record.background import BackgroundWriter
     from neuralmech.record.charges import Charges
-    from neuralmech.record.reader import Record, open_record
+    from neuralmech.record.opening import open_record
+    from neuralmech.record.reader import Record
     from neuralmech.record.writer import RecordWriter
 
 _LAZY = {
     "BackgroundWriter": "background",
     "Charges": "charges",
     "Record": "reader",
-    "open_record": "reader",
+    "open_record": "opening",
     "RecordWriter": "writer",
 }
 

@@ -1,16 +1,14 @@
-"""Read a record, also one that is still being written or was cut off by a crash."""
+"""A record that is open for reading; `record/opening.py` opens it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cached_property
-from io import BytesIO
 from itertools import pairwise, product
 from pathlib import Path
-from time import monotonic
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 import h5py
 import numpy as np
@@ -19,11 +17,9 @@ from jaxtyping import Int64, Shaped
 from numpy.typing import NDArray
 
 from neuralmech.record.charges import Charges, Checked, Norms
-from neuralmech.record.files import PATIENCE_SECONDS, is_being_written, never_quiet, quiet_copy
-from neuralmech.record.safety import attribute, check_file, naming_damage, plain_yaml, printable, remedy
+from neuralmech.record.safety import attribute, naming_damage, plain_yaml, printable
 from neuralmech.record.schema import (
     EVALUATION_COLUMNS,
-    FILE_NAME,
     LATER_COLUMNS,
     LOG_FILE,
     NORMS,
@@ -33,11 +29,8 @@ from neuralmech.record.schema import (
     stored,
     tables,
 )
-from neuralmech.record.skeleton import Mended, Skeleton
-from neuralmech.record.still import StillFile
 from neuralmech.words import first_line, table_of
 
-T = TypeVar("T")
 GROUPS = ("model", "data", "optim", "track", "train")  # of a config
 
 
@@ -253,88 +246,6 @@ def _whole_number(value: Any) -> int:
     if not isinstance(value, (int, np.integer)):
         raise ValueError("its seed is no whole number")
     return int(value)
-
-
-def open_record(path: str | Path) -> Record:
-    """Open a run folder or a record file for reading.
-
-    Raises
-    ------
-    RecordError
-        If there is no record, the file is damaged or no record, or a newer version wrote it.
-
-    Examples
-    --------
-    ``with open_record("outputs/run") as r: r.charges("scale").value[:]``
-    """
-    path = Path(path)
-    if path.is_dir():
-        path = path / FILE_NAME
-    if not path.is_file():
-        raise RecordError(f"{path} does not exist; give a run folder that `neuralmech train` wrote")
-    return snapshot(path) if is_being_written(path) else _open(path, path)
-
-
-def can_mend(path: Path, skeleton: Skeleton, rows: int, evaluations: int) -> bool:
-    """Whether so many rows and evaluations could be read with a skeleton put back into a record's file."""
-    try:
-        with Mended(path, skeleton) as source, _open(source, path) as record:
-            return record.readable_rows() >= rows and record.readable_evaluations() >= evaluations
-    except RecordError:
-        return False
-
-
-def _open(source: Path | BytesIO | Mended | StillFile, path: Path) -> Record:
-    try:
-        file = h5py.File(source, "r", locking=False)
-    except OSError as error:
-        if "locking flag" in str(error):
-            raise RecordError(f"{path} is open in this program already, by h5py; close it there") from None
-        raise RecordError(f"{path} is not a readable HDF5 file ({first_line(error)}); {remedy(path)}") from None
-    try:
-        with naming_damage(path, remedy(path)):
-            check_file(file, path)
-            return Record(file, path)
-    except BaseException:
-        file.close()
-        raise
-
-
-def snapshot(path: Path) -> Record:
-    """Read a record that a running process writes, as it was at one moment, from a copy in memory.
-
-    Reading the file itself could meet its index half rewritten: ``committed`` guards rows, not that.
-    """
-    return _open(BytesIO(quiet_copy(path)), path)
-
-
-def glimpse(path: Path, read: Callable[[Record], T], patience: float = PATIENCE_SECONDS) -> T:
-    """Read a record in place, also one that a running process writes: a little of it, between two of its writes.
-
-    Where somebody writes meanwhile, `read` is broken off and called again; what it keeps of its own must bear that.
-    What it returns is of one moment. Unlike `snapshot` this takes no copy, however long the record is.
-
-    Raises
-    ------
-    RecordError
-        If there is no such record, it is damaged, or is written without a pause that is long enough.
-    """
-    end = monotonic() + patience
-    while True:
-        if not is_being_written(path):
-            with _open(path, path) as record:
-                return read(record)
-        source = StillFile(path)
-        try:
-            with _open(source, path) as record:
-                return read(record)
-        except Exception:
-            if not source.changed:
-                raise
-            if monotonic() > end:
-                raise never_quiet(path) from None
-        finally:
-            source.close()
 
 
 def _readable(dataset: h5py.Dataset, rows: int) -> int:

@@ -15,7 +15,7 @@ from neuralmech.charges.step import rate_of
 from neuralmech.data.draws import set_random_state
 from neuralmech.errors import UserError
 from neuralmech.record import FILE_NAME, Record, RecordError, open_record
-from neuralmech.record.reader import can_mend
+from neuralmech.record.opening import can_mend
 from neuralmech.record.safety import plain_yaml
 from neuralmech.record.schema import STEP_COLUMNS, Position, Rows
 from neuralmech.record.skeleton import Skeleton

@@ -7,7 +7,7 @@ import pytest
 
 from made_runs import LAYOUT, rows
 from neuralmech.record import RecordError, RecordWriter
-from neuralmech.record.reader import glimpse
+from neuralmech.record.opening import glimpse
 from neuralmech.record.still import StillFile
 
 

@@ -21,7 +21,7 @@ from neuralmech.compare.gather.runs import CUT_OFF, find_runs, status_of
 from neuralmech.errors import UserError
 from neuralmech.record import RecordError, open_record
 from neuralmech.record.layout import set_status
-from neuralmech.record.reader import snapshot
+from neuralmech.record.opening import snapshot
 from neuralmech.sweeps.manifest import Manifest
 from neuralmech.training.checkpoint import checkpoints
 from neuralmech.training.process import SAME_SECONDS, Interrupted, Stop, locked, on_signals, until_terminated
