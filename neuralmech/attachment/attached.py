@@ -32,11 +32,11 @@ from torch import nn
 from torch.optim import Optimizer
 
 from neuralmech.attachment.example import Example, Inputs, LossOfOutput, inner
-from neuralmech.attachment.finding import Wanted
+from neuralmech.attachment.finding import Request
 from neuralmech.attachment.folder import number_of, prepare
 from neuralmech.attachment.follower import Follower
 from neuralmech.attachment.hooks import CallHook, StepHooks
-from neuralmech.attachment.options import Options, bare_optimizers, is_first_rank, path_of, stand_in, wanted_of
+from neuralmech.attachment.options import AttachOptions, bare_optimizers, is_first_rank, path_of, stand_in, wanted_of
 from neuralmech.errors import UserError
 from neuralmech.symmetry.group import Symmetries
 
@@ -52,7 +52,7 @@ def attach(
     loss: LossOfOutput = "cross_entropy",
     resume: bool = False,
     overwrite: bool = False,
-    **options: Unpack[Options],
+    **options: Unpack[AttachOptions],
 ) -> Attached:
     """Record charges of every step that an optimiser takes in a loop of your own, which stays as it is.
 
@@ -112,7 +112,7 @@ def _take(place: Path, *, resume: bool, overwrite: bool) -> None:
 
 
 def _following(
-    model: nn.Module, optimizers: Sequence[Optimizer], wanted: Wanted, example_inputs: Inputs | None
+    model: nn.Module, optimizers: Sequence[Optimizer], wanted: Request, example_inputs: Inputs | None
 ) -> Follower:
     """What is told of steps; it finds symmetries at once where there is an example, else at the first step."""
     follower = Follower(model, optimizers, wanted)

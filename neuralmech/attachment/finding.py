@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from neuralmech.attachment.example import Example, LossOfOutput, adapted, only_trained, some_targets
-from neuralmech.attachment.recording import Measured
+from neuralmech.attachment.recording import Selection
 from neuralmech.discovery.discover import find_symmetries
 from neuralmech.errors import UserError, is_librarys
 from neuralmech.losses import Called, Loss
@@ -23,18 +23,18 @@ from neuralmech.verification.quick import SAMPLES, NotVerifiedError, quickly_ver
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Request:
     """What a user asks for, see `attach`."""
 
     folder: Path
     loss: LossOfOutput
-    measured: Measured
+    measured: Selection
     verify: bool = True
     groups: Sequence[SymmetryGroup] = ()
     resume: bool = False
 
 
-def find(model: nn.Module, trained: set[str], example: Example, wanted: Wanted) -> Symmetries:
+def find(model: nn.Module, trained: set[str], example: Example, wanted: Request) -> Symmetries:
     """Find and check the symmetries of a model of which some parameters are trained, on an example of its inputs.
 
     Raises

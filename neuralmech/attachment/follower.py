@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from neuralmech.attachment.example import Example
-from neuralmech.attachment.finding import Wanted, find, tell
+from neuralmech.attachment.finding import Request, find, tell
 from neuralmech.attachment.folder import attributes, last_row
 from neuralmech.attachment.recording import Clock, Recording
 from neuralmech.attachment.rules import ForeignRule
-from neuralmech.attachment.vectors import Vectors
+from neuralmech.attachment.vectors import FlatVectors
 from neuralmech.errors import UserError
 from neuralmech.record.schema import PART, RecordError
 from neuralmech.symmetry.group import Symmetries
@@ -65,7 +65,7 @@ class Follower:
         Whether nothing more is recorded.
     """
 
-    def __init__(self, model: nn.Module, optimizers: Sequence[Optimizer], wanted: Wanted) -> None:
+    def __init__(self, model: nn.Module, optimizers: Sequence[Optimizer], wanted: Request) -> None:
         self._model, self._optimizers, self._wanted = model, optimizers, wanted
         if not self._trained():
             raise UserError("attach: the optimizer trains no parameter of this model; give the model that it trains")
@@ -146,7 +146,7 @@ class Follower:
             return
         vectors = self._recording.vectors
         if vectors.have_moved:
-            self._recording.move(Vectors(self._trained()))
+            self._recording.move(FlatVectors(self._trained()))
         early, self._early = self._early, None
         with self._failing():
             self._recording.begin(row, self.samples, early)
@@ -183,7 +183,7 @@ class Follower:
             self.symmetries = None
         symmetries, trained = self.find(), self._trained()
         self._parts += 1
-        vectors = Vectors(trained)
+        vectors = FlatVectors(trained)
         names = {id(p): name for name, p in trained.items()}
         one = next(iter(trained.values()))
         rule = ForeignRule(self._optimizers, names, one)

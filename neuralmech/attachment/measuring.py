@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from neuralmech.attachment.rules import ForeignRule
-from neuralmech.attachment.vectors import Vectors
+from neuralmech.attachment.vectors import FlatVectors
 from neuralmech.charges.step import Mover, Taken, rate_of
 from neuralmech.track import Tracker
 from neuralmech.track.block import Seen
@@ -50,7 +50,7 @@ class Measuring(Protocol):
 class Copying:
     """By flat copies of θ_k, the gradient and θ_{k+1}, side by side: on any device, of any rule."""
 
-    def __init__(self, vectors: Vectors, rule: ForeignRule, tracker: Tracker) -> None:
+    def __init__(self, vectors: FlatVectors, rule: ForeignRule, tracker: Tracker) -> None:
         self._vectors, self._rule, self._tracker = vectors, rule, tracker
         vectors.lend("before", tracker.room())
         self._names = {id(p): name for name, p in vectors.parameters.items()}
@@ -107,7 +107,7 @@ class InPlace:
     Rows that need the vectors of a whole step, and gradients that may change before it is over, are left to `Copying`.
     """
 
-    def __init__(self, copying: Copying, vectors: Vectors, rule: ForeignRule, tracker: Tracker, by: Mover) -> None:
+    def __init__(self, copying: Copying, vectors: FlatVectors, rule: ForeignRule, tracker: Tracker, by: Mover) -> None:
         self._copying, self._vectors, self._rule, self._tracker, self._by = copying, vectors, rule, tracker, by
         self._theta = vectors.views("after")
         self._parameters = list(vectors.parameters.values())
@@ -176,7 +176,7 @@ class InPlace:
         return self._nothing[name]
 
 
-def measuring(vectors: Vectors, rule: ForeignRule, tracker: Tracker) -> Measuring:
+def measuring(vectors: FlatVectors, rule: ForeignRule, tracker: Tracker) -> Measuring:
     """What measures the steps of a rule: in place where that is possible."""
     copying = Copying(vectors, rule, tracker)
     if not vectors.are_alike or rule.is_several or not _leaves_gradients(rule.members[0].optimizer):

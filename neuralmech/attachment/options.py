@@ -12,8 +12,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from neuralmech.attachment.example import LossOfOutput
-from neuralmech.attachment.finding import Wanted
-from neuralmech.attachment.recording import Measured
+from neuralmech.attachment.finding import Request
+from neuralmech.attachment.recording import Selection
 from neuralmech.checks import check_at_least, check_choice
 from neuralmech.errors import UserError
 from neuralmech.loggers import check_installed
@@ -23,7 +23,7 @@ from neuralmech.symmetry.names import FAMILIES
 from neuralmech.verification.claims import SymmetryGroup
 
 
-class Options(TypedDict, total=False):
+class AttachOptions(TypedDict, total=False):
     """What is recorded, see `attach`."""
 
     families: Sequence[str]
@@ -50,14 +50,14 @@ def path_of(folder: object) -> Path:
     return Path(folder)
 
 
-def wanted_of(folder: Path, loss: LossOfOutput, resume: bool, options: Options) -> Wanted:
+def wanted_of(folder: Path, loss: LossOfOutput, resume: bool, options: AttachOptions) -> Request:
     """Options, checked."""
     if isinstance(loss, str) or not callable(loss):
         as_loss(loss)
     for name in ("families", "signals", "norms_of"):
         if isinstance(one := options.get(name), str):
             options[name] = [one]
-    known = Options.__annotations__
+    known = AttachOptions.__annotations__
     for name in options:
         if name not in known:
             raise UserError(f"attach: {name}= is no option; there are {', '.join(known)}")
@@ -73,7 +73,7 @@ def wanted_of(folder: Path, loss: LossOfOutput, resume: bool, options: Options) 
     check_installed(options.get("logger", "none"))
     rest: dict[str, Any] = {k: v for k, v in options.items() if k not in ("groups", "verify")}
     groups = tuple(options.get("groups", ()))
-    return Wanted(folder, loss, Measured(**rest), options.get("verify", True), groups, resume)
+    return Request(folder, loss, Selection(**rest), options.get("verify", True), groups, resume)
 
 
 def stand_in(model: nn.Module, optimizer: Any) -> Optimizer | None:

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from neuralmech.attachment.folder import Log
 from neuralmech.attachment.measuring import measuring, scaled
 from neuralmech.attachment.rules import ForeignRule
-from neuralmech.attachment.vectors import Vectors
+from neuralmech.attachment.vectors import FlatVectors
 from neuralmech.charges.leaning import Leaning
 from neuralmech.loggers import Feed, opened
 from neuralmech.record import BackgroundWriter, RecordError, RecordWriter, open_record
@@ -39,7 +39,7 @@ class Clock:
 
 
 @dataclass(frozen=True)
-class Measured:
+class Selection:
     """What is measured, see `attach`."""
 
     every: int = 1
@@ -69,10 +69,10 @@ class Recording:
     def __init__(
         self,
         folder: Path,
-        vectors: Vectors,
+        vectors: FlatVectors,
         rule: ForeignRule,
         symmetries: Symmetries,
-        measured: Measured,
+        measured: Selection,
         clock: Clock,
     ) -> None:
         self._folder, self.vectors, self.rule, self._clock = folder, vectors, rule, clock
@@ -258,7 +258,7 @@ class Recording:
         self.tracker.write(self._writer, cut=False)
         self._log.write()
 
-    def move(self, vectors: Vectors) -> None:
+    def move(self, vectors: FlatVectors) -> None:
         """Go on where the model is now."""
         self._hand_over()
         self.vectors = vectors

@@ -21,7 +21,7 @@ CANNOT = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError,
 Flat = Callable[[str, Mapping[str, Tensor]], Tensor | None]  # one tensor of those of all parameters, None if some lack
 
 
-class Options(NamedTuple):
+class GroupOptions(NamedTuple):
     """Hyperparameters of a group at a step."""
 
     lr: float
@@ -31,7 +31,7 @@ class Options(NamedTuple):
     nesterov: bool
 
 
-GIVEN = (*Options._fields, "betas")
+GIVEN = (*GroupOptions._fields, "betas")
 FIXED = (int, float, type(None))
 
 
@@ -51,14 +51,14 @@ class Member(NamedTuple):
         )
         return found if stays else (*found, object())
 
-    def options(self) -> Options:
+    def options(self) -> GroupOptions:
         """What it has now."""
         group = self.optimizer.param_groups[self.group]
-        lr, decay, beta, dampening = (float(group.get(name, 0.0) or 0.0) for name in Options._fields[:4])
-        return _of_adam(group, Options(lr, decay, beta, dampening, bool(group.get("nesterov", False))))
+        lr, decay, beta, dampening = (float(group.get(name, 0.0) or 0.0) for name in GroupOptions._fields[:4])
+        return _of_adam(group, GroupOptions(lr, decay, beta, dampening, bool(group.get("nesterov", False))))
 
 
-def _of_adam(group: Mapping[str, Any], options: Options) -> Options:
+def _of_adam(group: Mapping[str, Any], options: GroupOptions) -> GroupOptions:
     """β₁ is Adam's momentum."""
     return options if "betas" not in group else options._replace(momentum=float(group["betas"][0]))
 
@@ -255,7 +255,7 @@ def _named(optimizer: Optimizer, names: Mapping[int, str]) -> list[tuple[nn.Para
     return [(p, names[id(p)]) for group in optimizer.param_groups for p in group["params"] if id(p) in names]
 
 
-def _usual_rate(member: Member, options: Options) -> float:
+def _usual_rate(member: Member, options: GroupOptions) -> float:
     """η of a group; of one that warms up from zero that of its scheduler."""
     group = member.optimizer.param_groups[member.group]
     return options.lr or float(group.get("initial_lr", 0.0))

@@ -14,7 +14,7 @@ from neuralmech.symmetry.layout import Layout
 Vector = Float[Tensor, " parameters"]
 
 
-class Vectors:
+class FlatVectors:
     """Room for flat vectors of all tracked parameters, in the order of a layout.
 
     Attributes

@@ -23,7 +23,7 @@ class Metric(NamedTuple):
     eps: float
 
 
-class Rates(NamedTuple):
+class AdamRates(NamedTuple):
     """What a step takes, of the type of θ.
 
     Attributes
@@ -210,7 +210,7 @@ def take_step(table, of, moving, metric, rates, into):
     where they are to be kept.
     """
     addresses, measured = moving
-    metric, rates, into = Metric(*metric), Rates(*rates), Into(*into)
+    metric, rates, into = Metric(*metric), AdamRates(*rates), Into(*into)
     before, after, gradient, mean, square = of
     for k in range(table.shape[0]):
         strip = table[k]

@@ -15,11 +15,11 @@ from numba.core import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from neuralmech.charges.cpu_rows import Into, Rates, fold, only_move, sum_strip
+from neuralmech.charges.cpu_rows import Into, SgdRates, fold, only_move, sum_strip
 from neuralmech.jit import CONTRACTED, REORDERED, jit
 
 
-class Vectors(NamedTuple):
+class StepVectors(NamedTuple):
     """θ_k, θ_{k+1} and g, flat."""
 
     before: NDArray
@@ -43,7 +43,7 @@ class Moving(NamedTuple):
     addresses: NDArray[np.int64]
     buffer: NDArray
     spare: NDArray
-    rates: Rates
+    rates: SgdRates
     measured: bool
 
 
@@ -60,8 +60,8 @@ def pointer(typingctx: Any, like: Any, address: Any) -> Any:
 
 @jit(CONTRACTED)
 def sum_up(table, vectors, into):
-    """Row and column sums of θ², (ηu)², g² and θg for every rectangle of a table; see `Vectors`, `Into`."""
-    vectors, into = Vectors(*vectors), Into(*into)
+    """Row and column sums of θ², (ηu)², g² and θg for every rectangle of a table; see `StepVectors`, `Into`."""
+    vectors, into = StepVectors(*vectors), Into(*into)
     for k in range(table.shape[0]):
         strip = table[k]
         i, j = strip.start, strip.start + strip.rows * strip.columns
@@ -78,9 +78,9 @@ def copy(x, to):
 
 @jit(CONTRACTED)
 def _take(table, vectors, moving, coefficients, into):
-    vectors, into = Vectors(*vectors), Into(*into)
+    vectors, into = StepVectors(*vectors), Into(*into)
     addresses, buffer, spare, rates, measured = moving
-    moving = Moving(addresses, buffer, spare, Rates(*rates), measured)
+    moving = Moving(addresses, buffer, spare, SgdRates(*rates), measured)
     for k in range(table.shape[0]):
         strip = table[k]
         i, j = strip.start, strip.start + strip.rows * strip.columns
@@ -117,7 +117,7 @@ def follow_step(table, vectors, taken, coefficients, into):
 
     `taken` are the addresses of θ_{k+1} and of g, see `Moving`; the other vectors get what is to be kept.
     """
-    vectors, into = Vectors(*vectors), Into(*into)
+    vectors, into = StepVectors(*vectors), Into(*into)
     behind, gradients = taken
     for k in range(table.shape[0]):
         strip = table[k]

@@ -41,7 +41,7 @@ class OnePass:
     before, gradient
         θ_k and g, flat, valid where they are kept.
     arrays
-        θ_k, θ_{k+1} and g; see `Vectors`.
+        θ_k, θ_{k+1} and g; see `StepVectors`.
     rest
         Rectangles of the plan that have to be summed from there.
     """

@@ -16,7 +16,7 @@ from neuralmech.jit import CONTRACTED, EXACT, REORDERED, jit
 COLUMNS = 7  # of θ², (ηu)², g², θg, and with coefficients θ, ηu, g
 
 
-class Rates(NamedTuple):
+class SgdRates(NamedTuple):
     """Numbers of the type of θ."""
 
     lr: float

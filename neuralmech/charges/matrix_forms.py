@@ -100,13 +100,13 @@ class MatrixForms:
         self.diagonal = diagonal_family([site for site in family.matrices if site.size > full], layout.shapes)
         large = [np.arange(a, b) for a, b, s in zip(firsts, firsts[1:], family.matrices, strict=False) if s.size > full]
         self.places = np.concatenate([np.zeros(0, dtype=np.int64), *large])
-        self._batches: list[_Placed] = []
+        self._batches: list[_PlacedBatch] = []
         self._scratch: dict[int, tuple[Tensor, Tensor]] = {}
         for batch in batches_of(family, layout, device):
             i, j = entries[batch.sites[0]]
             places = np.concatenate([np.arange(firsts[s], firsts[s + 1]) for s in batch.sites])
             at = (torch.as_tensor(a, device=device) for a in (i, j, places, np.array(batch.sites)))
-            self._batches.append(_Placed(batch, batch.size <= full, *at))
+            self._batches.append(_PlacedBatch(batch, batch.size <= full, *at))
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -129,7 +129,7 @@ class MatrixForms:
             norms.index_copy_(0, placed.sites, torch.linalg.matrix_norm(charges))
 
 
-class _Placed(NamedTuple):
+class _PlacedBatch(NamedTuple):
     """Where what is computed of a batch goes.
 
     Attributes

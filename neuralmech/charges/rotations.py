@@ -54,7 +54,7 @@ class Rotations:
         for batch in batches_of(family, layout, device):
             places = np.concatenate([np.arange(firsts[s], firsts[s + 1]) for s in batch.sites])
             at = (torch.as_tensor(a, device=device) for a in (*pairs[batch.sites[0]], places))
-            self._batches.append(_Placed(batch, *at))
+            self._batches.append(_PlacedPairs(batch, *at))
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -72,7 +72,7 @@ class Rotations:
                 row.index_copy_(0, placed.places, values.reshape(-1))
 
 
-class _Placed(NamedTuple):
+class _PlacedPairs(NamedTuple):
     """Sites alike, their pairs, and where these go."""
 
     batch: Batch

@@ -55,11 +55,11 @@ def symmetries(words: list[str]) -> None:
 
 def _kept(optim: Any, families: Iterable[str]) -> dict[str, str]:
     """Family → whether a run's learning rule keeps its symmetries, and why."""
-    from neuralmech.laws.kinetic import Rule, kept
+    from neuralmech.laws.kinetic import KineticRule, kept
 
     name = optim.target.rpartition(".")[2] if optim.name == "_target_" else optim.name
     remembers, iterates = getattr(optim, "momentum", 0) > 0, getattr(optim, "polar", "exact") != "exact"
-    rule = Rule(name, optim.clip_value is not None, optim.sam_rho > 0, remembers, iterates)
+    rule = KineticRule(name, optim.clip_value is not None, optim.sam_rho > 0, remembers, iterates)
     says = {family: kept(rule, family) for family in families}
     return {family: f"{'yes' if of.exactly else 'no'}: {of.reason}" for family, of in says.items()}
 

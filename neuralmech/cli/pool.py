@@ -22,10 +22,10 @@ from neuralmech.record import FAILURE_FILE, FILE_NAME, RecordError
 from neuralmech.record.files import write_whole
 from neuralmech.sweeps.deaths import Death
 from neuralmech.sweeps.manifest import Manifest
-from neuralmech.sweeps.pool import Ended, Pool, kept_open
+from neuralmech.sweeps.pool import Ended, Workers, kept_open
 from neuralmech.sweeps.progress import progress
 from neuralmech.sweeps.shares import cores, gpus, shares
-from neuralmech.sweeps.worker import Answer, Job
+from neuralmech.sweeps.worker import Answer, Assignment
 from neuralmech.words import own_words
 
 NAME = "hydra_plugins.neuralmech.PoolLauncher"  # Hydra takes plugins from there alone
@@ -44,7 +44,7 @@ class Task:
         self._context, self._config, self._function = context, config, function
         self._instances = Singleton.get_state()["instances"]  # resolvers are functions, which cannot be sent
 
-    def __call__(self, job: Job) -> JobReturn:
+    def __call__(self, job: Assignment) -> JobReturn:
         """Compose the job's config and do it."""
         resolvers = Singleton.get_state()["omegaconf_resolvers"]
         Singleton.set_state({"instances": self._instances, "omegaconf_resolvers": resolvers})
@@ -73,7 +73,7 @@ class PoolLauncher(Launcher):
 
     def __init__(self, n_jobs: Any = None, threads: Any = None) -> None:
         self._n_jobs, self._threads = n_jobs, threads
-        self._pool: Pool | None = None
+        self._pool: Workers | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Remember what Hydra will want to be carried out."""
@@ -82,7 +82,7 @@ class PoolLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Carry out jobs; what became of each, in their order."""
         setup_globals()
-        jobs = [Job(initial_job_idx + i, tuple(words)) for i, words in enumerate(job_overrides)]
+        jobs = [Assignment(initial_job_idx + i, tuple(words)) for i, words in enumerate(job_overrides)]
         manifest = Manifest(Path(self._config.hydra.sweep.dir).absolute())
         manifest.plan({job.number: job.overrides for job in jobs})
         own = own_words([job.overrides for job in jobs])
@@ -98,11 +98,11 @@ class PoolLauncher(Launcher):
                 returned[ended.job.number] = _returned(ended, manifest)
         return [returned[job.number] for job in jobs]
 
-    def _opened(self, jobs: int) -> Pool:
+    def _opened(self, jobs: int) -> Workers:
         device = str(self._config.get("device", "auto"))
         parts = shares(self._n_jobs, self._threads, jobs, gpus(device, os.environ), cores(), os.environ)
         task = pickle.dumps(Task(self._context, self._config, self._function))
-        return kept_open(Pool(task, parts.count, parts.environment))
+        return kept_open(Workers(task, parts.count, parts.environment))
 
 
 def _returned(ended: Ended, manifest: Manifest) -> JobReturn:

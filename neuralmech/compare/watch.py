@@ -14,7 +14,7 @@ from rich.live import Live
 from neuralmech.compare.gather.runs import CUT_OFF, find_runs, look
 from neuralmech.compare.looks import Looks, until_ctrl_c
 from neuralmech.compare.measure.glance import Glance, Looking
-from neuralmech.compare.show.watching import Seen, screen
+from neuralmech.compare.show.watching import Look, screen
 from neuralmech.errors import UserError
 from neuralmech.record import FILE_NAME, Record, RecordError
 from neuralmech.record.files import is_in_use, parts_of
@@ -57,10 +57,10 @@ class Watched:
         if found.is_sweep and any(found.folder.iterdir()) and not is_in_use(found.folder):
             raise RecordError(f"{run} holds no record; give a run folder that `neuralmech train` wrote")
         self._top, self._folder, self._looking = found.folder, found.folder, Looking()
-        self._seen, self._stamp, self._last = Seen("", "", None), 0, (0, 0.0)
+        self._seen, self._stamp, self._last = Look("", "", None), 0, (0, 0.0)
         self._seconds, self.is_over = SECONDS, False
 
-    def look(self) -> Seen:
+    def look(self) -> Look:
         """The run as it is now; `is_over` says whether anything can follow.
 
         Raises
@@ -88,24 +88,24 @@ class Watched:
     def _is_behind(self) -> bool:
         return self._seen.glance is None or self._seen.glance.compared < 1
 
-    def _without_record(self) -> Seen:
+    def _without_record(self) -> Look:
         job = look(self._folder)
         self.is_over = job.status != "waiting"
         if self.is_over:
             raise RecordError(f"{self._top} has nothing to show ({job.reason})")
-        return Seen(short(self._top), job.reason, None)
+        return Look(short(self._top), job.reason, None)
 
-    def _read(self, record: Record, *, is_held: bool) -> Seen:
+    def _read(self, record: Record, *, is_held: bool) -> Look:
         goes_on = record.status == "running"
         status = CUT_OFF if goes_on and not is_held else record.status
         self.is_over = not is_held
         if not record.rows:
             if self.is_over:
                 raise RecordError(f"{self._top} has nothing to show ({status})")
-            return Seen(short(self._top), "no rows are committed yet", None)
+            return Look(short(self._top), "no rows are committed yet", None)
         seconds, self._seconds = self._seconds, self._seconds / 2  # less, if the next write comes between
         found = self._looking.look(record, ended=not is_held, seconds=seconds)
-        return Seen(short(self._top), status, found, self._speed(found) if goes_on else None)
+        return Look(short(self._top), status, found, self._speed(found) if goes_on else None)
 
     def _speed(self, found: Glance) -> float | None:
         """Steps per second since the last look that found more."""
@@ -149,7 +149,7 @@ def watch(
 
 
 def _refreshed(
-    watched: Watched, seen: Seen, chosen: WatchOptions, console: Console, sleep: Callable[[float], Any]
+    watched: Watched, seen: Look, chosen: WatchOptions, console: Console, sleep: Callable[[float], Any]
 ) -> None:
     """Write every look over the one before."""
     with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
@@ -162,7 +162,7 @@ def _refreshed(
 
 
 def _printed(
-    watched: Watched, seen: Seen, chosen: WatchOptions, console: Console, sleep: Callable[[float], Any]
+    watched: Watched, seen: Look, chosen: WatchOptions, console: Console, sleep: Callable[[float], Any]
 ) -> None:
     """Print every look that shows something new, into a file or a pipe."""
     before = None

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from neuralmech.data.draws import CPU
 from neuralmech.data.options import DataOptions
-from neuralmech.data.parts import Items, Part, Samples, Wanted, Watched
+from neuralmech.data.parts import Items, ItemsWithDraws, Part, Samples, Wanted
 from neuralmech.data.stream import read
 from neuralmech.errors import UserError
 
@@ -157,7 +157,7 @@ def in_memory(part: Part, workers: int = 0) -> Samples | None:
     if isinstance(part, Samples):
         return part
     start, kept = 0, None
-    with closing(read(Watched(part), _chunks(len(part), 256), CPU, workers)) as batches:
+    with closing(read(ItemsWithDraws(part), _chunks(len(part), 256), CPU, workers)) as batches:
         for x, y, drew in batches:
             if drew:
                 return None

@@ -161,7 +161,7 @@ def _go_together(*pairs: tuple[Any, Any]) -> bool:
 
 
 @dataclass(frozen=True)
-class Watched(Indexed):
+class ItemsWithDraws(Indexed):
     """`Items` with a third tensor: whether any of them drew a random number."""
 
     part: Items

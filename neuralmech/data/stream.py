@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as Indexed
 
-from neuralmech.data.parts import Part, Wanted, Watched
+from neuralmech.data.parts import ItemsWithDraws, Part, Wanted
 from neuralmech.data.readers import Readers, attend, later
 from neuralmech.errors import RunError, UserError
 
@@ -62,7 +62,7 @@ class Stream:
 
 
 def read(
-    part: Part | Watched, wanted: Iterable[Wanted], device: torch.device, workers: int
+    part: Part | ItemsWithDraws, wanted: Iterable[Wanted], device: torch.device, workers: int
 ) -> Generator[tuple[Tensor, ...], None, None]:
     """Yield batches as stored, on the device, read by so many processes (0: by this one).
 
@@ -131,7 +131,7 @@ class _Refusal:
 class _Answering(Indexed):
     """A part as workers read it."""
 
-    def __init__(self, part: Part | Watched) -> None:
+    def __init__(self, part: Part | ItemsWithDraws) -> None:
         self._part = part
 
     def __getitem__(self, wanted: Wanted) -> tuple[Tensor, ...] | _Refusal:

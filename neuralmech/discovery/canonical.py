@@ -41,14 +41,14 @@ KERNELS = {3: ATEN.conv1d.default, 4: ATEN.conv2d.default, 5: ATEN.conv3d.defaul
 
 def simplified(traced: Trace) -> Trace:
     """Rewrite a trace's graph in place."""
-    work = _Rewriting(traced.graph, frozenset(traced.parameters))
+    work = _CanonicalRewriting(traced.graph, frozenset(traced.parameters))
     more = True
     while more:  # what a rewriting makes may be rewritten, too
         traced, more = rewritten(traced, work.rewritten)
     return without_dead_code(traced)
 
 
-class _Rewriting:
+class _CanonicalRewriting:
     def __init__(self, graph: fx.Graph, parameters: frozenset[str]) -> None:
         self.graph, self.parameters = graph, parameters
         self._multiples: dict[tuple[fx.Node, float], fx.Node] = {}

@@ -25,11 +25,11 @@ LINEAR = frozenset((*MOVEMENT, "sum", "mean")) - {"_to_copy", "to", "type_as", "
 
 def without_complex(traced: Trace) -> Trace:
     """Rewrite a trace's graph in place."""
-    traced, _ = rewritten(traced, _Rewriting(traced.graph).real)
+    traced, _ = rewritten(traced, _PairRewriting(traced.graph).real)
     return without_dead_code(traced)
 
 
-class _Rewriting:
+class _PairRewriting:
     def __init__(self, graph: fx.Graph) -> None:
         self.graph = graph
         self._pairs: dict[fx.Node, Pair] = {}

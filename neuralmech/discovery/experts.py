@@ -49,12 +49,12 @@ own_rows.register_fake(lambda stack, by, ends: torch.empty_like(stack[0]))
 
 def experts_apart(traced: Trace) -> Trace:
     """Rewrite a trace's graph in place."""
-    work = _Rewriting(traced)
+    work = _ExpertRewriting(traced)
     traced, _ = rewritten(traced, work.rewritten)
     return replace(without_dead_code(traced), views={**traced.views, **work.stacks.views})
 
 
-class _Rewriting:
+class _ExpertRewriting:
     def __init__(self, traced: Trace) -> None:
         self.stacks = Stacks(traced)
         self._own: dict[fx.Node, tuple[fx.Node, fx.Node, bool]] = {}  # what is taken of, by what, whether by ends

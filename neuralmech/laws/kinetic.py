@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 
-class Kept(NamedTuple):
+class KeptSymmetry(NamedTuple):
     """Whether a rule keeps the symmetries of a family exactly, and why or why not."""
 
     exactly: bool
@@ -19,7 +19,7 @@ class Kept(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Rule:
+class KineticRule:
     """What decides it.
 
     Attributes
@@ -43,7 +43,7 @@ class Rule:
     iterates: bool = False
 
 
-def kept(rule: Rule, family: str) -> Kept:
+def kept(rule: KineticRule, family: str) -> KeptSymmetry:
     """Whether a rule keeps the symmetries of a family.
 
     Examples
@@ -53,18 +53,18 @@ def kept(rule: Rule, family: str) -> Kept:
     """
     translation = family == "translation"
     if rule.cuts:
-        return Kept(False, "a gradient that is cut entry by entry is not orthogonal to the generator any more")
+        return KeptSymmetry(False, "a gradient that is cut entry by entry is not orthogonal to the generator any more")
     if rule.ascends and not translation:
-        return Kept(False, "the gradient is that at θ + ρg/|g|, orthogonal to the generator there")
+        return KeptSymmetry(False, "the gradient is that at θ + ρg/|g|, orthogonal to the generator there")
     if rule.name in ("sgd", "sgdw"):
         memory = ", but for what momentum remembers of other points" if rule.remembers and not translation else ""
-        return Kept(True, f"its steps are along the gradient, which is orthogonal to the generator{memory}")
+        return KeptSymmetry(True, f"its steps are along the gradient, which is orthogonal to the generator{memory}")
     if rule.name == "muon" and translation:
         own = "UVᵀ has the columns' space of the momentum, in which no gradient leans on equal numbers"
         magnified = "; Newton–Schulz magnifies what bfloat16 leaves of that by up to 3.4445⁵ = 485"
-        return Kept(not rule.iterates, own + (magnified if rule.iterates else ""))
+        return KeptSymmetry(not rule.iterates, own + (magnified if rule.iterates else ""))
     if rule.name == "muon":
-        return Kept(False, "it makes all directions of a matrix equally long")
+        return KeptSymmetry(False, "it makes all directions of a matrix equally long")
     if rule.name in ("adam", "adamw"):
-        return Kept(False, "each parameter has a step size of its own")
-    return Kept(False, f"nothing is known of {rule.name}" if rule.name else "two rules move it together")
+        return KeptSymmetry(False, "each parameter has a step size of its own")
+    return KeptSymmetry(False, f"nothing is known of {rule.name}" if rule.name else "two rules move it together")

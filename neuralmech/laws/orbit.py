@@ -13,7 +13,7 @@ PerCharge = Float64[Array, "*charges"]
 FARTHEST, HALVINGS = 40.0, 80  # |α| beyond which e^{2α} is no number of parameters' sizes; and how often that is halved
 
 
-class Sides(NamedTuple):
+class OrbitSides(NamedTuple):
     """Of Q = q₊ − q₋: the two sides, the same of the mean squared gradient, and their rates under the symmetry.
 
     θ₊ ↦ e^{aα}θ₊ and θ₋ ↦ e^{−bα}θ₋, so that q₊ ↦ e^{2aα}q₊ and, as gradients go the other way, G₊ ↦ e^{−2aα}G₊.
@@ -27,7 +27,7 @@ class Sides(NamedTuple):
     b: PerCharge
 
 
-def to_equilibrium(sides: Sides, decay: PerCharge, rate: PerCharge) -> PerCharge:
+def to_equilibrium(sides: OrbitSides, decay: PerCharge, rate: PerCharge) -> PerCharge:
     """α*: how far along the orbit the point is where Q rests, on average over batches.
 
     Q moves by −2λQ + η′(G₊ − G₋), with η′ = η/(1 − β) for gradients that are white in time. Along the orbit

@@ -10,7 +10,7 @@ from typing import Any
 FILE = "logged.csv"
 
 
-class Tracker:
+class Logger:
     """A file that is written line by line, and continued where a run is."""
 
     def __init__(self, folder: Path, config: Mapping[str, Any], project: str) -> None:

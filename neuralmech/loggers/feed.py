@@ -1,4 +1,4 @@
-"""The thread that feeds a tracker."""
+"""The thread that feeds a logger."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from neuralmech.loggers.names import check_installed
 from neuralmech.record.schema import FamilyLayout
 from neuralmech.words import first_line, printable
 
-LAST_SECONDS = 60.0  # that the end of a run waits for its tracker
+LAST_SECONDS = 60.0  # that the end of a run waits for its logger
 
 
-class Tracker(Protocol):
-    """What a tracker must do; it is made in the run's folder, with the run's config and the name of a project."""
+class Logger(Protocol):
+    """What a logger must do; it is made in the run's folder, with the run's config and the name of a project."""
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Take numbers of a step; steps come in order."""
@@ -32,13 +32,13 @@ class Tracker(Protocol):
 
 
 class Feed:
-    """Hears of each block of rows, and hands every n-th row to a tracker from a thread of its own.
+    """Hears of each block of rows, and hands every n-th row to a logger from a thread of its own.
 
-    A tracker that fails is left alone from then on, which is said once: training goes on.
+    A logger that fails is left alone from then on, which is said once: training goes on.
     """
 
-    def __init__(self, tracker: Tracker, name: str, means: SiteMeans) -> None:
-        self._tracker, self._name, self._means = tracker, name, means
+    def __init__(self, logger: Logger, name: str, means: SiteMeans) -> None:
+        self._logger, self._name, self._means = logger, name, means
         self._queue: SimpleQueue[tuple[int, dict[str, float]] | None] = SimpleQueue()
         self._failed = False
         self._thread = Thread(target=self._work, name="logger", daemon=True)
@@ -51,7 +51,7 @@ class Feed:
                 self._queue.put(row)
 
     def close(self) -> None:
-        """Wait until the tracker has everything, but not for ever."""
+        """Wait until the logger has everything, but not for ever."""
         self._queue.put(None)
         self._thread.join(LAST_SECONDS)
 
@@ -64,9 +64,9 @@ class Feed:
     def _work(self) -> None:
         try:
             while (row := self._queue.get()) is not None:
-                self._tracker.write(*row)
-            self._tracker.close()
-        except Exception as error:  # noqa: BLE001  (whatever a tracker does must not end a training)
+                self._logger.write(*row)
+            self._logger.close()
+        except Exception as error:  # noqa: BLE001  (whatever a logger does must not end a training)
             self._failed = True
             text = printable(first_line(error))
             print(f"neuralmech: logger={self._name} failed ({text}); the run goes on without it", file=sys.stderr)
@@ -80,7 +80,7 @@ def opened(
     every: int = 100,
     project: str = "neuralmech",
 ) -> Feed | None:
-    """Open a tracker for a run; None for ``none``.
+    """Open a logger for a run; None for ``none``.
 
     Raises
     ------
@@ -91,7 +91,7 @@ def opened(
     if name == "none":
         return None
     try:
-        made = import_module(f"neuralmech.loggers.{name}_").Tracker(folder, config, project)
+        made = import_module(f"neuralmech.loggers.{name}_").Logger(folder, config, project)
     except Exception as error:
         raise UserError(f"logger={name} cannot be opened ({first_line(error)}); use logger=none") from error
     return Feed(made, name, SiteMeans(layouts, every))

@@ -12,7 +12,7 @@ from typing import Any
 BATCH = 1000  # numbers that MLflow takes at once
 
 
-class Tracker:
+class Logger:
     """A run of MLflow, through a client of its own: what the program does with MLflow besides is not touched."""
 
     def __init__(self, folder: Path, config: Mapping[str, Any], project: str) -> None:

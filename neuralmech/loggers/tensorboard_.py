@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 
-class Tracker:
+class Logger:
     """An event file."""
 
     def __init__(self, folder: Path, config: Mapping[str, Any], project: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 
-class Tracker:
+class Logger:
     """A run of W&B; nothing leaves the machine unless WANDB_MODE says so."""
 
     def __init__(self, folder: Path, config: Mapping[str, Any], project: str) -> None:

@@ -17,7 +17,7 @@ from time import monotonic
 
 from neuralmech.errors import UserError
 from neuralmech.sweeps.deaths import Death, death_of, without_dump
-from neuralmech.sweeps.worker import Answer, Job
+from neuralmech.sweeps.worker import Answer, Assignment
 from neuralmech.training.process import Interrupted, on_signals
 
 LOOK_SECONDS = 0.2  # between two looks at processes that say nothing
@@ -31,7 +31,7 @@ START = (
 class Ended:
     """What became of a job: its answer, or the death of its process; what it printed; how long it took."""
 
-    job: Job
+    job: Assignment
     answer: Answer | Death
     out: str
     err: str
@@ -68,7 +68,7 @@ class Worker:
         os.close(held)
         self._tell(task)
 
-    def begin(self, job: Job) -> None:
+    def begin(self, job: Assignment) -> None:
         """Hand a job over."""
         self.job, self._since = job, monotonic()
         with suppress(OSError):  # it died, which shows in `ended`
@@ -133,7 +133,7 @@ class Worker:
             file.close()
 
 
-class Pool:
+class Workers:
     """Workers, each at a place among those side by side, for as many batches of jobs as come.
 
     Parameters
@@ -153,11 +153,11 @@ class Pool:
         self._workers: dict[int, Worker] = {}
 
     @property
-    def running(self) -> list[Job]:
+    def running(self) -> list[Assignment]:
         """Jobs in hand."""
         return [worker.job for worker in self._workers.values() if worker.job is not None]
 
-    def carry_out(self, jobs: Sequence[Job]) -> Iterator[Ended | None]:
+    def carry_out(self, jobs: Sequence[Assignment]) -> Iterator[Ended | None]:
         """Do jobs; each when it is over, and None now and then meanwhile.
 
         A signal is passed on to those in hand; once they are over, which they say too, none begins.
@@ -177,7 +177,7 @@ class Pool:
                 yield from self._stopped(stop.signal)
                 raise Interrupted(None, stop.signal)
 
-    def _hand_out(self, waiting: deque[Job]) -> None:
+    def _hand_out(self, waiting: deque[Assignment]) -> None:
         for place in range(self._count):
             worker = self._workers.get(place)
             if not waiting or (worker and worker.job):
@@ -218,10 +218,10 @@ class Pool:
         self._workers.clear()
 
 
-_open: list[Pool] = []
+_open: list[Workers] = []
 
 
-def kept_open(pool: Pool) -> Pool:
+def kept_open(pool: Workers) -> Workers:
     """The same pool, which ends with `none_left_open`."""
     _open.append(pool)
     return pool

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from tqdm import tqdm
 
 from neuralmech.sweeps.pool import Ended
-from neuralmech.sweeps.worker import Job
+from neuralmech.sweeps.worker import Assignment
 
 MOST = 3  # jobs that are named beside the bar
 
@@ -21,7 +21,7 @@ class Progress:
         self._words = words
         self._bar = tqdm(total=total, unit="job", dynamic_ncols=True, disable=None)
 
-    def show(self, running: Sequence[Job]) -> None:
+    def show(self, running: Sequence[Assignment]) -> None:
         """Say what runs."""
         named = [f"{job.number}: {self._words.get(job.number, '')}" for job in running[:MOST]]
         more = [f"{len(running) - MOST} more"] if len(running) > MOST else []

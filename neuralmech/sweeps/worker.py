@@ -17,7 +17,7 @@ from neuralmech.training.process import until_terminated
 from neuralmech.words import first_line
 
 
-class Job(NamedTuple):
+class Assignment(NamedTuple):
     """A job as it is sent: its number, and its words."""
 
     number: int
@@ -55,7 +55,7 @@ def _die_with(lifeline: int) -> None:
     threading.Thread(target=wait, daemon=True, name="lifeline").start()
 
 
-def _carried_out(do: Any, job: Job) -> bytes:
+def _carried_out(do: Any, job: Assignment) -> bytes:
     """Do a job; what became of it, ready to be sent."""
     try:
         with until_terminated():

@@ -13,7 +13,7 @@ from neuralmech.track.options import Tracking
 SQUARED = {"gradient": "drive_gradient", "parameter": "value", "update": "drive_update"}
 
 
-class Norms:
+class NormColumns:
     """Takes norms out of the first columns of a block's ring, once it is on the host.
 
     Attributes

@@ -21,7 +21,7 @@ from neuralmech.symmetry.layout import Layout
 from neuralmech.track.beside import Beside
 from neuralmech.track.block import NOTHING, Columns, Measured, OnDevice, OnHost, RowBuffer, Seen
 from neuralmech.track.earlier import Earlier
-from neuralmech.track.norms import Norms
+from neuralmech.track.norms import NormColumns
 from neuralmech.track.options import Tracking
 from neuralmech.track.selection import behind, classes, select
 
@@ -73,7 +73,7 @@ class Tracker:
             for of in (options.ratios, options.decays)
         )
         self._in_metric = None if self._ratio is None else self._ratio.to(theta.dtype)
-        self._norms = Norms(layout, options)
+        self._norms = NormColumns(layout, options)
         wants_norms = self._norms.count > 0
         self._forms = Forms(self.families, layout, device, in_forms, full=options.full, tensors=wants_norms)
         layouts = self._all_layouts({n: classes(f, layout.shapes, options) for n, f in chosen.items()})

@@ -65,7 +65,7 @@ def compiled(loss: Loss) -> Loss:
     return checked
 
 
-class Measuring(NamedTuple):
+class Due(NamedTuple):
     """What of a step is measured: its charges, with them the gradient's mean and noise and the Frobenius norms."""
 
     charges: bool
@@ -125,7 +125,7 @@ class Execution(Protocol):
         """Learning rate as the optimiser gets it."""
         ...
 
-    def take(self, row: Row, x: Tensor, y: Tensor, what: Measuring) -> None:
+    def take(self, row: Row, x: Tensor, y: Tensor, what: Due) -> None:
         """Take the step of a batch and record what is to be measured of it."""
         ...
 
@@ -140,7 +140,7 @@ class Plain:
         """As it is."""
         return lr
 
-    def take(self, row: Row, x: Tensor, y: Tensor, what: Measuring) -> None:
+    def take(self, row: Row, x: Tensor, y: Tensor, what: Due) -> None:
         """Gradient, update, charges."""
         tools = self._tools
         tools.rule.set(row)
@@ -219,8 +219,8 @@ class Graphed:
         self._rate = torch.zeros((), dtype=torch.float64, device=device)
         self._batch: tuple[Tensor, Tensor] | None = None
         self._measured = tools.tracker.block.new_row()
-        self._warm: Counter[Measuring] = Counter()
-        self._replay: dict[Measuring, Work] = {}
+        self._warm: Counter[Due] = Counter()
+        self._replay: dict[Due, Work] = {}
         for group in tools.rule.optimizer.param_groups:
             if "capturable" in group:  # Adam's step count is on the device
                 group["capturable"] = True
@@ -229,7 +229,7 @@ class Graphed:
         """Rounded to float32."""
         return float(np.float32(lr))
 
-    def take(self, row: Row, x: Tensor, y: Tensor, what: Measuring) -> None:
+    def take(self, row: Row, x: Tensor, y: Tensor, what: Due) -> None:
         """Fill the fixed places, replay, keep what was measured."""
         assert not what.noise
         self._fill(row, x, y)
@@ -252,7 +252,7 @@ class Graphed:
         self._lr.fill_(row["lr"])
         self._rate.fill_(rate_of(row["lr"]))
 
-    def _work(self, what: Measuring) -> None:
+    def _work(self, what: Due) -> None:
         tools, theta = self._tools, self._tools.flat.theta
         assert self._batch is not None
         row = {"lr": self._lr, "weight_decay": tools.rule.config.weight_decay}

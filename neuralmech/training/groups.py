@@ -16,7 +16,7 @@ NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm
 
 
 @dataclass(frozen=True)
-class Factors:
+class GroupFactors:
     """Factors of a group on the run's learning rate and weight decay."""
 
     lr: float = 1.0
@@ -35,7 +35,7 @@ class Groups:
         Parameter → number of its group.
     """
 
-    factors: tuple[Factors, ...]
+    factors: tuple[GroupFactors, ...]
     of: Mapping[str, int]
 
     def members(self, number: int) -> list[str]:
@@ -84,7 +84,7 @@ def assign(model: nn.Module, wanted: Sequence[GroupConfig]) -> Groups:
             why = "all that it matches is in earlier groups" if found else f"there are {_some(list(trained))}"
             raise UserError(f"optim.groups[{number - 1}].match={group.match} leaves no parameter to it; {why}")
         of |= dict.fromkeys(mine, number)
-    factors = (Factors(), *(Factors(group.lr, group.weight_decay) for group in wanted))
+    factors = (GroupFactors(), *(GroupFactors(group.lr, group.weight_decay) for group in wanted))
     return Groups(factors, {name: of.get(name, 0) for name in trained})
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from neuralmech.charges.step import AdamMotion, Motion, Mover, rate_of
 from neuralmech.config import OptimConfig
-from neuralmech.training.execute import Measuring, Row, Tools
+from neuralmech.training.execute import Due, Row, Tools
 
 
 class State(Protocol):
@@ -35,7 +35,7 @@ class InOnePass:
         """The learning rate unchanged; only a captured graph, which keeps it in a float32 tensor, rounds it."""
         return lr
 
-    def take(self, row: Row, x: Tensor, y: Tensor, what: Measuring) -> None:
+    def take(self, row: Row, x: Tensor, y: Tensor, what: Due) -> None:
         """Gradients, then the pass."""
         tools = self._tools
         tools.rule.set(row)  # for checkpoints; the pass has them from the row
@@ -84,7 +84,7 @@ class SgdState:
         return Motion(gradients, buffer, row["lr"], row["momentum"], row["weight_decay"])
 
 
-class AdamState:
+class AdamBuffers:
     """Both moments and the number of steps."""
 
     def __init__(self, tools: Tools) -> None:
@@ -122,7 +122,7 @@ def in_one_pass(tools: Tools) -> InOnePass | None:
     if optim.name == "sgd" and not (optim.dampening or optim.nesterov):
         state: State = SgdState(tools)
     elif optim.name in ("adam", "adamw") and not optim.amsgrad:
-        state = AdamState(tools)
+        state = AdamBuffers(tools)
     else:
         return None
     mover = tools.tracker.mover(tools.flat.theta.detach())

@@ -20,7 +20,7 @@ from neuralmech.track import Schedule, Tracker
 from neuralmech.track.expected import expected, expected_of_halves
 from neuralmech.training.ascent import Ascent
 from neuralmech.training.checkpoint import from_position, prune, save_checkpoint, skeleton_of
-from neuralmech.training.execute import CudaCapture, Execution, Graphed, Measuring, Plain, Tools, compiled
+from neuralmech.training.execute import CudaCapture, Due, Execution, Graphed, Plain, Tools, compiled
 from neuralmech.training.finite import FiniteLosses
 from neuralmech.training.flat import FlatParameters
 from neuralmech.training.noise import Epoch, Gradients
@@ -55,12 +55,12 @@ class Run:
         return rows > 0 and self.schedule.position(self.step) % rows == 0
 
     @property
-    def measured(self) -> Measuring:
+    def measured(self) -> Due:
         """What is measured of the step to come."""
         if not self.schedule.wants(self.step):
-            return Measuring(charges=False, noise=False, norms=False)
+            return Due(charges=False, noise=False, norms=False)
         norms = self.tracker.has_norms and self.is_due(self.config.track.norms)
-        return Measuring(charges=True, noise=self.is_due(self.config.track.noise), norms=norms)
+        return Due(charges=True, noise=self.is_due(self.config.track.noise), norms=norms)
 
     @cached_property
     def written_config(self) -> str:

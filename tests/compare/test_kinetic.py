@@ -3,7 +3,7 @@
 import pytest
 
 from neuralmech.compare.measure.kinetic import kinetic_table
-from neuralmech.laws.kinetic import Rule, kept
+from neuralmech.laws.kinetic import KineticRule, kept
 from neuralmech.record import open_record
 
 NET = {"name": "mlp", "width": 6, "depth": 2, "norm": "batch"}
@@ -52,13 +52,13 @@ def test_adam_leans_on_everything(run, name):
 @pytest.mark.parametrize(
     ("rule", "exactly"),
     [
-        (Rule("sgd"), {"translation", "scale", "rescale"}),
-        (Rule("sgd", cuts=True), set()),
-        (Rule("sgdw", ascends=True), {"translation"}),
-        (Rule("muon"), {"translation"}),
-        (Rule("muon", iterates=True), set()),
-        (Rule("adamw"), set()),
-        (Rule("Lion"), set()),
+        (KineticRule("sgd"), {"translation", "scale", "rescale"}),
+        (KineticRule("sgd", cuts=True), set()),
+        (KineticRule("sgdw", ascends=True), {"translation"}),
+        (KineticRule("muon"), {"translation"}),
+        (KineticRule("muon", iterates=True), set()),
+        (KineticRule("adamw"), set()),
+        (KineticRule("Lion"), set()),
     ],
     ids=["sgd", "cut", "ascent", "muon", "iterated", "adamw", "another's"],
 )

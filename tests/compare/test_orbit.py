@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from nets_tracked import NETS
-from neuralmech.charges.sides import Sides as Recorded
+from neuralmech.charges.sides import OrbitSides as Recorded
 from neuralmech.charges.step import Step
 from neuralmech.compare.measure.orbit import noise_equilibrium
 from neuralmech.discovery.discover import find_symmetries
 from neuralmech.errors import UserError
-from neuralmech.laws.orbit import FARTHEST, Sides, to_equilibrium
+from neuralmech.laws.orbit import FARTHEST, OrbitSides, to_equilibrium
 from neuralmech.record import open_record
 from neuralmech.symmetry.layout import Layout
 
@@ -21,7 +21,7 @@ SIZES = st.floats(1e-3, 1e3)
 
 
 def solved(*numbers, decay=1e-2, rate=0.1):
-    of = Sides(*(np.array([v], dtype=float) for v in numbers))
+    of = OrbitSides(*(np.array([v], dtype=float) for v in numbers))
     return float(to_equilibrium(of, np.array([decay]), np.array([rate]))[0])
 
 

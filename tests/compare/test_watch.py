@@ -16,7 +16,7 @@ from conftest import record
 from made_runs import job
 from neuralmech.compare.gather.analysis import analyze
 from neuralmech.compare.measure.glance import Looking
-from neuralmech.compare.show.watching import Seen, screen
+from neuralmech.compare.show.watching import Look, screen
 from neuralmech.compare.watch import Watched, WatchOptions, watch
 from neuralmech.errors import UserError
 from neuralmech.record import RecordError, RecordWriter, open_record
@@ -136,7 +136,7 @@ def test_a_run_without_rows_has_nothing_to_show_or_is_waited_for(tmp_path):
     with pytest.raises(RecordError, match=r"nothing to show .not finite at step 0"):
         watch(tmp_path / "none")
     console = Console(file=io.StringIO(), width=80)
-    console.print(screen(Seen("run", "no record yet: it is being set up", None), console, 4))
+    console.print(screen(Look("run", "no record yet: it is being set up", None), console, 4))
     assert console.file.getvalue() == "run: no record yet: it is being set up\n"
 
 

@@ -10,20 +10,20 @@ import pytest
 
 from fates import do
 from neuralmech.sweeps.deaths import Death
-from neuralmech.sweeps.pool import Pool
-from neuralmech.sweeps.worker import Answer, Job
+from neuralmech.sweeps.pool import Workers
+from neuralmech.sweeps.worker import Answer, Assignment
 from neuralmech.training.process import Interrupted
 
 
 @pytest.fixture
 def pool():
-    made = Pool(pickle.dumps(do), 2, lambda place: {"PLACE": str(place)})
+    made = Workers(pickle.dumps(do), 2, lambda place: {"PLACE": str(place)})
     yield made
     made.close()
 
 
 def over(pool, *words):
-    jobs = [Job(number, (word,)) for number, word in enumerate(words)]
+    jobs = [Assignment(number, (word,)) for number, word in enumerate(words)]
     return {ended.job.number: ended for ended in pool.carry_out(jobs) if ended}
 
 
@@ -55,7 +55,7 @@ def test_workers_outlive_jobs_and_batches_and_go_with_the_pool(pool):
 
 
 def test_a_signal_stops_the_jobs_in_hand_and_no_more_begin(pool):
-    jobs, found = [Job(number, ("wait",)) for number in range(4)], []
+    jobs, found = [Assignment(number, ("wait",)) for number in range(4)], []
     threading.Timer(2.0, os.kill, (os.getpid(), signal.SIGINT)).start()
     with pytest.raises(Interrupted) as caught:
         found += [ended for ended in pool.carry_out(jobs) if ended]
@@ -65,7 +65,7 @@ def test_a_signal_stops_the_jobs_in_hand_and_no_more_begin(pool):
 
 def test_a_signal_to_one_worker_stops_its_job_alone(pool):
     found, sent = {}, False
-    for ended in pool.carry_out([Job(0, ("wait",)), Job(1, ("done",)), Job(2, ("done",))]):
+    for ended in pool.carry_out([Assignment(0, ("wait",)), Assignment(1, ("done",)), Assignment(2, ("done",))]):
         if ended:
             found[ended.job.number] = ended.answer
         elif len(found) == 2 and not sent:

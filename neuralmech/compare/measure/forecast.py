@@ -28,7 +28,7 @@ PARTS = 8  # of the window; the spread of the drive's means over them is the ban
 
 
 @dataclass(frozen=True)
-class Plan:
+class ForecastPlan:
     """From where, with what and how far.
 
     Attributes
@@ -57,7 +57,7 @@ def plan_of(
     weight_decay: float | None = None,
     at: int | None = None,
     window: int | None = None,
-) -> Plan:
+) -> ForecastPlan:
     """What is to be forecast, from the last row unless `at` names another step, with what the run had where not told.
 
     Raises
@@ -84,7 +84,7 @@ def plan_of(
     now = {name: float(record.column(name, slice(row, row + 1))[0]) for name in ("lr", "weight_decay")}
     changed = {"lr": lr, "weight_decay": weight_decay}
     then = {name: now[name] if value is None else value for name, value in changed.items()}
-    return Plan(row, length, then["lr"], then["weight_decay"], steps)
+    return ForecastPlan(row, length, then["lr"], then["weight_decay"], steps)
 
 
 def _check(counts: Mapping[str, Any], rates: Mapping[str, Any]) -> None:
@@ -99,7 +99,7 @@ def _check(counts: Mapping[str, Any], rates: Mapping[str, Any]) -> None:
         raise UserError("steps=null says not how far; give a number of steps")
 
 
-def forecast(record: Record, plan: Plan) -> pd.DataFrame:
+def forecast(record: Record, plan: ForecastPlan) -> pd.DataFrame:
     """One row per family and site: means over its charges now, predicted with a band, and measured if the run went on.
 
     ``error`` is the RMS over the charges of predicted − measured, relative to the RMS of measured, where the record
@@ -142,7 +142,7 @@ def _reason(of: ChargeClass) -> str:
 
 
 def _predicted(
-    record: Record, charges: Charges, of: ChargeClass, plan: Plan
+    record: Record, charges: Charges, of: ChargeClass, plan: ForecastPlan
 ) -> tuple[Float64[Array, " charges"], list[Float64[Array, " charges"]]]:
     """Charges at the row, and after the plan with the drive's mean, and with less and more than that."""
     translation, row = charges.is_translation, plan.row
@@ -167,7 +167,7 @@ def _predicted(
     return value[1], run
 
 
-def _steady(record: Record, row: int, plan: Plan | None) -> Hyperparameters:
+def _steady(record: Record, row: int, plan: ForecastPlan | None) -> Hyperparameters:
     at = slice(row - 1, row)
     lr, decay = (float(record.column(n, at)[0]) for n in ("lr", "weight_decay"))
     if plan is not None:
@@ -199,7 +199,7 @@ def _run(
     return state[0]
 
 
-def _measured(record: Record, charges: Charges, plan: Plan) -> Array | None:
+def _measured(record: Record, charges: Charges, plan: ForecastPlan) -> Array | None:
     """Charges after the plan, if the run went on with its hyperparameters; None if it did not."""
     end = plan.row + plan.steps
     if end >= record.rows:

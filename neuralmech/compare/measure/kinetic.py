@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from neuralmech.compare.measure.inputs import classes
-from neuralmech.laws.kinetic import Rule, kept
+from neuralmech.laws.kinetic import KineticRule, kept
 from neuralmech.record import Charges, Record
 
 COLUMNS = ("family", "site", "rule", "keeps", "lean", "largest_lean", "rows", "reason")
@@ -27,7 +27,7 @@ def kinetic_table(record: Record) -> pd.DataFrame:
         for of in classes(record, charges):
             c = of.circumstances
             iterates = optim.get("polar", "exact") != "exact"
-            rule = Rule(c.optimizer, optim.get("clip_value") is not None, c.ascent, c.momentum, iterates)
+            rule = KineticRule(c.optimizer, optim.get("clip_value") is not None, c.ascent, c.momentum, iterates)
             exactly, reason = kept(rule, family)
             for site in dict.fromkeys(charges.index["site"].to_numpy()[of.columns]):
                 found = leans.get(site, np.zeros(0))

@@ -11,7 +11,7 @@ from jaxtyping import Float64, Int64
 from numpy.typing import NDArray
 
 from neuralmech.compare.measure.inputs import classes
-from neuralmech.laws.orbit import Sides, to_equilibrium
+from neuralmech.laws.orbit import OrbitSides, to_equilibrium
 from neuralmech.laws.system import Array
 from neuralmech.record import Charges, Record
 
@@ -91,5 +91,5 @@ def _window(
     rate = record.column("lr", rows).mean() / memory ** (2 if decoupled else 1)
     decay = record.column("weight_decay", rows).mean() * kappa
     a, b = (charges.index[name].to_numpy() for name in ("rate_in", "rate_out"))
-    sides = Sides((size + value) / 2, (size - value) / 2, (of_size + gradient) / 2, (of_size - gradient) / 2, a, b)
+    sides = OrbitSides((size + value) / 2, (size - value) / 2, (of_size + gradient) / 2, (of_size - gradient) / 2, a, b)
     return to_equilibrium(sides, decay, np.full(len(value), rate)), (rate * of_size, 2 * np.nan_to_num(decay) * size)

@@ -21,7 +21,7 @@ QUANTILES = ("q10", "median", "q90")
 NORM = " |Q|"  # what the name of a site's Frobenius norm ends with
 
 
-class Norms:
+class MatrixNorms:
     """|Q|_F of each site whose matrix is in the record entry by entry (i ≤ j; what lies off the diagonal counts twice).
 
     Parameters
@@ -77,7 +77,7 @@ class Sites:
     """
 
     def __init__(self, charges: Family) -> None:
-        self.norms = norms = Norms(charges.index)
+        self.norms = norms = MatrixNorms(charges.index)
         names = [*charges.index["site"], *norms.sites]
         self.codes, unique = pd.factorize(pd.Series(names, dtype=object))
         self.names = list(unique)

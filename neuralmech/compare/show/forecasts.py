@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from neuralmech.compare.measure.forecast import Plan
+from neuralmech.compare.measure.forecast import ForecastPlan
 from neuralmech.compare.show.cells import DASH, Footnotes, number
 from neuralmech.compare.show.terminal import print_parts, say
 
@@ -22,7 +22,7 @@ HEADINGS = {
 }  # fmt: skip
 
 
-def show_forecast(found: pd.DataFrame, plan: Plan, step: int, console: Console | None = None) -> None:
+def show_forecast(found: pd.DataFrame, plan: ForecastPlan, step: int, console: Console | None = None) -> None:
     """Print means over the charges of each site: now, predicted with its band, and measured if the run went on."""
     console, notes = console or Console(), Footnotes()
     say(console, f"From step {step}, {plan.steps} steps with η = {plan.lr:g}, λ = {plan.weight_decay:g}:", style="bold")

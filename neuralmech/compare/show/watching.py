@@ -29,7 +29,7 @@ ABOUT = (
 
 
 @dataclass(frozen=True)
-class Seen:
+class Look:
     """A look at a run, and what is said around it: its folder, its status, steps per second if they are known."""
 
     folder: str
@@ -37,7 +37,7 @@ class Seen:
     glance: Glance | None
     speed: float | None = None
 
-    def says_as(self, other: Seen | None) -> bool:
+    def says_as(self, other: Look | None) -> bool:
         """Whether another look says the same."""
         if other is None or self.status != other.status:
             return False
@@ -47,7 +47,7 @@ class Seen:
         return (mine.step, mine.compared, mine.held_out) == (others.step, others.compared, others.held_out)
 
 
-def screen(seen: Seen, console: Console, sites: int, height: int | None = None) -> RenderableType:
+def screen(seen: Look, console: Console, sites: int, height: int | None = None) -> RenderableType:
     """What a console shows of a run: up to `sites` sites of each family, fewer where it has less `height`."""
     width, letters = max(LEAST_WIDTH, min(console.width, 120)), _letters(console)
     look = seen.glance
@@ -69,7 +69,7 @@ def screen(seen: Seen, console: Console, sites: int, height: int | None = None) 
     return Group(*head, Text(), _table(shown, sites, width, letters), *notes)
 
 
-def _title(seen: Seen, look: Glance, width: int) -> Text:
+def _title(seen: Look, look: Glance, width: int) -> Text:
     status, about = printable(seen.status), printable(look.about)
     room = max(12, width - len(status) - len(about) - 4)
     text = Text(shortened(seen.folder, room), style="bold", no_wrap=True)
@@ -77,7 +77,7 @@ def _title(seen: Seen, look: Glance, width: int) -> Text:
     return text.append(status, style="green" if status == "running" else "not bold")
 
 
-def _progress(seen: Seen, look: Glance) -> Text:
+def _progress(seen: Look, look: Glance) -> Text:
     parts = [f"step {look.step:,}"]
     if look.total:
         parts[0] += f" of {look.total:,} ({min(1.0, look.step / look.total):.0%})"
