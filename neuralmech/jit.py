@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from pickle import UnpicklingError
+from pickle import PickleError
 from typing import Any
 
 import numba
@@ -53,20 +53,26 @@ class _Forgiving:
 
     def load_overload(self, *arguments: Any) -> Any:
         """Compiled code, None if there is none that can be read."""
-        found = None
-        with suppress(*_UNUSABLE):
-            found = self._kept.load_overload(*arguments)
+        found = self._tried(self._kept.load_overload, *arguments)
         if found is None:
             _say_once()
         return found
 
     def save_overload(self, *arguments: Any) -> None:
         """Keep compiled code if there is a place for it."""
-        with suppress(*_UNUSABLE):
-            self._kept.save_overload(*arguments)
+        self._tried(self._kept.save_overload, *arguments)
+
+    def _tried(self, act: Callable[..., Any], *arguments: Any) -> Any:
+        with suppress(OSError):  # not writable, full
+            try:
+                return act(*arguments)
+            except _UNREADABLE:
+                self._kept._cache_file.flush()  # or nothing could be kept there ever again
+        return None
 
 
-_UNUSABLE = (OSError, EOFError, UnpicklingError, ValueError)  # not writable, full; cut short or overwritten
+# What unpickling raises of a file that was cut short or overwritten, or that names a class of an earlier version.
+_UNREADABLE = (EOFError, PickleError, ValueError, TypeError, AttributeError, ImportError, LookupError)
 
 
 @cache

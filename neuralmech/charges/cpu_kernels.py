@@ -98,7 +98,7 @@ def _take(table, vectors, moving, coefficients, into):
 
 @jit(CONTRACTED)
 def take_alone(table, vectors, moving, coefficients, into):
-    """Take a step on the strips of a table, from θ in ``Vectors.after``; the others get what is to be kept."""
+    """Take a step on the strips of a table, from θ in ``StepVectors.after``; the others get what is to be kept."""
     _take(table, vectors, moving, coefficients, into)
 
 
@@ -113,7 +113,7 @@ def take_beside(table, vectors, moving, coefficients, into):
 
 @jit(CONTRACTED, nogil=True)
 def follow_step(table, vectors, taken, coefficients, into):
-    """Sum up a step that was taken already, from θ_k in ``Vectors.after``, which becomes θ_{k+1}.
+    """Sum up a step that was taken already, from θ_k in ``StepVectors.after``, which becomes θ_{k+1}.
 
     `taken` are the addresses of θ_{k+1} and of g, see `Moving`; the other vectors get what is to be kept.
     """
@@ -124,12 +124,14 @@ def follow_step(table, vectors, taken, coefficients, into):
         i, j = strip.start, strip.start + strip.rows * strip.columns
         y = numba.carray(pointer(vectors.after, behind[strip.parameter]), (j,))[i:]  # pyright: ignore
         x = vectors.after[i:j]
-        if strip.kept or strip.row_place >= 0 or strip.column_place >= 0 or strip.weighed_place >= 0:
+        summed = strip.row_place >= 0 or strip.column_place >= 0 or strip.weighed_place >= 0
+        if strip.kept or summed:
             z = numba.carray(pointer(vectors.after, gradients[strip.parameter]), (j,))[i:]  # pyright: ignore
             if strip.kept:
                 copy(x, vectors.before[i:j])
                 copy(z, vectors.gradient[i:j])
-            sum_strip((x, y, z, x), None, strip, coefficients, into)
+            if summed:
+                sum_strip((x, y, z, x), None, strip, coefficients, into)
         copy(y, x)
 
 

@@ -202,7 +202,9 @@ def _rows(of, rates, strip, sums, columns, weighed, coefficients):
 
 @jit(CONTRACTED)
 def sum_strip(of, rates, strip, coefficients, into):
-    """Sum a rectangle, whose entries of θ_k, θ_{k+1}, g and b are `of`; if there are rates, update those of θ_k and b.
+    """Sum a rectangle of which something is to be summed; with rates, update its θ_k and b.
+
+    `of` are its entries of θ_k, θ_{k+1}, g and b.
 
     With `coefficients` None, rows are not weighed.
     """

@@ -13,6 +13,7 @@ from scipy import sparse
 from neuralmech.charges import cpu_kernels as kernels
 from neuralmech.charges.cpu import moves_like_torch
 from neuralmech.charges.cpu_pass import OnePass
+from neuralmech.charges.cpu_strips import CHUNK
 from neuralmech.charges.plan import (
     Plan,
     QuadraticPlan,
@@ -184,3 +185,17 @@ def test_a_step_that_was_taken_has_the_sums_of_one_that_is(data, shapes, threads
     at = slice(layout.offsets["p0"], layout.offsets["p0"] + math.prod(layout.shapes["p0"]))
     assert torch.equal(follow.before[at], theta[at])
     assert torch.equal(follow.gradient[at], flat[at])
+
+
+@pytest.mark.parametrize("size", [1, CHUNK + 1])
+def test_what_is_kept_and_not_summed_leaves_the_sums_alone(size):
+    """Its last strip has one entry and no place for a sum, which numba would take for the last of all."""
+    layout, table, count, truths = planned([(1,), (size,)], ["rows", "none"], groups=1)
+    theta, flat = torch.randn(2, layout.size, generator=torch.Generator().manual_seed(0)).unbind()
+    before, after = theta.double().numpy(), parts_of(theta - 0.1 * flat, layout)
+    follow, _ = one_pass(layout, table, count, theta, kept=("p1",), threads=1)
+    follow.follow(Taken(after, parts_of(flat, layout), lr=0.1))
+    (place, truth), *_ = truths
+    wanted = truth(before**2)
+    np.testing.assert_allclose(follow.into.sums[0, place : place + len(wanted)], wanted, rtol=1e-12)
+    assert torch.equal(follow.gradient[-size:], flat[-size:])
