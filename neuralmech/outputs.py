@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+from jaxtyping import Float
 from torch import Tensor
 
 from neuralmech.errors import UserError
 
 
-def output_of(out: Any, model: str = "the network") -> Tensor:
+def output_of(out: Any, model: str = "the network") -> Float[Tensor, "batch ..."]:
     """Logits or predictions out of what ``forward()`` returns.
 
     A tensor is taken as it is. Of a dict, a dataclass or a named tuple (Hugging Face's and torchvision's outputs) it is

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -61,7 +62,7 @@ def decays_apart(make: Make, lr: float, take: Take = lambda optimizer: optimizer
     return moved
 
 
-def rounds_decay(make: Make, lr: float, decay: float, like: Tensor) -> bool:
+def rounds_decay(make: Make, lr: float, decay: float, like: Float[Tensor, "*shape"]) -> bool:
     """Whether decoupled weight decay multiplies float32 by 1 − ηλ rounded to float32.
 
     So do PyTorch's optimisers on a CPU. This number is near 1, and its rounding off by up to 3·10⁻⁸/ηλ of the decay, in

@@ -20,6 +20,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from neuralmech.balance.time import gradient, outputs_of, trainable
@@ -27,7 +28,7 @@ from neuralmech.errors import UserError
 from neuralmech.losses import LossLike, loss_of
 
 
-def rotations(generator: Tensor, count: int) -> list[Tensor]:
+def rotations(generator: Float[Tensor, "features features"], count: int) -> list[Float[Tensor, "features features"]]:
     """R_k = exp(2πk A/count), k = 0 … count − 1: closed if exp(2πA) = 1.
 
     Examples
@@ -39,7 +40,11 @@ def rotations(generator: Tensor, count: int) -> list[Tensor]:
     return [torch.linalg.matrix_exp(2 * math.pi * k / count * generator) for k in range(count)]
 
 
-def orbit(inputs: Tensor, targets: Tensor, group: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+def orbit(
+    inputs: Float[Tensor, "samples features ..."],
+    targets: Shaped[Tensor, "samples ..."],
+    group: Sequence[Float[Tensor, "features features"]],
+) -> tuple[Float[Tensor, "moved features ..."], Shaped[Tensor, "moved ..."]]:
     """Every sample under every element of a group, with its label: augmentation in full.
 
     Parameters
@@ -61,9 +66,9 @@ def orbit(inputs: Tensor, targets: Tensor, group: Sequence[Tensor]) -> tuple[Ten
 def angular_momentum(
     model: nn.Module,
     weight: str,
-    inputs: Tensor,
-    targets: Tensor,
-    generator: Tensor,
+    inputs: Float[Tensor, "samples features ..."],
+    targets: Shaped[Tensor, "samples ..."],
+    generator: Float[Tensor, "features features"],
     loss: LossLike = "cross_entropy",
 ) -> tuple[float, float]:
     """⟨∇_W L, WA⟩ and |∇_W L| |WA|, the size it could have.
@@ -92,7 +97,12 @@ def angular_momentum(
 
 
 def finite_change(
-    model: nn.Module, weight: str, inputs: Tensor, targets: Tensor, element: Tensor, loss: LossLike = "cross_entropy"
+    model: nn.Module,
+    weight: str,
+    inputs: Float[Tensor, "samples features ..."],
+    targets: Shaped[Tensor, "samples ..."],
+    element: Float[Tensor, "features features"],
+    loss: LossLike = "cross_entropy",
 ) -> float:
     """L(WR) − L(W) for a finite transformation R; zero for the elements of a group the data is closed under.
 

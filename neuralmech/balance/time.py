@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -26,7 +27,9 @@ def trainable(model: nn.Module) -> Parameters:
     return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
 
 
-def outputs_of(model: nn.Module, inputs: Tensor) -> Callable[[Parameters], Tensor]:
+def outputs_of(
+    model: nn.Module, inputs: Shaped[Tensor, "samples ..."]
+) -> Callable[[Parameters], Float[Tensor, "samples ..."]]:
     """Outputs as a function of the parameters, in the model's present mode; its buffers are left as they are."""
 
     def outputs(theta: Parameters) -> Tensor:
@@ -37,8 +40,12 @@ def outputs_of(model: nn.Module, inputs: Tensor) -> Callable[[Parameters], Tenso
 
 
 def gradient(
-    model: nn.Module, theta: Parameters, inputs: Tensor, targets: Tensor, loss: LossLike
-) -> tuple[Tensor, Parameters]:
+    model: nn.Module,
+    theta: Parameters,
+    inputs: Shaped[Tensor, "samples ..."],
+    targets: Shaped[Tensor, "samples ..."],
+    loss: LossLike,
+) -> tuple[Float[Tensor, ""], Parameters]:
     """Loss and its gradient at `theta`; a parameter that the loss ignores has the gradient zero."""
     free = {name: p.detach().clone().requires_grad_() for name, p in theta.items()}
     value = loss_of(outputs_of(model, inputs)(free), targets, loss)
@@ -59,7 +66,7 @@ class GradientNorm:
     kernel: float
 
 
-def tangent_kernel(model: nn.Module, inputs: Tensor) -> Tensor:
+def tangent_kernel(model: nn.Module, inputs: Shaped[Tensor, "samples ..."]) -> Float[Tensor, "outputs outputs"]:
     """K = JJᵀ, shape (outputs, outputs) with outputs = samples × classes, samples first.
 
     J has outputs × parameters entries and is held in memory: for small nets and small batches. A norm over
@@ -77,7 +84,12 @@ def tangent_kernel(model: nn.Module, inputs: Tensor) -> Tensor:
     return jacobian @ jacobian.T
 
 
-def gradient_norm(model: nn.Module, inputs: Tensor, targets: Tensor, loss: LossLike = "cross_entropy") -> GradientNorm:
+def gradient_norm(
+    model: nn.Module,
+    inputs: Shaped[Tensor, "samples ..."],
+    targets: Shaped[Tensor, "samples ..."],
+    loss: LossLike = "cross_entropy",
+) -> GradientNorm:
     """Evaluate |∇L|² and rᵀKr at the model's present parameters, in its present mode.
 
     r = ∂L/∂f: for the mean squared error 2(f − y)/(number of outputs), for cross-entropy
@@ -93,7 +105,7 @@ def gradient_norm(model: nn.Module, inputs: Tensor, targets: Tensor, loss: LossL
     return GradientNorm(inner(slope, slope), float(r @ (tangent_kernel(model, inputs) @ r)))
 
 
-def _jacobian(model: nn.Module, inputs: Tensor) -> Tensor:
+def _jacobian(model: nn.Module, inputs: Shaped[Tensor, "samples ..."]) -> Tensor:
     """∂f/∂θ, shape (outputs, parameters), one backward pass per output."""
     free = {name: p.requires_grad_() for name, p in trainable(model).items()}
     outputs = outputs_of(model, inputs)(free).reshape(-1)
@@ -134,7 +146,11 @@ class LossBalance:
 
 
 def loss_balance(
-    model: nn.Module, inputs: Tensor, targets: Tensor, after: Mapping[str, Tensor], loss: LossLike = "cross_entropy"
+    model: nn.Module,
+    inputs: Shaped[Tensor, "samples ..."],
+    targets: Shaped[Tensor, "samples ..."],
+    after: Mapping[str, Float[Tensor, "*shape"]],
+    loss: LossLike = "cross_entropy",
 ) -> LossBalance:
     """Balance the loss of one batch over the step from the model's parameters to `after`.
 
@@ -189,8 +205,8 @@ def _curvature(
     model: nn.Module,
     theta: Mapping[str, Tensor],
     step: dict[str, Tensor],
-    inputs: Tensor,
-    targets: Tensor,
+    inputs: Shaped[Tensor, "samples ..."],
+    targets: Shaped[Tensor, "samples ..."],
     loss: LossLike,
 ) -> float:
     """ΔᵀHΔ by a Hessian-vector product."""

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float, Float64
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -73,7 +73,7 @@ class Cpu:
                 out[i, self._split :] = 0.0
         put_together(self._combine, self._into.sums[first:], out[first:])
 
-    def mover(self, theta: Tensor, kept: Collection[str] = ()) -> Mover | None:
+    def mover(self, theta: Float[Tensor, " parameters"], kept: Collection[str] = ()) -> Mover | None:
         """What takes steps of SGD, where `MAIN` is wanted, or of Adam, where `cpu_adam.SIGNALS` are.
 
         None where more is wanted, or this machine computes other bits than PyTorch.
@@ -84,7 +84,7 @@ class Cpu:
             return AdamMover(self._plan, theta, kept)
         return None
 
-    def follower(self, theta: Tensor, kept: Collection[str] = ()) -> Mover | None:
+    def follower(self, theta: Float[Tensor, " parameters"], kept: Collection[str] = ()) -> Mover | None:
         """What reads steps that somebody took, where `MAIN` alone is wanted, or of Adam `cpu_adam.SIGNALS`."""
         if self._signals == MAIN:
             return CpuMover(self._plan, theta, kept)
@@ -94,7 +94,7 @@ class Cpu:
 class CpuMover:
     """Takes steps of SGD and, if asked, writes all of their charges, or those of steps of any rule that were taken."""
 
-    def __init__(self, plan: Plan, theta: Tensor, kept: Collection[str] = ()) -> None:
+    def __init__(self, plan: Plan, theta: Float[Tensor, " parameters"], kept: Collection[str] = ()) -> None:
         rows = whole_rows(plan, plan.quadratic.sums)
         pieces = np.concatenate([rows.rest.pieces["start"], rows.rest.entries.indices])
         self.theta = theta

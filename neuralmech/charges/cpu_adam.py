@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float, Float64
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -78,8 +78,8 @@ class AdamSums:
 
     def close(
         self,
-        of: tuple[NDArray, ...],
-        ratio: NDArray | None,
+        of: tuple[Float[NDArray, " parameters"], ...],
+        ratio: Float[NDArray, " parameters"] | None,
         metric: tuple[float, float],
         step: Step,
         out: Float64[Tensor, "signals charges"],
@@ -110,7 +110,7 @@ class AdamMover:
     θ, flat, is changed in place.
     """
 
-    def __init__(self, plan: Plan, theta: Tensor, kept: Collection[str] = ()) -> None:
+    def __init__(self, plan: Plan, theta: Float[Tensor, " parameters"], kept: Collection[str] = ()) -> None:
         translation = plan.translation
         entries = np.concatenate([translation.pieces["start"], translation.entries.indices])
         self.theta, self._sums = theta, AdamSums(plan, {*kept, *parameters_of(entries, plan.layout)})

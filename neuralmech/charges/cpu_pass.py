@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -47,7 +48,12 @@ class OnePass:
     """
 
     def __init__(
-        self, plan: Plan, rows: WholeRows, theta: Tensor, kept: Collection[str], threads: int | None = None
+        self,
+        plan: Plan,
+        rows: WholeRows,
+        theta: Float[Tensor, " parameters"],
+        kept: Collection[str],
+        threads: int | None = None,
     ) -> None:
         layout, sums = plan.layout, plan.quadratic.sums + rows.sums
         threads = threads or threads_for(layout)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Float, Float64, Int, Int64, Shaped
 from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
@@ -37,7 +37,9 @@ def in_threads(pool: Executor | None, function: Callable[..., object], calls: Se
         other.result()
 
 
-def compressed(matrix: sparse.csr_array) -> tuple[NDArray, NDArray, NDArray]:
+def compressed(
+    matrix: sparse.csr_array,
+) -> tuple[Int[NDArray, " pointers"], Int[NDArray, " entries"], Float64[NDArray, " entries"]]:
     """Row pointers, columns and data."""
     return matrix.indptr, matrix.indices, matrix.data
 
@@ -48,7 +50,7 @@ def parameters_of(entries: Int64[NDArray, " entries"], layout: Layout) -> set[st
     return {names[i] for i in np.searchsorted(offsets, entries, side="right") - 1}
 
 
-def apart(pieces: NDArray, parts: int) -> list[NDArray]:
+def apart(pieces: Shaped[NDArray, " pieces"], parts: int) -> list[Shaped[NDArray, " pieces"]]:
     """Pieces of translation charges in at most so many parts of about the same size, which have no charge in common."""
     if not len(pieces):
         return []
@@ -71,10 +73,12 @@ class Addresses:
         Of the flat parameters.
     """
 
-    def __init__(self, layout: Layout, theta: Tensor) -> None:
+    def __init__(self, layout: Layout, theta: Float[Tensor, " parameters"]) -> None:
         self._behind = np.array(list(layout.offsets.values())) * theta.element_size()
 
-    def of(self, gradients: Sequence[Tensor]) -> tuple[NDArray[np.int64], list[Tensor]]:
+    def of(
+        self, gradients: Sequence[Float[Tensor, "*shape"]]
+    ) -> tuple[Int64[NDArray, " tensors"], list[Float[Tensor, "*shape"]]]:
         """Each as if its tensor began where the flat vector does, and what must be kept as long as they are read."""
         dense = [g if g.is_contiguous() else g.contiguous() for g in gradients]
         return np.array([g.data_ptr() for g in dense]) - self._behind, dense

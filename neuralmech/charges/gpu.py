@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float, Float64
 from scipy import sparse
 from torch import Tensor
 
@@ -47,10 +47,10 @@ class Gpu:
         if self._rest:
             self._rest.evaluate(step, out[len(MAIN) :])
 
-    def mover(self, theta: Tensor, kept: Collection[str] = ()) -> None:
+    def mover(self, theta: Float[Tensor, " parameters"], kept: Collection[str] = ()) -> None:
         """None: steps are taken by PyTorch's optimiser."""
 
-    def follower(self, theta: Tensor, kept: Collection[str] = ()) -> None:
+    def follower(self, theta: Float[Tensor, " parameters"], kept: Collection[str] = ()) -> None:
         """None: what is read are flat vectors."""
 
 

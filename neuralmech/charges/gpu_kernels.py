@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import triton  # pyright: ignore
 import triton.language as tl  # pyright: ignore
+from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from neuralmech.charges.gpu_tiles import COLUMNS
@@ -87,17 +88,27 @@ def _weighed(before, after, gradient, coefficients, table, sums, apart):
     tl.store(to + 2 * apart, tl.sum(a2, axis=0), mask=wanted)
 
 
-def sum_tiles(step: Step, table: Tensor, sums: Tensor) -> None:
+def sum_tiles(step: Step, table: Int64[Tensor, "tiles fields"], sums: Float64[Tensor, "signals sums"]) -> None:
     """Write the sums of θ², (θ_k − θ_{k+1})², g² and θg of every tile to `sums` (4, sums); see `tiles`."""
     _launch(_sums, step[:3], table, sums)
 
 
-def add_rows(step: Step, coefficients: Tensor, table: Tensor, sums: Tensor) -> None:
+def add_rows(
+    step: Step,
+    coefficients: Float64[Tensor, " rows"],
+    table: Int64[Tensor, "tiles fields"],
+    sums: Float64[Tensor, "signals sums"],
+) -> None:
     """Write the sums of θ, θ_k − θ_{k+1} and g of every tile to `sums` (3, sums); see `translation_tiles`."""
     _launch(_weighed, (*step[:3], coefficients), table, sums)
 
 
-def _launch(kernel: Any, vectors: tuple[Tensor, ...], table: Tensor, sums: Tensor) -> None:
+def _launch(
+    kernel: Any,
+    vectors: tuple[Tensor, ...],
+    table: Int64[Tensor, "tiles fields"],
+    sums: Float64[Tensor, "signals sums"],
+) -> None:
     """A program for each row of the table (tiles, fields)."""
     with torch.cuda.device_of(sums):  # Triton launches on the current device
         kernel[(len(table),)](*vectors, table, sums, sums.stride(0), enable_fp_fusion=True)

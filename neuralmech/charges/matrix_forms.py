@@ -31,16 +31,20 @@ class Batch:
     size: int
     views: tuple[tuple[View, float], ...]
 
-    def parts(self, step: Step, name: str) -> list[Tensor]:
+    def parts(self, step: Step, name: str) -> list[Float64[Tensor, "sites channels entries"]]:
         """One of the step's vectors, block by block."""
         return [step.vector(name, view) for view, _ in self.views]
 
-    def gram(self, x: list[Tensor], y: list[Tensor]) -> Float64[Tensor, "sites channels channels"]:
+    def gram(
+        self, x: list[Float64[Tensor, "sites channels entries"]], y: list[Float64[Tensor, "sites channels entries"]]
+    ) -> Float64[Tensor, "sites channels channels"]:
         """½ Σ_blocks sign·(X Yᵀ + Y Xᵀ)."""
         total = _total(sign * (a @ b.transpose(-1, -2)) for a, b, (_, sign) in zip(x, y, self.views, strict=True))
         return total if x is y else 0.5 * (total + total.transpose(-1, -2))
 
-    def scratch(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+    def scratch(
+        self, theta: Float[Tensor, " parameters"]
+    ) -> tuple[Float64[Tensor, " entries"], Float64[Tensor, "sites channels channels"]]:
         """Room for `charges`: it takes as long to find some as to compute them."""
         widest = max(view(theta).shape[-1] for view, _ in self.views)
         new = functools.partial(torch.empty, dtype=torch.float64, device=theta.device)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Shaped
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
@@ -107,7 +108,7 @@ class TranslationPlan:
         """Number of charges."""
         return self.entries.shape[0]
 
-    def only(self, chosen: NDArray[np.bool_]) -> TranslationPlan:
+    def only(self, chosen: Bool[NDArray, " pieces"]) -> TranslationPlan:
         """Some of the pieces, and all single entries."""
         return TranslationPlan(self.pieces[chosen], self.entries)
 
@@ -320,6 +321,6 @@ def whole_rows(plan: Plan, first: int) -> WholeRows:
     return WholeRows(together(found), joined(coefficients), sums - first, plan.translation.only(is_rest))
 
 
-def joined(parts: Sequence[NDArray]) -> NDArray:
+def joined(parts: Sequence[Shaped[NDArray, " _"]]) -> Shaped[NDArray, " joined"]:
     """One array, if only an empty one."""
     return np.concatenate([np.zeros(0), *parts])

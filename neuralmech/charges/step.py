@@ -90,7 +90,7 @@ class Step(NamedTuple):
         """The same, with v made once for whoever reads it more than once."""
         return self if self.rule is not None else self._replace(rule=self.vector("rule"))
 
-    def vector(self, name: str, take: Take = lambda x: x) -> Float64[Tensor, ...]:
+    def vector(self, name: str, take: Take = lambda x: x) -> Float64[Tensor, "*shape"]:
         """A part of one of the `VECTORS`, in float64."""
         return VECTORS[name](self, take).to(torch.float64)
 
@@ -303,7 +303,13 @@ class Backend(Protocol):
         ...
 
 
-def moments_of(mean: Tensor, square: Tensor, betas: tuple[float, float], taken: float | Tensor, eps: float) -> Moments:
+def moments_of(
+    mean: Float[Tensor, " parameters"],
+    square: Float[Tensor, " parameters"],
+    betas: tuple[float, float],
+    taken: float | Float[Tensor, ""],
+    eps: float,
+) -> Moments:
     """Adam's moments with the corrections of step t; a root, unlike a power of ½, is rounded alike everywhere."""
     first, second = (1 - beta**taken for beta in betas)
     root = second.sqrt() if isinstance(second, Tensor) else math.sqrt(second)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Float64, Int64
 from numpy.typing import NDArray
 from scipy import sparse
 
@@ -31,7 +32,9 @@ def part_of(name: str, axis: Axis, values: sparse.csr_array, width: int, groups:
     return Term(name, axis, coefficients, np.zeros(0, dtype=np.int64), width, groups)
 
 
-def ordered(parts: Sequence[Term], components: int) -> tuple[NDArray, list[Signature], list[int], NDArray]:
+def ordered(
+    parts: Sequence[Term], components: int
+) -> tuple[Int64[NDArray, " components"], list[Signature], list[int], Float64[NDArray, " components"]]:
     """Order the components by their first parameter and entry there.
 
     Returns their order, what they move and with which sign, the index of the first entry moved, and its

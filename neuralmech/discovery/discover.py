@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from jaxtyping import Shaped
 from torch import Tensor, nn
 
 from neuralmech.discovery import (  # noqa: F401  (they fill the tables)
@@ -51,9 +52,9 @@ RULED = frozenset(name for rules in (scale.rule, shift.rule, mixing.rule) for na
 
 def find_symmetries(
     model: nn.Module,
-    example_inputs: Tensor | tuple[Tensor, ...],
+    example_inputs: Shaped[Tensor, "batch ..."] | tuple[Shaped[Tensor, "*shape"], ...],
     loss: LossLike = "cross_entropy",
-    example_targets: Tensor | None = None,
+    example_targets: Shaped[Tensor, "batch ..."] | None = None,
     *,
     progress: Callable[[str], object] | None = None,
 ) -> Symmetries:

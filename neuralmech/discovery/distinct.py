@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Int, Int64, UInt64
 from numpy.typing import NDArray
 
-Ids = NDArray[np.int64]
+Ids = Int64[NDArray, "*shape"]  # numbers of unknowns
 LARGEST = np.iinfo(np.int64).max
 MIXERS = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0xD6E8FEB86659FD93], dtype=np.uint64)  # odd, half ones
 
@@ -81,7 +82,7 @@ def _inverse(order: Ids) -> Ids:
     return place
 
 
-def mixed(numbers: NDArray, places: NDArray) -> NDArray[np.uint64]:
+def mixed(numbers: Int[NDArray, "*shape"], places: Int[NDArray, "*shape"]) -> UInt64[NDArray, "*shape"]:
     """Numbers that look like random ones, the same for the same (number, place); their sums are hashes."""
     out = numbers.astype(np.uint64) * MIXERS[0] + places.astype(np.uint64) * MIXERS[1]
     out ^= out >> np.uint64(29)

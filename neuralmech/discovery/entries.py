@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Bool, Int64, Shaped
 from numpy.typing import NDArray
 
-Array = NDArray[np.int64]
+Array = Int64[NDArray, " entries"]
 LIMIT = float(2**62)
 
 
@@ -21,7 +22,7 @@ class Entries:
     values: NDArray
 
     @staticmethod
-    def of(rows: Array, columns: Array, values: NDArray) -> Entries:
+    def of(rows: Array, columns: Array, values: Shaped[NDArray, " entries"]) -> Entries:
         """Sort triples and sum what stands at the same place."""
         if not rows.size:
             return Entries(rows, columns, values)
@@ -39,7 +40,7 @@ class Entries:
         """Where each row that is not empty begins."""
         return np.flatnonzero(np.diff(self.rows, prepend=-1))
 
-    def only(self, kept: NDArray[np.bool_]) -> Entries:
+    def only(self, kept: Bool[NDArray, " entries"]) -> Entries:
         """Keep the entries of a mask."""
         return Entries(self.rows[kept], self.columns[kept], self.values[kept])
 
@@ -64,15 +65,15 @@ class Entries:
 class Growing:
     """An array that grows at its end."""
 
-    def __init__(self, values: NDArray) -> None:
+    def __init__(self, values: Shaped[NDArray, " entries"]) -> None:
         self._store, self.size = values.copy(), values.size
 
     @property
-    def array(self) -> NDArray:
+    def array(self) -> Shaped[NDArray, " entries"]:
         """What is there so far."""
         return self._store[: self.size]
 
-    def append(self, values: NDArray) -> None:
+    def append(self, values: Shaped[NDArray, " more"]) -> None:
         """Put values at the end."""
         if values.dtype != self._store.dtype:
             self._store = self._store.astype(object)
@@ -96,7 +97,7 @@ def _holding(values: NDArray, factor: float) -> NDArray:
     return values.astype(object)
 
 
-def product(a: NDArray, b: NDArray) -> NDArray:
+def product(a: Shaped[NDArray, "*shape"], b: Shaped[NDArray, "*shape"]) -> Shaped[NDArray, "*shape"]:
     """Elementwise product, exact."""
     if a.dtype == object or b.dtype == object or not a.size:
         return a * b

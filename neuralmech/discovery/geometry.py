@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Int64
 from torch import Tensor
+
+Variables = Int64[Tensor, "*shape"]  # numbers of unknowns, one for each element, in a tensor's own shape
 
 
 def dims_of(dims: int | Sequence[int] | None, rank: int) -> tuple[int, ...]:
@@ -22,21 +25,21 @@ def dims_of(dims: int | Sequence[int] | None, rank: int) -> tuple[int, ...]:
     return tuple(sorted({d % rank for d in ([dims] if isinstance(dims, int) else dims)}))
 
 
-def first_along(tensor: Tensor, dims: tuple[int, ...]) -> Tensor:
+def first_along(tensor: Variables, dims: tuple[int, ...]) -> Variables:
     """Keep the first element along some dims, which stay with length 1."""
     for d in dims:
         tensor = tensor.narrow(d, 0, 1)
     return tensor
 
 
-def along(values: Tensor, channel: int, shape: torch.Size) -> Tensor:
+def along(values: Int64[Tensor, " channels"], channel: int, shape: torch.Size) -> Variables:
     """Broadcast a vector along one dimension of `shape`."""
     axis = [1] * len(shape)
     axis[channel] = shape[channel]
     return values.reshape(axis).expand(shape)
 
 
-def picked(first: Tensor, dims: tuple[int, ...], shape: torch.Size) -> Tensor:
+def picked(first: Variables, dims: tuple[int, ...], shape: torch.Size) -> Variables:
     """What a list of indices picks of a tensor that is alike along `dims`, where it has length 1: expand to `shape`.
 
     The picked dims come first, unless they stand together: then they come where the first of them was.
@@ -48,7 +51,7 @@ def picked(first: Tensor, dims: tuple[int, ...], shape: torch.Size) -> Tensor:
     return kept.reshape(*kept.shape[:before], *[1] * width, *kept.shape[before:]).expand(shape)
 
 
-def picked_places(dims: tuple[int, ...], rank: int, shape: torch.Size) -> Tensor:
+def picked_places(dims: tuple[int, ...], rank: int, shape: torch.Size) -> Variables:
     """Number of each pick of a list of indices, the same along all else, in the output's shape."""
     before = dims[0] if dims == tuple(range(dims[0], dims[-1] + 1)) else 0
     chosen = range(before, before + len(shape) - rank + len(dims))
@@ -56,12 +59,12 @@ def picked_places(dims: tuple[int, ...], rank: int, shape: torch.Size) -> Tensor
     return torch.arange(torch.Size(sizes).numel()).reshape(sizes).expand(shape)
 
 
-def within(x: Tensor, shape: torch.Size, but: int) -> Tensor:
+def within(x: Variables, shape: torch.Size, but: int) -> Variables:
     """Keep of every dim `but` one what stands within `shape`."""
     return x[tuple(slice(None) if d == but else slice(0, n) for d, n in enumerate(shape))]
 
 
-def narrow(*tensors: Tensor) -> tuple[Tensor, ...]:
+def narrow(*tensors: Variables) -> tuple[Variables, ...]:
     """Narrow to 1 every dimension along which all of the equally shaped tensors are constant."""
     told = [d for d in range(tensors[0].dim()) if tensors[0].shape[d] > 1]
     free = [d for d in told if all(t.stride(d) == 0 for t in tensors)]  # first, so that less is left to compare
@@ -84,7 +87,7 @@ def _is_constant(x: Tensor, d: int) -> bool:
 PADDING = -1
 
 
-def pool_windows(x: Tensor, out: torch.Size, sizes: Sequence[Sequence[int]]) -> Tensor:
+def pool_windows(x: Variables, out: torch.Size, sizes: Sequence[Sequence[int]]) -> Int64[Tensor, "... window"]:
     """Elements under each window of a pool: shape ``(*out, window)``, `PADDING` where a window sticks out.
 
     `sizes` are the windows' length, stride, padding and dilation, each along the last dims.
@@ -102,7 +105,7 @@ def pool_windows(x: Tensor, out: torch.Size, sizes: Sequence[Sequence[int]]) -> 
     return _gather(x, tables)
 
 
-def adaptive_windows(x: Tensor, out: torch.Size, rank: int) -> Tensor:
+def adaptive_windows(x: Variables, out: torch.Size, rank: int) -> Int64[Tensor, "... window"]:
     """Elements under each window of an adaptive pool, as in `pool_windows`."""
     tables = []
     for d in range(rank):

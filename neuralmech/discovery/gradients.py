@@ -15,6 +15,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from jaxtyping import Shaped
 from torch import Tensor, fx, nn
 from torch.autograd import Function
 from torch.overrides import TorchFunctionMode
@@ -88,19 +89,19 @@ class GradientMarks(TorchFunctionMode):
         return out
 
 
-def _floats(values: Any) -> Iterator[Tensor]:
+def _floats(values: Any) -> Iterator[Shaped[Tensor, "*shape"]]:
     return (x for x in tree_leaves(values) if isinstance(x, Tensor) and _has_gradients(x))
 
 
-def _has_gradients(x: Tensor) -> bool:
+def _has_gradients(x: Shaped[Tensor, "*shape"]) -> bool:
     return x.is_floating_point() or x.is_complex()
 
 
-def _is_marked(x: Tensor) -> bool:
+def _is_marked(x: Shaped[Tensor, "*shape"]) -> bool:
     return getattr(x, "without_gradient", False)
 
 
-def _cut_in_place(x: Tensor) -> None:
+def _cut_in_place(x: Shaped[Tensor, "*shape"]) -> None:
     """Cut what a tensor holds that is about to be written with a gradient, and what it is a part of."""
     whole = x if x._base is None else x._base
     if _is_marked(x) or _is_marked(whole):
@@ -109,7 +110,7 @@ def _cut_in_place(x: Tensor) -> None:
             part.without_gradient = False  # type: ignore[attr-defined]
 
 
-def _mark(x: Tensor, *, without: bool) -> None:
+def _mark(x: Shaped[Tensor, "*shape"], *, without: bool) -> None:
     x.without_gradient = without  # type: ignore[attr-defined]
     if without and x._base is not None and not x._base.requires_grad:  # a part of a buffer was written
         x._base.without_gradient = True  # type: ignore[attr-defined]

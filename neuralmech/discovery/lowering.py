@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch._decomp import get_decompositions
 
@@ -118,7 +119,7 @@ def _table() -> dict[Any, Callable[..., Any]]:
     return {**dict(torch.export.default_decompositions().items()), **left_out}  # all operations: 40 ms each time
 
 
-def linear_map(equation: str, operands: Sequence[Tensor]) -> Tensor | None:
+def linear_map(equation: str, operands: Sequence[Float[Tensor, "*shape"]]) -> Float[Tensor, "*shape"] | None:
     """Compute an einsum of a tensor and a weight as a linear map by the weight as a matrix; None for any other.
 
     The letters that are summed over stand together at one end of the weight's. A weight that is a parameter then stays

@@ -19,11 +19,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Int64
 from torch import Tensor
 
 from neuralmech.discovery.distinct import distinct_pairs, distinct_rows
 from neuralmech.discovery.engine import Algebra, Parameter, RuleTable, Symbol
-from neuralmech.discovery.geometry import narrow
+from neuralmech.discovery.geometry import Variables, narrow
 from neuralmech.discovery.system import ZERO, Ids
 from neuralmech.symmetry.family import Axis
 
@@ -36,12 +37,12 @@ class Vectors(Symbol):
     Channel 0 is what no mixing touches.
     """
 
-    def __init__(self, channels: Tensor, history: Callable[[], Tensor]) -> None:
+    def __init__(self, channels: Variables, history: Callable[[], Variables]) -> None:
         self.channels = channels
         self._make = history
 
     @cached_property
-    def history(self) -> Tensor:
+    def history(self) -> Variables:
         """History of every element."""
         return self._make()
 
@@ -152,7 +153,13 @@ class MixingAlgebra(Algebra[Vectors]):
             ids, lambda: torch.arange(first, first + count).reshape(*positions, 1).expand(*positions, length)
         )
 
-    def read(self, channels: Tensor, history: Callable[[], Tensor], duals: Ids, groups: Ids | None = None) -> None:
+    def read(
+        self,
+        channels: Int64[Tensor, "... length"],
+        history: Callable[[], Int64[Tensor, "... length"]],
+        duals: Ids,
+        groups: Ids | None = None,
+    ) -> None:
         """Contract vectors, (…, length), with something that has `duals` along that length."""
         kept = narrow(channels)[0]
         rows, _ = distinct_rows(kept.expand(*kept.shape[:-1], channels.shape[-1]).flatten(0, -2).numpy())
@@ -171,13 +178,13 @@ class MixingAlgebra(Algebra[Vectors]):
         """Remember that raw ids met an event as `tokens`."""
         self.readings.append(Reading(np.asarray(channels), np.asarray(tokens)))
 
-    def labels(self, rows: Tensor) -> Ids:
+    def labels(self, rows: Int64[Tensor, "rows width"]) -> Ids:
         """Fresh label of each row (n, m): the same for equal rows, and for none of another event."""
         kept = narrow(rows)[0]
         kept = kept.expand(rows.shape[0], kept.shape[1])
         return distinct_rows(kept.numpy())[1] + self._take(rows.shape[0])
 
-    def combined(self, *histories: Tensor) -> Tensor:
+    def combined(self, *histories: Variables) -> Variables:
         """Fresh histories, one per distinct tuple of histories."""
         shape = torch.broadcast_shapes(*(h.shape for h in histories))
         parts = torch.broadcast_tensors(*(narrow(h)[0] for h in histories))
@@ -195,7 +202,7 @@ def dual(channels: Ids) -> Ids:
     return np.where(channels == ZERO, ZERO, channels ^ 1)
 
 
-def constant_along(x: Tensor, dims: tuple[int, ...]) -> bool:
+def constant_along(x: Variables, dims: tuple[int, ...]) -> bool:
     """Whether a tensor does not change along some dims."""
     kept = narrow(x)[0]
     return all(kept.shape[d] == 1 for d in dims)

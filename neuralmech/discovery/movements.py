@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 
+from neuralmech.discovery.geometry import Variables
 from neuralmech.discovery.schema import arguments, name_of
 
 # All algebras run the real operation on their variables.
@@ -47,7 +48,7 @@ def moved_nodes(node: fx.Node) -> list[fx.Node]:
     return list(given["tensors"]) if "tensors" in given else [given[n] for n in ("self", "src") if n in given]
 
 
-def move(node: fx.Node, tensors: Sequence[Tensor], known: Mapping[fx.Node, Any] | None = None) -> Any:
+def move(node: fx.Node, tensors: Sequence[Variables], known: Mapping[fx.Node, Any] | None = None) -> Any:
     """Run a movement on tensors of variables, one for each of `moved_nodes`; a tuple where it has several outputs.
 
     Raises
@@ -94,7 +95,7 @@ class Padding:
         """Whether all that is put in is zero."""
         return self.mode == "constant" and not self.value
 
-    def moved(self, x: Tensor) -> Tensor:
+    def moved(self, x: Variables) -> Variables:
         """Pad variables as the tensor is padded; with a constant, the padding is left as it is (0)."""
         if self.mode == "constant":
             return torch.nn.functional.pad(x, self.widths, value=0)  # type: ignore[arg-type]

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from jaxtyping import Bool, Int64
 from torch import Tensor, fx
 
-from neuralmech.discovery.geometry import adaptive_windows, dims_of, pool_windows, spread
+from neuralmech.discovery.geometry import Variables, adaptive_windows, dims_of, pool_windows, spread
 from neuralmech.discovery.schema import arguments, name_of, shape_of
 
 
@@ -88,7 +89,7 @@ class Pool:
         counts = not is_max and given["count_include_pad"]
         return Pool(shape, rank, tuple(spread(v, rank) for v in options), is_max, counts)
 
-    def windows(self, x: Tensor) -> Tensor:
+    def windows(self, x: Variables) -> Int64[Tensor, "... window"]:
         """Elements of x under each window: shape ``(*shape, window)``, `PADDING` where a window sticks out."""
         if self.sizes is None:
             return adaptive_windows(x, self.shape, self.rank)
@@ -205,7 +206,7 @@ class Norm:
         return Norm(x, tuple(d for d in range(len(x)) if d != 1), channels) if given["training"] else None
 
 
-def outside_triangle(node: fx.Node) -> Tensor:
+def outside_triangle(node: fx.Node) -> Bool[Tensor, "rows columns"]:
     """Where ``tril`` or ``triu`` puts zeros: true, in the shape of the last two dims."""
     ones = torch.ones(shape_of(node)[-2:])
     return node.target(ones, arguments(node)["diagonal"]) == 0  # type: ignore[operator]

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
+from jaxtyping import Float64, Int64
 from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor, fx
@@ -56,7 +57,7 @@ class Operand(NamedTuple):
         return Operand(1, np.zeros(channels, dtype=np.int64), np.zeros(channels), none(1))
 
     @staticmethod
-    def of_numbers(values: NDArray[np.float64]) -> Operand:
+    def of_numbers(values: Float64[NDArray, " channels"]) -> Operand:
         """A known number for each channel."""
         return Operand(0, np.full(values.size, -1), values, none(0))
 
@@ -135,7 +136,7 @@ def sum_is(total: float, channels: int) -> Normals:
     return sparse.csr_array(np.append(np.ones(channels), -total)[None])
 
 
-def constant_along(values: Any, shape: torch.Size, dim: int) -> NDArray[np.float64] | None:
+def constant_along(values: Any, shape: torch.Size, dim: int) -> Float64[NDArray, " channels"] | None:
     """Numbers of a constant along a dim of `shape`, to which it is broadcast; None where they vary elsewhere, too."""
     if not isinstance(values, Tensor) or values.is_complex() or values.dim() > len(shape):
         return None
@@ -184,7 +185,7 @@ def beside(normals: Sequence[Normals]) -> Normals:
     return sparse.csr_array(sparse.hstack([numbers, last]))
 
 
-def mapped(matrix: sparse.coo_array, constant: NDArray[np.float64], normals: Normals) -> Normals:
+def mapped(matrix: sparse.coo_array, constant: Float64[NDArray, " out"], normals: Normals) -> Normals:
     """Relations of h′ = matrix·h + constant, where h has some: those n for which nᵀmatrix is a combination of theirs.
 
     Solved for n (channels), r and the combination a (relations): matrixᵀn = normalsᵀa, with r for the constants.
@@ -205,7 +206,7 @@ def without_constant(normals: Normals) -> Normals:
     return sparse.csr_array(sparse.hstack([kept, zeros]))
 
 
-def classes(operand: Operand) -> tuple[NDArray[np.int64], dict[int, float]]:
+def classes(operand: Operand) -> tuple[Int64[NDArray, " channels"], dict[int, float]]:
     """Number channels such that those of one number are equal; and what is constant of them, by its number."""
     if not operand.normals.nnz:
         return operand.at if operand.columns else _numbered(operand.added.tolist()), {}
@@ -226,7 +227,7 @@ def _numbered(keys: Sequence[Any]) -> NDArray[np.int64]:
     return np.array([seen.setdefault(key, len(seen)) for key in keys], dtype=np.int64)
 
 
-def equal_channels(numbers: NDArray[np.int64], constant: Mapping[int, float]) -> Normals:
+def equal_channels(numbers: Int64[NDArray, " channels"], constant: Mapping[int, float]) -> Normals:
     """Relations that say which channels are equal (have the same number), and which are constant."""
     channels, first = numbers.size, {}
     rows: list[dict[int, float]] = []

@@ -18,6 +18,7 @@ from torch import Tensor, fx
 from neuralmech.discovery import geometry
 from neuralmech.discovery.distinct import distinct_rows
 from neuralmech.discovery.engine import Algebra, Parameter, RuleTable, Symbol, once
+from neuralmech.discovery.geometry import Variables
 from neuralmech.discovery.scale_sums import Sums
 from neuralmech.discovery.system import Ids
 from neuralmech.discovery.trace import place
@@ -57,7 +58,7 @@ class ScaleAlgebra(Algebra[Tensor]):
         self.rules = rule
         self._sums = Sums(self.system)
 
-    def constant(self, shape: torch.Size) -> Tensor:
+    def constant(self, shape: torch.Size) -> Variables:
         """Ids of a tensor whose elements do not scale."""
         return torch.zeros((), dtype=torch.int64).expand(shape)
 
@@ -65,11 +66,11 @@ class ScaleAlgebra(Algebra[Tensor]):
         """Zeros, which bind nothing."""
         return Zeros(shape)
 
-    def is_constant(self, value: Tensor | Zeros) -> bool:
+    def is_constant(self, value: Variables | Zeros) -> bool:
         """Whether no element scales."""
         return isinstance(value, Zeros) or not self.system.find(geometry.narrow(value)[0].numpy()).any()
 
-    def forbid(self, value: Tensor | Parameter, why: str) -> None:
+    def forbid(self, value: Variables | Parameter, why: str) -> None:
         """Demand that no element scale."""
         if isinstance(value, Parameter) and value.name in self.factors:
             weight = self.factors[value.name]
@@ -77,7 +78,7 @@ class ScaleAlgebra(Algebra[Tensor]):
         elif isinstance(value, (Parameter, Tensor)):
             self.system.zero(np.unique(geometry.narrow(self.ids(value))[0].numpy()), why)
 
-    def ids(self, value: Tensor | Parameter | Zeros | float) -> Tensor:
+    def ids(self, value: Variables | Parameter | Zeros | float) -> Variables:
         """Ids of any operand; a parameter gets one id per entry."""
         if isinstance(value, Tensor):
             return value
@@ -106,18 +107,18 @@ class ScaleAlgebra(Algebra[Tensor]):
         parts = np.broadcast_arrays(grid, rows[..., None], columns[..., None])
         self.system.add_rows(np.stack([p.ravel() for p in parts], axis=1), [1, -1, 1])
 
-    def equate(self, a: Tensor, b: Tensor, node: fx.Node) -> None:
+    def equate(self, a: Variables, b: Variables, node: fx.Node) -> None:
         """Demand that two tensors scale alike, elementwise with broadcasting."""
         a, b = geometry.narrow(a)[0], geometry.narrow(b)[0]
         self.system.equate(a.numpy(), b.numpy(), f"fixed where it meets a fixed tensor at {place(node)}")
 
-    def unify(self, x: Tensor, dims: tuple[int, ...], node: fx.Node) -> Tensor:
+    def unify(self, x: Variables, dims: tuple[int, ...], node: fx.Node) -> Variables:
         """Demand that all elements along `dims` scale alike; returns x with those dims narrowed to 1."""
         first = geometry.first_along(x, dims)
         self.equate(x, first.expand_as(x), node)
         return first
 
-    def combine(self, operands: list[Tensor], coefficients: Sequence[int | Fraction]) -> Tensor:
+    def combine(self, operands: list[Variables], coefficients: Sequence[int | Fraction]) -> Variables:
         """Ids of Σ coefficient·operand: one id per distinct combination of operand ids."""
         shape = torch.broadcast_shapes(*(o.shape for o in operands))
         narrow = torch.broadcast_tensors(*(geometry.narrow(o)[0] for o in operands))
@@ -167,7 +168,7 @@ class ScaleAlgebra(Algebra[Tensor]):
         if weight.name in self.entry_ids:
             self._tie(weight, factors, self.entry_ids[weight.name])
 
-    def cancel(self, a: Tensor, b: Tensor) -> None:
+    def cancel(self, a: Variables, b: Variables) -> None:
         """Demand a + b = 0, elementwise."""
         pairs = torch.stack(torch.broadcast_tensors(a, b), dim=-1).reshape(-1, 2)
         self.system.add_rows(pairs.numpy(), [1, 1])

@@ -20,6 +20,7 @@ from torch import Tensor, fx
 from neuralmech.discovery import geometry
 from neuralmech.discovery.distinct import distinct
 from neuralmech.discovery.engine import Algebra, Parameter, RuleTable, once
+from neuralmech.discovery.geometry import Variables
 from neuralmech.discovery.relations import Normals, Relations
 from neuralmech.discovery.shift_values import CONSTANT, Sector, Shift, reshaped
 from neuralmech.discovery.system import Ids, Solution
@@ -193,7 +194,7 @@ class ShiftAlgebra(Algebra[Shift]):
             self._asked[dims].append(frozenset(keys))
         return list(keys.values())
 
-    def same(self, a: Tensor, b: Tensor) -> bool:
+    def same(self, a: Variables, b: Variables) -> bool:
         """Whether two tensors of unknowns are equal, as far as is known."""
         a, b = geometry.narrow(a, b)
         return np.array_equal(self.system.find(a.numpy()), self.system.find(b.numpy()))

@@ -8,10 +8,12 @@ from fractions import Fraction
 from typing import Any
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor, fx
 
 from neuralmech.discovery import geometry
 from neuralmech.discovery.distinct import distinct_rows, numbered_pairs
+from neuralmech.discovery.geometry import Variables
 
 MOST_TERMS = 64  # of a displacement that a constant matrix mixes
 CONSTANT = ("constant",)
@@ -73,7 +75,7 @@ def combined(x: Shift, y: Shift, node: fx.Node) -> Shift:
     return out
 
 
-def masked(x: Shift, zeros: Tensor) -> Shift:
+def masked(x: Shift, zeros: Bool[Tensor, "*shape"]) -> Shift:
     """Displacement of what is set to a number where `zeros` is true: there is none there."""
     if not bool(zeros.any()):
         return x
@@ -86,7 +88,7 @@ def masked(x: Shift, zeros: Tensor) -> Shift:
     return {key: of(sector) for key, sector in x.items()}
 
 
-def mixed_by(matrix: Tensor, sector: Sector, channel: int) -> Sector | None:
+def mixed_by(matrix: Float[Tensor, "out in"], sector: Sector, channel: int) -> Sector | None:
     """What a constant matrix (out, in) makes of a displacement along `channel`; None if that takes too many terms.
 
     All that it mixes has to have the same amplitude. Each output's entries of one value are counted through: the first
@@ -121,7 +123,7 @@ def source_of(node: fx.Node) -> str:
     return node.all_input_nodes[0].name
 
 
-def sets_along(amplitude: Tensor, dims: tuple[int, ...]) -> Tensor:
+def sets_along(amplitude: Variables, dims: tuple[int, ...]) -> Variables:
     """Number of what stands along `dims`, which have length 1 then: the same where the same amplitudes do."""
     rest = [d for d in range(amplitude.dim()) if d not in dims]
     rows = amplitude.permute(*rest, *dims).reshape(math.prod(amplitude.shape[d] for d in rest), -1)
@@ -130,19 +132,19 @@ def sets_along(amplitude: Tensor, dims: tuple[int, ...]) -> Tensor:
     )
 
 
-def sets_under(amplitude: Tensor) -> Tensor:
+def sets_under(amplitude: Variables) -> Variables:
     """Return one new amplitude per distinct set of amplitudes under a window."""
     flat = amplitude.reshape(-1, amplitude.shape[-1]).numpy()
     _, inverse = distinct_rows(flat)
     return torch.from_numpy(inverse.reshape(amplitude.shape[:-1]))
 
 
-def paired(amplitude: Tensor, other: Tensor) -> Tensor:
+def paired(amplitude: Variables, other: Variables) -> Variables:
     """One new amplitude, from 1 on, for each distinct pair."""
     return narrow_pairs(amplitude, other).expand(amplitude.shape)
 
 
-def narrow_pairs(amplitude: Tensor, other: Tensor) -> Tensor:
+def narrow_pairs(amplitude: Variables, other: Variables) -> Variables:
     """Those of `paired`; dims along which neither differs have length 1."""
     a, b = torch.broadcast_tensors(*geometry.narrow(amplitude), *geometry.narrow(other))
     numbers = torch.from_numpy(numbered_pairs(a.flatten().numpy(), b.flatten().numpy()))

@@ -12,6 +12,7 @@ from fractions import Fraction
 from itertools import combinations
 
 import numpy as np
+from jaxtyping import Shaped
 from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
@@ -96,7 +97,7 @@ class System:
             values = np.array(whole, dtype=np.int64 if max(map(abs, whole)) < 2**31 else object)
             self._rows.append((distinct(self.find(ids)), values, None))
 
-    def add_sums(self, ids: Ids, coefficients: NDArray, lengths: Ids) -> None:
+    def add_sums(self, ids: Ids, coefficients: Shaped[NDArray, " terms"], lengths: Ids) -> None:
         """Demand Σ coefficients·ids = 0 over every stretch of the given lengths."""
         length = int(lengths[0])
         if (lengths == length).all():

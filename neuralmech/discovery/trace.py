@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Shaped
 from torch import Tensor, fx, nn
 
 from neuralmech.discovery.draws import refuse_unseen_draws
@@ -89,7 +90,7 @@ class Trace:
         return frozenset(read | {self.pieces[name].of for name in read if name in self.pieces})
 
 
-def trace(model: nn.Module, inputs: tuple[Tensor, ...], keep: frozenset[str] = frozenset()) -> Trace:
+def trace(model: nn.Module, inputs: tuple[Shaped[Tensor, "*shape"], ...], keep: frozenset[str] = frozenset()) -> Trace:
     """Trace a deep copy of `model` in training mode with ``torch.export``.
 
     Operations named in `keep` stay whole; others are written in simpler ones where torch knows how.

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 
 import torch
+from jaxtyping import Shaped
 from torch import Tensor, nn
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
@@ -31,7 +32,7 @@ def quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def explain(error: Exception, model: nn.Module, inputs: tuple[Tensor, ...]) -> UserError:
+def explain(error: Exception, model: nn.Module, inputs: tuple[Shaped[Tensor, "*shape"], ...]) -> UserError:
     """One line for what `torch.export` raised."""
     name, line = type(model).__name__, users_line(error)
     where = f" at {line}" if line else ""

@@ -6,6 +6,7 @@ import copy
 from dataclasses import replace
 
 import torch
+from jaxtyping import Shaped
 from torch import Tensor, fx, nn
 
 from neuralmech.discovery.trace import Trace, trace
@@ -30,7 +31,11 @@ class _WithLoss(nn.Module):
 
 
 def trace_with(
-    model: nn.Module, inputs: tuple[Tensor, ...], loss: Loss, targets: Tensor, keep: frozenset[str]
+    model: nn.Module,
+    inputs: tuple[Shaped[Tensor, "*shape"], ...],
+    loss: Loss,
+    targets: Shaped[Tensor, "batch ..."],
+    keep: frozenset[str],
 ) -> Trace:
     """Trace as `trace` does, with the loss's value as the output.
 
@@ -50,7 +55,9 @@ def trace_with(
     )
 
 
-def check_gradient(model: nn.Module, inputs: tuple[Tensor, ...], loss: Loss, targets: Tensor) -> None:
+def check_gradient(
+    model: nn.Module, inputs: tuple[Shaped[Tensor, "*shape"], ...], loss: Loss, targets: Shaped[Tensor, "batch ..."]
+) -> None:
     """Evaluate a loss of the user's own on what a copy of the model returns, as training does.
 
     Raises

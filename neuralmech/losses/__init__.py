@@ -12,6 +12,7 @@ from neuralmech.losses.builtin import BinaryCrossEntropy, CrossEntropy, SquaredE
 from neuralmech.losses.own import Called, CustomLoss
 
 if TYPE_CHECKING:  # see base.py
+    from jaxtyping import Float, Shaped
     from torch import Tensor
 
 LOSSES: dict[str, type[Loss]] = {
@@ -43,7 +44,9 @@ def as_loss(loss: LossLike) -> Loss:
     return Called(loss)
 
 
-def loss_of(outputs: Tensor, targets: Tensor, loss: LossLike = "cross_entropy") -> Tensor:
+def loss_of(
+    outputs: Float[Tensor, "batch ..."], targets: Shaped[Tensor, "batch ..."], loss: LossLike = "cross_entropy"
+) -> Float[Tensor, ""]:
     """Mean loss over the targets that count.
 
     Parameters

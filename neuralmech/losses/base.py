@@ -8,6 +8,7 @@ from neuralmech.errors import UserError
 
 if TYPE_CHECKING:  # a loss is an option of a run, and options are checked before torch is imported
     import torch
+    from jaxtyping import Bool, Float, Shaped
     from torch import Tensor
 
 IGNORED = -100  # a target that does not count, as in torch.nn.functional.cross_entropy
@@ -44,22 +45,22 @@ class Loss:
         """What the command line calls it."""
         return f"loss={self.name}"
 
-    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def __call__(self, outputs: Float[Tensor, "batch ..."], targets: Shaped[Tensor, "batch ..."]) -> Float[Tensor, ""]:
         """Value on a batch."""
         raise NotImplementedError
 
-    def tally(self, outputs: Tensor, targets: Tensor) -> Tally:
+    def tally(self, outputs: Float[Tensor, "batch ..."], targets: Shaped[Tensor, "batch ..."]) -> Tally:
         """Sums from which the mean over several batches is made."""
         raise NotImplementedError
 
-    def weight_of(self, targets: Tensor) -> Tensor:
+    def weight_of(self, targets: Shaped[Tensor, "batch ..."]) -> Float[Tensor, ""]:
         """What a batch weighs in a mean over several, here the number of its targets that count; stays on the device.
 
         In units of the loss's own: batches of one loss are compared with one another.
         """
         return counts(targets).sum()
 
-    def kind(self, targets: Tensor, *, of_tokens: bool) -> Kind:
+    def kind(self, targets: Shaped[Tensor, "batch ..."], *, of_tokens: bool) -> Kind:
         """What these targets (samples, …) are; `of_tokens`: one for each token of a sample.
 
         Raises
@@ -69,7 +70,7 @@ class Loss:
         """
         raise NotImplementedError
 
-    def wrong(self, targets: Tensor, kind: Kind) -> tuple[Tensor, str]:
+    def wrong(self, targets: Shaped[Tensor, "batch ..."], kind: Kind) -> tuple[Bool[Tensor, " batch"], str]:
         """Mask (samples,) of targets that the loss cannot take, besides class indices out of range; and why."""
         import torch
 
@@ -77,12 +78,12 @@ class Loss:
             return torch.zeros(len(targets), dtype=torch.bool, device=targets.device), ""
         return ~targets.isfinite().flatten(1).all(1) if targets.dim() > 1 else ~targets.isfinite(), "is not finite"
 
-    def fit(self, outputs: torch.Size, targets: Tensor) -> None:
+    def fit(self, outputs: torch.Size, targets: Shaped[Tensor, "batch ..."]) -> None:
         """Raise a `UserError` unless outputs of a shape go with targets."""
         raise NotImplementedError
 
 
-def counts(targets: Tensor) -> Tensor:
+def counts(targets: Shaped[Tensor, "batch ..."]) -> Bool[Tensor, "batch ..."]:
     """Which targets count in the mean that the loss is: Boolean, of their shape; numbers and soft labels all do."""
     import torch
 
@@ -94,12 +95,12 @@ def class_dim(dims: int) -> int:
     return 2 if dims == 3 else 1
 
 
-def classes_in(targets: Tensor) -> int:
+def classes_in(targets: Shaped[Tensor, "batch ..."]) -> int:
     """Number of classes of soft labels, or of numbers that each sample has."""
     return targets.shape[class_dim(targets.dim())] if targets.dim() > 1 else 1
 
 
-def fit_labels(key: str, outputs: torch.Size, targets: Tensor) -> None:
+def fit_labels(key: str, outputs: torch.Size, targets: Shaped[Tensor, "batch ..."]) -> None:
     """Raise a `UserError` unless there is a row of classes for each label, with room for it."""
     dim = class_dim(len(outputs))
     if len(outputs) < 2:

@@ -12,6 +12,7 @@ from neuralmech.losses.base import IGNORED, Kind, Loss, Tally, as_wide, class_di
 
 if TYPE_CHECKING:  # see base.py
     import torch
+    from jaxtyping import Bool, Float, Shaped
     from torch import Tensor
 
 SUM = 1e-3  # by which probabilities may miss a sum of one: those of half precision do
@@ -43,14 +44,14 @@ class CrossEntropy(Loss):
         check_share("loss.label_smoothing", self.label_smoothing)
         check_factors("loss.weight", self.weight)
 
-    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def __call__(self, outputs: Float[Tensor, "batch ..."], targets: Shaped[Tensor, "batch ..."]) -> Float[Tensor, ""]:
         """Mean over the targets that count."""
         from torch.nn import functional as F
 
         flat, wanted = self._by_prediction(outputs, targets)
         return F.cross_entropy(flat, wanted, **self._options(flat))
 
-    def tally(self, outputs: Tensor, targets: Tensor) -> Tally:
+    def tally(self, outputs: Float[Tensor, "batch ..."], targets: Shaped[Tensor, "batch ..."]) -> Tally:
         """Sums; a soft label is judged by its most probable class."""
         from torch.nn import functional as F
 
@@ -62,7 +63,7 @@ class CrossEntropy(Loss):
         right = int((flat.argmax(dim=1) == wanted).sum())
         return Tally(total, float(self.weight_of(wanted)), right, int(counts(wanted).sum()))
 
-    def weight_of(self, targets: Tensor) -> Tensor:
+    def weight_of(self, targets: Shaped[Tensor, "batch ..."]) -> Float[Tensor, ""]:
         """Σ w_y over class indices that count; the number of soft labels, which weigh alike."""
         import torch
 
@@ -74,7 +75,7 @@ class CrossEntropy(Loss):
         of_class = torch.tensor(self.weight, dtype=torch.float64, device=targets.device)
         return (of_class[targets.clamp(min=0)] * counted).sum()
 
-    def kind(self, targets: Tensor, *, of_tokens: bool) -> Kind:
+    def kind(self, targets: Shaped[Tensor, "batch ..."], *, of_tokens: bool) -> Kind:
         """Integers are class indices, unless they are one-hot; real numbers are probabilities."""
         if not targets.is_floating_point():
             return "soft" if is_one_hot(targets, of_tokens=of_tokens) else "labels"
@@ -85,7 +86,7 @@ class CrossEntropy(Loss):
             )
         return "soft"
 
-    def wrong(self, targets: Tensor, kind: Kind) -> tuple[Tensor, str]:
+    def wrong(self, targets: Shaped[Tensor, "batch ..."], kind: Kind) -> tuple[Bool[Tensor, " batch"], str]:
         """Mask of the targets that are no probabilities, and why."""
         if kind != "soft":
             return super().wrong(targets, kind)
@@ -93,7 +94,7 @@ class CrossEntropy(Loss):
         good = ((targets >= 0) & ((sums - 1).abs() <= SUM)).flatten(1).all(1)  # NaN is not
         return ~good, "is no row of probabilities (not negative, with the sum 1)"
 
-    def fit(self, outputs: torch.Size, targets: Tensor) -> None:
+    def fit(self, outputs: torch.Size, targets: Shaped[Tensor, "batch ..."]) -> None:
         """Raise a `UserError` unless outputs of a shape go with targets, and with the class weights."""
         if not targets.is_floating_point():
             kept = targets if targets.is_meta else targets.masked_fill(targets == self.ignore_index, IGNORED)
@@ -106,11 +107,13 @@ class CrossEntropy(Loss):
         if self.weight and len(self.weight) != (classes := outputs[class_dim(len(outputs))]):
             raise UserError(f"loss.weight has {len(self.weight)} numbers for {classes} classes; give one for each")
 
-    def _options(self, outputs: Tensor) -> dict[str, Any]:
+    def _options(self, outputs: Float[Tensor, "batch ..."]) -> dict[str, Any]:
         weight = factors(self.weight, outputs) if self.weight else None
         return {"weight": weight, "ignore_index": IGNORED, "label_smoothing": self.label_smoothing}
 
-    def _by_prediction(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def _by_prediction(
+        self, outputs: Float[Tensor, "batch ..."], targets: Shaped[Tensor, "batch ..."]
+    ) -> tuple[Tensor, Tensor]:
         """Outputs and targets with the classes along dimension 1, where torch wants them."""
         if targets.is_floating_point():
             targets = targets.to(outputs.dtype)
@@ -120,7 +123,7 @@ class CrossEntropy(Loss):
         return (outputs.flatten(0, 1), targets.flatten()) if outputs.dim() == 3 else (outputs, targets)
 
 
-def is_one_hot(targets: Tensor, *, of_tokens: bool) -> bool:
+def is_one_hot(targets: Shaped[Tensor, "batch ..."], *, of_tokens: bool) -> bool:
     """Whether integers are rows of one 1 and zeros."""
     if targets.dim() < 2 + of_tokens or targets.shape[class_dim(targets.dim())] < 2:
         return False
@@ -134,7 +137,7 @@ def check_factors(key: str, values: list[float] | None) -> None:
         raise UserError(f"{key}={list(values)} must be positive numbers, one for each class")
 
 
-def factors(values: list[float], like: Tensor) -> Tensor:
+def factors(values: list[float], like: Float[Tensor, "batch ..."]) -> Float[Tensor, " classes"]:
     """A list of numbers on a tensor's device, in its type."""
     return _factors(tuple(values), like.device, like.dtype)
 
@@ -152,7 +155,7 @@ class SquaredError(Loss):
 
     name: str = "mse"
 
-    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def __call__(self, outputs: Float[Tensor, "batch ..."], targets: Shaped[Tensor, "batch ..."]) -> Float[Tensor, ""]:
         """Mean over the targets that count."""
         from torch.nn import functional as F
 
@@ -161,7 +164,7 @@ class SquaredError(Loss):
         squares, counted = _squares(outputs, targets)
         return (squares * counted).sum() / counted.sum()
 
-    def tally(self, outputs: Tensor, targets: Tensor) -> Tally:
+    def tally(self, outputs: Float[Tensor, "batch ..."], targets: Shaped[Tensor, "batch ..."]) -> Tally:
         """Sums; accuracy is that of class indices, by the largest output."""
         from torch.nn import functional as F
 
@@ -174,12 +177,12 @@ class SquaredError(Loss):
         number = int(counted.sum())
         return Tally(float((squares * counted).sum()), number, right, number)
 
-    def kind(self, targets: Tensor, *, of_tokens: bool) -> Kind:
+    def kind(self, targets: Shaped[Tensor, "batch ..."], *, of_tokens: bool) -> Kind:
         """One integer for each sample or token is a class index, everything else a number."""
         is_one = targets.dim() == 1 + of_tokens
         return "labels" if is_one and not targets.is_floating_point() else "values"
 
-    def fit(self, outputs: torch.Size, targets: Tensor) -> None:
+    def fit(self, outputs: torch.Size, targets: Shaped[Tensor, "batch ..."]) -> None:
         """Raise a `UserError` unless outputs of a shape go with targets."""
         if targets.is_floating_point() or targets.shape == outputs:
             fit_values(self.key, outputs, targets.shape)
@@ -187,7 +190,7 @@ class SquaredError(Loss):
             fit_labels(self.key, outputs, targets)
 
 
-def _squares(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def _squares(outputs: Float[Tensor, "batch ..."], labels: Tensor) -> tuple[Tensor, Tensor]:
     """Mean square over the classes of each prediction's distance from a one-hot vector, and whether it counts."""
     import torch
 
@@ -214,14 +217,14 @@ class BinaryCrossEntropy(Loss):
         """Raise a `UserError` for impossible options."""
         check_factors("loss.pos_weight", self.pos_weight)
 
-    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def __call__(self, outputs: Float[Tensor, "batch ..."], targets: Shaped[Tensor, "batch ..."]) -> Float[Tensor, ""]:
         """Mean over all outputs."""
         from torch.nn import functional as F
 
         values, wanted = aligned(self.key, outputs, targets)
         return F.binary_cross_entropy_with_logits(values, wanted, pos_weight=self._weight(values))
 
-    def tally(self, outputs: Tensor, targets: Tensor) -> Tally:
+    def tally(self, outputs: Float[Tensor, "batch ..."], targets: Shaped[Tensor, "batch ..."]) -> Tally:
         """Sums; a target is judged by whether it is more than one half."""
         from torch.nn import functional as F
 
@@ -230,11 +233,11 @@ class BinaryCrossEntropy(Loss):
         total = float(F.binary_cross_entropy_with_logits(values, wanted, pos_weight=weight, reduction="sum"))
         return Tally(total, values.numel(), int(((values > 0) == (wanted > 0.5)).sum()), values.numel())
 
-    def kind(self, targets: Tensor, *, of_tokens: bool) -> Kind:
+    def kind(self, targets: Shaped[Tensor, "batch ..."], *, of_tokens: bool) -> Kind:
         """Always numbers."""
         return "values"
 
-    def wrong(self, targets: Tensor, kind: Kind) -> tuple[Tensor, str]:
+    def wrong(self, targets: Shaped[Tensor, "batch ..."], kind: Kind) -> tuple[Bool[Tensor, " batch"], str]:
         """Mask of the targets that are no probabilities, and why."""
         good = ((targets >= 0) & (targets <= 1)).reshape(len(targets), -1).all(1)
         return (
@@ -242,7 +245,7 @@ class BinaryCrossEntropy(Loss):
             "is no number from 0 to 1, as loss=bce takes them; take cross_entropy for class indices, mse for any",
         )
 
-    def fit(self, outputs: torch.Size, targets: Tensor) -> None:
+    def fit(self, outputs: torch.Size, targets: Shaped[Tensor, "batch ..."]) -> None:
         """Raise a `UserError` unless outputs of a shape go with targets, and with the weights."""
         fit_values(self.key, outputs, targets.shape)
         count = outputs[class_dim(len(outputs))] if len(outputs) > 1 else 1
@@ -267,7 +270,9 @@ def fit_values(key: str, outputs: torch.Size, targets: torch.Size) -> None:
         )
 
 
-def aligned(key: str, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def aligned(
+    key: str, outputs: Float[Tensor, "batch ..."], targets: Shaped[Tensor, "batch ..."]
+) -> tuple[Float[Tensor, "batch ..."], Float[Tensor, "batch ..."]]:
     """Outputs in the targets' shape, so that nothing is broadcast, and targets in the outputs' type."""
     if outputs.shape != targets.shape:
         fit_values(key, outputs.shape, targets.shape)

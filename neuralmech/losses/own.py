@@ -14,6 +14,7 @@ from neuralmech.targets import call, locate
 
 if TYPE_CHECKING:  # see base.py
     import torch
+    from jaxtyping import Bool, Float, Shaped
     from torch import Tensor, nn
 
 
@@ -26,7 +27,7 @@ class Called(Loss):
 
     name = "custom"
 
-    def __init__(self, function: Callable[[Tensor, Tensor], Tensor]) -> None:
+    def __init__(self, function: Callable[[Tensor, Tensor], Float[Tensor, ""]]) -> None:
         self.function = function
 
     @property
@@ -34,7 +35,7 @@ class Called(Loss):
         """Its name in Python."""
         return f"loss {getattr(self.function, '__name__', type(self.function).__name__)}"
 
-    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def __call__(self, outputs: Float[Tensor, "batch ..."], targets: Shaped[Tensor, "batch ..."]) -> Float[Tensor, ""]:
         """Its value.
 
         Raises
@@ -61,31 +62,31 @@ class Called(Loss):
             raise UserError(f"{self.key} gives {given}; return one number, such as the mean over the batch")
         return value
 
-    def tally(self, outputs: Tensor, targets: Tensor) -> Tally:
+    def tally(self, outputs: Float[Tensor, "batch ..."], targets: Shaped[Tensor, "batch ..."]) -> Tally:
         """Sums, without an accuracy."""
         return Tally(float(self(outputs, targets)) * len(outputs), len(outputs))
 
-    def weight_of(self, targets: Tensor) -> Tensor:
+    def weight_of(self, targets: Shaped[Tensor, "batch ..."]) -> Float[Tensor, ""]:
         """The number of samples."""
         import torch
 
         return torch.tensor(len(targets))
 
-    def kind(self, targets: Tensor, *, of_tokens: bool) -> Kind:
+    def kind(self, targets: Shaped[Tensor, "batch ..."], *, of_tokens: bool) -> Kind:
         """One integer for each sample or token is a class index, everything else a number."""
         is_one = targets.dim() == 1 + of_tokens
         return "labels" if is_one and not targets.is_floating_point() else "values"
 
-    def wrong(self, targets: Tensor, kind: Kind) -> tuple[Tensor, str]:
+    def wrong(self, targets: Shaped[Tensor, "batch ..."], kind: Kind) -> tuple[Bool[Tensor, " batch"], str]:
         """None: NaN may stand for what is missing."""
         import torch
 
         return torch.zeros(len(targets), dtype=torch.bool, device=targets.device), ""
 
-    def fit(self, outputs: torch.Size, targets: Tensor) -> None:
+    def fit(self, outputs: torch.Size, targets: Shaped[Tensor, "batch ..."]) -> None:
         """Nothing: what goes together only the callable knows."""
 
-    def _at(self, outputs: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    def _at(self, outputs: Float[Tensor, "batch ..."]) -> Callable[[Tensor, Tensor], Tensor]:
         """The callable; of a module a copy where the outputs are, in their type."""
         from torch import nn
 
@@ -126,7 +127,7 @@ class CustomLoss(Called):
         return f"loss._target_={self.target}"
 
     @cached_property
-    def function(self) -> Callable[[Tensor, Tensor], Tensor]:  # type: ignore[override]
+    def function(self) -> Callable[[Tensor, Tensor], Float[Tensor, ""]]:  # type: ignore[override]
         """What the dotted path names, with its arguments."""
         found = locate("loss", self.target)
         if not isinstance(found, type):

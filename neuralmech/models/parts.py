@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from neuralmech.models.options import LayerOptions
@@ -14,7 +15,7 @@ EPS = 1e-5  # of every norm
 class Squared(nn.Module):
     """x², homogeneous of degree 2."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
         """Square elementwise."""
         return x.square()
 
@@ -22,7 +23,7 @@ class Squared(nn.Module):
 class Absolute(nn.Module):
     """|x|, positively homogeneous of degree 1."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
         """Take absolute values elementwise."""
         return x.abs()
 
@@ -45,7 +46,7 @@ class OverChannels(nn.Module):
         super().__init__()
         self.norm = norm
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
         """Normalise over dimension 1."""
         return self.norm(x.movedim(1, -1)).movedim(-1, 1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from neuralmech.errors import UserError
@@ -24,7 +25,7 @@ class MLP(nn.Module):
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Linear(width, classes)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch classes"]:
         """Logits (batch, classes) of samples (batch, …)."""
         return self.classifier(self.features(x.flatten(1)))
 
@@ -57,6 +58,6 @@ class ConvNet(nn.Module):
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Linear(channels * height * width, classes)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch classes"]:
         """Logits (batch, classes) of images (batch, channels, height, width)."""
         return self.classifier(self.features(x).flatten(1))

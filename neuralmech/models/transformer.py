@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -11,7 +12,7 @@ from neuralmech.models.options import TransformerOptions
 from neuralmech.models.parts import ACTIVATIONS, layer_norm
 
 
-def rotate(x: Tensor) -> Tensor:
+def rotate(x: Float[Tensor, "batch heads tokens size"]) -> Float[Tensor, "batch heads tokens size"]:
     """Rotary positions (Su et al. 2021, *RoFormer*): turn pair (x_i, x_{i+d/2}) at position t by t·10000^(−2i/d).
 
     Parameters
@@ -47,7 +48,7 @@ class Attention(nn.Module):
         self.v = nn.Linear(width, shared, bias=bias)
         self.out = nn.Linear(width, width, bias=bias)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "batch tokens width"]) -> Float[Tensor, "batch tokens width"]:
         """Mix each position with those before it: (batch, tokens, width) to the same."""
         q = self.q(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (batch, heads, tokens, size)
         k = self.k(x).unflatten(-1, (self.kv_heads, -1)).transpose(1, 2)  # (batch, kv_heads, tokens, size)
@@ -77,7 +78,7 @@ class FeedForward(nn.Module):
         self.activation = nn.SiLU() if gated else ACTIVATIONS[options.activation]()
         self.down = nn.Linear(hidden, width, bias=options.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "batch tokens width"]) -> Float[Tensor, "batch tokens width"]:
         """Transform each position by itself: (batch, tokens, width) to the same."""
         up = self.up(x)
         return self.down(self.activation(up) if self.gate is None else self.activation(self.gate(x)) * up)
@@ -101,7 +102,7 @@ class DecoderBlock(nn.Module):
         self.feed_forward = FeedForward(options)
         self.dropout = nn.Dropout(options.dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "batch tokens width"]) -> Float[Tensor, "batch tokens width"]:
         """Write to the residual stream twice."""
         x = x + self.dropout(self.attention(self.norm1(x)))
         return x + self.dropout(self.feed_forward(self.norm2(x)))
@@ -127,7 +128,7 @@ class Transformer(nn.Module):
             nn.init.normal_(self.embedding.weight, std=options.width**-0.5)  # logits of order one
             self.head.weight = self.embedding.weight
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Int64[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens classes"]:
         """Logits (batch, tokens, classes) of the token after each position of (batch, tokens)."""
         x = self.embedding(tokens)
         if self.positions is not None:

@@ -10,6 +10,7 @@ from time import monotonic
 from types import TracebackType
 from typing import Any
 
+from jaxtyping import Float64, Shaped
 from numpy.typing import NDArray
 
 from neuralmech.record.writer import Later, RecordWriter
@@ -51,7 +52,11 @@ class BackgroundWriter:
         """Path of the file."""
         return self._record.path
 
-    def append(self, steps: Mapping[str, NDArray], charges: Mapping[str, Mapping[str, NDArray]]) -> None:
+    def append(
+        self,
+        steps: Mapping[str, Shaped[NDArray, " rows"]],
+        charges: Mapping[str, Mapping[str, Float64[NDArray, "rows charges"]]],
+    ) -> None:
         """Hand a block of rows over; waits only if the disk is slower than the training."""
         self.append_later(lambda: (steps, charges))
 

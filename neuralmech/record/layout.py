@@ -15,6 +15,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+from jaxtyping import Shaped
 from numpy.typing import NDArray
 
 from neuralmech.record.safety import naming_damage
@@ -123,13 +124,13 @@ def set_text(target: h5py.Group, name: str, value: str, size: int | None = None)
         target.attrs.create(name, data, dtype=data.dtype)
 
 
-def texts(values: Sequence[str]) -> NDArray:
+def texts(values: Sequence[str]) -> Shaped[NDArray, " texts"]:
     """Text of fixed length, as long as the longest."""
     encoded = [value.encode() for value in values]
     return np.array(encoded, dtype=h5py.string_dtype("utf-8", max(1, *map(len, encoded))))
 
 
-def index(columns: Mapping[str, Any]) -> NDArray:
+def index(columns: Mapping[str, Any]) -> Shaped[NDArray, " entries"]:
     """A table out of columns of names and of numbers."""
     arrays = {name: texts(v) if isinstance(v[0], str) else _numbers(v) for name, v in columns.items()}
     table = np.empty(len(next(iter(arrays.values()))), dtype=[(name, a.dtype) for name, a in arrays.items()])

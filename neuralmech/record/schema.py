@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:  # the command line reads names of files here, before anything needs NumPy
     import numpy as np
+    from jaxtyping import Int64
     from numpy.typing import NDArray
 
 
@@ -141,7 +142,7 @@ class Classes(NamedTuple):
     rules: NDArray[np.int64] | None = None
     entries: NDArray[np.float64] | None = None
 
-    def at(self, charges: Sequence[int] | NDArray[np.int64]) -> Classes:
+    def at(self, charges: Sequence[int] | Int64[NDArray, " some"]) -> Classes:
         """Those of some charges."""
         decays, rules, entries = self
         return Classes(
@@ -150,7 +151,7 @@ class Classes(NamedTuple):
             None if entries is None else entries[charges],
         )
 
-    def common(self, members: Sequence[NDArray[np.int64]]) -> Classes:
+    def common(self, members: Sequence[Int64[NDArray, " members"]]) -> Classes:
         """Those of sums of charges."""
         import numpy as np
 

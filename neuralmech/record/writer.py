@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 import h5py
-import numpy as np
+from jaxtyping import Float64, Shaped
 from numpy.typing import NDArray
 
 from neuralmech.record.files import disk_error, locking_of, patiently, reserve, write_whole
@@ -166,7 +166,11 @@ class RecordWriter:
         self._waiting = [position.waiting] if len(position.waiting) else []
         self.rows = self._whole + len(position.waiting)
 
-    def append(self, steps: Mapping[str, NDArray], charges: Mapping[str, Mapping[str, NDArray[np.float64]]]) -> None:
+    def append(
+        self,
+        steps: Mapping[str, Shaped[NDArray, " rows"]],
+        charges: Mapping[str, Mapping[str, Float64[NDArray, "rows charges"]]],
+    ) -> None:
         """Append rows: a column for every entry of `steps`, (rows, charges) for every signal."""
         rows = Rows(steps, charges)
         if self._waiting:

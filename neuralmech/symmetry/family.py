@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Float64, Int64
 from numpy.typing import NDArray
 from scipy import sparse
 
@@ -130,7 +130,9 @@ class Family:
             lambda block: replace(block, sign=abs(block.sign)),
         )
 
-    def range_of(self, values: Mapping[str, float]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def range_of(
+        self, values: Mapping[str, float]
+    ) -> tuple[Float64[NDArray, " charges"], Float64[NDArray, " charges"]]:
         """The least and the largest of numbers of each charge's parameters: (charges,) each."""
         least, largest = np.full(len(self), np.inf), np.full(len(self), -np.inf)
         for name, charges in self.members():
@@ -138,7 +140,7 @@ class Family:
             largest[charges] = np.maximum(largest[charges], values[name])
         return least, largest
 
-    def traces(self, shapes: Mapping[str, Sequence[int]]) -> NDArray[np.float64]:
+    def traces(self, shapes: Mapping[str, Sequence[int]]) -> Float64[NDArray, " charges"]:
         """Σ_j m_j of each charge, the number of its parameters where all m_j are 1: (charges,)."""
         out = np.zeros(len(self))
         for term in self.terms:
@@ -146,7 +148,7 @@ class Family:
             np.add.at(out, term.first, each * term.coefficients.sum(axis=1))
         return out
 
-    def members(self) -> Iterator[tuple[str, NDArray[np.int64]]]:
+    def members(self) -> Iterator[tuple[str, Int64[NDArray, " of_parameter"]]]:
         """Parameters, each with charges that it is part of."""
         for term in self.terms:
             firsts = term.first[np.diff(term.coefficients.indptr) > 0]

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float64
 from numpy.typing import NDArray
 
 
@@ -26,7 +27,7 @@ class Layout:
         starts = np.cumsum([0, *(math.prod(shapes[name]) for name in order)]).tolist()
         return Layout(dict(zip(order, starts[:-1], strict=True)), {n: tuple(shapes[n]) for n in order}, int(starts[-1]))
 
-    def filled(self, values: Mapping[str, float]) -> NDArray[np.float64]:
+    def filled(self, values: Mapping[str, float]) -> Float64[NDArray, " parameters"]:
         """A number of each parameter, for all of its entries: (parameters,)."""
         sizes = [math.prod(shape) for shape in self.shapes.values()]
         return np.repeat([values[name] for name in self.shapes], sizes).astype(np.float64)

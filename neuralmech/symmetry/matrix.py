@@ -149,7 +149,7 @@ class MatrixFamily(Family):
         """The charges at all other sites."""
         return MatrixFamily.of([site for site in self.matrices if site.name not in sites])
 
-    def members(self) -> Iterator[tuple[str, NDArray[np.int64]]]:
+    def members(self) -> Iterator[tuple[str, Int64[NDArray, " of_parameter"]]]:
         """As of a `Family`: the blocks of each site."""
         sites = np.array(self.sites)
         for site in self.matrices:

@@ -9,6 +9,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float64
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -144,7 +145,7 @@ class RowBuffer:
         named: Callable[[OnHost], tuple[Columns, dict[str, Columns]]],
         *,
         cut: bool,
-        until: Tensor | None = None,
+        until: Float[Tensor, ""] | None = None,
     ) -> None:
         """Hand the rows to a record, with `cut` up to the first that is not finite, and start again.
 
@@ -212,7 +213,9 @@ class Staging:
         self._stream = torch.cuda.Stream(device)
         self._copied: torch.cuda.Event | None = None
 
-    def copies(self, parts: Sequence[Tensor]) -> tuple[list[Tensor], Callable[[], None]]:
+    def copies(
+        self, parts: Sequence[Float64[Tensor, "*shape"]]
+    ) -> tuple[list[Float64[Tensor, "*shape"]], Callable[[], None]]:
         """Copies, and what waits until they are there; `parts` may change only after `release`."""
         copies = [torch.empty(part.shape, dtype=part.dtype, pin_memory=True) for part in parts]
         self._stream.wait_stream(torch.cuda.current_stream(self._device))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 Drive = Callable[[Tensor], Float64[Tensor, " charges"]]  # gᵀSg of all charges
@@ -13,7 +13,13 @@ MeanAndNoise = tuple[Float64[Tensor, " charges"], Float64[Tensor, " charges"]]  
 
 
 @torch.no_grad()
-def expected(drive: Drive, whole: Callable[[], Tensor], size: int, parts: Iterable[Tensor], part: int) -> MeanAndNoise:
+def expected(
+    drive: Drive,
+    whole: Callable[[], Float[Tensor, " parameters"]],
+    size: int,
+    parts: Iterable[Float[Tensor, " parameters"]],
+    part: int,
+) -> MeanAndNoise:
     r"""Mean M and noise T: the expected drive at batch size B is M + T/B.
 
     The gradient g of a batch that is drawn without replacement out of N samples has E[gᵀSg] = ḡᵀSḡ + τ(1/B − 1/N): if
@@ -44,7 +50,13 @@ def expected(drive: Drive, whole: Callable[[], Tensor], size: int, parts: Iterab
 
 
 @torch.no_grad()
-def expected_of_halves(drive: Drive, whole: Tensor, size: int, first: Tensor, second: Tensor) -> MeanAndNoise:
+def expected_of_halves(
+    drive: Drive,
+    whole: Float[Tensor, " parameters"],
+    size: int,
+    first: Float[Tensor, " parameters"],
+    second: Float[Tensor, " parameters"],
+) -> MeanAndNoise:
     r"""M and T from two halves that are independent, whose mean is that of the whole set: M = g_AᵀSg_B.
 
     T is what the drive of `whole`, the gradient of `size` samples, has beyond it. So M + T/B is the expected drive at

@@ -144,11 +144,11 @@ class Tracker:
         self.room().copy_(theta)
 
     @property
-    def last(self) -> Tensor | None:
+    def last(self) -> Float[Tensor, " parameters"] | None:
         """θ_{k−1}, if the next row needs it."""
         return None if self._earlier.theta is None else self._before
 
-    def start(self, theta: Tensor, rate: float = 0.0) -> None:
+    def start(self, theta: Float[Tensor, " parameters"], rate: float = 0.0) -> None:
         """Where the run starts, or θ_{k−1} and 1/η of that step where it continues; for what compares two steps."""
         self._before.copy_(theta.detach())
         self._earlier.start(rate)
@@ -272,7 +272,9 @@ class Tracker:
             torch.stack(self.noise, out=ring[-len(NOISE_SIGNALS) :, self._norms.count :])
 
     @torch.no_grad()
-    def drive(self, theta: Tensor, gradient: Tensor) -> Tensor:
+    def drive(
+        self, theta: Float[Tensor, " parameters"], gradient: Float[Tensor, " parameters"]
+    ) -> Float64[Tensor, " charges"]:
         """The form gᵀSg of all recorded charges."""
         ring = torch.zeros_like(self.block.room.parts.ring[0])
         gradient = gradient.to(theta.dtype)
@@ -285,7 +287,9 @@ class Tracker:
         """Whether the block must be written before the next row."""
         return self.block.is_full
 
-    def write(self, record: RecordWriter | BackgroundWriter, *, cut: bool = True, until: Tensor | None = None) -> None:
+    def write(
+        self, record: RecordWriter | BackgroundWriter, *, cut: bool = True, until: Float[Tensor, ""] | None = None
+    ) -> None:
         """Hand the measured rows to a record, with `cut` up to the first that is not finite, and start a new block.
 
         `until`, a step on the device, counts as not finite, and so do all later ones: rows may not see every step.

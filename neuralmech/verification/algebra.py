@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float64
+from jaxtyping import Bool, Float, Float64
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -30,7 +30,9 @@ class Generated(NamedTuple):
     clear: bool
 
 
-def derivative(value: Tensor, by: Tensor, along: Tensor | None = None) -> Tensor:
+def derivative(
+    value: Float[Tensor, "*shape"], by: Float[Tensor, " parameters"], along: Float[Tensor, "*shape"] | None = None
+) -> Float[Tensor, " parameters"]:
     """∂⟨value, along⟩/∂by, to be differentiated again; zero where nothing depends on it."""
     if not value.requires_grad:
         return torch.zeros_like(by)
@@ -58,7 +60,11 @@ def _bracket(f: Field, h: Field) -> Field:
 
 
 def generated(
-    gradients: Matrix, theta: Tensor, fields: Sequence[Field], live: NDArray[np.bool_], found: int
+    gradients: Matrix,
+    theta: Float64[Tensor, " parameters"],
+    fields: Sequence[Field],
+    live: Bool[NDArray, " parameters"],
+    found: int,
 ) -> Generated:
     """The algebra of some fields at θ, of which `gradients` are all, over the entries that are `live`.
 
@@ -100,7 +106,7 @@ def rank_of(vectors: Matrix) -> tuple[int, bool]:
     return rank, values[rank - 1] > GAP * values[rank]
 
 
-def homes(algebra: Generated, charges: Matrix, places: Mapping[str, NDArray[np.bool_]]) -> tuple[str, ...]:
+def homes(algebra: Generated, charges: Matrix, places: Mapping[str, Bool[NDArray, " parameters"]]) -> tuple[str, ...]:
     """Which of some places in θ the laws beyond some charges are of: none of these can be left out.
 
     Gradients of laws span the algebra's orthogonal complement. Place by place those that vanish there are kept, as long

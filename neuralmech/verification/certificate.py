@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Shaped
 from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor, nn
@@ -94,8 +95,8 @@ class Certificate:
 
 def certify(
     model: nn.Module,
-    inputs: Tensor | tuple[Tensor, ...],
-    targets: Tensor,
+    inputs: Shaped[Tensor, "batch ..."] | tuple[Shaped[Tensor, "*shape"], ...],
+    targets: Shaped[Tensor, "batch ..."],
     claims: Symmetries,
     loss: LossLike = "cross_entropy",
     *,
@@ -219,7 +220,11 @@ def _best(
 
 
 def _field(
-    exact: Condition, batch: tuple[Tensor, ...], targets: Tensor, loss: LossLike, generator: torch.Generator
+    exact: Condition,
+    batch: tuple[Tensor, ...],
+    targets: Shaped[Tensor, "batch ..."],
+    loss: LossLike,
+    generator: torch.Generator,
 ) -> Field:
     """∇L on a batch drawn at random, as a function of θ that can be differentiated again."""
     reach = REACH ** float(torch.rand((), generator=generator))

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Shaped
 from numpy.typing import ArrayLike
 from scipy import sparse
 from torch import Tensor, nn
@@ -48,8 +49,8 @@ class SymmetryGroup:
 def believe(
     model: nn.Module,
     groups: Sequence[SymmetryGroup],
-    inputs: Tensor | tuple[Tensor, ...],
-    targets: Tensor,
+    inputs: Shaped[Tensor, "batch ..."] | tuple[Shaped[Tensor, "*shape"], ...],
+    targets: Shaped[Tensor, "batch ..."],
     loss: LossLike = "cross_entropy",
 ) -> Symmetries:
     """Verify claimed groups on a batch and return them as `Symmetries`.

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 import torch
+from jaxtyping import Shaped
 from torch import Tensor, nn
 
 from neuralmech.verification.epsilon import WithoutEpsilon
@@ -67,7 +68,9 @@ class Condition:
             yield
 
 
-def condition(name: str, model: nn.Module, batch: tuple[Tensor, ...], precision: str | None = None) -> Condition:
+def condition(
+    name: str, model: nn.Module, batch: tuple[Shaped[Tensor, "*shape"], ...], precision: str | None = None
+) -> Condition:
     """Prepare a copy of `model` for a condition; `precision` is that of ``own``, by default the model's."""
     if name in IN_FLOAT64:
         arithmetic = PRECISIONS["fp64"]

@@ -9,7 +9,7 @@ from functools import singledispatch
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float64, Shaped
 from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse.linalg import expm_multiply
@@ -42,7 +42,7 @@ class Probe:
         As `neuralmech.losses.as_loss` takes it.
     """
 
-    def __init__(self, condition: Condition, targets: Tensor, loss: LossLike, seed: int) -> None:
+    def __init__(self, condition: Condition, targets: Shaped[Tensor, "batch ..."], loss: LossLike, seed: int) -> None:
         self._condition, self._model, self._loss, self._seed = condition, condition.model, as_loss(loss), seed
         self._names = [name for name, _ in self._model.named_parameters()]
         self._shapes = [p.shape for p in self._model.parameters()]

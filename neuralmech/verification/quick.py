@@ -9,6 +9,7 @@ from time import perf_counter
 
 import pandas as pd
 import torch
+from jaxtyping import Float64, Shaped
 from torch import Tensor, nn
 
 from neuralmech.data.draws import generators_kept
@@ -33,11 +34,11 @@ class NotVerifiedError(Exception):
 
 def quickly_verified(
     model: nn.Module,
-    inputs: tuple[Tensor, ...],
-    targets: Tensor,
+    inputs: tuple[Shaped[Tensor, "*shape"], ...],
+    targets: Shaped[Tensor, "batch ..."],
     claims: Symmetries,
     loss: Loss,
-    value: Callable[[nn.Module], Tensor],
+    value: Callable[[nn.Module], Float64[Tensor, ""]],
 ) -> pd.DataFrame:
     """Table of the claims, as `verify` has it, in exact arithmetic.
 

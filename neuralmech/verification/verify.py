@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import pandas as pd
+from jaxtyping import Shaped
 from torch import Tensor, nn
 
 from neuralmech.discovery.discover import find_symmetries
@@ -56,8 +57,8 @@ class Verification:
 
 def verify(
     model: nn.Module,
-    inputs: Tensor | tuple[Tensor, ...],
-    targets: Tensor,
+    inputs: Shaped[Tensor, "batch ..."] | tuple[Shaped[Tensor, "*shape"], ...],
+    targets: Shaped[Tensor, "batch ..."],
     symmetries: Symmetries | None = None,
     loss: LossLike = "cross_entropy",
     sampling: Sampling = USUAL,

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64
 from numpy.typing import NDArray
 
 from neuralmech.compare.measure.views import Family, InMetric
@@ -92,7 +92,7 @@ def classes(record: Record, charges: Family) -> list[ChargeClass]:
     return out
 
 
-def resting(record: Record, charges: Family, block: int = 1024) -> NDArray[np.bool_]:
+def resting(record: Record, charges: Family, block: int = 1024) -> Bool[NDArray, " charges"]:
     """Which charges start at zero and move by rounding alone: (charges,).
 
     Gradients of order one, rounded to ε, move a linear charge by up to ε∫dt; ten times that is the bound here, for
@@ -132,7 +132,7 @@ def of_parameters(record: Record) -> float:
 _EPSILON = {"fp64": 2.0**-52, "fp32": 2.0**-23, "tf32": 2.0**-10, "bf16": 2.0**-7, "fp16": 2.0**-10}
 
 
-def set_apart(of: list[ChargeClass], still: NDArray[np.bool_]) -> list[ChargeClass]:
+def set_apart(of: list[ChargeClass], still: Bool[NDArray, " charges"]) -> list[ChargeClass]:
     """Classes of which none has both charges at rest and others."""
     out = []
     for one in of:

@@ -105,7 +105,7 @@ class Sites:
 class MeasuredSums:
     """Running sums of each column, the measured charges and the norms behind them, and their rows for curves."""
 
-    def __init__(self, charges: Family, sites: Sites, kept: NDArray[np.int64]) -> None:
+    def __init__(self, charges: Family, sites: Sites, kept: Int64[NDArray, " rows"]) -> None:
         self._charges, self.sites, self._index = charges, sites, kept
         self._start = np.zeros(len(sites.codes))
         self.square, self.motion = np.zeros(len(sites.codes)), np.zeros(len(sites.codes))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Bool
 from numpy.typing import NDArray
 
 from neuralmech.compare.measure.inputs import ChargeClass
@@ -56,7 +57,7 @@ class Turning:
     decoupled: bool
 
     @property
-    def alive(self) -> NDArray[np.bool_]:
+    def alive(self) -> Bool[NDArray, " charges"]:
         """Which charges' drive is nearer to its equilibrium value than to λ²Q, the decay's own, on a logarithmic scale.
 
         Of SGD the drive of the gradient, as D has what decay has left in the buffer; of others D itself.

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Bool
 from numpy.typing import NDArray
 
 from neuralmech.laws.system import Array
@@ -69,7 +70,7 @@ def family(record: Record, name: str) -> Family:
     return record.charges(name)
 
 
-def diagonal(index: pd.DataFrame) -> NDArray[np.bool_]:
+def diagonal(index: pd.DataFrame) -> Bool[NDArray, " charges"]:
     """Which charges are no entries off the diagonal of a matrix."""
     if "partner" not in index:
         return np.ones(len(index), dtype=bool)
