@@ -1,0 +1,115 @@
+"""Norms of each layer over a run: of its gradient, and of each step beside the layer itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from neuralmech.laws.system import Array
+from neuralmech.record import Record
+from neuralmech.record.charges import Norms
+
+ROWS = 4096  # read at once, or one part
+
+
+@dataclass(frozen=True)
+class NormsCurve:
+    """Norms of one run's layers, means over parts of its rows; what was not recorded is NaN.
+
+    Attributes
+    ----------
+    step
+        The middle of each part.
+    layers
+        Names, in the order of the network; a layer's norm is √Σ of the squared norms of its tensors.
+    gradient
+        |g| of each layer.
+    relative
+        |Δθ|/|θ| = η|u|/|θ| of each layer, how far a step goes beside what it moves.
+    """
+
+    step: Float64[Array, " points"]
+    layers: tuple[str, ...]
+    gradient: Float64[Array, "points layers"]
+    relative: Float64[Array, "points layers"]
+
+
+def norms_curve(record: Record, edges: Int64[Array, " edges"]) -> NormsCurve | None:
+    """Read the norms between rows of `edges`, part by part; None where the record has none to draw."""
+    norms = record.norms()
+    if norms is None or not {"gradient", "update"} & set(norms.of) or len(edges) < 2:
+        return None
+    layers, member = layers_of(list(norms.index["name"]))
+    steps: list[float] = []
+    found: list[tuple[Array, Array]] = []
+    for here in _blocks(edges):
+        rows, inner = slice(int(here[0]), int(here[-1])), here[1:-1] - here[0]
+        read = [record.column("step", rows), *_of_rows(record, norms, rows, member)]
+        for step, gradient, relative in zip(*(np.split(values, inner) for values in read), strict=True):
+            steps.append(float(step.mean()))
+            found.append((_mean(gradient), _mean(relative)))
+    gradient, relative = (np.array(parts) for parts in zip(*found, strict=True))
+    if not (np.isfinite(gradient).any() or np.isfinite(relative).any()):
+        return None
+    return NormsCurve(np.array(steps), layers, gradient, relative)
+
+
+def layers_of(names: list[str]) -> tuple[tuple[str, ...], Int64[Array, " tensors"]]:
+    """The modules that tensors belong to, in their order, and of each tensor the place of its own.
+
+    Examples
+    --------
+    >>> layers_of(["net.a.weight", "net.a.bias", "net.b.weight", "scale"])[0]
+    ('net.a', 'net.b', 'scale')
+    >>> layers_of(["net.a.weight", "net.b.weight"])[0]  # what all have in common says nothing
+    ('a', 'b')
+    """
+    owners = [name.rpartition(".")[0] or name for name in names]
+    layers = list(dict.fromkeys(owners))
+    member = np.array([layers.index(owner) for owner in owners], dtype=np.int64)
+    while len(layers) > 1 and all("." in layer for layer in layers) and len({_first(layer) for layer in layers}) == 1:
+        layers = [layer.partition(".")[2] for layer in layers]
+    return tuple(layers), member
+
+
+def _first(layer: str) -> str:
+    return layer.partition(".")[0]
+
+
+def _blocks(edges: Int64[Array, " edges"]) -> Iterator[Int64[Array, " some"]]:
+    """Edges of as many parts as are read at once: memory does not grow with the record's length."""
+    start = 0
+    while start < len(edges) - 1:
+        end = max(start + 1, int(np.searchsorted(edges, edges[start] + ROWS, side="right")) - 1)
+        yield edges[start : end + 1]
+        start = end
+
+
+def _of_rows(record: Record, norms: Norms, rows: slice, member: Int64[Array, " tensors"]) -> tuple[Array, Array]:
+    """The gradient's norm and the relative step of each layer at some rows."""
+    shape = (rows.stop - rows.start, int(member.max()) + 1)
+    gradient, relative = np.full(shape, np.nan), np.full(shape, np.nan)
+    if "gradient" in norms.of:
+        gradient = _of_layers(norms.gradient[rows], member)
+    if {"update", "parameter"} <= set(norms.of):
+        update = _of_layers(norms.update[rows], member) * np.abs(record.column("lr", rows))[:, None]
+        size = _of_layers(norms.parameter[rows], member)
+        np.divide(update, size, out=relative, where=size > 0)  # a layer that is zero moves by no share of itself
+    return gradient, relative
+
+
+def _of_layers(values: Array, member: Int64[Array, " tensors"]) -> Array:
+    """Norms of layers out of those of their tensors: (rows, layers)."""
+    out = np.zeros((len(values), int(member.max()) + 1))
+    np.add.at(out.T, member, np.square(values).T)
+    return np.sqrt(out)
+
+
+def _mean(values: Array) -> Array:
+    """Over rows, of what is finite."""
+    finite = np.isfinite(values)
+    total, number = np.where(finite, values, 0.0).sum(axis=0), finite.sum(axis=0)
+    return np.divide(total, number, out=np.full(len(total), np.nan), where=number > 0)
