@@ -12,6 +12,7 @@ from neuralmech.laws.system import Array
 from neuralmech.record import Record
 from neuralmech.record.charges import Norms
 
+PARTS = 100  # of a run: means over so few leave the noise of batches out
 ROWS = 4096  # read at once, or one part
 
 
@@ -24,7 +25,10 @@ class NormsCurve:
     step
         The middle of each part.
     layers
-        Names, in the order of the network; a layer's norm is √Σ of the squared norms of its tensors.
+        Names, in the order of the network, first those with a weight matrix or filters, then those with gains and
+        shifts only; a layer's norm is √Σ of the squared norms of its tensors.
+    weighted
+        How many have a weight matrix or filters.
     gradient
         |g| of each layer.
     relative
@@ -33,16 +37,20 @@ class NormsCurve:
 
     step: Float64[Array, " points"]
     layers: tuple[str, ...]
+    weighted: int
     gradient: Float64[Array, "points layers"]
     relative: Float64[Array, "points layers"]
 
 
-def norms_curve(record: Record, edges: Int64[Array, " edges"]) -> NormsCurve | None:
-    """Read the norms between rows of `edges`, part by part; None where the record has none to draw."""
+def norms_curve(record: Record) -> NormsCurve | None:
+    """Read the norms part by part; None where the record has none to draw."""
     norms = record.norms()
-    if norms is None or not {"gradient", "update"} & set(norms.of) or len(edges) < 2:
+    if norms is None or not {"gradient", "update"} & set(norms.of):
         return None
+    edges = np.unique(np.linspace(0, record.rows, min(PARTS, record.rows) + 1).astype(np.int64))
     layers, member = layers_of(list(norms.index["name"]))
+    weighted = np.unique(member[norms.index["shape"].str.contains("x")])
+    order = np.concatenate([weighted, np.setdiff1d(np.arange(len(layers)), weighted)])
     steps: list[float] = []
     found: list[tuple[Array, Array]] = []
     for here in _blocks(edges):
@@ -54,7 +62,8 @@ def norms_curve(record: Record, edges: Int64[Array, " edges"]) -> NormsCurve | N
     gradient, relative = (np.array(parts) for parts in zip(*found, strict=True))
     if not (np.isfinite(gradient).any() or np.isfinite(relative).any()):
         return None
-    return NormsCurve(np.array(steps), layers, gradient, relative)
+    names = tuple(layers[i] for i in order)
+    return NormsCurve(np.array(steps), names, len(weighted), gradient[:, order], relative[:, order])
 
 
 def layers_of(names: list[str]) -> tuple[tuple[str, ...], Int64[Array, " tensors"]]:

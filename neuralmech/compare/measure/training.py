@@ -69,7 +69,7 @@ def training_curve(record: Record) -> TrainingCurve:
     if record.config.get("loss_told", True) is False and not (bands["loss"].high > 0).any():
         bands["loss"] = Band(*(np.full_like(gradient.mean, np.nan),) * 3)
     columns = (bands[name] for name in ("loss", "gradient_norm", "lr"))
-    return TrainingCurve(bands["step"].mean, *columns, record.evaluation(), norms_curve(record, edges))
+    return TrainingCurve(bands["step"].mean, *columns, record.evaluation(), norms_curve(record))
 
 
 def _summary(part: Array) -> tuple[float, float, float]:

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from neuralmech.compare.measure.training import Band, TrainingCurve
-from neuralmech.compare.show.style import COLOURS, STYLE, plain, run_colours
+from neuralmech.compare.show.style import COLOURS, NARROW, head, plain, run_colours, styled, wrapped
 
 Drawn = Callable[[Axes, TrainingCurve, str], None]
 
 
-def training_figure(panels: Sequence[tuple[str, TrainingCurve]]) -> Figure:
-    """Draw one row for each thing that was measured, a colour for each run."""
+def training_figure(panels: Sequence[tuple[str, TrainingCurve]], *, narrow: bool = False) -> Figure:
+    """Draw one row for each thing that was measured, a colour for each run; `narrow`: for a phone."""
     curves = [curve for _, curve in panels]
     rows = [(label, draw) for label, is_there, draw in ROWS if any(is_there(curve) for curve in curves)]
     colours = [COLOURS[0]] if len(panels) == 1 else run_colours(len(panels))
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(6.4, 0.9 + 1.45 * len(rows)), layout="constrained")
+    with styled(narrow=narrow):
+        figure = Figure(figsize=(NARROW if narrow else 6.4, 0.9 + 1.45 * len(rows)), layout="constrained")
         axes = figure.subplots(len(rows), 1, squeeze=False, sharex=True)[:, 0]
         for axis, (label, draw) in zip(axes, rows, strict=True):
             for curve, colour in zip(curves, colours, strict=True):
@@ -34,9 +33,11 @@ def training_figure(panels: Sequence[tuple[str, TrainingCurve]]) -> Figure:
             handles.append(Line2D([], [], color=colours[0], **HELD_OUT, label="on held-out data"))
         if len(panels) > 1:
             named = zip(panels, colours, strict=True)
-            handles += [Line2D([], [], color=colour, label=plain(title)) for (title, _), colour in named]
-        figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=8)
-        figure.suptitle("How training went", fontsize=11)
+            handles += [
+                Line2D([], [], color=colour, label=wrapped(plain(title), narrow=narrow)) for (title, _), colour in named
+            ]
+        figure.legend(handles=handles, loc="outside lower center", ncols=1 if narrow else 2, fontsize=8)
+        head(figure, "How training went", narrow=narrow)
     return figure
 
 
