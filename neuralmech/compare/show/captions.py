@@ -30,8 +30,8 @@ _FIXED = {
     ),
     "norms": (
         "The norm |g| of each layer's gradient (√Σ over its tensors), and the relative step |Δθ|/|θ|: at 10⁻³ a step "
-        "moves the layer by a thousandth of its length. Layers with weights come first, those with gains and shifts only "
-        "(norm layers) after them, dashed or below the white line, each in the order of the network; means over a "
+        "moves the layer by a thousandth of its length. Layers with weights come first, those with gains and shifts "
+        "only (norm layers) after them, dashed or below the white line, each in the order of the network; means over a "
         "hundredth of the run."
     ),
     "parameters": (

@@ -26,6 +26,7 @@ from neuralmech.compare.show.style import (
     NARROW,
     SMALLEST,
     head,
+    legend_below,
     named,
     plain,
     styled,
@@ -84,8 +85,7 @@ def budget_figure(panels: Sequence[tuple[str, pd.DataFrame]], *, narrow: bool = 
         shown = [b for name, b in BARS.items() if name not in RARE or any(t[name].fillna(0).any() for _, t in panels)]
         handles = [Patch(facecolor=c, hatch=h, edgecolor="white", label=label) for c, h, label in shown]
         mark = Line2D([], [], **NET, label="measured change")
-        columns = 1 if narrow else 3
-        figure.legend(handles=[*handles, mark], loc="outside lower center", ncols=columns, fontsize=8)
+        legend_below(figure, [*handles, mark], 3, narrow=narrow)
         head(figure, "What moved the charges", narrow=narrow)
     return figure
 
@@ -181,7 +181,7 @@ def budget_of_runs_figure(pushed: pd.DataFrame, *, narrow: bool = False) -> Figu
         }
         handles: list[Any] = [Patch(facecolor=BARS[c][0], label=words.get(c, BARS[c][2])) for c in there]
         handles.append(Line2D([], [], **NET, label="net change"))
-        figure.legend(handles=handles, loc="outside lower center", ncols=1 if narrow else 3, fontsize=8)
+        legend_below(figure, handles, 3, narrow=narrow)
         head(figure, "What moved the charges", narrow=narrow)
     return figure
 
@@ -210,7 +210,7 @@ def loss_figure(panels: Sequence[tuple[str, LossCurve]], *, narrow: bool = False
             row.set_ylabel("|theory − measured|")
         handles = [Line2D([], [], color=COLOURS[0], linewidth=2.4, alpha=0.8, label="measured")]
         handles += [Line2D([], [], color=c, linestyle=d, label=LABELS[o]) for o, (c, d) in STYLES.items()]
-        figure.legend(handles=handles, loc="outside lower center", ncols=1 if narrow else 3, fontsize=8)
+        legend_below(figure, handles, 3, narrow=narrow)
         head(figure, "The loss pays for motion", narrow=narrow)
     return figure
 

@@ -28,6 +28,7 @@ from neuralmech.compare.show.style import (
     SMALLEST,
     head,
     law_line,
+    legend_below,
     named,
     plain,
     styled,
@@ -70,7 +71,7 @@ def family_figure(family: str, panels: Sequence[tuple[str, Curves]], *, narrow: 
             upper.set_title(wrapped(plain(title), narrow=narrow), fontsize=9)
             if column == 0:
                 for panel, label in zip((upper, *lower), (_charge(family), "relative error"), strict=False):
-                    panel.set_ylabel(label)
+                    panel.set_ylabel(label, fontsize=9)
         if named_ends:
             _, curves = panels[0]
             names = curves.names or [""] * len(curves.chosen)
@@ -126,19 +127,20 @@ def _legend(figure: Figure, curves: Sequence[Curves], *, narrow: bool) -> None:
     handles: list[Any] = [measured if len(measured) > 1 else next(iter(measured))]
     labels = ["measured: some charges"]
     if narrow and len(curves) == 1 and curves[0].names:  # there is no room beside the curves
-        handles = [measured[i % len(measured)] for i in range(drawn)]
-        labels = [plain(shortened(name, NAME_LENGTH)) for name in curves[0].names]
+        order = np.argsort(-curves[0].measured[-1, curves[0].chosen])  # from top to bottom, as they end
+        handles = [measured[i % len(measured)] for i in order]
+        labels = [plain(shortened(curves[0].names[i], NAME_LENGTH)) for i in order]
     if any(c.measured.shape[1] > len(c.chosen) for c in curves):
         handles.append(Patch(color=COLOURS[0], alpha=0.3, linewidth=0))
         labels.append("measured: all, 10–90 %, 25–75 %")
     lines = [Line2D([], [], **law_line(n), label=LAWS[n].label if n in LAWS else n) for n in names]
-    figure.legend(
-        handles=[*handles, *lines],
+    legend_below(
+        figure,
+        [*handles, *lines],
+        2 if len(curves) == 1 else 4,
+        narrow=narrow,
         labels=[*labels, *(line.get_label() for line in lines)],
         handler_map={tuple: HandlerTuple(ndivide=None, pad=0.1)},
-        loc="outside lower center",
-        ncols=1 if narrow else 2 if len(curves) == 1 else 4,
-        fontsize=8,
         handlelength=3.5,
     )
 
@@ -173,7 +175,7 @@ def parameters_figure(families: Sequence[tuple[str, Curves]], *, narrow: bool = 
             upper.set_ylabel(r"parameter $\theta_j$")
         key = "above: one parameter; below, in its colour: a charge that holds it"
         handle = Line2D([], [], color=COLOURS[0], label=wrapped(key, narrow=narrow))
-        figure.legend(handles=[handle], loc="outside lower center", fontsize=8)
+        legend_below(figure, [handle], 1, narrow=narrow)
         head(figure, "Parameters are noisy, charges are smooth", narrow=narrow)
     return figure
 
@@ -215,6 +217,6 @@ def effective_rate_figure(panels: Sequence[tuple[str, Curves]], *, narrow: bool 
             Line2D([], [], color=MANY[0], **FAINT, label=r"measured: $\eta/Q$ of some weights"),
             Line2D([], [], color=MANY[0], linestyle=DASHES, linewidth=1.3, label="theory, in its colour: RMSProp form"),
         ]
-        figure.legend(handles=handles, loc="outside lower center", ncols=1 if narrow else 2, fontsize=8)
+        legend_below(figure, handles, 2, narrow=narrow)
         head(figure, "Normalised weights set their own learning rate", narrow=narrow)
     return figure

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from neuralmech.compare.measure.norms import NormsCurve
 from neuralmech.compare.show.cells import shortened
 from neuralmech.compare.show.ends import NAME_LENGTH, ROOM, name_ends
-from neuralmech.compare.show.style import NARROW, SMALLEST, head, plain, run_colours, styled, wrapped
+from neuralmech.compare.show.style import NARROW, SMALLEST, head, legend_below, plain, run_colours, styled, wrapped
 
 COLUMNS = 3  # runs beside each other
 FEW = 10  # layers drawn as curves
@@ -83,7 +83,7 @@ def _scale(values: Sequence[np.ndarray]) -> tuple[float, float]:
 
 
 def _colours(curve: NormsCurve) -> list[str]:
-    """From the first layer, dark, to the last, light: of layers with weights, and of those without, which are dashed."""
+    """From the first layer, dark, to the last, light: of those with weights, and of those without, which are dashed."""
     return run_colours(curve.weighted) + run_colours(len(curve.layers) - curve.weighted)
 
 
@@ -129,4 +129,4 @@ def _legend(figure: Figure, curves: Sequence[NormsCurve], *, narrow: bool) -> No
         Line2D([], [], color=colour, linestyle=dashes, label=plain(shortened(name, NAME_LENGTH)))
         for name, colour, dashes in looks
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=1 if narrow else 4, fontsize=8)
+    legend_below(figure, handles, 4, narrow=narrow)

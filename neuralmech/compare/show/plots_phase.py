@@ -10,7 +10,18 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from neuralmech.compare.measure.phase import LAW, PhaseCurve
-from neuralmech.compare.show.style import COLOURS, FORMS, NARROW, head, law_line, named, plain, styled, wrapped
+from neuralmech.compare.show.style import (
+    COLOURS,
+    FORMS,
+    NARROW,
+    head,
+    law_line,
+    legend_below,
+    named,
+    plain,
+    styled,
+    wrapped,
+)
 from neuralmech.laws import LAWS
 
 COLUMNS = 3  # panels beside each other
@@ -39,9 +50,7 @@ def phase_figure(panels: Sequence[tuple[str, PhaseCurve]], *, narrow: bool = Fal
             Line2D([], [], color=COLOURS[0], **MARKS, label="measured: some charges, from ring to rest"),
             Line2D([], [], **OVER, label=LAWS[LAW].label),
         ]
-        figure.legend(
-            handles=handles, loc="outside lower center", ncols=1 if narrow else 2, fontsize=8, handlelength=3.5
-        )
+        legend_below(figure, handles, 2, narrow=narrow, handlelength=3.5)
         head(figure, "Charges move as damped oscillators", narrow=narrow)
     return figure
 

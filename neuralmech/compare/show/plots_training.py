@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from neuralmech.compare.measure.training import Band, TrainingCurve
-from neuralmech.compare.show.style import COLOURS, NARROW, head, plain, run_colours, styled, wrapped
+from neuralmech.compare.show.style import COLOURS, NARROW, head, legend_below, plain, run_colours, styled, wrapped
 
 Drawn = Callable[[Axes, TrainingCurve, str], None]
 
@@ -36,7 +36,7 @@ def training_figure(panels: Sequence[tuple[str, TrainingCurve]], *, narrow: bool
             handles += [
                 Line2D([], [], color=colour, label=wrapped(plain(title), narrow=narrow)) for (title, _), colour in named
             ]
-        figure.legend(handles=handles, loc="outside lower center", ncols=1 if narrow else 2, fontsize=8)
+        legend_below(figure, handles, 2, narrow=narrow)
         head(figure, "How training went", narrow=narrow)
     return figure
 

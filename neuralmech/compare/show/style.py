@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -12,8 +13,8 @@ from matplotlib.figure import Figure
 from neuralmech.compare.measure.views import METRIC
 from neuralmech.laws import LAWS
 
-# Okabe & Ito's colours, distinguishable with any colour vision; charges and laws share none.
-COLOURS = ("#0072B2", "#009E73", "#56B4E9", "#CC79A7")
+# Okabe & Ito's colours, distinguishable with any colour vision, and two more; charges and laws share none.
+COLOURS = ("#0072B2", "#009E73", "#56B4E9", "#CC79A7", "#8C510A", "#8DB600")
 # Where laws agree, wide lines show beside narrow ones, and dashes let through what lies below: no two are alike.
 LAW_DASHES: dict[str, Any] = {
     "gradient_flow": (0, (1, 1.5)),
@@ -71,6 +72,7 @@ STYLE: dict[Any, Any] = {
 }
 # A figure for a phone's page: as wide as it, panels below each other, nothing scaled down, exponents and all.
 NARROW, NARROW_LETTERS = 3.75, 44  # inches; letters of a title
+LINE = 0.165  # inches of a legend's line
 SMALLEST = 7  # points of any text: 9 pixels of a screen
 _OTHERS = ("#332288", "#117733", "#AA4499", "#88CCEE", "#882255")
 
@@ -88,6 +90,14 @@ def wrapped(text: str, *, narrow: bool) -> str:
 def head(figure: Figure, text: str, *, narrow: bool) -> None:
     """Write the title over a figure."""
     figure.suptitle(wrapped(text, narrow=narrow), fontsize=10 if narrow else 11)
+
+
+def legend_below(figure: Figure, handles: Sequence[Any], columns: int, *, narrow: bool, **more: Any) -> None:
+    """Write the legend under a figure; a narrow one has one column, and grows by it."""
+    if narrow:
+        columns = 1
+        figure.set_size_inches(figure.get_figwidth(), figure.get_figheight() + LINE * len(handles))
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=8, **more)
 
 
 def law_colour(name: str) -> str:

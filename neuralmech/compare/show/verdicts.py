@@ -14,6 +14,13 @@ from neuralmech.laws import LAWS
 from neuralmech.laws.kinds import ACCOUNT
 from neuralmech.record.schema import held_out
 
+_WHAT = {
+    "translation": "⟨a, θ⟩, sums of parameters that a softmax or a norm does not see",
+    "scale": "|θ|² of weights whose length a norm takes out",
+    "rescale": "|θ_in|² − |θ_out|², weights into a neuron against those out of it",
+    "linear": "entries of W_in W_inᵀ − W_outᵀ W_out, of maps with nothing nonlinear between",
+}
+
 
 @dataclass(frozen=True)
 class Said:
@@ -48,7 +55,9 @@ def said(row: Mapping[Any, Any]) -> Said:
     sites, charges = int(row["sites"]), int(row["charges"])
     what = f"{charges:,} {named(row['family'], 'charge' if charges == 1 else 'charges')}"
     what += f" at {sites:,} site{'s'[: sites != 1]}"
+    what += f": {_WHAT[row['family']]}" if row["family"] in _WHAT else ""
     moved = f"Moved by {row['moved_by']}." if row["moved_by"] else ""
+    moved = moved.replace("discretisation", "discretisation (steps of finite length)", 1)
     if not row["law"]:
         still = row["rounding"] == sites
         lines = ("" if still else f"No law answers: {row['reason']}.", moved, _rounding(row))
@@ -86,7 +95,7 @@ def _forecast(row: Mapping[Any, Any]) -> str:
 def _exact(row: Mapping[Any, Any]) -> str:
     if not row["exact"] or row["exact"] == row["law"]:
         return ""
-    return f"All that {LAWS[row['exact']].label} leaves is rounding ({number(float(row['exact_error']))})."
+    return f"Exact but for rounding: {LAWS[row['exact']].label} ({number(float(row['exact_error']))})."
 
 
 def _rounding(row: Mapping[Any, Any]) -> str:
