@@ -9,12 +9,13 @@ from typing import Any
 from neuralmech.checks import check_at_least, check_choice
 from neuralmech.errors import UserError
 from neuralmech.laws import LAWS
+from neuralmech.words import Differing
 
 FORMATS = ("png", "svg", "pdf")
 
 
-@dataclass(frozen=True)
-class Options:
+@dataclass(frozen=True, repr=False)
+class Options(Differing):
     """Options of ``neuralmech analyze``; see ``conf/analyze.yaml``."""
 
     laws: list[str] | None = None

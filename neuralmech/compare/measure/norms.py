@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float64, Int64
+from numpy.typing import NDArray
 
 from neuralmech.laws.system import Array
 from neuralmech.record import Record
@@ -66,7 +67,7 @@ def norms_curve(record: Record) -> NormsCurve | None:
     return NormsCurve(np.array(steps), names, len(weighted), gradient[:, order], relative[:, order])
 
 
-def layers_of(names: list[str]) -> tuple[tuple[str, ...], Int64[Array, " tensors"]]:
+def layers_of(names: list[str]) -> tuple[tuple[str, ...], Int64[NDArray, " tensors"]]:
     """The modules that tensors belong to, in their order, and of each tensor the place of its own.
 
     Examples
@@ -88,7 +89,7 @@ def _first(layer: str) -> str:
     return layer.partition(".")[0]
 
 
-def _blocks(edges: Int64[Array, " edges"]) -> Iterator[Int64[Array, " some"]]:
+def _blocks(edges: Int64[NDArray, " edges"]) -> Iterator[Int64[NDArray, " some"]]:
     """Edges of as many parts as are read at once: memory does not grow with the record's length."""
     start = 0
     while start < len(edges) - 1:
@@ -97,7 +98,7 @@ def _blocks(edges: Int64[Array, " edges"]) -> Iterator[Int64[Array, " some"]]:
         start = end
 
 
-def _of_rows(record: Record, norms: Norms, rows: slice, member: Int64[Array, " tensors"]) -> tuple[Array, Array]:
+def _of_rows(record: Record, norms: Norms, rows: slice, member: Int64[NDArray, " tensors"]) -> tuple[Array, Array]:
     """The gradient's norm and the relative step of each layer at some rows."""
     shape = (rows.stop - rows.start, int(member.max()) + 1)
     gradient, relative = np.full(shape, np.nan), np.full(shape, np.nan)
@@ -110,7 +111,7 @@ def _of_rows(record: Record, norms: Norms, rows: slice, member: Int64[Array, " t
     return gradient, relative
 
 
-def _of_layers(values: Array, member: Int64[Array, " tensors"]) -> Array:
+def _of_layers(values: Array, member: Int64[NDArray, " tensors"]) -> Array:
     """Norms of layers out of those of their tensors: (rows, layers)."""
     out = np.zeros((len(values), int(member.max()) + 1))
     np.add.at(out.T, member, np.square(values).T)

@@ -68,8 +68,14 @@ def training_curve(record: Record) -> TrainingCurve:
         bands["gradient_norm"] = Band(*(np.full_like(gradient.mean, np.nan),) * 3)
     if record.config.get("loss_told", True) is False and not (bands["loss"].high > 0).any():
         bands["loss"] = Band(*(np.full_like(gradient.mean, np.nan),) * 3)
-    columns = (bands[name] for name in ("loss", "gradient_norm", "lr"))
-    return TrainingCurve(bands["step"].mean, *columns, record.evaluation(), norms_curve(record))
+    return TrainingCurve(
+        step=bands["step"].mean,
+        loss=bands["loss"],
+        gradient_norm=bands["gradient_norm"],
+        lr=bands["lr"],
+        held_out=record.evaluation(),
+        norms=norms_curve(record),
+    )
 
 
 def _summary(part: Array) -> tuple[float, float, float]:

@@ -25,14 +25,14 @@ _IN_METRIC = {
 _FIXED = {
     "training": (
         "How training went, step by step: the loss of each batch, loss and accuracy on held-out data, the norm of the "
-        "gradient where it was measured, the learning rate. Lines are means over parts of the run, bands their least "
-        "and largest."
+        "gradient as the rule sees it (after clipping) where it was measured, the learning rate. Lines are means over "
+        "parts of the run, bands their least and largest."
     ),
     "norms": (
-        "The norm |g| of each layer's gradient (√Σ over its tensors), and the relative step |Δθ|/|θ|: at 10⁻³ a step "
-        "moves the layer by a thousandth of its length. Layers with weights come first, those with gains and shifts "
-        "only (norm layers) after them, dashed or below the white line, each in the order of the network; means over a "
-        "hundredth of the run."
+        "The norm |g| of each layer's gradient as the rule sees it (√Σ over its tensors), and the relative step "
+        "|Δθ|/|θ|: at 10⁻³ a step moves the layer by a thousandth of its length. Layers with weights come first, those "
+        "with gains and shifts only (norm layers) after them, dashed or below the white line, each in the order of the "
+        "network; means over a hundredth of the run."
     ),
     "parameters": (
         "Single parameters θ_j (above) and, in the same colour, a charge that each is part of (below), over the steps "

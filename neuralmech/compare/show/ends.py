@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 
 from neuralmech.compare.show.cells import shortened
-from neuralmech.compare.show.style import SMALLEST, plain
+from neuralmech.compare.show.drawing import SMALLEST
+from neuralmech.compare.show.style import plain
 
-NAME_GAP, NAME_LENGTH = 0.075, 30  # between names, of the axis; letters of one
-ROOM = 1.8  # inches that names take beside the axes
+NAME_GAP, NAME_LENGTH = 0.075, 36  # between names, of the axis; letters of one
+ROOM = 2.1  # inches that names take beside the axes
+
+
+def in_short(names: Sequence[str]) -> list[str]:
+    """Names without the word that all of their paths begin with, if there is one, and short enough for a figure.
+
+    Examples
+    --------
+    >>> in_short(["net.wte.weight, net.wpe.weight[60]", "net.h.0.bias[1]"])
+    ['wte.weight, wpe.weight[60]', 'h.0.bias[1]']
+    """
+    paths = re.findall(r"[\w.]*\.[\w.]+", " ".join(names))
+    first = paths[0].partition(".")[0] + "." if paths else ""
+    if first and all(path.startswith(first) for path in paths):
+        names = [re.sub(rf"(?<![\w.]){re.escape(first)}", "", name) for name in names]
+    return [plain(shortened(name, NAME_LENGTH)) for name in names]
 
 
 def name_ends(
@@ -21,6 +38,7 @@ def name_ends(
 
     Limits and scales of the axes have to be final.
     """
+    shown = in_short(names)
     of_axes = axes.transData + axes.transAxes.inverted()
     height = np.array([of_axes.transform((end, value))[1] for value in last])
     kept = np.flatnonzero(np.isfinite(height))
@@ -34,7 +52,7 @@ def name_ends(
         places[i] = min(places[i], places[i + 1] - gap)
     for i, place in zip(order, places, strict=True):
         axes.annotate(
-            plain(shortened(names[i], NAME_LENGTH)),
+            shown[i],
             (end, last[i]),
             (1.02, place),
             xycoords="data",

@@ -16,6 +16,7 @@ from neuralmech.compare.gather.analysis import Analysis
 from neuralmech.compare.gather.labels import distinct
 from neuralmech.compare.measure.curves import Curves
 from neuralmech.compare.measure.equilibrium import FAMILY as SCALE
+from neuralmech.compare.show.drawing import styled
 from neuralmech.compare.show.plots_accounts import (
     budget_figure,
     budget_of_runs_figure,
@@ -29,7 +30,6 @@ from neuralmech.compare.show.plots_norms import norms_figure
 from neuralmech.compare.show.plots_phase import phase_figure
 from neuralmech.compare.show.plots_sweeps import batch_figure, sweep_figure, swept_numbers
 from neuralmech.compare.show.plots_training import training_figure
-from neuralmech.compare.show.style import styled
 
 # Without a date the same analysis gives the same bytes.
 _METADATA: dict[str, Any] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}

@@ -18,20 +18,8 @@ from neuralmech.compare.measure.accounts import CAUSES, THROUGH_MEMORY
 from neuralmech.compare.measure.curves import LossCurve
 from neuralmech.compare.measure.orbit import OrbitCurve
 from neuralmech.compare.show.cells import shortened
-from neuralmech.compare.show.style import (
-    COLOURS,
-    FLOOR,
-    FORMS,
-    IN_METRIC,
-    NARROW,
-    SMALLEST,
-    head,
-    legend_below,
-    named,
-    plain,
-    styled,
-    wrapped,
-)
+from neuralmech.compare.show.drawing import NARROW, SMALLEST, head, legend_below, styled, wrapped
+from neuralmech.compare.show.style import COLOURS, FLOOR, FORMS, IN_METRIC, named, plain
 
 # Cause → (colour, hatch, label); what a momentum buffer carried has the colour of its cause.
 BARS = {

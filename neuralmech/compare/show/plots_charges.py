@@ -17,23 +17,9 @@ from matplotlib.patches import Patch
 
 from neuralmech.compare.measure.curves import Curves
 from neuralmech.compare.measure.views import METRIC
-from neuralmech.compare.show.cells import shortened
-from neuralmech.compare.show.ends import NAME_LENGTH, ROOM, name_ends
-from neuralmech.compare.show.style import (
-    COLOURS,
-    FLOOR,
-    FORMS,
-    MEASURED,
-    NARROW,
-    SMALLEST,
-    head,
-    law_line,
-    legend_below,
-    named,
-    plain,
-    styled,
-    wrapped,
-)
+from neuralmech.compare.show.drawing import NARROW, SMALLEST, head, legend_below, styled, wrapped
+from neuralmech.compare.show.ends import ROOM, in_short, name_ends
+from neuralmech.compare.show.style import COLOURS, FLOOR, FORMS, MEASURED, law_line, named, plain
 from neuralmech.laws import LAWS
 
 # Laws drawn over the charges; the discrete ones cannot be told from the measured curve.
@@ -129,7 +115,8 @@ def _legend(figure: Figure, curves: Sequence[Curves], *, narrow: bool) -> None:
     if narrow and len(curves) == 1 and curves[0].names:  # there is no room beside the curves
         order = np.argsort(-curves[0].measured[-1, curves[0].chosen])  # from top to bottom, as they end
         handles = [measured[i % len(measured)] for i in order]
-        labels = [plain(shortened(curves[0].names[i], NAME_LENGTH)) for i in order]
+        shown = in_short(curves[0].names)
+        labels = [shown[i] for i in order]
     if any(c.measured.shape[1] > len(c.chosen) for c in curves):
         handles.append(Patch(color=COLOURS[0], alpha=0.3, linewidth=0))
         labels.append("measured: all, 10–90 %, 25–75 %")

@@ -13,8 +13,9 @@ from matplotlib.lines import Line2D
 
 from neuralmech.compare.measure.norms import NormsCurve
 from neuralmech.compare.show.cells import shortened
+from neuralmech.compare.show.drawing import NARROW, SMALLEST, head, legend_below, styled, wrapped
 from neuralmech.compare.show.ends import NAME_LENGTH, ROOM, name_ends
-from neuralmech.compare.show.style import NARROW, SMALLEST, head, legend_below, plain, run_colours, styled, wrapped
+from neuralmech.compare.show.style import plain, run_colours
 
 COLUMNS = 3  # runs beside each other
 FEW = 10  # layers drawn as curves

@@ -10,18 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from neuralmech.compare.measure.phase import LAW, PhaseCurve
-from neuralmech.compare.show.style import (
-    COLOURS,
-    FORMS,
-    NARROW,
-    head,
-    law_line,
-    legend_below,
-    named,
-    plain,
-    styled,
-    wrapped,
-)
+from neuralmech.compare.show.drawing import NARROW, head, legend_below, styled, wrapped
+from neuralmech.compare.show.style import COLOURS, FORMS, law_line, named, plain
 from neuralmech.laws import LAWS
 
 COLUMNS = 3  # panels beside each other

@@ -66,6 +66,7 @@ def by_family(budget: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([out, rest], ignore_index=True)
 
 
+LEAST = 5e-4  # a share that rounds to more than 0.0 %
 Column = tuple[str, Callable[[Any], str]]  # how it is headed, and what is in it for a row
 
 
@@ -75,7 +76,7 @@ def _budget_columns(budget: pd.DataFrame) -> dict[str, Column]:
     for cause in shown_causes(budget):
         out[cause] = HEADINGS[cause], lambda row, cause=cause: _percent(row[f"share_{cause}"])
         memory = THROUGH_MEMORY.get(cause)
-        if memory and budget[memory].fillna(0).any():
+        if memory and (budget[memory].abs() >= LEAST * budget["moved"]).any():
             out[memory] = "through\nmemory", lambda row, memory=memory: _by_memory(row, memory)
     if "oscillation" in budget:
         out["oscillation"] = "oscil-\nlation", lambda row: _percent(row["oscillation"])
@@ -104,4 +105,4 @@ def _by_memory(row: Mapping[Any, Any], memory: str) -> str:
 def _percent(share: float) -> str:
     if math.isnan(share):
         return DASH
-    return "0%" if abs(share) < 5e-4 else f"{share:+.0%}" if abs(share) >= 0.9995 else f"{share:+.1%}"
+    return "0%" if abs(share) < LEAST else f"{share:+.0%}" if abs(share) >= 0.9995 else f"{share:+.1%}"
