@@ -67,7 +67,7 @@ ALLOWED = {
         "errors",
         "checks",
         "words",
-    },  # fmt: skip
+    },
     "training": {
         "provenance",
         "config",
