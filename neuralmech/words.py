@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Sequence
+from dataclasses import MISSING, fields
 from html import escape
 from pathlib import Path
 
@@ -108,6 +109,31 @@ def printable(text: str) -> str:
     'conv?[2J -> fc'
     """
     return "".join(c if c.isprintable() else "?" for c in text)
+
+
+class Differing:
+    """For a dataclass of options, ``@dataclass(repr=False)``, that shows what differs from its defaults.
+
+    Examples
+    --------
+    >>> from dataclasses import dataclass
+    >>> @dataclass(repr=False)
+    ... class Two(Differing):
+    ...     a: int = 1
+    ...     b: int = 2
+    >>> Two(b=3), Two()
+    (Two(b=3), Two())
+    """
+
+    def __repr__(self) -> str:
+        shown = []
+        for field in fields(self):  # type: ignore[arg-type]
+            value, default = getattr(self, field.name), field.default
+            if default is MISSING and field.default_factory is not MISSING:
+                default = field.default_factory()
+            if repr(value) != repr(default):  # equality of arrays is an array
+                shown.append(f"{field.name}={value!r}")
+        return f"{type(self).__name__}({', '.join(shown)})"
 
 
 MAX_ROWS = 30  # of a table in a notebook

@@ -66,7 +66,9 @@ def test_figures(trained):
     found = trained.analyze(laws=["discrete", "modified_flow"])
     figure = found.plot("rescale")
     assert len(figure.axes) == 2
-    with pytest.raises(UserError, match=r"family=scale is unknown .*choose one of translation, rescale"):
+    with pytest.raises(
+        UserError, match=r"figure=scale is unknown .*choose one of training, norms, translation, rescale"
+    ):
         found.plot("scale")
     with trained.record() as record:
         charges = record.charges("rescale")

@@ -20,18 +20,19 @@ if TYPE_CHECKING:
 class Findings(Analysis):
     """What `neuralmech.analyze` returns: an `Analysis` that shows itself."""
 
-    def plot(self, family: str) -> Figure:
-        """Charges of a family, measured and in theory, and each law's error, as in ``analysis/<family>.png``.
+    def plot(self, name: str) -> Figure:
+        """A figure of ``analysis/``: the charges of a family, or ``training``, ``norms``, ``budget`` and so on.
 
         Raises
         ------
         UserError
-            If no run has such charges; the message lists the families.
+            If there is no such figure; the message lists those there are.
         """
-        from neuralmech.compare.show.plots_charges import family_figure  # matplotlib only when it draws
+        from neuralmech.compare.show.figures import drawings  # matplotlib only when it draws
 
-        check_choice("family", family, dict.fromkeys(f for panel in self.panels for f in panel.curves))
-        return family_figure(family, [(p.title, p.curves[family]) for p in self.panels if family in p.curves])
+        drawn = drawings(self)
+        check_choice("figure", name, drawn)
+        return drawn[name]()
 
     def __repr__(self) -> str:
         runs = f"{len(self.runs)} run{'s'[: len(self.runs) != 1]}"

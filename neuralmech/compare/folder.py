@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from neuralmech.compare.gather.analysis import Analysis, compare_runs
 from neuralmech.compare.gather.options import Options
@@ -18,6 +19,9 @@ from neuralmech.compare.show.formats import latex, markdown
 from neuralmech.compare.show.sheets import sheets_of
 from neuralmech.errors import UserError
 from neuralmech.record import FILE_NAME
+
+if TYPE_CHECKING:
+    from neuralmech.compare.show.figures import Picture
 
 MADE = ".made"  # the names of an analysis's files
 FIGURES = (".png", ".pdf", ".svg")
@@ -137,17 +141,17 @@ def _write(folder: Path, analysis: Analysis, chosen: Options) -> list[Path]:
     sheets = sheets_of(analysis)
     files = _tables(folder, analysis, sheets)
     figures: list[Path] = []
+    pictures: list[Picture] = []
     if chosen.figures:
         from neuralmech.compare.show.figures import save_figures  # matplotlib only when it draws
 
-        figures = save_figures(folder, analysis)
+        figures, pictures = save_figures(folder, analysis, chosen.formats, for_page=chosen.report)
     if chosen.report:
         from neuralmech.compare.show.report import report
 
-        images = [path for path in figures if path.suffix == ".svg"]
         refresh = chosen.every if chosen.live and analysis.is_running else None
         path = folder / REPORT
-        path.write_text(report(analysis, sheets, images, refresh), encoding="utf-8")
+        path.write_text(report(analysis, sheets, pictures, refresh), encoding="utf-8")
         files.append(path)
     return files + figures
 

@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from neuralmech.errors import UserError
+from neuralmech.words import Differing
 
 
-@dataclass(frozen=True)
-class Looks:
+@dataclass(frozen=True, repr=False)
+class Looks(Differing):
     """How often to look: every `interval` seconds, or `once`."""
 
     interval: float = 2.0

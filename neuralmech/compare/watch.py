@@ -24,7 +24,7 @@ from neuralmech.words import short
 SECONDS = 0.2  # of reading a record that is being written: longer, and the next write comes between
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class WatchOptions(Looks):
     """Options of ``neuralmech watch``; see ``conf/watch.yaml``."""
 

@@ -10,12 +10,13 @@ from neuralmech.checks import check_at_least, check_choice, check_fraction
 from neuralmech.errors import UserError
 from neuralmech.schedules import SCHEDULES
 from neuralmech.targets import locate
+from neuralmech.words import Differing
 
 OPTIMIZERS = ("sgd", "sgdw", "adam", "adamw", "muon")
 
 
-@dataclass
-class ScheduleConfig:
+@dataclass(repr=False)
+class ScheduleConfig(Differing):
     """Learning rate (or weight decay) over the run, as a factor on ``optim.lr`` (``optim.weight_decay``).
 
     `warmup` is the number of steps of linear warm-up before the schedule proper. ``step`` falls by `gamma` every
@@ -55,8 +56,8 @@ class ScheduleConfig:
         check_at_least(f"{key}.final_div_factor", self.final_div_factor, 1)
 
 
-@dataclass
-class GroupConfig:
+@dataclass(repr=False)
+class GroupConfig(Differing):
     """Parameters with a learning rate and weight decay of their own.
 
     `match` is ``bias`` (what is so called), ``norm`` (all of normalisation layers), ``matrix`` (whatever has two
@@ -82,8 +83,8 @@ class GroupConfig:
             )
 
 
-@dataclass
-class RuleConfig:
+@dataclass(repr=False)
+class RuleConfig(Differing):
     """What all learning rules have: η, λ, their schedules and groups, and what is done to gradients.
 
     `clip_norm` shortens a gradient to this norm, `clip_value` cuts each entry to ±this value (null: neither).
@@ -121,7 +122,7 @@ class RuleConfig:
         self.weight_decay_schedule.check("optim.weight_decay_schedule", "weight_decay")
 
 
-@dataclass
+@dataclass(repr=False)
 class OptimConfig(RuleConfig):
     """A rule by its name.
 
@@ -164,7 +165,7 @@ class OptimConfig(RuleConfig):
         super().check()
 
 
-@dataclass
+@dataclass(repr=False)
 class OwnRuleConfig(RuleConfig):
     """``_target_``: dotted path of a `torch.optim.Optimizer` class; everything else in the group is its arguments."""
 

@@ -13,12 +13,13 @@ from neuralmech.loggers import check_installed
 from neuralmech.losses import CrossEntropy
 from neuralmech.record.schema import ALL_SIGNALS, BLOCK, NORMS_OF
 from neuralmech.symmetry.names import FAMILIES
+from neuralmech.words import Differing
 
 PRECISIONS = ("fp32", "fp64", "tf32", "bf16", "fp16")
 
 
-@dataclass
-class TrackConfig:
+@dataclass(repr=False)
+class TrackConfig(Differing):
     """Which families to record (null: all that the model has), and at which steps.
 
     `charges` is ``all``, ``site`` (the sum over each site, which obeys the same laws) or ``sample`` (some of each).
@@ -90,8 +91,8 @@ def _check_windows(windows: list[list[int]]) -> None:
         end = window[1]
 
 
-@dataclass
-class CheckpointConfig:
+@dataclass(repr=False)
+class CheckpointConfig(Differing):
     """When to save what a resumed run needs, besides at the start and at the end.
 
     Every so many steps, every so many minutes, or both (0: not); the last `keep` are kept (null: all), and the first.
@@ -109,8 +110,8 @@ class CheckpointConfig:
             check_at_least("train.checkpoint.keep", self.keep, 1)
 
 
-@dataclass
-class TrainConfig:
+@dataclass(repr=False)
+class TrainConfig(Differing):
     """Length in optimiser steps or in epochs; `eval_every` in steps (0: at the end only).
 
     `precision` is that of parameters and activations, `loss_precision` that of the loss itself. Under
@@ -158,8 +159,8 @@ class TrainConfig:
         self.checkpoint.check()
 
 
-@dataclass
-class LoggerConfig:
+@dataclass(repr=False)
+class LoggerConfig(Differing):
     """Which experiment tracker is told every `every` rows (``none``: none), and as part of which project."""
 
     name: str = "none"
@@ -172,8 +173,8 @@ class LoggerConfig:
         check_at_least("logger.every", self.every, 1)
 
 
-@dataclass
-class Config:
+@dataclass(repr=False)
+class Config(Differing):
     """One run. `model`, `data` and `loss` are the options of the architecture, data set and loss that they name."""
 
     model: Any

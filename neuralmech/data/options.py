@@ -9,13 +9,14 @@ from typing import Any
 from neuralmech.checks import check_at_least, check_choice, check_fraction, check_share
 from neuralmech.errors import UserError
 from neuralmech.targets import locate
+from neuralmech.words import Differing
 
 TEST_FRACTION = 0.2  # of the samples that is held out
 TASKS = ("modular", "markov")
 
 
-@dataclass
-class DataOptions:
+@dataclass(repr=False)
+class DataOptions(Differing):
     """Options of every data set: the size of a batch in samples, and where these are, which changes no bit of a batch.
 
     `residency` device keeps all of them where the model is, loader reads them ahead in `workers` processes
@@ -33,7 +34,7 @@ class DataOptions:
         check_at_least("data.batch_size", self.batch_size, 2)
 
 
-@dataclass
+@dataclass(repr=False)
 class LabelOptions(DataOptions):
     """`label_noise`: share of a batch's labels that are drawn anew at every step."""
 
@@ -45,8 +46,8 @@ class LabelOptions(DataOptions):
         check_share("data.label_noise", self.label_noise)
 
 
-@dataclass
-class AugmentOptions:
+@dataclass(repr=False)
+class AugmentOptions(Differing):
     """Of training images: random `crop` after so many pixels of zero padding; `flip` left to right, every other one."""
 
     crop: int = 0
@@ -57,7 +58,7 @@ class AugmentOptions:
         check_at_least("data.augment.crop", self.crop, 0)
 
 
-@dataclass
+@dataclass(repr=False)
 class BatchOptions(LabelOptions):
     """Of samples that may be images."""
 
@@ -69,7 +70,7 @@ class BatchOptions(LabelOptions):
         self.augment.check()
 
 
-@dataclass
+@dataclass(repr=False)
 class DigitsOptions(LabelOptions):
     """`test_fraction` of the images is held out."""
 
@@ -82,7 +83,7 @@ class DigitsOptions(LabelOptions):
         check_fraction("data.test_fraction", self.test_fraction)
 
 
-@dataclass
+@dataclass(repr=False)
 class SyntheticOptions(LabelOptions):
     """`size` samples of `shape`, Gaussian; labels are the argmax of a random two-layer teacher's logits."""
 
@@ -103,7 +104,7 @@ class SyntheticOptions(LabelOptions):
             raise UserError(f"data.shape={self.shape} is no shape; give positive sizes such as [1,8,8]")
 
 
-@dataclass
+@dataclass(repr=False)
 class TokensOptions(DataOptions):
     """`task` modular: every "a + b =" modulo `modulus`; markov: `size` sequences of `length` tokens out of `states`."""
 
@@ -131,7 +132,7 @@ class TokensOptions(DataOptions):
             raise UserError(f"data.concentration={self.concentration} must be a positive number, such as 0.3")
 
 
-@dataclass
+@dataclass(repr=False)
 class ImageOptions(BatchOptions):
     """`folder` of the downloaded files (null: ``$NEURALMECH_DATA``, else the user's cache)."""
 
@@ -146,7 +147,7 @@ class ImageOptions(BatchOptions):
         return data_folder(self.folder, self.name)
 
 
-@dataclass
+@dataclass(repr=False)
 class CustomOptions(BatchOptions):
     """``_target_``: dotted path of a function; what is none of these options is its arguments.
 

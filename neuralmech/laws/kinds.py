@@ -12,7 +12,7 @@ from neuralmech.laws.system import Circumstances, Law
 FORECAST, DRIVEN, ACCOUNT = KINDS = ("forecast", "driven", "account")  # from the one that takes least
 MEANS = {
     FORECAST: "from the start and the hyperparameters alone",
-    DRIVEN: "takes measured drives",
+    DRIVEN: "also takes what each step's own length added (its drive), as measured",
     ACCOUNT: "also takes what is left of the motion, so that it closes by construction",
 }
 # What is left of an exact update: θᵀSg, which a symmetry makes zero; in Adam's metric E, how the metric moved.

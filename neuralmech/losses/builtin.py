@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from neuralmech.checks import check_share
 from neuralmech.errors import UserError
 from neuralmech.losses.base import IGNORED, Kind, Loss, Tally, as_wide, class_dim, counts, fit_labels
+from neuralmech.words import Differing
 
 if TYPE_CHECKING:  # see base.py
     import torch
@@ -18,8 +19,8 @@ if TYPE_CHECKING:  # see base.py
 SUM = 1e-3  # by which probabilities may miss a sum of one: those of half precision do
 
 
-@dataclass
-class CrossEntropy(Loss):
+@dataclass(repr=False)
+class CrossEntropy(Differing, Loss):
     """−log softmax(z)_y, as in torch.nn.functional.cross_entropy.
 
     Attributes
@@ -149,8 +150,8 @@ def _factors(values: tuple[float, ...], device: torch.device, dtype: torch.dtype
     return torch.tensor(values, device=device, dtype=dtype)
 
 
-@dataclass
-class SquaredError(Loss):
+@dataclass(repr=False)
+class SquaredError(Differing, Loss):
     """Mean of (output − target)² over all outputs; class indices are one-hot vectors."""
 
     name: str = "mse"
@@ -200,8 +201,8 @@ def _squares(outputs: Float[Tensor, "batch ..."], labels: Tensor) -> tuple[Tenso
     return (outputs - hot.to(outputs.dtype)).square().mean(dim), counts(labels)
 
 
-@dataclass
-class BinaryCrossEntropy(Loss):
+@dataclass(repr=False)
+class BinaryCrossEntropy(Differing, Loss):
     """−y log σ(z) − (1−y) log(1−σ(z)) over all outputs, as in torch's binary_cross_entropy_with_logits.
 
     Attributes

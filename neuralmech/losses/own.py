@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from neuralmech.errors import UserError, users_line
 from neuralmech.losses.base import Kind, Loss, Tally
 from neuralmech.targets import call, locate
+from neuralmech.words import Differing
 
 if TYPE_CHECKING:  # see base.py
     import torch
@@ -102,8 +103,8 @@ class Called(Loss):
         return {}
 
 
-@dataclass
-class CustomLoss(Called):
+@dataclass(repr=False)
+class CustomLoss(Differing, Called):
     """``_target_``: dotted path of a function of (outputs, targets), or of a class that makes one.
 
     Everything else in the group is arguments: of the function, besides those two, or of the class.

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from neuralmech.checks import check_at_least, check_choice
 from neuralmech.errors import UserError
 from neuralmech.targets import locate
+from neuralmech.words import Differing
 
 # What `neuralmech.models.parts` has a module for; the last three are names of one.
 ACTIVATIONS = ("relu", "leaky_relu", "abs", "squared", "gelu", "tanh", "none", "identity", "linear")
@@ -17,8 +18,8 @@ ARCHITECTURES = (
 )  # fmt: skip
 
 
-@dataclass
-class LayerOptions:
+@dataclass(repr=False)
+class LayerOptions(Differing):
     """Options of a stack of `depth` layers, each followed by a norm and an activation.
 
     `groups` is the number of groups of channels that ``norm=group`` normalises.
@@ -44,14 +45,14 @@ class LayerOptions:
             raise UserError(f"model.groups={self.groups} does not divide model.width={self.width}; change one of them")
 
 
-@dataclass
+@dataclass(repr=False)
 class MLPOptions(LayerOptions):
     """`depth` hidden layers of `width` neurons; without an activation, a deep linear network."""
 
     name: str = "mlp"
 
 
-@dataclass
+@dataclass(repr=False)
 class ConvNetOptions(LayerOptions):
     """`depth` convolutions; the channels double, from `width`, with every one of them."""
 
@@ -63,8 +64,8 @@ class ConvNetOptions(LayerOptions):
     least_depth: ClassVar[int] = 1
 
 
-@dataclass
-class TransformerOptions:
+@dataclass(repr=False)
+class TransformerOptions(Differing):
     """`depth` blocks on a residual stream of `width` channels.
 
     `kv_heads` (null: as many as heads) shares keys and values among heads; `hidden` (null: 4 × width) is the width of
@@ -110,8 +111,8 @@ class TransformerOptions:
             )
 
 
-@dataclass
-class VisionOptions:
+@dataclass(repr=False)
+class VisionOptions(Differing):
     """`arch` out of torchvision; `norm` none takes the BatchNorm out of a ResNet, `head` is that of a VGG."""
 
     name: str = "torchvision"
@@ -130,8 +131,8 @@ class VisionOptions:
             raise UserError(f"model.norm=none is for ResNets; with model.arch={self.arch} leave it at batch")
 
 
-@dataclass
-class TargetOptions:
+@dataclass(repr=False)
+class TargetOptions(Differing):
     """``_target_``: dotted path of a class or function; everything else in the group is its arguments."""
 
     name: str = "_target_"

@@ -57,6 +57,9 @@ class Signal:
     def __len__(self) -> int:
         return self.shape[0]
 
+    def __repr__(self) -> str:
+        return f"<{self.shape[0]:,} rows × {self.shape[1]:,} columns in a file: slicing reads them>"
+
 
 class Charges:
     """One family's charges: the signals as attributes, and what each column is."""

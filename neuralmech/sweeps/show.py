@@ -25,7 +25,7 @@ STYLES = {"done": "green", "running": "cyan", "failed": "red", "killed": "red", 
 ROOM = 6  # lines of the terminal that a table has besides its jobs
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SweepOptions(Looks):
     """Options of ``neuralmech sweep``; see ``conf/sweep.yaml``."""
 

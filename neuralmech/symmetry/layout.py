@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Layout:
-    """Name → offset and shape. Equal shapes lie together."""
+    """Name → offset and shape. Equal shapes lie together; `names` are in the model's order."""
 
     offsets: Mapping[str, int]
     shapes: Mapping[str, tuple[int, ...]]
     size: int
+    names: tuple[str, ...]
 
     @staticmethod
     def by_shape(shapes: Mapping[str, Sequence[int]], groups: Mapping[str, int] | None = None) -> Layout:
@@ -25,7 +26,8 @@ class Layout:
         of = groups or dict.fromkeys(shapes, 0)
         order = sorted(shapes, key=lambda name: (of[name], tuple(shapes[name])))  # stable: model order within a shape
         starts = np.cumsum([0, *(math.prod(shapes[name]) for name in order)]).tolist()
-        return Layout(dict(zip(order, starts[:-1], strict=True)), {n: tuple(shapes[n]) for n in order}, int(starts[-1]))
+        offsets, ordered = dict(zip(order, starts[:-1], strict=True)), {n: tuple(shapes[n]) for n in order}
+        return Layout(offsets, ordered, int(starts[-1]), tuple(shapes))
 
     def filled(self, values: Mapping[str, float]) -> Float64[NDArray, " parameters"]:
         """A number of each parameter, for all of its entries: (parameters,)."""

@@ -26,6 +26,9 @@ class NormColumns:
         self._of, self._shapes = tuple(options.norms_of), layout.shapes if options.norms_of else {}
         self.count = len(self._shapes)
         ratios = options.ratios or dict.fromkeys(self._shapes, 1.0)
+        self._names = layout.names if options.norms_of else ()
+        place = {name: column for column, name in enumerate(self._shapes)}
+        self._order = np.array([place[name] for name in self._names], dtype=np.int64)  # the model's, for people
         self._ratios = np.array([ratios[name] for name in self._shapes])  # what is measured is the form of rg
 
     @property
@@ -33,8 +36,8 @@ class NormColumns:
         """Describe them to the record, as its families are."""
         if not self.count:
             return {}
-        names, shapes = tuple(self._shapes), tuple(self._shapes.values())
-        return {NORMS: NormsLayout(names, np.zeros(self.count, dtype=np.int64), self._of, False, shapes=shapes)}
+        shapes = tuple(self._shapes[name] for name in self._names)
+        return {NORMS: NormsLayout(self._names, np.zeros(self.count, dtype=np.int64), self._of, False, shapes=shapes)}
 
     def split(self, measured: OnHost) -> tuple[Columns, dict[str, Columns]]:
         """That of the whole net's gradient as a column of ``/steps``, and those of each tensor."""
@@ -44,4 +47,4 @@ class NormColumns:
         found = {name: np.sqrt(squares[:, MAIN.index(signal)]) for name, signal in SQUARED.items()}
         found["gradient"] /= self._ratios
         whole = np.sqrt(np.square(found["gradient"]).sum(axis=1))
-        return {"gradient_norm": whole}, {NORMS: {name: found[name] for name in self._of}}
+        return {"gradient_norm": whole}, {NORMS: {name: found[name].take(self._order, 1) for name in self._of}}

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from neuralmech.charges.matrix_forms import FULL
+from neuralmech.words import Differing
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,8 @@ class Schedule:
         return -(-step // self.every)
 
 
-@dataclass(frozen=True)
-class Tracking:
+@dataclass(frozen=True, repr=False)
+class Tracking(Differing):
     """What a tracker records of a step.
 
     Attributes

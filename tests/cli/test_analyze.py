@@ -39,8 +39,8 @@ def test_train_then_analyze(command, tmp_path):
     }
     figures = {
         f"{name}.{suffix}"
-        for name in ("training", "translation", "rescale", "parameters", "budget", "phase_portraits")
-        for suffix in ("png", "pdf", "svg")
+        for name in ("training", "norms", "translation", "rescale", "parameters", "budget", "phase_portraits")
+        for suffix in ("png", "svg")
     }
     assert files == tables | figures | {"verdict.csv", "runs.csv", "report.html", ".made"}
 

@@ -20,7 +20,9 @@ def test_keys_that_look_alike_have_a_column_and_a_figure_each(tmp_path):
     found = compare_runs(find_runs(tmp_path), Options())
     assert found.keys == ("a.?", "a.?_2", "a.b-c", "a.b_c", "a.βγ")
     assert found.runs.set_index("job").loc["1", list(found.keys)].tolist() == [2, 3, 4, 5, 6]
-    files = [path.name for path in save_figures(tmp_path, found) if path.match("error_*.png")]
+    files = [
+        path.name for path in save_figures(tmp_path, found, ["png"], for_page=False)[0] if path.match("error_*.png")
+    ]
     assert files == [f"error_{name}.png" for name in ("a__", "a___2", "a_b_c", "a_b_c_2", "a___")]
 
 

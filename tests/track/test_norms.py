@@ -92,7 +92,7 @@ class Twin:
     def assert_recorded(self, folder, rtol=1e-9, atol=1e-12):
         with open_record(folder) as record:
             norms = record.norms()
-            assert set(norms.index["name"]) == set(self.named)
+            assert list(norms.index["name"]) == list(self.named)  # in the model's order
             for of, rows in self.found.items():
                 frame, total = norms.to_pandas(of), norms.total(of)
                 assert len(frame) == len(rows)

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from neuralmech.checks import check_at_least, check_choice
 from neuralmech.errors import UserError
 from neuralmech.laws import LAWS
+from neuralmech.words import Differing
+
+FORMATS = ("png", "svg", "pdf")
 
 
-@dataclass(frozen=True)
-class Options:
+@dataclass(frozen=True, repr=False)
+class Options(Differing):
     """Options of ``neuralmech analyze``; see ``conf/analyze.yaml``."""
 
     laws: list[str] | None = None
     runs: list[str] | None = None
     figures: bool = True
+    formats: list[str] = field(default_factory=lambda: ["png", "svg"])
     report: bool = True
     lines: int = 6
     block: int = 256
@@ -35,6 +39,8 @@ class Options:
         for key in ("figures", "report", "live"):
             if not isinstance(getattr(self, key), bool):
                 raise UserError(f"{key}={getattr(self, key)} must be true or false")
+        for suffix in self.formats:
+            check_choice("formats", suffix, FORMATS)
         for key, value in (("lines", self.lines), ("block", self.block)):
             if not isinstance(value, int):
                 raise UserError(f"{key}={value} must be a whole number")
@@ -49,7 +55,7 @@ def options(values: Mapping[str, Any]) -> Options:
     if unknown := [str(key) for key in values if key not in names]:
         raise UserError(f"{unknown[0]} is no option of analyze; it has {', '.join(names)}")
     known: dict[str, Any] = {f.name: values[f.name] for f in fields(Options) if f.name in values}
-    for key in ("laws", "runs"):
+    for key in ("laws", "runs", "formats"):
         if known.get(key) is not None:
             several = not isinstance(known[key], (str, int))
             known[key] = [str(name) for name in (known[key] if several else [known[key]])]

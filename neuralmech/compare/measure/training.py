@@ -9,6 +9,7 @@ import pandas as pd
 from jaxtyping import Float64
 
 from neuralmech.compare.measure.curves import POINTS
+from neuralmech.compare.measure.norms import NormsCurve, norms_curve
 from neuralmech.laws.system import Array
 from neuralmech.record import Record
 
@@ -39,6 +40,8 @@ class TrainingCurve:
         Over these; all NaN where nobody measured it.
     held_out
         ``step``, ``loss`` and ``accuracy`` of each evaluation.
+    norms
+        Of each layer, where they were recorded.
     """
 
     step: Float64[Array, " points"]
@@ -46,6 +49,7 @@ class TrainingCurve:
     gradient_norm: Band
     lr: Band
     held_out: pd.DataFrame
+    norms: NormsCurve | None = None
 
 
 def training_curve(record: Record) -> TrainingCurve:
@@ -64,7 +68,14 @@ def training_curve(record: Record) -> TrainingCurve:
         bands["gradient_norm"] = Band(*(np.full_like(gradient.mean, np.nan),) * 3)
     if record.config.get("loss_told", True) is False and not (bands["loss"].high > 0).any():
         bands["loss"] = Band(*(np.full_like(gradient.mean, np.nan),) * 3)
-    return TrainingCurve(bands["step"].mean, bands["loss"], bands["gradient_norm"], bands["lr"], record.evaluation())
+    return TrainingCurve(
+        step=bands["step"].mean,
+        loss=bands["loss"],
+        gradient_norm=bands["gradient_norm"],
+        lr=bands["lr"],
+        held_out=record.evaluation(),
+        norms=norms_curve(record),
+    )
 
 
 def _summary(part: Array) -> tuple[float, float, float]:

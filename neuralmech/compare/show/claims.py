@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from neuralmech.compare.show.cells import number
-from neuralmech.compare.show.terminal import least_width, print_parts, say
+from neuralmech.compare.show.printing import least_width, print_parts, say
 
 
 def show_symmetries(found: Mapping[str, Any], console: Console | None = None) -> None:

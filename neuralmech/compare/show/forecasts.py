@@ -14,7 +14,7 @@ from rich.table import Table
 
 from neuralmech.compare.measure.forecast import ForecastPlan
 from neuralmech.compare.show.cells import DASH, Footnotes, number
-from neuralmech.compare.show.terminal import print_parts, say
+from neuralmech.compare.show.printing import print_parts, say
 
 HEADINGS = {
     "now": "now", "predicted": "predicted", "band": "band", "effective_lr": "η/Q", "measured": "measured",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -19,7 +18,8 @@ from neuralmech.compare.measure.accounts import CAUSES, THROUGH_MEMORY
 from neuralmech.compare.measure.curves import LossCurve
 from neuralmech.compare.measure.orbit import OrbitCurve
 from neuralmech.compare.show.cells import shortened
-from neuralmech.compare.show.style import COLOURS, FLOOR, FORMS, IN_METRIC, STYLE, named, plain
+from neuralmech.compare.show.drawing import NARROW, SMALLEST, head, legend_below, styled, wrapped
+from neuralmech.compare.show.style import COLOURS, FLOOR, FORMS, IN_METRIC, named, plain
 
 # Cause → (colour, hatch, label); what a momentum buffer carried has the colour of its cause.
 BARS = {
@@ -47,7 +47,7 @@ LABELS = {
 }
 
 
-def budget_figure(panels: Sequence[tuple[str, pd.DataFrame]]) -> Figure:
+def budget_figure(panels: Sequence[tuple[str, pd.DataFrame]], *, narrow: bool = False) -> Figure:
     """One row per family and run; one bar per site, and a mark where its charge really went.
 
     Causes that raise a charge are stacked to the right of zero, the others to the left.
@@ -56,26 +56,29 @@ def budget_figure(panels: Sequence[tuple[str, pd.DataFrame]]) -> Figure:
     ----------
     panels
         (title from `budget_title`, rows of the budget of one family of one run).
+    narrow
+        Whether it is for a phone: sites' names stand over their bars.
     """
     counts = [min(len(table), MAX_BARS) for _, table in panels]
-    with mpl.rc_context({**STYLE, "hatch.linewidth": 0.6, "axes.grid.axis": "x"}):
-        ratios = [0.95 + 0.3 * n for n in counts]
-        figure = Figure(figsize=(8.2, 1.3 + sum(ratios)), layout="constrained")
+    with styled(narrow=narrow, **{"hatch.linewidth": 0.6, "axes.grid.axis": "x"}):
+        ratios = [0.95 + (0.42 if narrow else 0.3) * n for n in counts]
+        figure = Figure(figsize=(NARROW if narrow else 8.2, 1.3 + sum(ratios)), layout="constrained")
         axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=ratios)[:, 0]
         for panel, (title, table) in zip(axes, panels, strict=True):
-            _bars(panel, table)
+            _bars(panel, table, narrow=narrow)
             panel.set_title(title, fontsize=9, loc="left")
             units = "in Adam's metric, in its units" if IN_METRIC in title else "in its units"
-            panel.set_xlabel(f"change of the charge over the run, summed over the site, {units}", fontsize=7)
+            label = f"change of the charge over the run, summed over the site, {units}"
+            panel.set_xlabel(wrapped(label, narrow=narrow), fontsize=SMALLEST)
         shown = [b for name, b in BARS.items() if name not in RARE or any(t[name].fillna(0).any() for _, t in panels)]
         handles = [Patch(facecolor=c, hatch=h, edgecolor="white", label=label) for c, h, label in shown]
         mark = Line2D([], [], **NET, label="measured change")
-        figure.legend(handles=[*handles, mark], loc="outside lower center", ncols=3, fontsize=8)
-        figure.suptitle("What moved the charges", fontsize=11)
+        legend_below(figure, [*handles, mark], 3, narrow=narrow)
+        head(figure, "What moved the charges", narrow=narrow)
     return figure
 
 
-def _bars(axes: Axes, table: pd.DataFrame) -> None:
+def _bars(axes: Axes, table: pd.DataFrame, *, narrow: bool) -> None:
     if len(table) > MAX_BARS:
         table = table.nlargest(MAX_BARS, "moved")
     place = np.arange(len(table))[::-1]
@@ -85,18 +88,28 @@ def _bars(axes: Axes, table: pd.DataFrame) -> None:
             table[THROUGH_MEMORY[name]].fillna(0) if name in THROUGH_MEMORY else 0
         )
         start = np.where(part >= 0, up, down)
-        axes.barh(place, part, left=start, color=colour, hatch=hatch, height=0.62, edgecolor="white", linewidth=0.4)
+        height = 0.42 if narrow else 0.62
+        axes.barh(place, part, left=start, color=colour, hatch=hatch, height=height, edgecolor="white", linewidth=0.4)
         up, down = up + np.maximum(part, 0), down + np.minimum(part, 0)
     axes.plot(table["motion"], place, **NET)
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_yticks(
-        place, [plain(f"{shortened(s, 44)}  ({n})") for s, n in zip(table["site"], table["charges"], strict=True)]
-    )
-    axes.set_ylim(-0.6, len(table) - 0.4)
+    names = [plain(f"{shortened(s, 44)}  ({n})") for s, n in zip(table["site"], table["charges"], strict=True)]
+    _name_bars(axes, place, names, narrow=narrow)
+    axes.set_ylim(-0.6, len(table) - (0.2 if narrow else 0.4))
     axes.use_sticky_edges = False
     axes.margins(x=0.04)
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
+
+
+def _name_bars(axes: Axes, place: np.ndarray, names: Sequence[str], *, narrow: bool) -> None:
+    """What bars are of: beside them or, where there is no room, over them."""
+    if not narrow:
+        axes.set_yticks(place, names)
+        return
+    axes.set_yticks([])
+    for at, name in zip(place, names, strict=True):
+        axes.text(0, at + 0.25, name, transform=axes.get_yaxis_transform(), fontsize=SMALLEST, va="bottom")
 
 
 def budget_title(family: str) -> str:
@@ -119,14 +132,14 @@ def pushes(budget: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def budget_of_runs_figure(pushed: pd.DataFrame) -> Figure:
+def budget_of_runs_figure(pushed: pd.DataFrame, *, narrow: bool = False) -> Figure:
     """One panel per family, one bar per setting of a sweep, all on one scale; `pushed` is from `pushes`."""
     families = list(dict.fromkeys(pushed["family"]))
     tables = [pushed[pushed["family"] == family] for family in families]
     tables = [t.iloc[np.unique(np.linspace(0, len(t) - 1, min(MAX_BARS, len(t))).astype(int))] for t in tables]
-    with mpl.rc_context({**STYLE, "axes.grid.axis": "x"}):
-        heights = [0.7 + 0.24 * len(table) for table in tables]
-        figure = Figure(figsize=(7.4, 1.5 + sum(heights)), layout="constrained")
+    with styled(narrow=narrow, **{"axes.grid.axis": "x"}):
+        heights = [0.7 + (0.4 if narrow else 0.24) * len(table) for table in tables]
+        figure = Figure(figsize=(NARROW if narrow else 7.4, 1.5 + sum(heights)), layout="constrained")
         axes = figure.subplots(len(families), 1, squeeze=False, sharex=True, height_ratios=heights)[:, 0]
         for panel, family, table in zip(axes, families, tables, strict=True):
             place = np.arange(len(table))[::-1]
@@ -134,14 +147,20 @@ def budget_of_runs_figure(pushed: pd.DataFrame) -> Figure:
                 start = np.zeros(len(table))
                 for cause in CAUSES:
                     part = table[f"{cause} {way}"].to_numpy()
-                    panel.barh(place, part, left=start, color=BARS[cause][0], height=0.66, edgecolor="white", lw=0.4)
+                    look = {
+                        "color": BARS[cause][0],
+                        "height": 0.42 if narrow else 0.66,
+                        "edgecolor": "white",
+                        "lw": 0.4,
+                    }
+                    panel.barh(place, part, left=start, **look)
                     start = start + part
             panel.plot(table["net"], place, **NET)
             panel.axvline(0, color="black", linewidth=0.8)
-            panel.set_yticks(place, [plain(shortened(label, 40)) for label in table["label"]])
+            _name_bars(panel, place, [plain(shortened(label, 44)) for label in table["label"]], narrow=narrow)
             panel.set_title(budget_title(family), fontsize=9, loc="left")
             panel.set_xlim(-1.04, 1.04)
-        axes[-1].set_xlabel("share of all that pushed the charges: down (left), up (right)")
+        axes[-1].set_xlabel(wrapped("share of all that pushed the charges: down (left), up (right)", narrow=narrow))
         there = [c for c in CAUSES if c not in RARE or pushed[[f"{c} up", f"{c} down"]].abs().max().max() > 0]
         words = {
             "weight_decay": "weight decay",
@@ -150,17 +169,20 @@ def budget_of_runs_figure(pushed: pd.DataFrame) -> Figure:
         }
         handles: list[Any] = [Patch(facecolor=BARS[c][0], label=words.get(c, BARS[c][2])) for c in there]
         handles.append(Line2D([], [], **NET, label="net change"))
-        figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8)
-        figure.suptitle("What moved the charges", fontsize=11)
+        legend_below(figure, handles, 3, narrow=narrow)
+        head(figure, "What moved the charges", narrow=narrow)
     return figure
 
 
-def loss_figure(panels: Sequence[tuple[str, LossCurve]]) -> Figure:
+def loss_figure(panels: Sequence[tuple[str, LossCurve]], *, narrow: bool = False) -> Figure:
     """Above, what the loss lost; below, how far each prediction of it is off."""
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(max(6.4, 1.2 + 3.6 * len(panels)), 5.0), layout="constrained")
-        axes = figure.subplots(2, len(panels), squeeze=False, sharex="col", height_ratios=(3, 2))
-        for (title, curve), upper, lower in zip(panels, axes[0], axes[1], strict=True):
+    columns = 1 if narrow else len(panels)
+    bands = len(panels) // columns
+    with styled(narrow=narrow):
+        width = NARROW if narrow else max(6.4, 1.2 + 3.6 * len(panels))
+        figure = Figure(figsize=(width, 5.0 * bands), layout="constrained")
+        axes = figure.subplots(2 * bands, columns, squeeze=False, sharex="col", height_ratios=(3, 2) * bands)
+        for (title, curve), upper, lower in zip(panels, axes[::2].ravel(), axes[1::2].ravel(), strict=True):
             upper.plot(curve.step, curve.measured, color=COLOURS[0], linewidth=2.4, alpha=0.8)
             for order, predicted in curve.predicted.items():
                 colour, dashes = STYLES[order]
@@ -169,30 +191,36 @@ def loss_figure(panels: Sequence[tuple[str, LossCurve]]) -> Figure:
                 lower.plot(curve.step, np.where(off > FLOOR, off, np.nan), color=colour, linewidth=1.1)
             lower.set_yscale("log")
             lower.set_xlabel("step $k$")
-            upper.set_title(plain(title), fontsize=9)
-        axes[0][0].set_ylabel(r"change of the loss $L_k-L_0$")
-        axes[1][0].set_ylabel("|theory − measured|")
+            upper.set_title(wrapped(plain(title), narrow=narrow), fontsize=9)
+        for row in axes[:, 0][::2]:
+            row.set_ylabel(r"change of the loss $L_k-L_0$")
+        for row in axes[:, 0][1::2]:
+            row.set_ylabel("|theory − measured|")
         handles = [Line2D([], [], color=COLOURS[0], linewidth=2.4, alpha=0.8, label="measured")]
         handles += [Line2D([], [], color=c, linestyle=d, label=LABELS[o]) for o, (c, d) in STYLES.items()]
-        figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8)
-        figure.suptitle("The loss pays for motion", fontsize=11)
+        legend_below(figure, handles, 3, narrow=narrow)
+        head(figure, "The loss pays for motion", narrow=narrow)
     return figure
 
 
-def orbit_figure(panels: Sequence[tuple[str, OrbitCurve]]) -> Figure:
+def orbit_figure(panels: Sequence[tuple[str, OrbitCurve]], *, narrow: bool = False) -> Figure:
     """Distance of rescale pairs to noise equilibrium, a line per site."""
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(max(6.4, 1.2 + 3.6 * len(panels)), 3.6), layout="constrained")
-        axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    columns = 1 if narrow else len(panels)
+    bands = len(panels) // columns
+    with styled(narrow=narrow):
+        width = NARROW if narrow else max(6.4, 1.2 + 3.6 * len(panels))
+        figure = Figure(figsize=(width, 3.6 * bands), layout="constrained")
+        axes = figure.subplots(bands, columns, squeeze=False, sharey=True).ravel()
         for (title, curve), panel in zip(panels, axes, strict=True):
             for number, (site, distance) in enumerate(list(curve.distance.items())[:MAX_BARS]):
                 colour, dashes = COLOURS[number % len(COLOURS)], "-" if number < len(COLOURS) else "--"
                 panel.plot(curve.step, distance, color=colour, linestyle=dashes, linewidth=1.4, label=plain(site))
             panel.set_yscale("log")
             panel.set_xlabel("step $k$")
-            panel.set_title(plain(title), fontsize=9)
+            panel.set_title(wrapped(plain(title), narrow=narrow), fontsize=9)
             if len(curve.distance) <= len(COLOURS):
-                panel.legend(fontsize=7)
-        axes[0].set_ylabel(r"RMS of $\alpha^*$")
-        figure.suptitle("Distance to noise equilibrium along the rescale orbit", fontsize=11)
+                panel.legend(fontsize=SMALLEST)
+        for panel in axes[::columns]:
+            panel.set_ylabel(r"RMS of $\alpha^*$")
+        head(figure, "Distance to noise equilibrium along the rescale orbit", narrow=narrow)
     return figure

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -18,29 +17,33 @@ from matplotlib.patches import Patch
 
 from neuralmech.compare.measure.curves import Curves
 from neuralmech.compare.measure.views import METRIC
-from neuralmech.compare.show.cells import shortened
-from neuralmech.compare.show.style import COLOURS, FLOOR, FORMS, MEASURED, STYLE, law_line, named, plain
+from neuralmech.compare.show.drawing import NARROW, SMALLEST, head, legend_below, styled, wrapped
+from neuralmech.compare.show.ends import ROOM, in_short, name_ends
+from neuralmech.compare.show.style import COLOURS, FLOOR, FORMS, MEASURED, law_line, named, plain
 from neuralmech.laws import LAWS
 
 # Laws drawn over the charges; the discrete ones cannot be told from the measured curve.
 DRAWN = ("gradient_flow", "first_order_flow", "modified_flow", "constant_metric", "moving_metric")
 COLUMNS = 3  # panels beside each other
-NAME_GAP, NAME_LENGTH = 0.075, 30  # between names, of the axis; letters of one
 DASHES: Any = (0, (4, 2))
 MANY = (*COLOURS, "#D55E00", "#E69F00", "#000000")  # no laws here, whose colours these are elsewhere
 FAINT: dict[str, Any] = {"linewidth": 3.2, "alpha": 0.4}  # under the theory in the same colour
 BANDS = ((0.0, 1.0, 0.08), (0.1, 0.9, 0.12), (0.25, 0.75, 0.18))  # quantiles of the charges and opacity
 
 
-def family_figure(family: str, panels: Sequence[tuple[str, Curves]]) -> Figure:
-    """For each run the charges, measured and in theory, and below them each law's error, if any law holds."""
-    columns = min(COLUMNS, len(panels))
+def family_figure(family: str, panels: Sequence[tuple[str, Curves]], *, narrow: bool = False) -> Figure:
+    """For each run the charges, measured and in theory, and below them each law's error, if any law holds.
+
+    `narrow`: for a phone, the runs below each other.
+    """
+    columns = 1 if narrow else min(COLUMNS, len(panels))
     bands = -(-len(panels) // columns)
     lawful = any(curves.error for _, curves in panels)
     heights = (3, 2) if lawful else (3,)
-    with mpl.rc_context(STYLE):
-        names = 1.8 if len(panels) == 1 else 0.0  # room for the sites' names beside their curves
-        figure = Figure(figsize=(1.4 + 4.2 * columns + names, 0.9 + 0.92 * sum(heights) * bands), layout="constrained")
+    named_ends = len(panels) == 1 and not narrow
+    with styled(narrow=narrow):
+        width = NARROW if narrow else 1.4 + 4.2 * columns + (ROOM if named_ends else 0.0)
+        figure = Figure(figsize=(width, 0.9 + 0.92 * sum(heights) * bands), layout="constrained")
         axes = figure.subplots(len(heights) * bands, columns, squeeze=False, height_ratios=heights * bands)
         for place in range(bands * columns):
             row, column = divmod(place, columns)
@@ -50,23 +53,31 @@ def family_figure(family: str, panels: Sequence[tuple[str, Curves]]) -> Figure:
                     panel.set_axis_off()
                 continue
             title, curves = panels[place]
-            _charges(upper, curves)
-            upper.set_title(plain(title), fontsize=9)
-            for panel in lower:
-                panel.sharex(upper)
-                upper.tick_params(labelbottom=False)
-                _errors(panel, curves)
-            (upper, *lower)[-1].set_xlabel("step $k$")
+            _run(upper, lower, curves)
+            upper.set_title(wrapped(plain(title), narrow=narrow), fontsize=9)
             if column == 0:
                 for panel, label in zip((upper, *lower), (_charge(family), "relative error"), strict=False):
-                    panel.set_ylabel(label)
-        if len(panels) == 1:
-            _names(axes[0][0], panels[0][1])
-        _legend(figure, [curves for _, curves in panels])
+                    panel.set_ylabel(label, fontsize=9)
+        if named_ends:
+            _, curves = panels[0]
+            names = curves.names or [""] * len(curves.chosen)
+            colours = [COLOURS[i % len(COLOURS)] for i in range(len(names))]
+            name_ends(axes[0][0], float(curves.step[-1]), curves.measured[-1, curves.chosen], names, colours)
+        _legend(figure, [curves for _, curves in panels], narrow=narrow)
         count = panels[0][1].measured.shape[1]
         noun = f"{count} {named(family)}" if len(panels) == 1 else named(family).capitalize()
-        figure.suptitle(f"{noun}: measured" + (" against theory" if lawful else "; no law holds"), fontsize=11)
+        head(figure, f"{noun}: measured" + (" against theory" if lawful else "; no law holds"), narrow=narrow)
     return figure
+
+
+def _run(upper: Axes, lower: Sequence[Axes], curves: Curves) -> None:
+    """One run's charges and, below, what laws are off."""
+    _charges(upper, curves)
+    for panel in lower:
+        panel.sharex(upper)
+        upper.tick_params(labelbottom=False)
+        _errors(panel, curves)
+    (upper, *lower)[-1].set_xlabel("step $k$")
 
 
 def _charge(family: str) -> str:
@@ -95,61 +106,30 @@ def _errors(axes: Axes, curves: Curves) -> None:
     axes.set_yscale("log")
 
 
-def _legend(figure: Figure, curves: Sequence[Curves]) -> None:
+def _legend(figure: Figure, curves: Sequence[Curves], *, narrow: bool) -> None:
     names = list(dict.fromkeys(name for c in curves for name in c.error))
-    drawn = min(len(COLOURS), max(len(c.chosen) for c in curves))
+    drawn = max(len(c.chosen) for c in curves)
     measured = tuple(Line2D([], [], color=colour, **MEASURED) for colour in COLOURS[:drawn])
     handles: list[Any] = [measured if len(measured) > 1 else next(iter(measured))]
     labels = ["measured: some charges"]
+    if narrow and len(curves) == 1 and curves[0].names:  # there is no room beside the curves
+        order = np.argsort(-curves[0].measured[-1, curves[0].chosen])  # from top to bottom, as they end
+        handles = [measured[i % len(measured)] for i in order]
+        shown = in_short(curves[0].names)
+        labels = [shown[i] for i in order]
     if any(c.measured.shape[1] > len(c.chosen) for c in curves):
         handles.append(Patch(color=COLOURS[0], alpha=0.3, linewidth=0))
         labels.append("measured: all, 10–90 %, 25–75 %")
     lines = [Line2D([], [], **law_line(n), label=LAWS[n].label if n in LAWS else n) for n in names]
-    figure.legend(
-        handles=[*handles, *lines],
+    legend_below(
+        figure,
+        [*handles, *lines],
+        2 if len(curves) == 1 else 4,
+        narrow=narrow,
         labels=[*labels, *(line.get_label() for line in lines)],
         handler_map={tuple: HandlerTuple(ndivide=None, pad=0.1)},
-        loc="outside lower center",
-        ncols=2 if len(curves) == 1 else 4,
-        fontsize=8,
         handlelength=3.5,
     )
-
-
-def _names(axes: Axes, curves: Curves) -> None:
-    """Sites' names at the right ends of their curves, in their colours, moved apart where curves end side by side."""
-    low, high = axes.get_ylim()
-    last, end = curves.measured[-1, curves.chosen], curves.step[-1]
-    height = (last - low) / (high - low)
-    order = np.argsort(height)
-    gap = min(NAME_GAP, 1.0 / max(1, len(order) - 1))
-    places = height[order]
-    for i in range(1, len(places)):
-        places[i] = max(places[i], places[i - 1] + gap)
-    places[-1] = min(places[-1], 1.0)
-    for i in range(len(places) - 2, -1, -1):
-        places[i] = min(places[i], places[i + 1] - gap)
-    for i, place in zip(order, places, strict=True):
-        name = plain(shortened(curves.names[i], NAME_LENGTH)) if curves.names else ""
-        axes.annotate(
-            name,
-            (end, last[i]),
-            (1.02, place),
-            xycoords="data",
-            textcoords="axes fraction",
-            color=COLOURS[i % len(COLOURS)],
-            fontsize=7,
-            va="center",
-            annotation_clip=False,
-            arrowprops={
-                "arrowstyle": "-",
-                "linewidth": 0.6,
-                "shrinkA": 0,
-                "shrinkB": 0,
-                "color": COLOURS[i % len(COLOURS)],
-                "alpha": 0.6,
-            },
-        )
 
 
 def _limits(values: np.ndarray) -> tuple[float, float]:
@@ -159,39 +139,52 @@ def _limits(values: np.ndarray) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def parameters_figure(families: Sequence[tuple[str, Curves]]) -> Figure:
-    """Upper row: parameters of one run, family by family; lower row: their charges, in the same colours."""
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(max(6.4, 1.2 + 3.4 * len(families)), 6.2), layout="constrained")
-        axes = figure.subplots(3, len(families), squeeze=False, height_ratios=(4, 4, 1.2))
-        for (family, curves), upper, lower, names in zip(families, *axes, strict=True):
-            lower.sharex(upper)
-            upper.tick_params(labelbottom=False)
-            for i, (name, charge) in enumerate(curves.singles):
-                colour = COLOURS[i % len(COLOURS)]
-                upper.plot(curves.step, curves.parameters[:, i], color=colour, linewidth=0.8, label=plain(name))
-                lower.plot(curves.step, curves.measured[:, charge], color=colour, linewidth=1.6)
-            upper.set_title(family, fontsize=10)
+def parameters_figure(families: Sequence[tuple[str, Curves]], *, narrow: bool = False) -> Figure:
+    """Above, parameters of one run; below, their charges in the same colours; families beside each other.
+
+    `narrow`: for a phone, families below each other.
+    """
+    columns = 1 if narrow else len(families)
+    bands = len(families) // columns
+    with styled(narrow=narrow):
+        width = NARROW if narrow else max(6.4, 1.2 + 3.4 * len(families))
+        figure = Figure(figsize=(width, 6.2 * bands), layout="constrained")
+        axes = figure.subplots(3 * bands, columns, squeeze=False, height_ratios=(4, 4, 1.2) * bands)
+        for i, (family, curves) in enumerate(families):
+            row, column = divmod(i, columns)
+            upper, lower, names = axes[3 * row : 3 * row + 3, column]
+            _parameters(upper, lower, curves)
             names.set_axis_off()
-            names.legend(handles=upper.lines, fontsize=7, handlelength=1.2, loc="upper center")
+            names.legend(handles=upper.lines, fontsize=SMALLEST, handlelength=1.2, loc="upper center")
+            upper.set_title(family, fontsize=10)
             lower.set_ylabel(f"charge {FORMS.get(family, '')}")
-            lower.set_xlabel("step $k$")
-            lower.locator_params(axis="x", nbins=5)
-        axes[0][0].set_ylabel(r"parameter $\theta_j$")
-        handle = Line2D(
-            [], [], color=COLOURS[0], label="above: one parameter; below, in its colour: a charge that holds it"
-        )
-        figure.legend(handles=[handle], loc="outside lower center", fontsize=8)
-        figure.suptitle("Parameters are noisy, charges are smooth", fontsize=11)
+        for upper in axes[::3, 0]:
+            upper.set_ylabel(r"parameter $\theta_j$")
+        key = "above: one parameter; below, in its colour: a charge that holds it"
+        handle = Line2D([], [], color=COLOURS[0], label=wrapped(key, narrow=narrow))
+        legend_below(figure, [handle], 1, narrow=narrow)
+        head(figure, "Parameters are noisy, charges are smooth", narrow=narrow)
     return figure
 
 
-def effective_rate_figure(panels: Sequence[tuple[str, Curves]]) -> Figure:
+def _parameters(upper: Axes, lower: Axes, curves: Curves) -> None:
+    lower.sharex(upper)
+    upper.tick_params(labelbottom=False)
+    for i, (name, charge) in enumerate(curves.singles):
+        colour = COLOURS[i % len(COLOURS)]
+        upper.plot(curves.step, curves.parameters[:, i], color=colour, linewidth=0.8, label=plain(name))
+        lower.plot(curves.step, curves.measured[:, charge], color=colour, linewidth=1.6)
+    lower.set_xlabel("step $k$")
+    lower.locator_params(axis="x", nbins=5)
+
+
+def effective_rate_figure(panels: Sequence[tuple[str, Curves]], *, narrow: bool = False) -> Figure:
     """η/Q of some normalised weights against η/√(Q²) with Q² an exponential average of the squared gradient."""
-    columns = min(3, len(panels))
+    columns = 1 if narrow else min(COLUMNS, len(panels))
     rows = -(-len(panels) // columns)
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(1.4 + 4.0 * columns, 1.0 + 3.0 * rows), layout="constrained")
+    with styled(narrow=narrow):
+        width = NARROW if narrow else 1.4 + 4.0 * columns
+        figure = Figure(figsize=(width, 1.0 + 3.0 * rows), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
         for place, axis in enumerate(axes):
             if place >= len(panels):
@@ -203,13 +196,14 @@ def effective_rate_figure(panels: Sequence[tuple[str, Curves]]) -> Figure:
                 theory = curves.lr / curves.theory["noether"][:, i]
                 axis.plot(curves.step, curves.lr / curves.measured[:, column], color=colour, **FAINT)
                 axis.plot(curves.step, theory, color=colour, linestyle=DASHES, linewidth=1.3)
-            axis.set_title(plain(title), fontsize=9)
+            axis.set_title(wrapped(plain(title), narrow=narrow), fontsize=9)
             axis.set_xlabel("step $k$")
-        axes[0].set_ylabel(r"effective learning rate $\eta/Q$")
+            if place % columns == 0:
+                axis.set_ylabel(r"effective learning rate $\eta/Q$")
         handles = [
             Line2D([], [], color=MANY[0], **FAINT, label=r"measured: $\eta/Q$ of some weights"),
             Line2D([], [], color=MANY[0], linestyle=DASHES, linewidth=1.3, label="theory, in its colour: RMSProp form"),
         ]
-        figure.legend(handles=handles, loc="outside lower center", ncols=2)
-        figure.suptitle("Normalised weights set their own learning rate", fontsize=11)
+        legend_below(figure, handles, 2, narrow=narrow)
+        head(figure, "Normalised weights set their own learning rate", narrow=narrow)
     return figure

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from neuralmech.compare.measure.phase import LAW, PhaseCurve
-from neuralmech.compare.show.style import COLOURS, FORMS, STYLE, law_line, named, plain
+from neuralmech.compare.show.drawing import NARROW, head, legend_below, styled, wrapped
+from neuralmech.compare.show.style import COLOURS, FORMS, law_line, named, plain
 from neuralmech.laws import LAWS
 
 COLUMNS = 3  # panels beside each other
@@ -21,25 +21,27 @@ OVER = {**law_line(LAW), "linewidth": 1.0}  # narrow enough to leave the dots vi
 MARKS = {"linestyle": "", "marker": "o", "markersize": 5, "alpha": 0.55, "markeredgewidth": 0}
 
 
-def phase_figure(panels: Sequence[tuple[str, PhaseCurve]]) -> Figure:
+def phase_figure(panels: Sequence[tuple[str, PhaseCurve]], *, narrow: bool = False) -> Figure:
     """Draw a panel per run and family: measured as dots, the modified flow over them."""
-    columns = min(COLUMNS, len(panels))
+    columns = 1 if narrow else min(COLUMNS, len(panels))
     rows = -(-len(panels) // columns)
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(1.6 + 4.0 * columns, 1.1 + 3.4 * rows), layout="constrained")
+    with styled(narrow=narrow):
+        width = NARROW if narrow else 1.6 + 4.0 * columns
+        figure = Figure(figsize=(width, 1.1 + 3.4 * rows), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
         for axis, (title, curve) in zip(axes, panels, strict=False):
             _portrait(axis, curve)
             what = f"{named(curve.family)}: {curve.oscillator.regime[0]}"
-            axis.set_title(f"{plain(title)}\n{what}" if title else what, fontsize=9)
+            over = wrapped(plain(title), narrow=narrow)
+            axis.set_title(f"{over}\n{what}" if title else what, fontsize=9)
         for axis in axes[len(panels) :]:
             axis.set_axis_off()
         handles = [
             Line2D([], [], color=COLOURS[0], **MARKS, label="measured: some charges, from ring to rest"),
             Line2D([], [], **OVER, label=LAWS[LAW].label),
         ]
-        figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=8, handlelength=3.5)
-        figure.suptitle("Charges move as damped oscillators", fontsize=11)
+        legend_below(figure, handles, 2, narrow=narrow, handlelength=3.5)
+        head(figure, "Charges move as damped oscillators", narrow=narrow)
     return figure
 
 

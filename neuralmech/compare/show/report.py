@@ -7,7 +7,6 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -15,8 +14,9 @@ from markupsafe import Markup
 
 from neuralmech.compare.gather.analysis import Analysis
 from neuralmech.compare.gather.labels import SYMBOLS
+from neuralmech.compare.show.captions import caption
 from neuralmech.compare.show.cells import Cell, Sheet
-from neuralmech.compare.show.figures import caption
+from neuralmech.compare.show.figures import Picture
 from neuralmech.compare.show.page import POLICY, TEMPLATES, equation_html
 from neuralmech.compare.show.verdicts import about, said, state
 from neuralmech.laws import LAWS
@@ -26,7 +26,7 @@ LONG, NAME = 60, 16  # characters above which a cell's text wraps, to a wide or 
 FEW = 4  # columns of a table that a phone shows, where the table does not say which
 # Where figures and tables stand; what is not here comes after these.
 SECTIONS = {
-    "training": ("Training", ("training",), ()),
+    "training": ("Training", ("training", "norms"), ()),
     "charges": ("Charges and theory", (), ()),
     "account": ("What moved the charges", ("budget",), ("budget",)),
     "rates": ("Effective learning rates", ("effective_learning_rate",), ()),
@@ -36,7 +36,7 @@ OPEN = ("laws_of_families", "budget")  # tables that are not folded
 
 
 def report(
-    analysis: Analysis, sheets: Sequence[Sheet], images: Sequence[Path] = (), refresh: float | None = None
+    analysis: Analysis, sheets: Sequence[Sheet], pictures: Sequence[Picture] = (), refresh: float | None = None
 ) -> str:
     """The page as text.
 
@@ -46,14 +46,14 @@ def report(
         What was found.
     sheets
         The tables, in order.
-    images
-        SVG files to embed.
+    pictures
+        Figures to embed.
     refresh
         Seconds after which a browser loads the page again, while a run is being written.
     """
     summary = next((_sheet(sheet) for sheet in sheets if sheet.name == "summary"), None)
     rest = [_sheet(sheet) for sheet in sheets if sheet.rows and sheet.name != "summary"]
-    sections = [{"id": "verdict", "title": "Verdict"}, *_sections(analysis, rest, _figures(analysis, images))]
+    sections = [{"id": "verdict", "title": "Verdict"}, *_sections(analysis, rest, _figures(analysis, pictures))]
     sections += [{"id": "laws", "title": "The laws"}, {"id": "runs_documents", "title": "Configuration"}]
     return TEMPLATES.get_template("page.html.j2").render(
         title=about(analysis) or analysis.folder.resolve().name,
@@ -120,23 +120,28 @@ def _cell(cell: Cell, *, is_more: bool) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _figures(analysis: Analysis, images: Sequence[Path]) -> list[dict[str, str]]:
+def _figures(analysis: Analysis, pictures: Sequence[Picture]) -> list[dict[str, str]]:
     lawful = set(analysis.comparison.loc[analysis.comparison["error"].notna(), "family"])
     families = set(analysis.comparison["family"])
     return [
-        _figure(path, has_laws=path.stem in lawful or path.stem not in families, is_sweep=bool(analysis.keys))
-        for path in images
+        _figure(picture, has_laws=picture.name in lawful or picture.name not in families, is_sweep=bool(analysis.keys))
+        for picture in pictures
     ]
 
 
-def _figure(path: Path, *, has_laws: bool, is_sweep: bool) -> dict[str, str]:
+def _figure(picture: Picture, *, has_laws: bool, is_sweep: bool) -> dict[str, str]:
     """A picture as wide as the page; ticking the box or touching it shows it large, to be scrolled."""
-    data = base64.b64encode(path.read_bytes()).decode()
     return {
-        "name": path.stem,
-        "caption": caption(path.stem, has_laws=has_laws, is_sweep=is_sweep),
-        "source": f"data:image/svg+xml;base64,{data}",
+        "name": picture.name,
+        "caption": caption(picture.name, has_laws=has_laws, is_sweep=is_sweep),
+        "wide": _embedded(picture.wide),
+        "narrow": _embedded(picture.narrow) if picture.narrow else "",
+        "files": ", ".join(picture.files),
     }
+
+
+def _embedded(svg: bytes) -> str:
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
 
 
 def _law(name: str) -> dict[str, Any]:

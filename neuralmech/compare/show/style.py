@@ -7,8 +7,8 @@ from typing import Any
 from neuralmech.compare.measure.views import METRIC
 from neuralmech.laws import LAWS
 
-# Okabe & Ito's colours, distinguishable with any colour vision; charges and laws share none.
-COLOURS = ("#0072B2", "#009E73", "#56B4E9", "#CC79A7")
+# Okabe & Ito's colours, distinguishable with any colour vision, and two more; charges and laws share none.
+COLOURS = ("#0072B2", "#009E73", "#56B4E9", "#CC79A7", "#8C510A", "#8DB600")
 # Where laws agree, wide lines show beside narrow ones, and dashes let through what lies below: no two are alike.
 LAW_DASHES: dict[str, Any] = {
     "gradient_flow": (0, (1, 1.5)),

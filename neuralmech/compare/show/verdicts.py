@@ -8,11 +8,19 @@ from typing import Any
 
 from neuralmech.compare.gather.analysis import Analysis
 from neuralmech.compare.measure.about import common, title
+from neuralmech.compare.measure.views import METRIC
 from neuralmech.compare.show.cells import number
-from neuralmech.compare.show.style import named
+from neuralmech.compare.show.style import IN_METRIC, named
 from neuralmech.laws import LAWS
 from neuralmech.laws.kinds import ACCOUNT
 from neuralmech.record.schema import held_out
+
+_WHAT = {
+    "translation": "⟨a, θ⟩, sums of parameters that a softmax or a norm does not see",
+    "scale": "|θ|² of weights whose length a norm takes out",
+    "rescale": "|θ_in|² − |θ_out|², weights into a neuron against those out of it",
+    "linear": "entries of W_in W_inᵀ − W_outᵀ W_out, of maps with nothing nonlinear between",
+}
 
 
 @dataclass(frozen=True)
@@ -46,16 +54,20 @@ def state(analysis: Analysis) -> str:
 def said(row: Mapping[Any, Any]) -> Said:
     """A row of `Analysis.verdict` in words."""
     sites, charges = int(row["sites"]), int(row["charges"])
+    family = str(row["family"]).replace(METRIC, f" {IN_METRIC}")
     what = f"{charges:,} {named(row['family'], 'charge' if charges == 1 else 'charges')}"
     what += f" at {sites:,} site{'s'[: sites != 1]}"
+    what += f": {_WHAT[row['family']]}" if row["family"] in _WHAT else ""
+    what += ", w = √v̂ + ε, which changes" if row["family"].endswith(METRIC) else ""
     moved = f"Moved by {row['moved_by']}." if row["moved_by"] else ""
+    moved = moved.replace("discretisation", "discretisation (steps of finite length)", 1)
     if not row["law"]:
         still = row["rounding"] == sites
         lines = ("" if still else f"No law answers: {row['reason']}.", moved, _rounding(row))
-        return Said(row["family"], what, "only rounding" if still else "no law", tuple(filter(None, lines)))
+        return Said(family, what, "only rounding" if still else "no law", tuple(filter(None, lines)))
     lines = (_simpler(row), _forecast(row), _exact(row), moved, _rounding(row))
     headline, suffices = _headline(row), bool(row["suffices"])
-    return Said(row["family"], what, headline, tuple(filter(None, lines)), row["kind"], suffices)
+    return Said(family, what, headline, tuple(filter(None, lines)), row["kind"], suffices)
 
 
 def _headline(row: Mapping[Any, Any]) -> str:
@@ -86,7 +98,7 @@ def _forecast(row: Mapping[Any, Any]) -> str:
 def _exact(row: Mapping[Any, Any]) -> str:
     if not row["exact"] or row["exact"] == row["law"]:
         return ""
-    return f"All that {LAWS[row['exact']].label} leaves is rounding ({number(float(row['exact_error']))})."
+    return f"Exact but for rounding: {LAWS[row['exact']].label} ({number(float(row['exact_error']))})."
 
 
 def _rounding(row: Mapping[Any, Any]) -> str:

@@ -1,0 +1,42 @@
+"""What all figures are drawn with: the style, room on a page or a phone, titles and legends."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from neuralmech.compare.show.style import STYLE
+
+# A figure for a phone's page: as wide as it, panels below each other, nothing scaled down, exponents and all.
+NARROW, NARROW_LETTERS = 3.75, 44  # inches; letters of a title
+LINE = 0.165  # inches of a legend's line
+SMALLEST = 7  # points of any text: 9 pixels of a screen
+
+
+def styled(*, narrow: bool = False, **more: Any) -> AbstractContextManager[None]:
+    """The style in which a figure is made and saved."""
+    style: dict[Any, Any] = {**STYLE, **({"font.size": 10} if narrow else {}), **more}
+    return mpl.rc_context(style)
+
+
+def wrapped(text: str, *, narrow: bool) -> str:
+    """A title, in several lines where a figure is narrow."""
+    return textwrap.fill(text, NARROW_LETTERS) if narrow else text
+
+
+def head(figure: Figure, text: str, *, narrow: bool) -> None:
+    """Write the title over a figure."""
+    figure.suptitle(wrapped(text, narrow=narrow), fontsize=10 if narrow else 11)
+
+
+def legend_below(figure: Figure, handles: Sequence[Any], columns: int, *, narrow: bool, **more: Any) -> None:
+    """Write the legend under a figure; a narrow one has one column, and grows by it."""
+    if narrow:
+        columns = 1
+        figure.set_size_inches(figure.get_figwidth(), figure.get_figheight() + LINE * len(handles))
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=8, **more)

@@ -1,0 +1,133 @@
+"""The figure of norms: each layer's gradient, and how far a step moves the layer; curves of few, a map of many."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from neuralmech.compare.measure.norms import NormsCurve
+from neuralmech.compare.show.cells import shortened
+from neuralmech.compare.show.drawing import NARROW, SMALLEST, head, legend_below, styled, wrapped
+from neuralmech.compare.show.ends import NAME_LENGTH, ROOM, name_ends
+from neuralmech.compare.show.style import plain, run_colours
+
+COLUMNS = 3  # runs beside each other
+FEW = 10  # layers drawn as curves
+NAMED = 40  # layers of a map that have their names; of more every second one, or third
+DASHED: Any = (0, (3, 1.5))
+WHAT = {"gradient": r"gradient norm $|g|$", "relative": r"relative step $|\Delta\theta|/|\theta|$"}
+
+
+def norms_figure(panels: Sequence[tuple[str, NormsCurve]], *, narrow: bool = False) -> Figure:
+    """For each run the norms of its layers' gradients and, below, its relative steps; `narrow`: for a phone."""
+    rows = [name for name in WHAT if any(np.isfinite(getattr(curve, name)).any() for _, curve in panels)]
+    columns = 1 if narrow else min(COLUMNS, len(panels))
+    bands = -(-len(panels) // columns)
+    as_map = max(len(curve.layers) for _, curve in panels) > FEW
+    named_ends = not as_map and len(panels) == 1 and not narrow
+    with styled(narrow=narrow, **({"axes.grid": False} if as_map else {})):
+        width = NARROW if narrow else 1.4 + 4.2 * columns + (ROOM if named_ends or (as_map and columns == 1) else 0)
+        height = _map_height(panels) if as_map else 2.3
+        figure = Figure(figsize=(width, 0.9 + height * len(rows) * bands), layout="constrained")
+        axes = figure.subplots(len(rows) * bands, columns, squeeze=False, sharex=len(panels) == 1)
+        scales = {name: _scale([getattr(curve, name) for _, curve in panels]) for name in rows}
+        for place in range(bands * columns):
+            band, column = divmod(place, columns)
+            own = axes[band * len(rows) : (band + 1) * len(rows), column]
+            if place >= len(panels):
+                for axis in own:
+                    axis.set_axis_off()
+                continue
+            title, curve = panels[place]
+            for axis, name in zip(own, rows, strict=True):
+                draw = _map if as_map else _curves
+                draw(axis, curve, name, scales[name])
+                if as_map and column == columns - 1:
+                    where: Any = {"location": "bottom", "aspect": 40} if narrow else {"location": "right", "pad": 0.02}
+                    figure.colorbar(axis.collections[0], ax=axis, label=WHAT[name], **where)
+                elif not as_map and column == 0:
+                    axis.set_ylabel(WHAT[name], fontsize=9)
+                if named_ends:
+                    names = [(n, c) for n, c in zip(curve.layers, _colours(curve), strict=True)]
+                    name_ends(axis, float(curve.step[-1]), getattr(curve, name)[-1], *zip(*names, strict=True))
+            own[0].set_title(wrapped(plain(title), narrow=narrow), fontsize=9)
+            own[-1].set_xlabel("step $k$")
+        if not as_map and not named_ends:
+            _legend(figure, [curve for _, curve in panels], narrow=narrow)
+        head(figure, "Gradients and steps, layer by layer" if len(rows) > 1 else _title(rows[0]), narrow=narrow)
+    return figure
+
+
+def _title(name: str) -> str:
+    return "Gradients, layer by layer" if name == "gradient" else "Steps, layer by layer"
+
+
+def _map_height(panels: Sequence[tuple[str, NormsCurve]]) -> float:
+    """Inches: enough for every named layer to be read."""
+    most = max(len(curve.layers) for _, curve in panels)
+    return 0.6 + 0.13 * min(NAMED, most)
+
+
+def _scale(values: Sequence[np.ndarray]) -> tuple[float, float]:
+    """Least and largest positive number of all runs, so that they compare."""
+    seen = np.concatenate([v[np.isfinite(v) & (v > 0)] for v in values])
+    if not len(seen):
+        return 0.1, 1.0
+    low, high = float(seen.min()), float(seen.max())
+    return (low, high) if low < high else (0.5 * low, 2 * high)
+
+
+def _colours(curve: NormsCurve) -> list[str]:
+    """From the first layer, dark, to the last, light: of those with weights, and of those without, which are dashed."""
+    return run_colours(curve.weighted) + run_colours(len(curve.layers) - curve.weighted)
+
+
+def _dashes(curve: NormsCurve) -> list[Any]:
+    return ["-"] * curve.weighted + [DASHED] * (len(curve.layers) - curve.weighted)
+
+
+def _curves(axes: Axes, curve: NormsCurve, name: str, scale: tuple[float, float]) -> None:
+    values = getattr(curve, name)
+    for column, colour, dashes in zip(values.T, _colours(curve), _dashes(curve), strict=True):
+        axes.plot(curve.step, np.where(column > 0, column, np.nan), color=colour, linestyle=dashes, linewidth=1.4)
+    axes.set_yscale("log")
+    axes.set_ylim(scale[0] / 1.3, scale[1] * 1.3)
+    axes.locator_params(axis="x", nbins=6)
+
+
+def _map(axes: Axes, curve: NormsCurve, name: str, scale: tuple[float, float]) -> None:
+    low = scale[0]
+    values = getattr(curve, name)
+    drawn = np.where(np.isfinite(values), np.maximum(values, low), np.nan)
+    look: dict[str, Any] = {"norm": LogNorm(low, scale[1]), "cmap": "viridis", "rasterized": True}
+    axes.pcolormesh(_edges(curve.step), np.arange(len(curve.layers) + 1) - 0.5, drawn.T, **look)
+    axes.axhline(curve.weighted - 0.5, color="white", linewidth=2.5)
+    axes.invert_yaxis()  # the first layer on top
+    every = -(-len(curve.layers) // NAMED)
+    at = np.arange(0, len(curve.layers), every)
+    axes.set_yticks(at, [plain(shortened(curve.layers[i], NAME_LENGTH)) for i in at], fontsize=SMALLEST)
+    axes.locator_params(axis="x", nbins=6)
+
+
+def _edges(step: np.ndarray) -> np.ndarray:
+    """Between steps and around them."""
+    if len(step) < 2:
+        return np.array([step[0] - 0.5, step[0] + 0.5])
+    middle = (step[1:] + step[:-1]) / 2
+    return np.concatenate([[1.5 * step[0] - 0.5 * step[1]], middle, [1.5 * step[-1] - 0.5 * step[-2]]])
+
+
+def _legend(figure: Figure, curves: Sequence[NormsCurve], *, narrow: bool) -> None:
+    longest = max(curves, key=lambda curve: len(curve.layers))
+    looks = zip(longest.layers, _colours(longest), _dashes(longest), strict=True)
+    handles = [
+        Line2D([], [], color=colour, linestyle=dashes, label=plain(shortened(name, NAME_LENGTH)))
+        for name, colour, dashes in looks
+    ]
+    legend_below(figure, handles, 4, narrow=narrow)
