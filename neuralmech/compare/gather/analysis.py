@@ -13,7 +13,7 @@ import pandas as pd
 from neuralmech.checks import check_choice
 from neuralmech.compare.gather.job import Panel, labelled
 from neuralmech.compare.gather.kept import Kept
-from neuralmech.compare.gather.labels import labels_of
+from neuralmech.compare.gather.labels import label_texts, labels_of
 from neuralmech.compare.gather.options import Options, options
 from neuralmech.compare.gather.parts import PART, metrics_told
 from neuralmech.compare.gather.reading import compare_jobs, predict_jobs
@@ -104,7 +104,8 @@ def compare_runs(found: Runs, chosen: Options) -> Analysis:
     labels = labels_of(found)
     drawn = _chosen(found, chosen.runs) if chosen.runs else _spread(found, labels)
     read = compare_jobs(found, chosen, drawn)
-    compared = [labelled(one, label) for (one, _), label in zip(read, labels, strict=True)]
+    titles = label_texts(labels)
+    compared = [labelled(one, label, title) for (one, _), label, title in zip(read, labels, titles, strict=True)]
     jobs = [job for _, job in read]
     readable = [one for one in compared if one.comparison]
     if not readable and found.readable:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from neuralmech.compare.gather.labels import label_text
 from neuralmech.compare.gather.options import Options
 from neuralmech.compare.gather.runs import Job, status_of
 from neuralmech.compare.measure.about import about
@@ -126,11 +125,11 @@ def compare_job(job: Job, chosen: Options) -> Compared:
         )
 
 
-def labelled(found: Compared, label: Mapping[str, Any]) -> Compared:
-    """What was found in a job with its swept keys, `label`: in front of its tables, in words in its figures."""
+def labelled(found: Compared, label: Mapping[str, Any], title: str) -> Compared:
+    """What was found in a job with its swept keys, `label`, in front of its tables, and its `title` in figures."""
     tables = {name: [_labelled(t, label) if len(t.columns) else t for t in getattr(found, name)] for name in TABLES}
     row = {"job": found.row["job"], **label, **found.row}
-    panel = replace(found.panel, title=label_text(label)) if found.panel else None
+    panel = replace(found.panel, title=title) if found.panel else None
     return replace(found, name=", ".join(f"{k} = {v}" for k, v in label.items()), row=row, panel=panel, **tables)
 
 

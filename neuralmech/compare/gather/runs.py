@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 PATIENCE_SECONDS = 600.0  # to import, load data and trace a model
 DIVERGED = "not finite"  # how the status of a run begins that training ended for it
 NO_JOBS = (".hydra", "checkpoints", "analysis")  # parts of a run folder or a sweep
+OVERRIDES = ".hydra/overrides.yaml"
 DEEPEST = 8  # folders in folders that names of jobs with slashes make
 CUT_OFF = "cut off: the process that wrote it is gone"
 
@@ -26,7 +27,8 @@ CUT_OFF = "cut off: the process that wrote it is gone"
 class Job:
     """A run folder: its configuration, how it ended, and, if there is nothing to analyse, the reason.
 
-    `place` is where it is in the folder of its sweep, `before` the state of its files when somebody looked, see `Kept`.
+    `place` is where it is in the folder of its sweep, `overrides` are the words that it was given, `before` is the
+    state of its files when somebody looked, see `Kept`.
     """
 
     path: Path
@@ -34,6 +36,7 @@ class Job:
     status: str = "complete"
     reason: str = ""
     place: str = ""
+    overrides: tuple[str, ...] = ()
     before: Any = field(default=None, repr=False, compare=False)
 
     @property
@@ -126,7 +129,7 @@ def _job_folders(folder: Path, depth: int = 0) -> Iterator[Path]:
 def _of_sweep(path: Path, sweep: Path, kept: Kept | None = None) -> Job:
     """A job of a sweep; one that cannot be read is named and keeps nobody from the others."""
     try:
-        job = _ended_well(_looked_at(path, kept) if kept else look(path))
+        job = _ended_well(_looked_at(path, kept) if kept else _in_full(path))
     except OSError as error:
         job = Job(path, {}, "failed", unreadable(path, error))
     return replace(job, place=str(path.relative_to(sweep)))
@@ -137,7 +140,21 @@ def _looked_at(path: Path, kept: Kept) -> Job:
     if (known := kept.job(path)) is not None:
         return known
     before = kept.state([path])
-    return replace(look(path), before=before)
+    return replace(_in_full(path), before=before)
+
+
+def _in_full(path: Path) -> Job:
+    """A job with the words that it was given."""
+    return replace(look(path), overrides=_words(path / OVERRIDES))
+
+
+def _words(file: Path) -> tuple[str, ...]:
+    """What Hydra wrote down of a job's words, in a file that may be anybody's; nothing if it cannot be read."""
+    try:
+        said = None if file.is_symlink() else plain_yaml(_beginning(file).decode("utf-8"))
+    except (OSError, ValueError):
+        return ()
+    return tuple(map(str, said)) if isinstance(said, list) else ()
 
 
 def unreadable(path: Path, error: OSError) -> str:
