@@ -23,12 +23,13 @@ ALLOWED = {
     "jit": set(),
     "words": set(),
     "imports": set(),
+    "machine": set(),
     "rules": set(),
     "provenance": set(),
     "record": {"words"},
     "loggers": {"record", "errors", "checks", "words"},
     "laws": set(),
-    "compare": {"laws", "record", "errors", "checks", "words"},
+    "compare": {"laws", "record", "errors", "checks", "words", "machine"},
     "balance": {"losses", "outputs", "errors"},
     "models": {"errors", "checks", "targets", "words"},
     "data": {"errors", "checks", "losses", "targets", "signals", "words"},
@@ -89,7 +90,7 @@ ALLOWED = {
         "targets",
         "words",
     },
-    "sweeps": {"training", "compare", "record", "errors", "words"},
+    "sweeps": {"training", "compare", "record", "errors", "words", "machine"},
     "cli": {
         "sweeps",
         "training",
@@ -102,6 +103,7 @@ ALLOWED = {
         "checks",
         "words",
         "imports",
+        "machine",
     },
     "__main__": {"cli"},
     "__init__": {"attachment", "record", "discovery", "verification", "compare", "cli"},
@@ -118,7 +120,7 @@ ALLOWED_IN_COMPARE = {
     "findings": {"gather", "show"},
     "__init__": set(),
 }
-WITHOUT_TORCH = ("record", "laws", "compare", "errors", "checks", "words")
+WITHOUT_TORCH = ("record", "laws", "compare", "errors", "checks", "words", "machine")
 
 
 def modules():

@@ -20,17 +20,16 @@ def analyze(words: list[str]) -> None:
         from neuralmech.compare.gather.options import options
 
         chosen = options(dict(raw))
-        from neuralmech.compare.folder import analyze_folder, follow
-        from neuralmech.compare.gather.runs import find_runs
+        from neuralmech.compare.folder import analyze_runs, follow, look_for
         from neuralmech.compare.show.terminal import Redrawn, show_analysis
 
-        for found in [find_runs(Path(run), live=chosen.live) for run in runs]:  # all are there before the first
+        for found in [look_for(Path(run), chosen) for run in runs]:  # all are there before the first
             if chosen.live:
                 with Redrawn() as show:
                     last = follow(found.folder, chosen, show)
                 show_analysis(last)
             else:
-                show_analysis(analyze_folder(found.folder, chosen))
+                show_analysis(analyze_runs(found, chosen))
 
     launch(task, "analyze", rest)
 

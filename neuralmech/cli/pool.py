@@ -18,13 +18,14 @@ from omegaconf import DictConfig, open_dict
 
 from neuralmech.cli.application import Outcome
 from neuralmech.errors import NotFiniteError, RunError, UserError
+from neuralmech.machine import cores
 from neuralmech.record import FAILURE_FILE, FILE_NAME, RecordError
 from neuralmech.record.files import write_whole
 from neuralmech.sweeps.deaths import Death
 from neuralmech.sweeps.manifest import Manifest
 from neuralmech.sweeps.pool import Ended, Workers, kept_open
 from neuralmech.sweeps.progress import progress
-from neuralmech.sweeps.shares import cores, gpus, shares
+from neuralmech.sweeps.shares import gpus, shares
 from neuralmech.sweeps.worker import Answer, Assignment
 from neuralmech.words import own_words
 

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from neuralmech.compare.gather.analysis import Analysis, compare_runs
+from neuralmech.compare.gather.kept import Kept
 from neuralmech.compare.gather.options import Options
 from neuralmech.compare.gather.runs import Runs, find_runs
 from neuralmech.compare.measure.sums import MEASURES, QUANTILES
@@ -40,7 +41,23 @@ def analyze_folder(folder: Path, chosen: Options | None = None) -> Analysis:
         If the folder cannot be written.
     """
     chosen = chosen or Options()
-    return _publish(compare_runs(find_runs(folder, live=chosen.live), chosen), chosen)
+    return analyze_runs(look_for(folder, chosen), chosen)
+
+
+def look_for(folder: Path, chosen: Options) -> Runs:
+    """The runs in a folder, and what is kept of them.
+
+    Raises
+    ------
+    RecordError
+        If there is nothing to analyse.
+    """
+    return find_runs(folder, live=chosen.live, kept=Kept.of(folder, chosen))
+
+
+def analyze_runs(found: Runs, chosen: Options) -> Analysis:
+    """Analyse runs that were found, and write ``analysis/`` into their folder; see `analyze_folder`."""
+    return _publish(compare_runs(found, chosen), chosen)
 
 
 def follow(
@@ -63,13 +80,13 @@ def follow(
     """
     seen, analysis = None, None
     while True:
-        found = find_runs(folder, live=True)
+        found = look_for(folder, chosen)
         now = _fingerprint(found)
         # Between two jobs of a sweep nothing is written: it has ended when two looks in a row say so.
         if analysis and not found.is_running and now == seen:
             return analysis
         if now != seen and (found.readable or not found.is_running):
-            analysis = _publish(compare_runs(found, chosen), chosen)
+            analysis = analyze_runs(found, chosen)
             show(analysis)
         seen = now
         sleep(chosen.every)

@@ -74,7 +74,8 @@ class Charges:
     def __getattr__(self, signal: str) -> Signal:
         if signal.startswith("_") or signal not in self.signals:
             raise AttributeError(f"{self.name} charges have no signal {signal!r}; there are {', '.join(self.signals)}")
-        return Signal(self._group[signal], self._rows)
+        found = vars(self)[signal] = Signal(self._group[signal], self._rows)  # found once, read block by block
+        return found
 
     @cached_property
     def index(self) -> pd.DataFrame:

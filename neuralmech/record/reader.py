@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from itertools import pairwise, product
 from pathlib import Path
@@ -43,6 +43,7 @@ class Record:
         self.rows = file["committed"][()].item()
         self.status = printable(attribute(file, "status", "running"))
         self.identity = attribute(file, "run_id")  # what it shares with the checkpoints of its run alone
+        self._found: dict[str, Checked | None] = {}
 
     def __repr__(self) -> str:
         if not self._file:
@@ -134,18 +135,28 @@ class Record:
         with naming_damage(self.path):
             return Norms(self._file[NORMS], self.rows)
 
-    def steps(self, start: int = 0, stop: int | None = None) -> dict[str, Shaped[NDArray, " rows"]]:
-        """Columns of ``/steps`` between two rows."""
+    def steps(
+        self, start: int = 0, stop: int | None = None, names: Iterable[str] = STEP_COLUMNS
+    ) -> dict[str, Shaped[NDArray, " rows"]]:
+        """Columns of ``/steps``, or some of them, between two rows."""
         end = self.rows if stop is None else min(stop, self.rows)
-        return {name: self.column(name, slice(start, end)) for name in STEP_COLUMNS}
+        return {name: self.column(name, slice(start, end)) for name in names}
 
     def column(self, name: str, rows: slice | Int64[NDArray, " rows"] | None = None) -> Shaped[NDArray, " rows"]:
         """One column of ``/steps`` at some rows (a slice, or numbers in ascending order) or at all."""
         rows = slice(self.rows) if rows is None else rows
-        there = stored(name, self._file["steps"])
-        if name in LATER_COLUMNS and there is None:
+        found = self._column(name)
+        if found is None:
             return np.full_like(self.column("step", rows), LATER_COLUMNS[name], dtype=STEP_COLUMNS[name])
-        return Checked(self._file["steps"][there or name])[rows]
+        return found[rows]
+
+    def _column(self, name: str) -> Checked | None:
+        """A column's dataset, None where there was none yet; to find one takes longer than to read a block of it."""
+        if name not in self._found:
+            group = self._file["steps"]
+            there = stored(name, group)
+            self._found[name] = None if name in LATER_COLUMNS and there is None else Checked(group[there or name])
+        return self._found[name]
 
     def evaluation(self) -> pd.DataFrame:
         """Step, loss and accuracy on held-out data."""
@@ -198,7 +209,7 @@ class Record:
         """Rows before the first in which the loss, where it was told, or a charge is not finite."""
         end = self.rows
         for rows in self.blocks() if self.config.get("loss_told", True) else ():
-            bad = np.flatnonzero(~np.isfinite(self.steps(rows.start, rows.stop)["loss"]))
+            bad = np.flatnonzero(~np.isfinite(self.column("loss", rows)))
             if bad.size:
                 end = rows.start + int(bad[0])
                 break

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -10,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from neuralmech.errors import UserError
+from neuralmech.machine import THREADS
 
-THREADS = "OMP_NUM_THREADS"  # PyTorch, MKL, OpenBLAS and OpenMP itself read it
 GPUS = "CUDA_VISIBLE_DEVICES"
 
 
@@ -55,11 +54,6 @@ def shares(
     own = environment.get(THREADS, "")
     usual = int(own) if own.isdecimal() and int(own) else max(1, cores // count)
     return Shares(count, threads or usual, tuple(gpus))
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def gpus(device: str, environment: Mapping[str, str]) -> tuple[str, ...]:

@@ -1,13 +1,17 @@
 """The swept keys: columns of every table, whatever a record calls its keys and values."""
 
+import pandas as pd
 import pytest
 
 from made_runs import config, job
 from neuralmech.compare.folder import analyze_folder
 from neuralmech.compare.gather.analysis import compare_runs
+from neuralmech.compare.gather.labels import label_texts
 from neuralmech.compare.gather.options import Options
 from neuralmech.compare.gather.runs import find_runs
+from neuralmech.compare.measure.accounts import CAUSES
 from neuralmech.compare.show.figures import save_figures
+from neuralmech.compare.show.plots_accounts import budget_of_runs_figure, pushes
 
 pytestmark = pytest.mark.usefixtures("found_once")
 
@@ -66,3 +70,69 @@ def test_integers_that_no_float_tells_apart_are_two_values(tmp_path):
     for name in ("0", "1"):
         job(tmp_path / name, f"seed: {2**60 + int(name)}\n")
     assert list(compare_runs(find_runs(tmp_path), Options()).runs["seed"]) == [2**60, 2**60 + 1]
+
+
+def _said(folder, *words):
+    (folder / ".hydra/overrides.yaml").write_text("".join(f"- {word}\n" for word in words))
+
+
+OPTIMISERS = {
+    "sgd": "{name: sgd, lr: 0.1, momentum: 0.0}",
+    "adamw": "{name: adamw, lr: 0.001, betas: [0.9, 0.95]}",
+    "muon": "{name: muon, lr: 0.001, momentum: 0.95, nesterov: true}",
+}
+
+
+def swept(tmp_path):
+    for number, (name, seed) in enumerate((name, seed) for name in OPTIMISERS for seed in (0, 1)):
+        job(tmp_path / str(number), f"optim: {OPTIMISERS[name]}\nseed: {seed}\n")
+        _said(tmp_path / str(number), "model=mlp", f"optim={name}", f"+seed={seed}")
+    return tmp_path
+
+
+def test_runs_are_told_apart_by_what_was_swept(tmp_path):
+    """Which optimiser it is brings a learning rate and a momentum with it, which nobody swept."""
+    found = compare_runs(find_runs(swept(tmp_path)), Options())
+    assert found.keys == ("optim.name", "seed")
+    assert [panel.title for panel in found.panels] == [f"optim = {name}, seed = 0" for name in OPTIMISERS]
+
+
+def test_words_that_do_not_tell_the_runs_apart_are_not_enough(tmp_path):
+    swept(tmp_path)
+    _said(tmp_path / "1", "model=mlp", "optim=sgd", "seed=0")  # somebody's own words, which are not true
+    assert compare_runs(find_runs(tmp_path), Options()).keys == ("optim.name", "seed")
+    for number in range(6):
+        _said(tmp_path / str(number), f"experiment={number}")
+    assert len(compare_runs(find_runs(tmp_path), Options()).keys) == 6
+    (tmp_path / "3/.hydra/overrides.yaml").write_text("{no: list}")
+    (tmp_path / "4/.hydra/overrides.yaml").write_bytes(b"\xff")
+    assert len(compare_runs(find_runs(tmp_path), Options()).keys) == 6
+
+
+def test_options_that_were_swept_within_a_group_are_told(tmp_path):
+    for number, lr in enumerate((0.1, 0.2)):
+        job(tmp_path / str(number), f"optim: {{lr: {lr}, momentum: {1 - lr}}}\n")
+        _said(tmp_path / str(number), f"optim.lr={lr}")  # momentum follows from it, as ${...} does
+    assert compare_runs(find_runs(tmp_path), Options()).keys == ("optim.lr",)
+
+
+def test_long_values_keep_what_differs():
+    long = "a/folder/with/a/name/that/goes/on/and/on"
+    names = [f"{long}/{which}/{long}" for which in ("one", "two")]
+    assert label_texts([{"data.file": name} for name in names]) == [
+        "file = …one…",
+        "file = …two…",
+    ]
+    (alone,) = label_texts([{"data.file": long}])
+    assert alone == "file = a/folder/wi…es/on/and/on"
+    middles = [f"{'a' * 3}{'b' * 20}{which}{'c' * 20}{'d' * 3}" for which in "12"] + ["another"]
+    texts = label_texts([{"x": name} for name in middles])
+    assert texts == [f"x = {name}" for name in middles]  # short ones would be the same
+
+
+def test_bars_of_a_sweep_have_its_names(tmp_path):
+    budget = pd.DataFrame(
+        {**dict.fromkeys(CAUSES, 0.0), "weight_decay": -1.0, "motion": -1.0, "optim.name": [*OPTIMISERS]}
+    ).assign(family="scale", site="a", reason="")
+    (axis,) = budget_of_runs_figure(pushes(budget, ("optim.name",))).axes
+    assert [text.get_text() for text in axis.get_yticklabels()] == [f"optim = {name}" for name in OPTIMISERS]

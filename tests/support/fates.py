@@ -52,3 +52,16 @@ class Net(nn.Module):
             ctypes.string_at(0)
         return y * float("nan") if self.fate == "diverge" else y
 """
+
+
+def analysed(item):
+    """What a process of an analysis is to do: square a number, unless it is told how to end."""
+    if item == "raise":
+        raise KeyError("missing")
+    if item == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if item == "print":
+        print("what libraries say")
+    while item == "wait":
+        time.sleep(0.01)
+    return (item * item if isinstance(item, int) else item), os.getpid(), os.environ["OMP_NUM_THREADS"]

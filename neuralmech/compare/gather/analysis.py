@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,15 @@ import numpy as np
 import pandas as pd
 
 from neuralmech.checks import check_choice
-from neuralmech.compare.gather.job import Compared, Panel, compare_job
-from neuralmech.compare.gather.labels import labels_of
+from neuralmech.compare.gather.job import Panel, labelled
+from neuralmech.compare.gather.kept import Kept
+from neuralmech.compare.gather.labels import label_texts, labels_of
 from neuralmech.compare.gather.options import Options, options
 from neuralmech.compare.gather.parts import PART, metrics_told
-from neuralmech.compare.gather.runs import Job, Runs, find_runs, unreadable
+from neuralmech.compare.gather.reading import compare_jobs, predict_jobs
+from neuralmech.compare.gather.runs import Runs, find_runs
 from neuralmech.compare.gather.summary import settings, summary_table
-from neuralmech.compare.measure.batches import BatchPredictions, predict_batches
+from neuralmech.compare.measure.batches import BatchPredictions
 from neuralmech.record import RecordError
 
 MAX_PANELS = 6  # runs beside each other in one figure
@@ -93,20 +95,18 @@ class Analysis:
 
 def analyze(run: str | Path, **chosen: Any) -> Analysis:
     """The tables of a run or multirun folder; see `neuralmech.analyze`, which can also draw them."""
-    checked = options(chosen)
-    return compare_runs(find_runs(Path(run)), checked)
+    checked, folder = options(chosen), Path(run)
+    return compare_runs(find_runs(folder, kept=Kept.of(folder, checked, writes=False)), checked)
 
 
 def compare_runs(found: Runs, chosen: Options) -> Analysis:
-    """Compare every run that was found with every law; one record is open at a time."""
+    """Compare every run that was found with every law; a process has one record open at a time."""
     labels = labels_of(found)
     drawn = _chosen(found, chosen.runs) if chosen.runs else _spread(found, labels)
-    compared: list[Compared] = []
-    jobs: list[Job] = []
-    for job, label in zip(found.jobs, labels, strict=True):
-        one, read = _compared(job, label, chosen, alone=len(found.readable) == 1)
-        compared.append(one if job.path in drawn else replace(one, panel=None))  # curves are large
-        jobs.append(read)
+    read = compare_jobs(found, chosen, drawn)
+    titles = label_texts(labels)
+    compared = [labelled(one, label, title) for (one, _), label, title in zip(read, labels, titles, strict=True)]
+    jobs = [job for _, job in read]
     readable = [one for one in compared if one.comparison]
     if not readable and found.readable:
         raise RecordError(f"{found.folder} holds no run to analyse ({next(job.reason for job in jobs if job.reason)})")
@@ -119,13 +119,15 @@ def compare_runs(found: Runs, chosen: Options) -> Analysis:
     keys = tuple(labels[0])
     swept = [(job.path, label) for job, label in zip(jobs, labels, strict=True) if not job.reason]
     comparison = _joined(one.comparison for one in readable)
-    batches = predict_batches(swept, chosen.block)
+    batches = predict_jobs(swept, chosen, found.kept)
     panels = [one.panel for one in readable if one.panel]
     if PART in keys:
         panels, told = metrics_told(panels)
         notes += told
     verdict = _joined(one.verdict for one in readable)
     runs = pd.DataFrame([one.row for one in compared])
+    if found.kept:
+        found.kept.tidy(jobs)
     return Analysis(
         folder=found.folder,
         comparison=comparison,
@@ -149,18 +151,6 @@ def compare_runs(found: Runs, chosen: Options) -> Analysis:
         notes=(*notes, *batches.notes),
         is_running=found.is_running,
     )
-
-
-def _compared(job: Job, label: Mapping[str, Any], chosen: Options, *, alone: bool) -> tuple[Compared, Job]:
-    """A job compared with every law; one of several that turns out to be damaged is one that failed."""
-    try:
-        return compare_job(job, label, chosen), job
-    except (RecordError, OSError) as error:
-        if alone:
-            raise
-        reason = unreadable(job.path, error) if isinstance(error, OSError) else str(error)
-        failed = replace(job, status="failed", reason=reason)
-        return compare_job(failed, label, chosen), failed
 
 
 def _joined(parts: Iterable[list[pd.DataFrame]]) -> pd.DataFrame:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from neuralmech.compare.gather.labels import label_text
 from neuralmech.compare.gather.options import Options
 from neuralmech.compare.gather.runs import Job, status_of
 from neuralmech.compare.measure.about import about
@@ -78,39 +77,42 @@ class Compared:
     provenance: Mapping[str, Any] | None = None
 
 
-def compare_job(job: Job, label: Mapping[str, Any], chosen: Options) -> Compared:
-    """Compare a job with every law; `label` are its swept keys.
+TABLES = (
+    "comparison", "verdict", "budget", "equilibrium", "kinetic", "oscillator", "rotations", "noise_equilibrium", "loss",
+)  # fmt: skip
+
+
+def compare_job(job: Job, chosen: Options) -> Compared:
+    """Compare a job with every law; what tells it from other jobs is put beside that by `labelled`.
 
     Raises
     ------
     RecordError
         If its record has no charges, or nothing finite.
     """
-    name = ", ".join(f"{k} = {v}" for k, v in label.items())
     if job.reason:
-        note = f"job {job.name} {_verb(job)}: {job.reason}"
-        return Compared(name, {"job": job.name, **label, **_nothing(job)}, [note])
+        return Compared("", {"job": job.name, **_nothing(job)}, [f"job {job.name} {_verb(job)}: {job.reason}"])
     with open_record(job.path) as record:
         notes = _cut_at_nan(record)
         loss, curve = loss_balance(record)
         pairs, orbit = noise_equilibrium(record)
         found = _families(record, chosen)
         return Compared(
-            name,
-            row={"job": job.name, **label, **_last_evaluation(record)},
+            "",
+            row={"job": job.name, **_last_evaluation(record)},
             notes=[*notes, *_notes(job.name, record)],
             about=about(record),
-            comparison=[_labelled(one.table, label) for one, _ in found],
-            verdict=[_labelled(_verdict(record, found), label)],
-            budget=[_labelled(budget, label) for _, budget in found],
-            equilibrium=[_labelled(equilibrium_table(record), label)],
-            kinetic=[_labelled(kinetic_table(record), label)],
-            oscillator=[_labelled(oscillator_table(record), label)],
-            rotations=[_labelled(rotation_table(record, chosen.block), label)],
-            noise_equilibrium=[_labelled(pairs, label)],
-            loss=[_labelled(loss, label) if len(loss) else loss],
+            comparison=[one.table for one, _ in found],
+            verdict=[_verdict(record, found)],
+            budget=[budget for _, budget in found],
+            equilibrium=[equilibrium_table(record)],
+            kinetic=[kinetic_table(record)],
+            oscillator=[oscillator_table(record)],
+            rotations=[rotation_table(record, chosen.block)],
+            noise_equilibrium=[pairs],
+            loss=[loss],
             panel=Panel(
-                label_text(label),
+                "",
                 {one.family: one.curves for one, _ in found},
                 {one.family: budget for one, budget in found},
                 training=training_curve(record),
@@ -121,6 +123,14 @@ def compare_job(job: Job, label: Mapping[str, Any], chosen: Options) -> Compared
             config=record.config,
             provenance=record.provenance,
         )
+
+
+def labelled(found: Compared, label: Mapping[str, Any], title: str) -> Compared:
+    """What was found in a job with its swept keys, `label`, in front of its tables, and its `title` in figures."""
+    tables = {name: [_labelled(t, label) if len(t.columns) else t for t in getattr(found, name)] for name in TABLES}
+    row = {"job": found.row["job"], **label, **found.row}
+    panel = replace(found.panel, title=title) if found.panel else None
+    return replace(found, name=", ".join(f"{k} = {v}" for k, v in label.items()), row=row, panel=panel, **tables)
 
 
 def _families(record: Record, chosen: Options) -> list[tuple[FamilyComparison, pd.DataFrame]]:

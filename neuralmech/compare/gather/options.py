@@ -25,6 +25,7 @@ class Options(Differing):
     report: bool = True
     lines: int = 6
     block: int = 256
+    jobs: int | None = None
     live: bool = False
     every: float = 10.0
 
@@ -41,8 +42,10 @@ class Options(Differing):
                 raise UserError(f"{key}={getattr(self, key)} must be true or false")
         for suffix in self.formats:
             check_choice("formats", suffix, FORMATS)
-        for key, value in (("lines", self.lines), ("block", self.block)):
-            if not isinstance(value, int):
+        for key, value in (("lines", self.lines), ("block", self.block), ("jobs", self.jobs)):
+            if key == "jobs" and value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int):
                 raise UserError(f"{key}={value} must be a whole number")
             check_at_least(key, value, 1)
         if not isinstance(self.every, (int, float)) or not 0 < self.every < float("inf"):

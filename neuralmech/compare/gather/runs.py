@@ -6,15 +6,19 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from neuralmech.record import FAILURE_FILE, FILE_NAME, Record, RecordError, open_record
 from neuralmech.record.files import is_in_use, parts_of
 from neuralmech.record.safety import MAX_YAML, first_line, plain_yaml, printable
 
+if TYPE_CHECKING:
+    from neuralmech.compare.gather.kept import Kept
+
 PATIENCE_SECONDS = 600.0  # to import, load data and trace a model
 DIVERGED = "not finite"  # how the status of a run begins that training ended for it
 NO_JOBS = (".hydra", "checkpoints", "analysis")  # parts of a run folder or a sweep
+OVERRIDES = ".hydra/overrides.yaml"
 DEEPEST = 8  # folders in folders that names of jobs with slashes make
 CUT_OFF = "cut off: the process that wrote it is gone"
 
@@ -23,7 +27,8 @@ CUT_OFF = "cut off: the process that wrote it is gone"
 class Job:
     """A run folder: its configuration, how it ended, and, if there is nothing to analyse, the reason.
 
-    `place` is where it is in the folder of its sweep.
+    `place` is where it is in the folder of its sweep, `overrides` are the words that it was given, `before` is the
+    state of its files when somebody looked, see `Kept`.
     """
 
     path: Path
@@ -31,6 +36,8 @@ class Job:
     status: str = "complete"
     reason: str = ""
     place: str = ""
+    overrides: tuple[str, ...] = ()
+    before: Any = field(default=None, repr=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -40,11 +47,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Runs:
-    """The jobs below a folder, and whether they are a sweep."""
+    """The jobs below a folder, whether they are a sweep, and what is kept of them."""
 
     folder: Path
     jobs: tuple[Job, ...]
     is_sweep: bool
+    kept: Kept | None = field(default=None, repr=False, compare=False)
 
     @property
     def readable(self) -> tuple[Job, ...]:
@@ -57,8 +65,10 @@ class Runs:
         return any(job.status in ("running", "waiting") for job in self.jobs)
 
 
-def find_runs(folder: Path, *, live: bool = False) -> Runs:
+def find_runs(folder: Path, *, live: bool = False, kept: Kept | None = None) -> Runs:
     """Look for ``record.h5`` in `folder` itself or, for a multirun folder, in its subfolders.
+
+    Records that are as they were when what is `kept` of them was found are not opened.
 
     Raises
     ------
@@ -77,7 +87,7 @@ def find_runs(folder: Path, *, live: bool = False) -> Runs:
     if live and (folder / ".hydra").is_dir():
         return Runs(folder, (_without_record(folder),), False)
     jobs = sorted(_job_folders(folder), key=lambda job: [_by_number(part) for part in job.relative_to(folder).parts])
-    found = Runs(folder, tuple(_of_sweep(job, folder) for job in jobs), True)
+    found = Runs(folder, tuple(_of_sweep(job, folder, kept) for job in jobs), True, kept)
     if not found.readable and not live:
         reason = f" ({found.jobs[0].reason})" if found.jobs else ""
         what = "run to analyse" if found.jobs else "record"
@@ -116,13 +126,35 @@ def _job_folders(folder: Path, depth: int = 0) -> Iterator[Path]:
             yield from _job_folders(entry, depth + 1)
 
 
-def _of_sweep(path: Path, sweep: Path) -> Job:
+def _of_sweep(path: Path, sweep: Path, kept: Kept | None = None) -> Job:
     """A job of a sweep; one that cannot be read is named and keeps nobody from the others."""
     try:
-        job = _ended_well(look(path))
+        job = _ended_well(_looked_at(path, kept) if kept else _in_full(path))
     except OSError as error:
         job = Job(path, {}, "failed", unreadable(path, error))
     return replace(job, place=str(path.relative_to(sweep)))
+
+
+def _looked_at(path: Path, kept: Kept) -> Job:
+    """A job as it is kept, or as it is now, with the state of its files before somebody looked."""
+    if (known := kept.job(path)) is not None:
+        return known
+    before = kept.state([path])
+    return replace(_in_full(path), before=before)
+
+
+def _in_full(path: Path) -> Job:
+    """A job with the words that it was given."""
+    return replace(look(path), overrides=_words(path / OVERRIDES))
+
+
+def _words(file: Path) -> tuple[str, ...]:
+    """What Hydra wrote down of a job's words, in a file that may be anybody's; nothing if it cannot be read."""
+    try:
+        said = None if file.is_symlink() else plain_yaml(_beginning(file).decode("utf-8"))
+    except (OSError, ValueError):
+        return ()
+    return tuple(map(str, said)) if isinstance(said, list) else ()
 
 
 def unreadable(path: Path, error: OSError) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
@@ -28,18 +28,26 @@ class BatchPredictions:
     curves: tuple[BatchCurve, ...]
     notes: tuple[str, ...] = ()
 
+    @classmethod
+    def nothing(cls, why: str) -> BatchPredictions:
+        """Predictions that are left out."""
+        return cls(pd.DataFrame(), (), (why,))
+
 
 def batch_pairs(jobs: Sequence[tuple[Path, Mapping[str, Any]]]) -> list[tuple[Path, Path, dict[str, Any]]]:
     """Pairs (source, target) of runs that differ by batch size alone, with the keys that they share.
 
     `jobs` are run folders with their swept keys. Runs of different seeds are no pair: they start elsewhere.
     """
-    out = []
-    for (source, a), (target, b) in permutations(jobs, 2):
-        rest = {k: v for k, v in a.items() if k != KEY}
-        if KEY in a and KEY in b and a[KEY] != b[KEY] and rest == {k: v for k, v in b.items() if k != KEY}:
-            out.append((source, target, rest))
-    return out
+    alike: dict[str, list[tuple[int, dict[str, Any]]]] = {}
+    for number, (_, keys) in enumerate(jobs):
+        rest = {k: v for k, v in keys.items() if k != KEY}
+        if KEY in keys:
+            alike.setdefault(repr(sorted(rest.items())), []).append((number, rest))
+    pairs = sorted(
+        ((a, b, rest) for of in alike.values() for (a, rest), (b, _) in permutations(of, 2)), key=lambda pair: pair[:2]
+    )
+    return [(jobs[a][0], jobs[b][0], rest) for a, b, rest in pairs if jobs[a][1][KEY] != jobs[b][1][KEY]]
 
 
 def predict_batches(jobs: Sequence[tuple[Path, Mapping[str, Any]]], block: int = 1024) -> BatchPredictions:
@@ -49,24 +57,55 @@ def predict_batches(jobs: Sequence[tuple[Path, Mapping[str, Any]]], block: int =
     M + T/B with the target's batch size B. It therefore holds as long as the two runs' mean
     gradients and noise are alike. A pair of which a record turns out to be damaged is left out, with a note.
     """
-    tables, curves, notes = [], [], {}
+    return joined(predict_from(source, targets, block) for source, targets in sources(jobs))
+
+
+def sources(
+    jobs: Sequence[tuple[Path, Mapping[str, Any]]],
+) -> list[tuple[Path, list[tuple[Path, dict[str, Any]]]]]:
+    """Of each run those at another batch size whose charges it may predict, with the keys that they share."""
+    found: dict[Path, list[tuple[Path, dict[str, Any]]]] = {}
     for source, target, rest in batch_pairs(jobs):
+        found.setdefault(source, []).append((target, rest))
+    return list(found.items())
+
+
+def predict_from(source: Path, targets: Sequence[tuple[Path, dict[str, Any]]], block: int) -> BatchPredictions:
+    """The predictions from one run."""
+    tables, curves, notes = [], [], {}
+    for target, rest in targets:
         try:
             found = _pair(source, target, block)
         except RecordError as error:
             notes[f"a prediction at another batch size is left out: {error}"] = None
             continue
+        if found is None:
+            break
         tables += [table.assign(**rest) for table, _ in found]
         curves += [curve for _, curve in found]
-    table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
-    return BatchPredictions(table, tuple(curves), tuple(notes))
+    return BatchPredictions(pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(), (*curves,), (*notes,))
 
 
-def _pair(source: Path, target: Path, block: int) -> list[tuple[pd.DataFrame, BatchCurve]]:
-    with open_record(source) as a, open_record(target) as b:
-        for record in (a, b):
-            record.cut(record.finite_rows())
-        return [found for family in a.families if (found := _predict(a, b, family, block)) is not None]
+def joined(parts: Iterable[BatchPredictions]) -> BatchPredictions:
+    """All predictions in one table."""
+    parts = list(parts)
+    tables = [part.table for part in parts if len(part.table)]
+    return BatchPredictions(
+        pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(),
+        tuple(curve for part in parts for curve in part.curves),
+        tuple(dict.fromkeys(note for part in parts for note in part.notes)),
+    )
+
+
+def _pair(source: Path, target: Path, block: int) -> list[tuple[pd.DataFrame, BatchCurve]] | None:
+    """The predictions of each family; None if the source measured no noise, and predicts nothing."""
+    with open_record(source) as a:
+        if all(LAWS["stochastic"].reason(circumstances(a, a.charges(family))) for family in a.families):
+            return None
+        with open_record(target) as b:
+            for record in (a, b):
+                record.cut(record.finite_rows())
+            return [found for family in a.families if (found := _predict(a, b, family, block)) is not None]
 
 
 def _predict(source: Record, target: Record, family: str, block: int) -> tuple[pd.DataFrame, BatchCurve] | None:

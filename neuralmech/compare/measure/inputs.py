@@ -182,6 +182,12 @@ def stretches(record: Record, size: int, begin: int = 0, end: int | None = None)
             yield Stretch(slice(start, min(start + size, stop)), window, is_start)
 
 
+COLUMNS = (
+    "step", "time", "lr", "momentum", "dampening", "weight_decay", "nesterov", "decoupled", "batch_size", "skipped",
+    "segment",
+)  # fmt: skip
+
+
 def hyperparameters(record: Record, stretch: Stretch) -> Hyperparameters:
     """Hyperparameters of some rows of a record.
 
@@ -191,7 +197,8 @@ def hyperparameters(record: Record, stretch: Stretch) -> Hyperparameters:
         If the steps do not increase, or more are skipped than there are.
     """
     rows = stretch.rows
-    ahead = record.steps(rows.start, rows.stop + (not stretch.ends))  # the row after the last says how far it spans
+    end = rows.stop + (not stretch.ends)  # the row after the last says how far it spans
+    ahead = record.steps(rows.start, end, COLUMNS)
     gaps = np.diff(ahead["step"])
     if (gaps <= 0).any():
         raise RecordError(f"{record.path} is damaged (steps do not increase); restore a copy")

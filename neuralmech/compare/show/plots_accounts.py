@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from neuralmech.compare.gather.labels import label_text
+from neuralmech.compare.gather.labels import label_texts
 from neuralmech.compare.gather.summary import settings
 from neuralmech.compare.measure.accounts import CAUSES, THROUGH_MEMORY
 from neuralmech.compare.measure.curves import LossCurve
@@ -122,14 +123,21 @@ def pushes(budget: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     rows, by = [], settings(keys)
     kept = budget[budget["reason"] == ""]
     for values, group in kept.groupby([*by, "family"], sort=False, dropna=False):
-        label = label_text(dict(zip(by, values[:-1], strict=True)))
         up, down = ({c: float(clip(group[c].to_numpy(), 0).sum()) for c in CAUSES} for clip in (np.maximum, np.minimum))
         whole = sum(up.values()) - sum(down.values())
         if not whole > 0:
             continue  # nothing that is known pushed them
         parts = {f"{c} {way}": of[c] / whole for way, of in (("up", up), ("down", down)) for c in CAUSES}
-        rows.append({"label": label, "family": values[-1], **parts, "net": float(group["motion"].sum()) / whole})
-    return pd.DataFrame(rows)
+        rows.append(
+            {
+                "label": dict(zip(by, values[:-1], strict=True)),
+                "family": values[-1],
+                **parts,
+                "net": float(group["motion"].sum()) / whole,
+            }
+        )
+    texts = label_texts([row["label"] for row in rows])
+    return pd.DataFrame([{**row, "label": text} for row, text in zip(rows, texts, strict=True)])
 
 
 def budget_of_runs_figure(pushed: pd.DataFrame, *, narrow: bool = False) -> Figure:
@@ -138,7 +146,8 @@ def budget_of_runs_figure(pushed: pd.DataFrame, *, narrow: bool = False) -> Figu
     tables = [pushed[pushed["family"] == family] for family in families]
     tables = [t.iloc[np.unique(np.linspace(0, len(t) - 1, min(MAX_BARS, len(t))).astype(int))] for t in tables]
     with styled(narrow=narrow, **{"axes.grid.axis": "x"}):
-        heights = [0.7 + (0.4 if narrow else 0.24) * len(table) for table in tables]
+        lines = 1 + max(len(label) > 48 for label in pushed["label"])
+        heights = [0.7 + (0.4 if narrow else 0.24 * lines) * len(table) for table in tables]
         figure = Figure(figsize=(NARROW if narrow else 7.4, 1.5 + sum(heights)), layout="constrained")
         axes = figure.subplots(len(families), 1, squeeze=False, sharex=True, height_ratios=heights)[:, 0]
         for panel, family, table in zip(axes, families, tables, strict=True):
@@ -157,7 +166,8 @@ def budget_of_runs_figure(pushed: pd.DataFrame, *, narrow: bool = False) -> Figu
                     start = start + part
             panel.plot(table["net"], place, **NET)
             panel.axvline(0, color="black", linewidth=0.8)
-            _name_bars(panel, place, [plain(shortened(label, 44)) for label in table["label"]], narrow=narrow)
+            names = [plain(fill(label, 48, break_long_words=False)) for label in table["label"]]
+            _name_bars(panel, place, names, narrow=narrow)
             panel.set_title(budget_title(family), fontsize=9, loc="left")
             panel.set_xlim(-1.04, 1.04)
         axes[-1].set_xlabel(wrapped("share of all that pushed the charges: down (left), up (right)", narrow=narrow))

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from neuralmech.compare.gather.labels import label_text
+from neuralmech.compare.gather.labels import label_texts
 from neuralmech.compare.gather.summary import settings
 from neuralmech.compare.measure.curves import BatchCurve
 from neuralmech.compare.show.style import FLOOR, STYLE, law_line, law_marker, plain
@@ -70,7 +70,8 @@ def facets_of(points: pd.DataFrame, others: Sequence[str]) -> list[tuple[str, pd
         return [("", points)]
     groups = list(points.groupby(list(others), sort=False, dropna=False))
     at = np.unique(np.linspace(0, len(groups) - 1, min(MAX_FACETS, len(groups))).round().astype(int))
-    return [(label_text(dict(zip(others, groups[i][0], strict=True))), groups[i][1]) for i in at]
+    labels = label_texts([dict(zip(others, groups[i][0], strict=True)) for i in at])
+    return [(label, groups[i][1]) for label, i in zip(labels, at, strict=True)]
 
 
 def _panel(axes: Axes, points: pd.DataFrame, key: str) -> None:
