@@ -1,0 +1,75 @@
+"""What each data set consists of and needs: its files of the network, and words for people. Needs no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A file by its name, its published checksum, and where it can be had, best first."""
+
+    name: str
+    sha256: str
+    urls: tuple[str, ...]
+
+
+def _at(name: str, sha256: str, *mirrors: str) -> Remote:
+    return Remote(name, sha256, tuple(mirror + name for mirror in mirrors))
+
+
+_MNIST = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/")
+_CIFAR = "https://www.cs.toronto.edu/~kriz/"
+_TINY = ("https://cs231n.stanford.edu/", "http://cs231n.stanford.edu/")
+TINY_NAME = "tiny-imagenet-200"
+
+# Data set → its files.
+REMOTES: dict[str, tuple[Remote, ...]] = {
+    "mnist": (
+        _at("train-images-idx3-ubyte.gz", "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609", *_MNIST),
+        _at("train-labels-idx1-ubyte.gz", "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c", *_MNIST),
+        _at("t10k-images-idx3-ubyte.gz", "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6", *_MNIST),
+        _at("t10k-labels-idx1-ubyte.gz", "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6", *_MNIST),
+    ),
+    "cifar10": (
+        _at("cifar-10-binary.tar.gz", "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd", _CIFAR),
+    ),
+    "cifar100": (
+        _at("cifar-100-binary.tar.gz", "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec", _CIFAR),
+    ),
+    "tinyimagenet": (
+        _at(f"{TINY_NAME}.zip", "6198c8ae015e2b3e007c7841da39ec069199b9aa3bfa943a462022fe5e43c821", *_TINY),
+    ),
+}
+# Data set → what is made of its files and kept beside them.
+DECODED = {"tinyimagenet": f"{TINY_NAME}.npz"}
+
+
+@dataclass(frozen=True)
+class About:
+    """A data set in words: what it holds, what it takes of the disk, what it needs, and the library of that."""
+
+    holds: str
+    size: str
+    needs: str
+    library: str | None = None
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether its library is not there."""
+        return self.library is not None and find_spec(self.library) is None
+
+
+ABOUT = {
+    "digits": About("1,797 handwritten digits 1×8×8", "none", "scikit-learn, which ships them", "sklearn"),
+    "synthetic": About("Gaussian inputs, labelled by a random teacher", "none", "nothing: it is drawn"),
+    "tokens": About("modular sums, or a Markov chain", "none", "nothing: it is drawn"),
+    "mnist": About("60,000 + 10,000 handwritten digits 1×28×28", "11 MB", "a download"),
+    "cifar10": About("50,000 + 10,000 photographs 3×32×32 of 10 classes", "170 MB", "a download"),
+    "cifar100": About("50,000 + 10,000 photographs 3×32×32 of 100 classes", "170 MB", "a download"),
+    "tinyimagenet": About(
+        "100,000 + 10,000 photographs 3×64×64 of 200 classes", "250 MB, decoded 1.4 GB more", "a download"
+    ),
+    "custom": About("your own", "yours", "data._target_=my_package.my_data"),
+}
