@@ -84,6 +84,7 @@ ALLOWED = {
         "verification",
         "compare",
         "config",
+        "data",
         "laws",
         "record",
         "errors",

@@ -48,12 +48,18 @@ DECODED = {"tinyimagenet": f"{TINY_NAME}.npz"}
 
 @dataclass(frozen=True)
 class About:
-    """A data set in words: what it holds, what it takes of the disk, what it needs, and the library of that."""
+    """A data set in words: what it is, how many examples of which shape, bytes on the disk, and what it needs.
 
-    holds: str
-    size: str
-    needs: str
+    `library` is what must be there to read it, `install` how that comes there.
+    """
+
+    what: str
+    examples: str
+    shape: str
+    size: str = "-"
+    needs: str = "-"
     library: str | None = None
+    install: str = ""
 
     @property
     def is_missing(self) -> bool:
@@ -61,15 +67,17 @@ class About:
         return self.library is not None and find_spec(self.library) is None
 
 
+DOWNLOAD = "download"
 ABOUT = {
-    "digits": About("1,797 handwritten digits 1×8×8", "none", "scikit-learn, which ships them", "sklearn"),
-    "synthetic": About("Gaussian inputs, labelled by a random teacher", "none", "nothing: it is drawn"),
-    "tokens": About("modular sums, or a Markov chain", "none", "nothing: it is drawn"),
-    "mnist": About("60,000 + 10,000 handwritten digits 1×28×28", "11 MB", "a download"),
-    "cifar10": About("50,000 + 10,000 photographs 3×32×32 of 10 classes", "170 MB", "a download"),
-    "cifar100": About("50,000 + 10,000 photographs 3×32×32 of 100 classes", "170 MB", "a download"),
-    "tinyimagenet": About(
-        "100,000 + 10,000 photographs 3×64×64 of 200 classes", "250 MB, decoded 1.4 GB more", "a download"
+    "digits": About(
+        "handwritten digits, shipped with scikit-learn", "1,797", "1×8×8",
+        needs="scikit-learn", library="sklearn", install="pip install scikit-learn",
     ),
-    "custom": About("your own", "yours", "data._target_=my_package.my_data"),
-}
+    "synthetic": About("Gaussian inputs, labelled by a random teacher", "data.size", "data.shape"),
+    "tokens": About("modular sums or a Markov chain", "data.size", "data.length"),
+    "mnist": About("handwritten digits", "60,000 + 10,000", "1×28×28", "11 MB", DOWNLOAD),
+    "cifar10": About("photographs of 10 classes", "50,000 + 10,000", "3×32×32", "170 MB", DOWNLOAD),
+    "cifar100": About("photographs of 100 classes", "50,000 + 10,000", "3×32×32", "170 MB", DOWNLOAD),
+    "tinyimagenet": About("photographs of 200 classes", "100,000 + 10,000", "3×64×64", "1.7 GB", DOWNLOAD),
+    "custom": About("your own, by a function that gives it", "yours", "yours", needs="data._target_"),
+}  # fmt: skip
