@@ -31,7 +31,7 @@ ALLOWED = {
     "compare": {"laws", "record", "errors", "checks", "words"},
     "balance": {"losses", "outputs", "errors"},
     "models": {"errors", "checks", "targets"},
-    "data": {"errors", "checks", "losses", "targets", "signals"},
+    "data": {"errors", "checks", "losses", "targets", "signals", "words"},
     "symmetry": {"words"},
     "discovery": {"symmetry", "data", "losses", "outputs", "errors", "imports"},
     "charges": {"symmetry", "jit"},

@@ -16,6 +16,7 @@ from neuralmech.words import printable
 # What a resumed run may change: where and how it runs, where its data are, how long, what it saves and what ends it.
 MAY_DIFFER = (
     "data.folder",
+    "data.path",
     "data.residency",
     "data.workers",
     "device",
@@ -69,6 +70,8 @@ def recorded_config(folder: Path, code: Mapping[str, Mapping[str, Any]]) -> dict
         _check_code(folder, group, raw.get(group), code.get(group))
     if isinstance(raw.get("data"), dict):
         raw["data"].pop("folder", None)
+        if raw["data"].get("path") is not None:
+            raw["data"]["path"] = ""  # to be given again; none may be data of ours
     return raw
 
 
