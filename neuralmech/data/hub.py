@@ -62,7 +62,7 @@ def load_hub(options: HubOptions) -> Dataset:
 def _opened(options: HubOptions) -> Any:
     """What the folder holds: one set of rows, or several by their names."""
     try:
-        from datasets import load_from_disk  # type: ignore[import-not-found]
+        from datasets import load_from_disk  # pyright: ignore[reportMissingImports]  # which may not be installed
     except ImportError as error:
         raise UserError(f"{KEY} needs the library datasets ({first_line(error)}); {ABOUT['hf'].install}") from error
     path = place(str(options.path))
@@ -116,7 +116,7 @@ def _arrays(rows: tuple[Any, Any], options: HubOptions) -> list[Any]:
 
 
 def _array(rows: Any, key: str, column: str) -> np.ndarray:
-    """A column (rows, …) of numbers, real ones in float64."""
+    """A column (rows, …) of numbers: bytes as they are, real ones in float64."""
     chosen = rows.select_columns([column])
     values = np.asarray(chosen.with_format("numpy")[:][column])
     if values.dtype.kind == "f":
@@ -127,4 +127,11 @@ def _array(rows: Any, key: str, column: str) -> np.ndarray:
             f"data.{key}={column} holds {what} ({rows.features[column]}); bring them to one shape, "
             "text labels by Dataset.class_encode_column"
         )
-    return values
+    return values.astype(np.uint8) if _stored_as(rows.features[column]) == "uint8" else values
+
+
+def _stored_as(feature: Any) -> str:
+    """Type of the numbers in a column, in lists of any depth; the library gives all whole ones as int64."""
+    while hasattr(feature, "feature"):
+        feature = feature.feature
+    return str(getattr(feature, "dtype", ""))
