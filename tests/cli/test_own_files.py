@@ -1,6 +1,5 @@
 """Runs on files of the user's own: a record does not say where they are."""
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +29,8 @@ def test_images_in_folders_are_trained_on_and_a_resumed_run_wants_their_place_ag
     before = there(tmp_path)
     refused(command("train", "resume=run", "train.steps=5"), r"data.path is missing; set data.path=FOLDER")
     assert there(tmp_path) == before
-    assert command("train", "resume=run", "train.steps=5", "data.path=photos", "data.residency=device")[0] == 0
+    again = command("train", "resume=run", "train.steps=5", "data.path=photos", "data.residency=device")
+    assert again[0] == 0, again
     with neuralmech.load("run") as record:
         assert len(record.column("loss")) == 5
         assert np.isfinite(record.column("loss")[:]).all()
@@ -47,13 +47,20 @@ def test_a_text_is_trained_on_and_is_never_taken_for_the_shipped_one(command, tm
     code, _, err = command("train", *TEXT, "data.path=own.txt", *TRAIN, "train.steps=3")
     assert code == 0, err
     refused(command("train", "resume=run", "train.steps=4"), r"data.path is missing; set data.path=FILE")
-    assert command("train", "resume=run", "train.steps=4", "data.path=own.txt")[0] == 0
-    out = command("symmetries", *TEXT, "data.path=own.txt")[1]
-    assert re.search(r"head.bias *│ +1 ", out)
+    code, _, err = command("train", "resume=run", "train.steps=4", "data.path=own.txt")
+    assert code == 0, err
+    refused(command("verify", "run"), r"data.path is missing; set data.path=FILE")
+    refused(command("verify", "run", "data=imagefolder", "data.path=here"), r"run has data=text; name these")
+    code, out, err = command("verify", "run", "data=text", "data.path=own.txt", "verify.sample=1", "conditions=[own]")
+    assert code == 0, err
+    assert "all claims hold" in out
 
 
 def test_sonnets_are_trained_on_without_a_file(command, tmp_path):
     assert command("train", *TEXT, *TRAIN, "train.steps=2")[0] == 0
+    (tmp_path / "own.txt").write_text("the cat sat on the mat. " * 40)
+    message = r"run cannot be resumed with another data.path \(the run has None\); start a new run"
+    refused(command("train", "resume=run", "train.steps=3", "data.path=own.txt"), message)
     assert command("train", "resume=run", "train.steps=3")[0] == 0
 
 
