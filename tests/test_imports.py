@@ -97,6 +97,7 @@ ALLOWED = {
         "verification",
         "compare",
         "config",
+        "data",
         "laws",
         "record",
         "errors",

@@ -16,6 +16,7 @@ from neuralmech.record import FILE_NAME
 OF_RUN = {"symmetries": ("certify",), "verify": ("checkpoint", "conditions", "verify.sample")}
 AS_IT_IS = {"symmetries": "which has the model that it trained", "verify": "which is verified as it was trained"}
 CODE = ("model", "data", "loss")
+PLACES = ("data.folder", "data.path")  # nor may it say where data are
 
 
 def symmetries(words: list[str]) -> None:
@@ -121,17 +122,24 @@ def _run_among(words: list[str], command: str) -> tuple[Path | None, list[str]]:
         key, equals, value = word.lstrip("+~").partition("=")
         if key == "checkpoint" and not runs and value != "null":
             raise UserError("checkpoint= is a step of a run; name it too: neuralmech verify RUN checkpoint=STEP")
-        own = (key in CODE and value == "custom") or _is_of_code(key, overrides)
+        own = (key in CODE and value == "custom") or _is_of_code(key, overrides) or _is_place(key, overrides)
         if runs and equals and not own and key not in OF_RUN[command] and not key.startswith("hydra."):
             raise UserError(f"{key} does not go with a run, {AS_IT_IS[command]}; leave it out")
     return (Path(runs[0]) if runs else None), rest
 
 
 def _code(raw: Any) -> dict[str, Any]:
-    """The user's own code by group, as the words name it."""
+    """The user's own code by group, as the words name it, and the place of data."""
     from omegaconf import OmegaConf
 
-    return {key: OmegaConf.to_container(raw[key]) for key in CODE if "_target_" in raw[key]}
+    groups: dict[str, Any] = {key: OmegaConf.to_container(raw[key]) for key in CODE}
+    placed = any(groups["data"].get(key.rpartition(".")[2]) is not None for key in PLACES)
+    return {key: group for key, group in groups.items() if "_target_" in group or (key == "data" and placed)}
+
+
+def _is_place(key: str, overrides: list[str]) -> bool:
+    """Whether a key says where data are, or which of these they are."""
+    return key in PLACES or (key == "data" and any(word.lstrip("+").startswith(PLACES) for word in overrides))
 
 
 def _is_of_code(key: str, overrides: list[str]) -> bool:

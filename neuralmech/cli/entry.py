@@ -12,6 +12,7 @@ from neuralmech.cli import train
 from neuralmech.cli.application import PROGRAM, TOLD, launch, one_line, told
 from neuralmech.cli.claims import symmetries, verify
 from neuralmech.cli.commands import analyze, forecast, sweep, watch
+from neuralmech.cli.datasets import data
 from neuralmech.cli.output import never_fail, unprinted
 from neuralmech.errors import UserError
 from neuralmech.training.process import until_terminated
@@ -24,6 +25,7 @@ COMMANDS = {
     "forecast": "predict a run's charges after a change of learning rate or weight decay",
     "symmetries": "show which charges a model has, without training",
     "verify": "check every claimed symmetry on a real batch",
+    "data": "fetch and check a data set ahead of a run, or list all",
 }
 TASKS = {
     "train": train.run,
@@ -33,6 +35,7 @@ TASKS = {
     "forecast": forecast,
     "symmetries": symmetries,
     "verify": verify,
+    "data": data,
 }
 WRITING = ("train", "analyze")  # into folders
 SAID = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from neuralmech.data.options import CustomOptions, DigitsOptions, ImageOptions, SyntheticOptions, TokensOptions
+from neuralmech.data.options_own import HubOptions, ImageFolderOptions, TextOptions
 from neuralmech.errors import UserError
 from neuralmech.losses import LossLike, as_loss
 
@@ -25,6 +26,9 @@ DATASETS: dict[str, tuple[type, str]] = {
     "cifar10": (ImageOptions, "images.load_cifar"),
     "cifar100": (ImageOptions, "images.load_cifar"),
     "tinyimagenet": (ImageOptions, "images.load_tiny_imagenet"),
+    "imagefolder": (ImageFolderOptions, "pictures.load_image_folder"),
+    "text": (TextOptions, "text.load_text"),
+    "hf": (HubOptions, "hub.load_hub"),
     "_target_": (CustomOptions, "custom.load_custom"),
 }
 
@@ -70,6 +74,7 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
-    "DATASETS", "Batches", "CustomOptions", "Dataset", "DigitsOptions", "ImageOptions", "SyntheticOptions",
-    "TokensOptions", "in_memory", "load_data", "settle", "training_batches",
+    "DATASETS", "Batches", "CustomOptions", "Dataset", "DigitsOptions", "HubOptions", "ImageFolderOptions",
+    "ImageOptions", "SyntheticOptions", "TextOptions", "TokensOptions", "in_memory", "load_data", "settle",
+    "training_batches",
 ]  # fmt: skip

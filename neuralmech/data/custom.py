@@ -36,14 +36,15 @@ def load_custom(options: CustomOptions) -> Dataset:
     if not isinstance(given, Sequence) or len(given) not in (2, 4):
         raise UserError(f"{key} must give (train_x, train_y, test_x, test_y) or two torch data sets")
     if len(given) == 4:
-        train, test = _samples(key, given)
+        train, test = samples_of(key, given)
     else:
         train, test = (_items(key, *part) for part in zip(given, PARTS, strict=True))
-    _check_alike(key, train, test)
-    return Dataset(train, test, options.classes or _named(given[0]), _pixels(key, train))
+    check_alike(key, train, test)
+    return Dataset(train, test, options.classes or _named(given[0]), pixels_of(key, train))
 
 
-def _samples(key: str, given: Sequence[Any]) -> list[Samples]:
+def samples_of(key: str, given: Sequence[Any]) -> list[Samples]:
+    """Training and held-out part of train_x, train_y, test_x, test_y, checked; `key` is what errors call them."""
     try:
         train_x, train_y, test_x, test_y = (torch.as_tensor(values) for values in given)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -90,7 +91,7 @@ def _named(given: Any) -> int:
     return len(names) if isinstance(names, Sized) else 0
 
 
-def _check_alike(key: str, train: Part, test: Part) -> None:
+def check_alike(key: str, train: Part, test: Part) -> None:
     """Raise a `UserError` unless both parts have inputs of one kind, with as many dimensions."""
     first, other = (part[np.arange(1)][0] for part in (train, test))
     kinds = [(t.dim(), t.dtype == torch.uint8, t.is_floating_point()) for t in (first, other)]
@@ -99,7 +100,7 @@ def _check_alike(key: str, train: Part, test: Part) -> None:
         raise UserError(f"{key} gives training inputs of {shown[0]} and held-out ones of {shown[1]}; make them alike")
 
 
-def _pixels(key: str, part: Part) -> Pixels | None:
+def pixels_of(key: str, part: Part) -> Pixels | None:
     """Mean and standard deviation of images of bytes: of all that are in memory, of some that must be read."""
     first: Tensor = part[np.arange(1)][0]
     if first.dtype != torch.uint8:

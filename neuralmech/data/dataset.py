@@ -174,12 +174,17 @@ def _chunks(samples: int, size: int) -> Iterator[Wanted]:
 
 def split(x: Tensor, y: Tensor, test_fraction: float, classes: int, seed: int = 0) -> Dataset:
     """Split off a held-out part, the same one for every seed of a run so that runs compare."""
-    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
-    held = round(len(x) * test_fraction)
-    if not 0 < held < len(x):
-        raise UserError(f"data.test_fraction={test_fraction} holds out {held} of {len(x)} samples; change it")
-    test, train = order[:held], order[held:]
+    train, test = held_out(len(x), test_fraction, seed)
     return Dataset(Samples(x[train], y[train]), Samples(x[test], y[test]), classes)
+
+
+def held_out(samples: int, test_fraction: float, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Numbers of the samples of the training part and of the held-out one, in an order drawn by `seed`."""
+    order = torch.randperm(samples, generator=torch.Generator().manual_seed(seed))
+    held = round(samples * test_fraction)
+    if not 0 < held < samples:
+        raise UserError(f"data.test_fraction={test_fraction} holds out {held} of {samples} samples; change it")
+    return order[held:], order[:held]
 
 
 def settle(data: Dataset, options: DataOptions, device: torch.device, dtype: torch.dtype) -> Dataset:

@@ -6,27 +6,18 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from tqdm import tqdm
 
+from neuralmech.data.sources import Remote
 from neuralmech.errors import UserError, chain
 
 CHUNK = 1 << 20  # bytes
 TIMEOUT = 30.0  # seconds without a byte before the next mirror is tried
 HEADERS = {"User-Agent": "neuralmech", "Accept-Encoding": "identity"}  # the bytes whose checksum is published
 INCOMPLETE = "incomplete, or another file than the one published"
-
-
-@dataclass(frozen=True)
-class Remote:
-    """A file by its name, its published checksum, and where it can be had, best first."""
-
-    name: str
-    sha256: str
-    urls: tuple[str, ...]
 
 
 def data_folder(folder: str | None, name: str) -> Path:

@@ -20,21 +20,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from neuralmech.data.dataset import Dataset, Pixels
-from neuralmech.data.download import Remote, fetch, whole
+from neuralmech.data.download import fetch, whole
 from neuralmech.data.options import ImageOptions
 from neuralmech.data.parts import Samples
+from neuralmech.data.sources import DECODED, REMOTES, TINY_NAME
 from neuralmech.errors import UserError
 
-MNIST_MIRRORS = (
-    "https://ossci-datasets.s3.amazonaws.com/mnist/",
-    "https://storage.googleapis.com/cvdf-datasets/mnist/",
-)
-MNIST_FILES = {
-    "train-images-idx3-ubyte.gz": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
-    "train-labels-idx1-ubyte.gz": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
-    "t10k-images-idx3-ubyte.gz": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
-    "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
-}
 MNIST_PIXELS = Pixels((0.1307,), (0.3081,))  # of the training part
 
 
@@ -43,8 +34,7 @@ def load_mnist(options: ImageOptions) -> Dataset:
 
     Images (1, 28, 28) of bytes; the official test part is held out.
     """
-    remotes = [Remote(name, sha, tuple(m + name for m in MNIST_MIRRORS)) for name, sha in MNIST_FILES.items()]
-    arrays = [read_idx(fetch(remote, options.files)) for remote in remotes]
+    arrays = [read_idx(fetch(remote, options.files)) for remote in REMOTES["mnist"]]
     train, test = (
         Samples(x.unsqueeze(1), y.long()) for x, y in zip(arrays[::2], arrays[1::2], strict=True)
     )  # fmt: skip
@@ -61,14 +51,12 @@ def read_idx(path: Path) -> Tensor:
 
 
 CIFAR_SHAPE = (3, 32, 32)
-CIFAR_URL = "https://www.cs.toronto.edu/~kriz/"
 
 
 @dataclass(frozen=True)
 class CifarArchive:
-    """File, its members by part, bytes of labels before each image (the last one counts), and facts."""
+    """Its members by part, bytes of labels before each image (the last one counts), and facts."""
 
-    remote: Remote
     train: tuple[str, ...]
     test: tuple[str, ...]
     labels: int
@@ -76,13 +64,8 @@ class CifarArchive:
     pixels: Pixels
 
 
-def _from_toronto(name: str, sha256: str) -> Remote:
-    return Remote(name, sha256, (CIFAR_URL + name,))
-
-
 CIFARS = {
     "cifar10": CifarArchive(
-        _from_toronto("cifar-10-binary.tar.gz", "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"),
         tuple(f"cifar-10-batches-bin/data_batch_{i}.bin" for i in range(1, 6)),
         ("cifar-10-batches-bin/test_batch.bin",),
         labels=1,
@@ -90,7 +73,6 @@ CIFARS = {
         pixels=Pixels((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     ),
     "cifar100": CifarArchive(
-        _from_toronto("cifar-100-binary.tar.gz", "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec"),
         ("cifar-100-binary/train.bin",),
         ("cifar-100-binary/test.bin",),
         labels=2,  # of the coarse class, and of the fine one
@@ -106,7 +88,7 @@ def load_cifar(options: ImageOptions) -> Dataset:
     Images (3, 32, 32) of bytes; the official test part is held out.
     """
     archive = CIFARS[options.name]
-    with tarfile.open(fetch(archive.remote, options.files)) as tar:
+    with tarfile.open(fetch(REMOTES[options.name][0], options.files)) as tar:
         train, test = (_records(tar, names, archive.labels) for names in (archive.train, archive.test))
     return Dataset(train, test, archive.classes, archive.pixels)
 
@@ -119,12 +101,6 @@ def _records(tar: tarfile.TarFile, names: tuple[str, ...], labels: int) -> Sampl
     return Samples(records[:, labels:].reshape(-1, *CIFAR_SHAPE), records[:, labels - 1].long())
 
 
-TINY_NAME = "tiny-imagenet-200"
-TINY = Remote(
-    f"{TINY_NAME}.zip",
-    "6198c8ae015e2b3e007c7841da39ec069199b9aa3bfa943a462022fe5e43c821",
-    (f"https://cs231n.stanford.edu/{TINY_NAME}.zip", f"http://cs231n.stanford.edu/{TINY_NAME}.zip"),
-)
 TINY_CLASSES = 200
 TINY_PIXELS = Pixels((0.4802, 0.4481, 0.3975), (0.2770, 0.2691, 0.2821))
 
@@ -139,9 +115,9 @@ def load_tiny_imagenet(options: ImageOptions) -> Dataset:
     UserError
         If the archive cannot be had, or the decoded file is damaged.
     """
-    decoded = options.files / f"{TINY_NAME}.npz"
+    decoded = options.files / DECODED["tinyimagenet"]
     if not decoded.exists():
-        train, test = _decoded(fetch(TINY, options.files))
+        train, test = _decoded(fetch(REMOTES["tinyimagenet"][0], options.files))
         with whole(decoded) as file:
             np.savez(file, train_x=train[0], train_y=train[1], test_x=test[0], test_y=test[1])
     try:

@@ -34,7 +34,9 @@ def build_model(options: Any, shape: tuple[int, ...], classes: int, *, tokens: b
         If the architecture cannot take such samples.
     """
     if options.name in OF_TOKENS and not tokens:
-        raise UserError(f"model={options.name} needs tokens, data has real numbers {tuple(shape)}; use data=tokens")
+        raise UserError(
+            f"model={options.name} needs tokens, data has real numbers {tuple(shape)}; use data=tokens or text"
+        )
     if options.name not in (*OF_TOKENS, "_target_") and tokens:
         raise UserError(f"model={options.name} needs real numbers, data has tokens; use model=transformer")
     module, _, name = MODELS[options.name][1].partition(".")

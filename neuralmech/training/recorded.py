@@ -16,6 +16,7 @@ from neuralmech.words import printable
 # What a resumed run may change: where and how it runs, where its data are, how long, what it saves and what ends it.
 MAY_DIFFER = (
     "data.folder",
+    "data.path",
     "data.residency",
     "data.workers",
     "device",
@@ -30,6 +31,7 @@ MAY_DIFFER = (
     "logger.",
 )
 MAY_GROW = ("train.steps", "train.epochs")
+WHERE = ("folder", "path")  # options of data that say where they are
 
 
 SHOWN = 300  # characters of code that a record names
@@ -41,7 +43,8 @@ def recorded_config(folder: Path, code: Mapping[str, Mapping[str, Any]]) -> dict
     Parameters
     ----------
     code
-        ``_target_`` and its arguments by group (``model``, ``data``, ``loss``), as the user gives them, not the record.
+        ``_target_`` and its arguments by group (``model``, ``data``, ``loss``), and the place of data (``folder``,
+        ``path``), as the user gives them, not the record.
 
     Raises
     ------
@@ -68,8 +71,19 @@ def recorded_config(folder: Path, code: Mapping[str, Mapping[str, Any]]) -> dict
     for group in OWN:
         _check_code(folder, group, raw.get(group), code.get(group))
     if isinstance(raw.get("data"), dict):
-        raw["data"].pop("folder", None)
+        _place_data(folder, raw["data"], code.get("data", {}))
     return raw
+
+
+def _place_data(folder: Path, options: dict[str, Any], given: Mapping[str, Any]) -> None:
+    """Where a run's data are on this machine: as the user says, never as the record does."""
+    if "name" in given and given["name"] != options.get("name"):
+        raise UserError(f"{folder} has data={printable(str(options.get('name')))}; name these, and where they are")
+    options.pop("folder", None)
+    if given.get("folder") is not None:
+        options["folder"] = given["folder"]
+    if options.get("path") is not None:
+        options["path"] = given.get("path") or ""  # without any they might be others that are shipped
 
 
 def _check_code(folder: Path, group: str, options: Any, given: Mapping[str, Any] | None) -> None:
@@ -77,7 +91,7 @@ def _check_code(folder: Path, group: str, options: Any, given: Mapping[str, Any]
     if not isinstance(options, dict) or options.get("name") != "_target_":
         return
     recorded = {"_target_": options.get("target"), **flat(_mapping(options.get("arguments")))}
-    if given is None:
+    if given is None or "_target_" not in given:
         what = ", ".join(f"{key}={value!r}" for key, value in recorded.items())
         raise UserError(
             f"{folder}: its {group} is code of your own, which a record must not name ({_shown(what)}); "
@@ -128,7 +142,8 @@ def changed_config(folder: Path, changes: Mapping[str, Any]) -> Config:
     AnotherRunError
         With the keys that differ from the run and would make it another one.
     """
-    code = {group: _group(changes, group) for group in OWN if f"{group}._target_" in changes}
+    code = {g: _group(changes, g) for g in OWN if any(f"{g}.{key}" in changes for key in ("_target_", *WHERE))}
+    code.get("data", {}).pop("name", None)  # it is among the changes
     raw = recorded_config(folder, code)
     before = resolve(raw)
     known = flat(raw) | {group: _name(raw[group]) for group in raw if isinstance(raw[group], dict)}
@@ -144,6 +159,8 @@ def changed_config(folder: Path, changes: Mapping[str, Any]) -> Config:
     after = resolve(raw)
     old, new = flat(asdict(before)), flat(asdict(after))
     differing += [key for key in {**old, **new} if old.get(key) != new.get(key) and not key.startswith(MAY_DIFFER)]
+    if (old.get("data.path") is None) != (new.get("data.path") is None):
+        differing.append("data.path")
     if differing:
         listed = ", ".join(f"{key} (the run has {known.get(key, old.get(key, 'none'))})" for key in differing)
         raise AnotherRunError(f"{folder} cannot be resumed with another {listed}; start a new run")

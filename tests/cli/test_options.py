@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from command_line import SMALL, refused
 from neuralmech.cli import config_folder
+from neuralmech.cli.entry import COMMANDS
 from neuralmech.cli.explained import TAKEN, comments_in
 
 
@@ -21,7 +22,7 @@ def test_help_and_version(command):
     code, _, err = command("trian")
     assert code == 2
     assert "did you mean train" in err
-    for name in ("train", "analyze", "watch", "forecast", "symmetries", "verify"):
+    for name in ("train", "analyze", "watch", "forecast", "symmetries", "verify", "data"):
         assert f"neuralmech {name}" in command(name, "--help")[1]
     assert "weight_decay: 0.0" in command("train", "--cfg", "job")[1]
 
@@ -34,7 +35,7 @@ def keys_in(config, above=""):
             yield f"{above}{key}"
 
 
-@pytest.mark.parametrize("command_name", ["train", "analyze", "sweep", "watch", "forecast", "symmetries", "verify"])
+@pytest.mark.parametrize("command_name", list(COMMANDS))
 def test_help_explains_every_option_with_its_value(command, command_name):
     """Each key of the composed config has a line; that of each is what the YAML file says beside it."""
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
@@ -81,10 +82,12 @@ def test_completion_offers_commands_then_keys(command, monkeypatch):
         return command("-sc", "query=bash")[1].split()
 
     assert complete("neuralmech tr") == ["train"]
-    assert complete("neuralmech ") == ["train", "analyze", "sweep", "watch", "forecast", "symmetries", "verify"]
+    every = ["train", "analyze", "sweep", "watch", "forecast", "symmetries", "verify", "data"]
+    assert complete("neuralmech ") == every
     models = ("convnet", "custom", "mlp", "torchvision", "transformer")
     assert complete("neuralmech train model=") == [f"model={name}" for name in models]
     assert "optim.lr=" in complete("neuralmech train optim.l")
+    assert complete("neuralmech data f") == ["folder="]
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,8 @@ def imported_by(words, folder):
         ["verify", "model=transformer", "model.heads=7"],
         ["forecast", "run", "lr=0.1"],
         ["watch", "run", "secnds=3"],
+        ["data", "mnits"],
+        ["data", "mnist", "foldr=here"],
     ],
     ids=" ".join,
 )
@@ -59,7 +61,7 @@ def test_a_wrong_option_is_answered_before_anything_heavy_is_imported(words, tmp
     assert imported == []
 
 
-@pytest.mark.parametrize("command", ["train", "analyze", "watch", "forecast", "symmetries", "verify"])
+@pytest.mark.parametrize("command", ["train", "analyze", "watch", "forecast", "symmetries", "verify", "data"])
 def test_help_is_given_without_anything_heavy(command, tmp_path):
     assert imported_by([command, "--help"], tmp_path)[:2] == (0, [])
     assert not list(tmp_path.iterdir())

@@ -6,7 +6,8 @@ import pytest
 
 from image_files import limited_files, served, sha256
 from neuralmech.data import download
-from neuralmech.data.download import Remote, data_folder, fetch, whole
+from neuralmech.data.download import data_folder, fetch, whole
+from neuralmech.data.sources import Remote
 from neuralmech.errors import UserError
 
 CONTENT = bytes(range(256)) * 4000

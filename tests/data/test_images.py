@@ -1,6 +1,7 @@
 """The image data sets, from files in their true formats."""
 
 import gzip
+import re
 import zipfile
 
 import numpy as np
@@ -9,10 +10,11 @@ import torch
 from torchvision.datasets import ImageFolder
 from torchvision.datasets.mnist import read_image_file, read_label_file
 
-from image_files import make_cifar, make_mnist, make_tiny_imagenet, served
+from image_files import make_cifar, make_mnist, make_tiny_imagenet, publish_at, served
 from neuralmech.config import resolve
-from neuralmech.data import ImageOptions, images, load_data
+from neuralmech.data import ImageOptions, load_data
 from neuralmech.data.dataset import Inputs, measure
+from neuralmech.data.sources import REMOTES
 from neuralmech.errors import UserError
 
 NAMES = ("mnist", "cifar10", "cifar100", "tinyimagenet")
@@ -41,7 +43,7 @@ def assert_is(data, arrays):
 def test_mnist(site, tmp_path, monkeypatch):
     folder, address = site
     arrays = make_mnist(folder, monkeypatch)
-    monkeypatch.setattr(images, "MNIST_MIRRORS", (address + "nowhere/", address))
+    publish_at((address + "nowhere/", address), monkeypatch, "mnist")
     data = load_data(options(tmp_path, "mnist"))
     assert_is(data, arrays)
     assert (data.shape, data.classes, data.has_tokens) == ((1, 28, 28), 10, False)
@@ -54,10 +56,9 @@ def test_mnist(site, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("name", "classes"), [("cifar10", 10), ("cifar100", 100)])
 def test_cifar(site, tmp_path, monkeypatch, name, classes):
-    folder, address = site
-    monkeypatch.setattr(images, "CIFAR_URL", address)
+    folder, _ = site
     arrays = make_cifar(folder, monkeypatch, name)
-    archive = images.CIFARS[name].remote
+    (archive,) = REMOTES[name]
     (tmp_path / "data" / name).mkdir(parents=True)
     (folder / archive.name).rename(tmp_path / "data" / name / archive.name)  # a file that the user brought
     data = load_data(options(tmp_path, name))
@@ -68,8 +69,8 @@ def test_cifar(site, tmp_path, monkeypatch, name, classes):
 def test_tiny_imagenet(site, tmp_path, monkeypatch):
     folder, address = site
     make_tiny_imagenet(folder, monkeypatch)
-    remote = images.TINY
-    monkeypatch.setattr(images, "TINY", type(remote)(remote.name, remote.sha256, (address + remote.name,)))
+    publish_at((address,), monkeypatch, "tinyimagenet")
+    (remote,) = REMOTES["tinyimagenet"]
     chosen = options(tmp_path, "tinyimagenet")
     data = load_data(chosen)
     with zipfile.ZipFile(folder / remote.name) as archive:
@@ -92,11 +93,13 @@ def test_tiny_imagenet(site, tmp_path, monkeypatch):
 
 
 def test_published_files_are_named():
-    assert all(len(sha) == 64 for sha in images.MNIST_FILES.values())
-    assert [a.remote.urls[0].rsplit("/", 1)[1] for a in images.CIFARS.values()] == [
-        "cifar-10-binary.tar.gz", "cifar-100-binary.tar.gz",
-    ]  # fmt: skip
-    assert all(url.startswith("https://") for url in images.MNIST_MIRRORS)
+    files = [remote for remotes in REMOTES.values() for remote in remotes]
+    assert len({remote.sha256 for remote in files}) == 7
+    assert all(re.fullmatch("[0-9a-f]{64}", remote.sha256) for remote in files)
+    assert all(remote.urls[0].startswith("https://") for remote in files)
+    assert all(url.endswith(f"/{remote.name}") for remote in files for url in remote.urls)
+    names = ["cifar-10-binary.tar.gz", "cifar-100-binary.tar.gz"]  # the ones without pickles
+    assert [REMOTES[name][0].name for name in ("cifar10", "cifar100")] == names
 
 
 def test_bytes_become_standardised_numbers():

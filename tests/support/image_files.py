@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from neuralmech.data import images
+from neuralmech.data.sources import REMOTES, TINY_NAME
 
 
 class Server(SimpleHTTPRequestHandler):
@@ -65,6 +66,18 @@ def sha256(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def publish(folder, monkeypatch, name):
+    """Let a data set's files be those in a folder."""
+    files = tuple(replace(remote, sha256=sha256(folder / remote.name)) for remote in REMOTES[name])
+    monkeypatch.setitem(REMOTES, name, files)
+
+
+def publish_at(addresses, monkeypatch, name):
+    """Let a data set's files be had at some addresses alone."""
+    files = tuple(replace(r, urls=tuple(address + r.name for address in addresses)) for r in REMOTES[name])
+    monkeypatch.setitem(REMOTES, name, files)
+
+
 def draw(rng, count, shape, classes):
     """Images that can be told apart by their class, and labels."""
     labels = rng.integers(classes, size=count, dtype=np.uint8)
@@ -85,14 +98,14 @@ def make_mnist(folder, monkeypatch, train=60, test=20):
         (folder / f"{prefix}-images-idx3-ubyte.gz").write_bytes(idx(x[:, 0]))
         (folder / f"{prefix}-labels-idx1-ubyte.gz").write_bytes(idx(y))
         arrays += [x, y]
-    monkeypatch.setattr(images, "MNIST_FILES", {name: sha256(folder / name) for name in images.MNIST_FILES})
+    publish(folder, monkeypatch, "mnist")
     return arrays
 
 
 def make_cifar(folder, monkeypatch, name="cifar10", train=80, test=20):
     """Write the archive; returns (train_x, train_y, test_x, test_y)."""
     archive, rng, arrays = images.CIFARS[name], np.random.default_rng(1), []
-    path = folder / archive.remote.name
+    path = folder / REMOTES[name][0].name
     with tarfile.open(path, "w:gz") as tar:
         for members, count in ((archive.train, train), (archive.test, test)):
             x, y = draw(rng, count, (3, 32, 32), min(archive.classes, 10))
@@ -103,14 +116,13 @@ def make_cifar(folder, monkeypatch, name="cifar10", train=80, test=20):
                 info.size = part.nbytes
                 tar.addfile(info, BytesIO(part.tobytes()))
             arrays += [x, y]
-    remote = replace(archive.remote, sha256=sha256(path))
-    monkeypatch.setitem(images.CIFARS, name, replace(archive, remote=remote))
+    publish(folder, monkeypatch, name)
     return arrays
 
 
 def make_tiny_imagenet(folder, monkeypatch, classes=3, each=4, test=6):
     """Write the archive, its classes not in the order of their names, one image grey."""
-    rng, top = np.random.default_rng(2), images.TINY_NAME
+    rng, top = np.random.default_rng(2), TINY_NAME
     wnids = [f"n{9 - i:08d}" for i in range(classes)]
     with zipfile.ZipFile(folder / f"{top}.zip", "w") as archive:
 
@@ -131,5 +143,4 @@ def make_tiny_imagenet(folder, monkeypatch, classes=3, each=4, test=6):
             image(f"test/images/test_{i}.JPEG")
         rows = [f"val_{i}.JPEG\t{wnid}\t0\t0\t63\t63\n" for i, wnid in enumerate(labels)]
         archive.writestr(f"{top}/val/val_annotations.txt", "".join(rows))
-    remote = replace(images.TINY, sha256=sha256(folder / f"{top}.zip"))
-    monkeypatch.setattr(images, "TINY", remote)
+    publish(folder, monkeypatch, "tinyimagenet")
