@@ -163,6 +163,7 @@ def begin(config: Config) -> Run:
     run = Run(config, setup, flat, rule, batches, tracker, schedule, steps)
     try:
         check_data(run)
+        run.check_parts()
         run.check_noise()
     except BaseException:
         batches.close()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from neuralmech.data.draws import generators_kept
 from neuralmech.losses import CrossEntropy
 from neuralmech.training.flat import FlatParameters
+from neuralmech.training.passes import parts_of
 
 COUNTED = CrossEntropy().weight_of
 
@@ -27,6 +28,8 @@ class Gradients:
         ``loss(model, x, y)``.
     weigh
         What targets weigh in a mean over several batches; by default the number of them that count.
+    parts
+        Of each batch, one after the other, see `neuralmech.training.passes.Passes`.
     """
 
     def __init__(
@@ -35,7 +38,9 @@ class Gradients:
         flat: FlatParameters,
         loss: Callable[[nn.Module, Tensor, Tensor], Tensor],
         weigh: Callable[[Tensor], Tensor] = COUNTED,
+        parts: int = 1,
     ) -> None:
+        self._parts = parts
         self._model, self._loss, self._parameters, self.weigh = model, loss, flat.parameters, weigh
 
     def halves(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -66,7 +71,16 @@ class Gradients:
             buffer.copy_(value)
 
     def _gradient(self, x: Tensor, y: Tensor) -> Tensor:
-        loss = self._loss(self._model, x, y)
+        if self._parts == 1:
+            return self._of(self._loss(self._model, x, y))
+        total = None
+        for part, targets, share in parts_of(x, y, self._parts, self.weigh):
+            found = self._of(share * self._loss(self._model, part, targets))
+            total = found if total is None else total.add_(found)
+        assert total is not None
+        return total
+
+    def _of(self, loss: Tensor) -> Tensor:
         found = torch.autograd.grad(loss, self._parameters, allow_unused=True)
         parts = [torch.zeros_like(p) if g is None else g for p, g in zip(self._parameters, found, strict=True)]
         return torch.cat([g.reshape(-1) for g in parts])

@@ -25,6 +25,7 @@ from neuralmech.training.finite import FiniteLosses
 from neuralmech.training.flat import FlatParameters
 from neuralmech.training.noise import Epoch, Gradients
 from neuralmech.training.one_pass import in_one_pass
+from neuralmech.training.passes import Passes
 from neuralmech.training.rule import LearningRule
 from neuralmech.training.setup import Setup
 from neuralmech.training.update import Loss, Update, loss_function
@@ -90,28 +91,45 @@ class Run:
     @cached_property
     def execution(self) -> Execution:
         """Takes a step."""
+        model, train = self.setup.model, self.config.train
+        loss = compiled(self.loss) if train.compile else self.loss
+        weigh, backward = self.config.loss.weight_of, self.update.backward
         tools = Tools(
-            model=self.setup.model,
-            loss=compiled(self.loss) if self.config.train.compile else self.loss,
+            passes=Passes(model, loss, weigh, backward, self.flat, train.accumulate),
             flat=self.flat,
             rule=self.rule,
             update=self.update,
             finite=self.finite,
             tracker=self.tracker,
-            ascent=Ascent(rho, self.setup.model, self.flat) if (rho := self.config.optim.sam_rho) else None,
+            ascent=Ascent(rho, model, self.flat) if (rho := self.config.optim.sam_rho) else None,
             measure_noise=self.measure_noise,
         )
-        if self.config.train.cuda_graph:
+        if train.cuda_graph:
             return Graphed(tools, CudaCapture(self.setup.device))
         return in_one_pass(tools) or Plain(tools)
 
     @cached_property
     def _gradients(self) -> Gradients:
-        return Gradients(self.setup.model, self.flat, self.loss, self.config.loss.weight_of)
+        return Gradients(
+            self.setup.model, self.flat, self.loss, self.config.loss.weight_of, self.config.train.accumulate
+        )
+
+    def check_parts(self) -> None:
+        """Raise a `UserError` if a part of a batch is one sample, and the model cannot take that."""
+        train, size = self.config.train, self.config.data.batch_size
+        if train.accumulate < size:
+            return
+        try:
+            next(self._gradients.each([self.batches(0)]))
+        except (ValueError, RuntimeError) as error:
+            raise UserError(
+                f"train.accumulate={train.accumulate}: each part of data.batch_size={size} is one sample, which this "
+                f"model cannot take by itself ({first_line(error)}); use fewer parts"
+            ) from error
 
     def check_noise(self) -> None:
         """Raise a `UserError` if the gradient's noise is to be measured from halves that the model cannot take."""
-        track, half = self.config.track, self.config.data.batch_size // 2
+        track, half = self.config.track, self.config.data.batch_size // (2 * self.config.train.accumulate)
         if not track.noise or track.noise_from != "halves" or half > 1:
             return
         try:
