@@ -144,13 +144,13 @@ class Plain:
         tools = self._tools
         tools.rule.set(row)
         loss = tools.gradient(x, y)
+        if what.noise:  # whoever records it
+            tools.measure_noise(x, y, tools.flat.grad)
         if not what.charges:
             tools.update.step()
             return
         theta = tools.flat.theta
         tools.tracker.before(theta)
-        if what.noise:
-            tools.measure_noise(x, y, tools.flat.grad)
         tools.update.step()
         step, seen = tools.measured(row, rate_of(row["lr"]))
         tools.tracker.after(step, loss, row, seen, norms=what.norms)

@@ -43,12 +43,12 @@ class InOnePass:
         loss = tools.passes(x, y)
         tools.finite.see_here(value := loss.item())
         gradients = [_dense(p) for p in tools.flat.parameters]
+        if what.noise:  # whoever records it
+            tools.measure_noise(x, y, torch.cat([g.reshape(-1) for g in gradients]))
         motion = self._state.motion(gradients, row)
         if not what.charges:
             self._mover.move(motion)
             return
-        if what.noise:
-            tools.measure_noise(x, y, torch.cat([g.reshape(-1) for g in gradients]))
         if what.norms and tools.tracker.has_leaning:
             self._lean(motion, loss, row)
         else:
