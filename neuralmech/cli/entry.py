@@ -102,7 +102,11 @@ def _dispatch(words: list[str]) -> None:
         complete(words, COMMANDS)
     elif words[0] in COMMANDS:
         if words[0] != "train" and (place := placed()):
-            raise UserError(f"{words[0]} is for one process, and torchrun started {place.count}; leave it out")
+            if place.rank:
+                sys.exit(2)  # the first one says it
+            raise UserError(
+                f"{words[0]} is for one process, and torchrun started {place.count}; run it without torchrun"
+            )
         TASKS[words[0]](words[1:])
     else:
         from neuralmech.checks import check_choice

@@ -13,7 +13,7 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING, NoReturn
 
 from neuralmech.cli.application import TOLD, one_line, told
-from neuralmech.errors import RunError, users_line
+from neuralmech.errors import RunError, UserError, users_line
 from neuralmech.imports import importing
 from neuralmech.training.place import Place, placed
 from neuralmech.words import first_line
@@ -84,24 +84,26 @@ def trained(place: Place, words: list[str], train: Callable[[list[str]], None]) 
             raise SystemExit(128 + getattr(error, "signal", 2)) from None
         except LostError:
             raise SystemExit(1) from None
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  (one process says what any of them failed of)
             known = error if isinstance(error, TOLD) else None
             if not _is_first_to_fail(place, store):
                 raise SystemExit(told(known)[1] if known else 1) from None
             speak()
-            raise _named(error, place) from error
+            raise _named(error, place) from None
         finally:
             _present.reset(token)
 
 
 def _named(error: Exception, place: Place) -> Exception:
     """A failure of one process, which names it; what is wrong with all of them the first one has said."""
-    where = f" at {found}" if (found := users_line(error)) else ""
-    text = str(error) if isinstance(error, TOLD) else f"{type(error).__name__}: {first_line(error)}{where}"
     if isinstance(error, TOLD) and place.rank == 0:
         return error
-    kind = type(error) if isinstance(error, TOLD) and not isinstance(error, OSError | MemoryError) else RunError
-    return kind(f"process {place.rank} of {place.count}: {one_line(text)}")
+    if isinstance(error, TOLD):
+        text, code = told(error)
+    else:
+        where = f" at {found}" if (found := users_line(error)) else ""
+        text, code = f"{type(error).__name__}: {first_line(error)}{where}", 1
+    return (UserError if code == 2 else RunError)(f"rank {place.rank} of {place.count}: {one_line(text)}")
 
 
 def _is_first_to_fail(place: Place, store: Store) -> bool:

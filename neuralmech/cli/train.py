@@ -81,6 +81,11 @@ def _task(before: Before, begun: list[object], start: float, raw: Any) -> float:
     folder = Path(HydraConfig.get().runtime.output_dir)
     begun.append(folder)
     in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+    if present() is not None and HydraConfig.get().job.chdir:
+        before.refused = True
+        raise UserError(
+            "hydra.job.chdir=true moves one of the processes that torchrun started, not the others; use false"
+        )
     if in_sweep:
         _show_job(HydraConfig.get(), before, monotonic() - start)
     work = partial(_job, raw, folder, in_sweep=in_sweep)

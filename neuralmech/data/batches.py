@@ -40,8 +40,8 @@ class Batches:
     """
 
     def __init__(
-        self, data: Dataset, batch_size: int, seed: int, label_noise: float = 0.0, augment: AugmentOptions | None = None,
-        share: slice = WHOLE,
+        self, data: Dataset, batch_size: int, seed: int, label_noise: float = 0.0,
+        augment: AugmentOptions | None = None, share: slice = WHOLE,
     ) -> None:  # fmt: skip
         train, place = data.train, data.place
         resident = isinstance(train, Samples) and not place.streamed

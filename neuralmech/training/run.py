@@ -127,7 +127,7 @@ class Run:
             next(self._gradients.each([self.batches(0)]))
         except (ValueError, RuntimeError) as error:
             raise UserError(
-                f"data.batch_size={size} in {parts} parts, by train.accumulate or several processes: each is one sample, "
+                f"data.batch_size={size} in {parts} parts, by train.accumulate or processes: each is one sample, "
                 f"which this model cannot take by itself ({first_line(error)}); use fewer parts"
             ) from error
 

@@ -118,7 +118,7 @@ class Together(Alone):
 
     @torch.no_grad()
     def mean(self, gradient: Tensor, loss: Tensor, weight: Tensor) -> Tensor:
-        """Gradient (in place) and loss of the whole batch; what has no target that counts, and so no loss, is nothing."""
+        """Gradient (in place) and loss of the whole batch; a share of which no target counts adds nothing."""
         size, device = gradient.numel(), gradient.device
         if self._room.numel() != size + 5 * self.count or self._room.dtype != gradient.dtype:
             self._room = gradient.new_empty(size + 5 * self.count)
