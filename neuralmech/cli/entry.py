@@ -14,6 +14,7 @@ from neuralmech.cli.claims import symmetries, verify
 from neuralmech.cli.commands import analyze, forecast, sweep, watch
 from neuralmech.cli.datasets import data
 from neuralmech.cli.output import never_fail, unprinted
+from neuralmech.cli.ranks import one_of_several, placed
 from neuralmech.errors import UserError
 from neuralmech.training.process import until_terminated
 
@@ -58,6 +59,12 @@ def main(arguments: list[str] | None = None) -> None:
     words = sys.argv[1:] if arguments is None else list(arguments)
     never_fail()
     os.environ.setdefault("PYTHONSAFEPATH", "1")  # processes that libraries start keep the working directory out, too
+    if place := placed():
+        one_of_several(place, lambda: _carry_out(words))
+    _carry_out(words)
+
+
+def _carry_out(words: list[str]) -> None:
     try:
         with until_terminated():
             _dispatch(words)
@@ -97,6 +104,12 @@ def _dispatch(words: list[str]) -> None:
     elif words[0] in ("-sc", "--shell-completion"):
         complete(words, COMMANDS)
     elif words[0] in COMMANDS:
+        if words[0] != "train" and (place := placed()):
+            if place.rank:
+                sys.exit(2)  # the first one says it
+            raise UserError(
+                f"{words[0]} is for one process, and torchrun started {place.count}; run it without torchrun"
+            )
         TASKS[words[0]](words[1:])
     else:
         from neuralmech.checks import check_choice

@@ -19,6 +19,7 @@ from neuralmech.cli.sweeping import Planned, jobs_of
 from neuralmech.errors import UserError
 from neuralmech.record import FAILURE_FILE, FILE_NAME, RecordError
 from neuralmech.record.files import write_whole
+from neuralmech.training.place import placed
 from neuralmech.training.process import locked
 from neuralmech.words import hydra_value
 
@@ -73,6 +74,11 @@ class Before(Callback):
 
         Its file is set aside, which also keeps Hydra from writing through a link.
         """
+        if place := placed():
+            raise BlockedError from UserError(
+                f"--multirun starts its own processes, and torchrun started {place.count}; use one of them, such as "
+                "hydra/launcher=pool without torchrun"
+            )
         jobs, self.swept = jobs_of(config)
         self.jobs = None if jobs is None else len(jobs)
         before = there_above(config.hydra.sweep.dir)

@@ -11,6 +11,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from neuralmech.cli.application import PROGRAM, Outcome, RefusedError, launch
+from neuralmech.cli.ranks import placed, present, processes, trained
 from neuralmech.errors import RunError, UserError
 from neuralmech.imports import importing
 from neuralmech.record import FAILURE_FILE, FILE_NAME, RecordError
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
 
 
 def run(words: list[str]) -> None:
-    """Train as the words say."""
-    if any(w.lstrip("+").startswith("resume=") for w in words):
+    """Train as the words say, if need be with the other processes that torchrun started."""
+    if (place := placed()) is not None and present() is None:
+        trained(place, words, run)
+    elif any(w.lstrip("+").startswith("resume=") for w in words):
         _resume(words)
     else:
         _launch(words)
@@ -78,6 +81,11 @@ def _task(before: Before, begun: list[object], start: float, raw: Any) -> float:
     folder = Path(HydraConfig.get().runtime.output_dir)
     begun.append(folder)
     in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+    if present() is not None and HydraConfig.get().job.chdir:
+        before.refused = True
+        raise UserError(
+            "hydra.job.chdir=true moves one of the processes that torchrun started, not the others; use false"
+        )
     if in_sweep:
         _show_job(HydraConfig.get(), before, monotonic() - start)
     work = partial(_job, raw, folder, in_sweep=in_sweep)
@@ -142,7 +150,7 @@ def _train_new(raw: Any, folder: Path, *, in_sweep: bool) -> Any:
         with importing("torch", for_good=True):  # torch; not before the options are right
             from neuralmech.training.loop import train_in
 
-        return train_in(folder, config)
+        return train_in(folder, config, processes())
     except Exception as error:
         if in_sweep and not (folder / FILE_NAME).exists():
             _leave_reason(folder, error)
@@ -179,7 +187,7 @@ def _resume(words: list[str]) -> None:
         from neuralmech.training.loop import resume
 
     try:
-        _show_result(resume(folder, changes), folder)
+        _show_result(resume(folder, changes, processes()), folder)
     except KeyboardInterrupt as error:
         raise _with_remedy(error, folder) from None
     _show_next(folder)

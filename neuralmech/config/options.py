@@ -114,6 +114,9 @@ class CheckpointConfig(Differing):
 class TrainConfig(Differing):
     """Length in optimiser steps or in epochs; `eval_every` in steps (0: at the end only).
 
+    `accumulate` is the number of equal parts of a batch, one after the other on the device, whose gradients make up the
+    gradient of a step: less memory, the same step. The batch, which theory knows the size of, stays the whole.
+
     `precision` is that of parameters and activations, `loss_precision` that of the loss itself. Under
     tf32, bf16 and fp16 the parameters are float32 and matrix products less precise; `loss_scale` is the factor on
     fp16 gradients to begin with. In float32 a confident sample's probability rounds to one while the others' do not
@@ -132,6 +135,7 @@ class TrainConfig(Differing):
     steps: int | None = 2000
     epochs: float | None = None
     eval_every: int = 500
+    accumulate: int = 1
     precision: str = "fp32"
     loss_precision: str = "fp64"
     loss_scale: float = 65536.0
@@ -151,6 +155,7 @@ class TrainConfig(Differing):
         if self.epochs is not None and not 0 < self.epochs < float("inf"):
             raise UserError(f"train.epochs={self.epochs} must be a positive number")
         check_at_least("train.eval_every", self.eval_every, 0)
+        check_at_least("train.accumulate", self.accumulate, 1)
         check_choice("train.precision", self.precision, PRECISIONS)
         check_choice("train.loss_precision", self.loss_precision, ("model", "fp64"))
         if not 0 < self.loss_scale < 2**127:
@@ -195,6 +200,7 @@ class Config(Differing):
             raise UserError(f"seed={self.seed} must lie in [0, 2^63); use a smaller one")
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise UserError(f"device={self.device} is unknown; choose auto, cpu, cuda or cuda:N")
+        self.check_parts()
         if self.train.precision == "fp16":
             self._check_scaled()
         if self.train.cuda_graph:
@@ -203,6 +209,23 @@ class Config(Differing):
             raise UserError(
                 "track.noise measures the gradients of the loss, and optim.clip_norm, clip_value and sam_rho give the "
                 "rule others; use noise=0 or none of these"
+            )
+
+    def check_parts(self, processes: int = 1) -> None:
+        """Raise a `UserError` unless so many processes can share each batch, and take their shares in equal parts."""
+        parts, size = processes * self.train.accumulate, self.data.batch_size
+        by = f"train.accumulate={self.train.accumulate}"
+        if processes > 1:
+            by = f"{processes} processes" if self.train.accumulate == 1 else f"{processes} processes with {by}"
+        if size % parts:
+            raise UserError(
+                f"data.batch_size={size} has no {parts} equal parts for {by}; use a multiple, such as "
+                f"data.batch_size={-(-size // parts) * parts}, or fewer parts"
+            )
+        if parts > 1 and self.track.noise and self.track.noise_from == "halves" and size % (2 * parts):
+            raise UserError(
+                f"track.noise={self.track.noise}: the halves of data.batch_size={size} have no {parts} equal parts "
+                f"for {by}; use a multiple of {2 * parts}, or track.noise_from=set"
             )
 
     def _check_scaled(self) -> None:
@@ -222,6 +245,10 @@ class Config(Differing):
             raise UserError("track.noise measures gradients that are not scaled; use train.precision=bf16 or noise=0")
 
     def _check_captured(self) -> None:
+        if self.train.accumulate > 1:
+            raise UserError(
+                f"train.accumulate={self.train.accumulate} does not go with train.cuda_graph=true; use one of them"
+            )
         if self.track.noise:
             raise UserError("track.noise measures more than a CUDA graph holds; use train.cuda_graph=false or noise=0")
         if not isinstance(self.optim, OptimConfig) or self.optim.name == "muon":

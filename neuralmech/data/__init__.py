@@ -57,14 +57,17 @@ def named(options: Any) -> str:
     return f"data._target_={options.target}" if options.name == "_target_" else f"data={options.name}"
 
 
-def training_batches(data: Dataset, options: Any, seed: int) -> Batches:
-    """Batches as the options of the data set say; the sets that are made up have neither augmentation nor noise."""
+def training_batches(data: Dataset, options: Any, seed: int, share: slice = slice(None)) -> Batches:
+    """Batches as the options of the data set say; the sets that are made up have neither augmentation nor noise.
+
+    Of each, the samples in `share`.
+    """
     from neuralmech.data.batches import Batches
 
     noise, augment = getattr(options, "label_noise", 0.0), getattr(options, "augment", None)
     if noise and not data.has_labels:
         raise UserError("data.label_noise draws class indices anew, and these targets are none; use data.label_noise=0")
-    return Batches(data, options.batch_size, seed, noise, augment)
+    return Batches(data, options.batch_size, seed, noise, augment, share)
 
 
 def __getattr__(name: str) -> Any:

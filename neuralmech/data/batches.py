@@ -18,6 +18,7 @@ from neuralmech.losses import counts
 
 # Keep the random numbers of label noise, of crops and flips, and of items apart from those of the order.
 NOISE, CROPS, ITEMS = 1, 2, 3
+WHOLE = slice(None)
 
 
 class Batches:
@@ -25,7 +26,8 @@ class Batches:
 
     With `label_noise` that share of each batch's labels is drawn anew out of the classes, differently at every step,
     so that the gradient never dies out. Samples that are streamed are augmented and normalised where the others
-    are, on the device, so that both give the same numbers.
+    are, on the device, so that both give the same numbers. A process that has only a `share` of each batch gets those
+    samples of it, as they are in the whole.
 
     Examples
     --------
@@ -38,21 +40,22 @@ class Batches:
     """
 
     def __init__(
-        self, data: Dataset, batch_size: int, seed: int, label_noise: float = 0.0, augment: AugmentOptions | None = None
-    ) -> None:
+        self, data: Dataset, batch_size: int, seed: int, label_noise: float = 0.0,
+        augment: AugmentOptions | None = None, share: slice = WHOLE,
+    ) -> None:  # fmt: skip
         train, place = data.train, data.place
         resident = isinstance(train, Samples) and not place.streamed
         order = Order(len(train), batch_size, seed, place.device if resident else CPU)
         self.per_epoch = order.per_epoch
         self._is_whole = batch_size == len(train)
-        self._order, self._train = order, train
+        self._order, self._train, self._share, self._batch_size = order, train, share, batch_size
         key = lambda step: (seed, step // order.per_epoch, ITEMS)  # noqa: E731
-        self._stream = None if resident else Stream(train, order, place.device, place.workers, key)
+        self._stream = None if resident else Stream(train, self.samples, place.device, place.workers, key)
         self._inputs, self._device, self._classes = data.inputs, place.device, data.classes
         self._seed, self._label_noise = seed, label_noise
         self._augment = None
         if augment is not None and augment != AugmentOptions():
-            self._augment = Augment(augment, order, batch_size, seed, data.shape, place.device)
+            self._augment = Augment(augment, order, batch_size, seed, data.shape, place.device, share)
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         """Inputs and labels of the step's batch, on the run's device."""
@@ -63,7 +66,7 @@ class Batches:
 
     def samples(self, step: int) -> Tensor:
         """Numbers of the step's samples in the training part."""
-        return self._order(step)
+        return self._order(step)[self._share]
 
     @property
     def are_whole(self) -> bool:
@@ -81,14 +84,15 @@ class Batches:
         if self._stream:
             return self._stream(step)
         assert isinstance(self._train, Samples)
-        chosen = self._order(step)
+        chosen = self.samples(step)
         return self._train.x[chosen], self._train.y[chosen]
 
     def _resampled(self, y: Tensor, step: int) -> Tensor:
         """Labels of which a share is drawn anew, afresh at every step; those that do not count never count."""
         source = generator(self._seed, step, NOISE)
-        drawn = torch.randint(self._classes, y.shape, generator=source)
-        redrawn = torch.rand(y.shape, generator=source) < self._label_noise
+        shape = self._batch_size, *y.shape[1:]
+        drawn = torch.randint(self._classes, shape, generator=source)[self._share]
+        redrawn = torch.rand(shape, generator=source)[self._share] < self._label_noise
         return torch.where(moved(redrawn, self._device) & counts(y), moved(drawn, self._device), y)
 
 
@@ -105,20 +109,21 @@ class Augment:
 
     def __init__(
         self, options: AugmentOptions, order: Order, batch_size: int, seed: int, shape: tuple[int, ...],
-        device: torch.device,
+        device: torch.device, share: slice = WHOLE,
     ) -> None:  # fmt: skip
         if len(shape) != 3:
             raise UserError(f"data.augment is for images, data has shape {shape}; leave it out")
         if options.crop >= min(shape[1:]):
             raise UserError(f"data.augment.crop={options.crop} is as large as the images {shape}; 4 is usual for 32×32")
         self._options, self._per_epoch, self._batch_size = options, order.per_epoch, batch_size
-        self._seed, self._device = seed, device
+        self._seed, self._device, self._share = seed, device, share
         self._draws = lru_cache(maxsize=1)(self._draw)
 
     def __call__(self, x: Tensor, step: int) -> Tensor:
         """The step's batch (samples, channels, height, width), augmented."""
         epoch, position = divmod(step, self._per_epoch)
-        down, right, flip = self._draws(epoch)[:, position * self._batch_size :][:, : len(x)]
+        drawn = self._draws(epoch)[:, position * self._batch_size :][:, : self._batch_size]
+        down, right, flip = drawn[:, self._share]
         return crop_and_flip(x, down, right, flip.bool(), self._options.crop)
 
     def _draw(self, epoch: int) -> Tensor:

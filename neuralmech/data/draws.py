@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 CPU = torch.device("cpu")
+RANKS = 4  # keeps what other processes than the first draw apart from what batches are made of
 Own = torch.Generator | np.random.Generator | np.random.RandomState | random.Random
 
 
@@ -53,6 +54,13 @@ def seed_all(seed: int) -> None:
     torch.manual_seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002  (the one that models use)
     random.seed(seed)
+
+
+def seed_step(seed: int, step: int, rank: int) -> None:
+    """Seed them for a step of another process than the first; those of the current GPU, too, if one is in use."""
+    seed_generators((seed, step, rank, RANKS), [])
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed(torch.default_generator.initial_seed())
 
 
 def random_state(device: torch.device) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 ======================================  ===============================================================
 ``/`` attributes                        ``format``, ``schema_version``, ``config`` (YAML), ``git_revision``,
-                                        ``versions`` (JSON), ``seed``, ``device``, ``status``
+                                        ``versions`` (JSON), ``seed``, ``device``, ``processes``, ``status``
 ``/committed``                          number of rows that are whole; readers take only these
 ``/steps/<column>``                     one number per row, see `STEP_COLUMNS`
 ``/charges/<family>/<signal>``          float64, shape (rows, charges), see `SIGNALS`

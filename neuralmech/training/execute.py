@@ -21,6 +21,7 @@ from neuralmech.track.block import Seen
 from neuralmech.training.ascent import Ascent
 from neuralmech.training.finite import FiniteLosses
 from neuralmech.training.flat import FlatParameters
+from neuralmech.training.passes import Passes
 from neuralmech.training.rule import LearningRule
 from neuralmech.training.update import Loss, Update
 
@@ -79,16 +80,15 @@ class Tools:
 
     Attributes
     ----------
-    loss
-        As a step evaluates it, compiled or not.
+    passes
+        Forward and backward of a batch.
     ascent
         Takes the gradient elsewhere; None if it is that at θ.
     measure_noise
         Measures the gradient's mean and noise around a batch x, y with that gradient.
     """
 
-    model: nn.Module
-    loss: Loss
+    passes: Passes
     flat: FlatParameters
     rule: LearningRule
     update: Update
@@ -103,12 +103,11 @@ class Tools:
         Returns the loss at θ, without its graph.
         """
         self.flat.grad.zero_()
-        loss = self.loss(self.model, x, y)
-        self.update.backward(loss)
+        loss = self.passes(x, y)
         self.finite.see(loss)
         if self.ascent is not None:
-            self.ascent.climb(lambda: self.update.backward(self.loss(self.model, x, y)))
-        return loss.detach()
+            self.ascent.climb(lambda: self.passes(x, y))
+        return loss
 
     def measured(self, row: Mapping[str, float | Tensor], rate: float | Tensor) -> tuple[Step, Seen]:
         """The step that was just taken, and what happened to its gradient and update."""
@@ -145,13 +144,13 @@ class Plain:
         tools = self._tools
         tools.rule.set(row)
         loss = tools.gradient(x, y)
+        if what.noise:  # whoever records it
+            tools.measure_noise(x, y, tools.flat.grad)
         if not what.charges:
             tools.update.step()
             return
         theta = tools.flat.theta
         tools.tracker.before(theta)
-        if what.noise:
-            tools.measure_noise(x, y, tools.flat.grad)
         tools.update.step()
         step, seen = tools.measured(row, rate_of(row["lr"]))
         tools.tracker.after(step, loss, row, seen, norms=what.norms)

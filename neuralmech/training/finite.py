@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from neuralmech.data import named
+from neuralmech.data import named, training_batches
 from neuralmech.data.parts import Samples
 from neuralmech.errors import UserError
 from neuralmech.outputs import output_of
@@ -72,10 +73,12 @@ def check_data(run: Run) -> None:
 
 def remedy(run: Run, step: int) -> str:
     """What to do about a run that is not finite at a step: to mend its data if it met some that are not, or else η."""
-    for k in range(max(step - 1, 0), step + 1):
-        broken = _broken(*run.batches(k))
-        if len(broken):
-            number, key = int(run.batches.samples(k)[broken[0]]), named(run.config.data)
+    with closing(training_batches(run.setup.data, run.config.data, run.config.seed)) as batches:  # whole ones
+        for k in range(max(step - 1, 0), step + 1):
+            broken = _broken(*batches(k))
+            if not len(broken):
+                continue
+            number, key = int(batches.samples(k)[broken[0]]), named(run.config.data)
             return f"training sample {number} of {key}, met at step {k}, holds NaN or inf: mend the data"
     return "lower optim.lr"
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import replace
 from math import nan
 from pathlib import Path
 from time import monotonic
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, cast
 from uuid import uuid4
 
 import torch
@@ -19,7 +20,7 @@ from tqdm import tqdm
 from neuralmech.config import Config
 from neuralmech.data import Batches, Dataset, training_batches
 from neuralmech.data.draws import seed_all
-from neuralmech.errors import NotFiniteError
+from neuralmech.errors import NotFiniteError, UserError
 from neuralmech.loggers import Feed, opened
 from neuralmech.losses import LossLike, as_loss
 from neuralmech.outputs import output_of
@@ -39,8 +40,9 @@ from neuralmech.training.process import Interrupted, Stop, locked, on_signals, s
 from neuralmech.training.recorded import changed_config
 from neuralmech.training.restore import make_readable, restore
 from neuralmech.training.rule import LearningRule
-from neuralmech.training.run import Run, Saver, save
+from neuralmech.training.run import Run, Saver, begin_together, save
 from neuralmech.training.setup import Setup, choose_device, prepare, provenance
+from neuralmech.training.together import ALONE, Alone, LostError
 from neuralmech.training.update import autocast
 
 SLOW_SECONDS = 10.0  # of waiting for the disk, after which the run says so
@@ -48,7 +50,7 @@ COMMIT_SECONDS = 60.0  # a slow run commits incomplete blocks this often
 _T = TypeVar("_T")
 
 
-def train(config: Config, folder: Path) -> Result:
+def train(config: Config, folder: Path, processes: Alone = ALONE) -> Result:
     """Train as configured; write ``record.h5`` and ``checkpoints/`` into `folder`.
 
     Raises
@@ -62,16 +64,16 @@ def train(config: Config, folder: Path) -> Result:
     Interrupted
         On Ctrl-C, SIGTERM and the like; the rows up to there are in the record, and there is a checkpoint.
     """
-    return _train(folder, config, locked(folder))
+    return _train(folder, config, locked(folder), processes)
 
 
-def train_in(folder: Path, config: Config) -> Result:
+def train_in(folder: Path, config: Config, processes: Alone = ALONE) -> Result:
     """`train` in a folder that this process has locked."""
-    return _train(folder, config, nullcontext())
+    return _train(folder, config, nullcontext(), processes)
 
 
-def _train(folder: Path, config: Config, in_folder: AbstractContextManager[object]) -> Result:
-    run = begin(config)
+def _train(folder: Path, config: Config, in_folder: AbstractContextManager[object], processes: Alone) -> Result:
+    run = begin(_told(config, processes), processes)
     with closing(run.batches):
         check_claims(run)
         announce(run, folder)
@@ -79,7 +81,7 @@ def _train(folder: Path, config: Config, in_folder: AbstractContextManager[objec
             return _carry_out(run, folder, _new)
 
 
-def resume(folder: Path, changes: Mapping[str, Any]) -> Result:
+def resume(folder: Path, changes: Mapping[str, Any], processes: Alone = ALONE) -> Result:
     """Continue a run as if it had never stopped; `changes` are dotted config keys that do not matter to it.
 
     Raises
@@ -94,19 +96,49 @@ def resume(folder: Path, changes: Mapping[str, Any]) -> Result:
             locking_of(folder / FILE_NAME)  # nor can one that another program has open, though nothing is wrong with it
         make_readable(folder)
         config = changed_config(folder, changes)
-        return _carry_out(begin(config), folder, _continued)
+        return _carry_out(begin(_told(config, processes), processes), folder, _continued)
+
+
+def follow(processes: Alone) -> None:
+    """Take the same steps as the first of several processes, which alone has a folder, measures and speaks.
+
+    Raises
+    ------
+    LostError
+        If another process has ended.
+    Interrupted
+        If a signal has stopped all of them.
+    """
+    run = begin(processes.tell(cast(Config, None)), processes)
+    with closing(run.batches), on_signals(alone=False) as stop, kernel_errors():
+        begin_together(run)
+        while run.step < run.steps and not processes.stops(stop):
+            take_step(run, *run.batches(run.step))
+    if run.step < run.steps:
+        raise Interrupted(None, stop.signal or signal.SIGINT)
+
+
+def _told(config: Config, processes: Alone) -> Config:
+    """Tell the other processes what to train, if they can; returns it."""
+    if processes.count > 1:
+        config.check_parts(processes.count)
+        if config.train.cuda_graph:
+            raise UserError("train.cuda_graph=true is for one process; use train.cuda_graph=false")
+        processes.tell(replace(config, loss=replace(config.loss)))  # without what a loss keeps for itself
+    return config
 
 
 def _carry_out(run: Run, folder: Path, open_writer: Callable[[Run, Path], RecordWriter]) -> Result:
     with (
         closing(run.batches),
-        on_signals() as stop,
+        on_signals(alone=run.processes.count == 1) as stop,
         open_writer(run, folder) as writer,
         _logger(run, folder) as feed,
         BackgroundWriter(writer, feed.hear if feed else None) as record,
         told(record),
         kernel_errors(),
     ):
+        begin_together(run)
         saver = Saver(run.config.train.checkpoint, folder / "checkpoints")
         if run.step == 0:
             save(run, record, folder / "checkpoints")
@@ -122,15 +154,16 @@ def _logger(run: Run, folder: Path) -> AbstractContextManager[Feed | None]:
     return nullcontext() if feed is None else feed
 
 
-def begin(config: Config) -> Run:
+def begin(config: Config, processes: Alone = ALONE) -> Run:
     """Make everything that a run needs; writes nothing."""
-    check_execution(config.train, choose_device(config.device))
+    device = processes.device(config.device)
+    check_execution(config.train, choose_device(device))
     choose_kernels(deterministic=config.train.deterministic)
-    setup = prepare(config)
+    setup = prepare(replace(config, device=device))
     groups = assign(setup.model, config.optim.groups)
     flat = FlatParameters(setup.model, groups.of)
     rule = LearningRule(config.optim, flat, groups, keeps_buffer=config.track.rotations)
-    batches = training_batches(setup.data, config.data, config.seed)
+    batches = training_batches(setup.data, config.data, config.seed, processes.share)
     steps = config.train.steps or max(1, round((config.train.epochs or 0) * batches.per_epoch))
     schedule = Schedule(config.track.every, config.track.steps)
     tracker = Tracker(
@@ -160,9 +193,10 @@ def begin(config: Config) -> Run:
         ),
     )
     tracker.start(flat.theta)
-    run = Run(config, setup, flat, rule, batches, tracker, schedule, steps)
+    run = Run(config, setup, flat, rule, batches, tracker, schedule, steps, processes)
     try:
         check_data(run)
+        run.check_parts()
         run.check_noise()
     except BaseException:
         batches.close()
@@ -179,7 +213,8 @@ def _sees_one_loss(setup: Setup, batches: Batches) -> bool:
 def _new(run: Run, folder: Path) -> RecordWriter:
     seed_all(run.config.seed)  # dropout draws the same whatever happened before
     run.identity = uuid4().hex
-    attributes = {**provenance(run.config, run.setup.device), "run_id": run.identity, "rule": run.rule.description()}
+    ran = provenance(run.config, run.setup.device, run.processes.count)
+    attributes = {**ran, "run_id": run.identity, "rule": run.rule.description()}
     compress = run.config.track.compress
     return RecordWriter(folder, attributes, run.tracker.layouts(), run.tracker.block.rows, compress=compress)
 
@@ -188,7 +223,7 @@ def _continued(run: Run, folder: Path) -> RecordWriter:
     seed_all(run.config.seed)
     position = restore(run, folder)
     announce(run, folder)
-    return RecordWriter.resume(folder, position, {"config": run.written_config})
+    return RecordWriter.resume(folder, position, {"config": run.written_config, "processes": run.processes.count})
 
 
 def _advance(run: Run, record: BackgroundWriter, saver: Saver, stop: Stop) -> None:
@@ -196,7 +231,7 @@ def _advance(run: Run, record: BackgroundWriter, saver: Saver, stop: Stop) -> No
     every, written = run.config.train.eval_every, monotonic()
     progress = tqdm(total=run.steps, initial=run.step, unit="step", dynamic_ncols=True, disable=None)
     try:
-        while run.step < run.steps and stop.signal is None:
+        while run.step < run.steps and not run.processes.stops(stop):
             if saver.is_due(run.step):
                 _write(run, record, progress)
                 _save(run, record, saver)
@@ -222,6 +257,10 @@ def _advance(run: Run, record: BackgroundWriter, saver: Saver, stop: Stop) -> No
         _save(run, record, saver)
     except KeyboardInterrupt:  # a second signal, in the middle of a step: no state to save
         _write(run, record, progress)
+    except LostError:
+        _write(run, record, progress)
+        record.close("stopped: another process of the run ended")
+        raise
     finally:
         progress.close()
     record.close(f"interrupted at step {run.step}")
@@ -255,6 +294,7 @@ def _until(stop: Stop, wait: Callable[[], _T]) -> _T:
 def take_step(run: Run, x: Tensor, y: Tensor) -> None:
     """Take the run's next step on a batch, measured if the schedule wants it."""
     what = run.measured
+    run.processes.seed(run.config.seed, run.step)
     row = run.rule.row(run.step, run.steps, run.time, run.config.data.batch_size)
     row["lr"] = run.execution.rate(row["lr"])
     run.execution.take(row, x, y, what)

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from neuralmech.data.draws import generators_kept
 from neuralmech.losses import CrossEntropy
 from neuralmech.training.flat import FlatParameters
+from neuralmech.training.passes import parts_of
+from neuralmech.training.together import ALONE, Alone
 
 COUNTED = CrossEntropy().weight_of
 
@@ -27,6 +29,10 @@ class Gradients:
         ``loss(model, x, y)``.
     weigh
         What targets weigh in a mean over several batches; by default the number of them that count.
+    parts
+        Of each batch, one after the other, see `neuralmech.training.passes.Passes`.
+    processes
+        Those that have a share of each; the gradients are those of the whole.
     """
 
     def __init__(
@@ -35,8 +41,15 @@ class Gradients:
         flat: FlatParameters,
         loss: Callable[[nn.Module, Tensor, Tensor], Tensor],
         weigh: Callable[[Tensor], Tensor] = COUNTED,
+        parts: int = 1,
+        processes: Alone = ALONE,
     ) -> None:
-        self._model, self._loss, self._parameters, self.weigh = model, loss, flat.parameters, weigh
+        self._parts, self._processes = parts, processes
+        self._model, self._loss, self._parameters, self._weigh = model, loss, flat.parameters, weigh
+
+    def weigh(self, y: Tensor) -> Tensor:
+        """What the targets of a batch weigh, of which these may be a share."""
+        return self._processes.total(self._weigh(y))
 
     def halves(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor] | None:
         """Gradients of the first and of the second half of a batch; an odd sample at the end is left out.
@@ -66,7 +79,19 @@ class Gradients:
             buffer.copy_(value)
 
     def _gradient(self, x: Tensor, y: Tensor) -> Tensor:
-        loss = self._loss(self._model, x, y)
+        if self._parts == 1:
+            total = self._of(self._loss(self._model, x, y))
+        else:
+            parts = parts_of(x, y, self._parts, self._weigh)
+            found = (self._of(share * self._loss(self._model, part, targets)) for part, targets, share in parts)
+            total = next(found)
+            for part in found:
+                total += part
+        if self._processes.count > 1:
+            self._processes.mean(total, total.new_zeros(()), self._weigh(y) / len(y))
+        return total
+
+    def _of(self, loss: Tensor) -> Tensor:
         found = torch.autograd.grad(loss, self._parameters, allow_unused=True)
         parts = [torch.zeros_like(p) if g is None else g for p, g in zip(self._parameters, found, strict=True)]
         return torch.cat([g.reshape(-1) for g in parts])

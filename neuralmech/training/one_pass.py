@@ -39,20 +39,18 @@ class InOnePass:
         """Gradients, then the pass."""
         tools = self._tools
         tools.rule.set(row)  # for checkpoints; the pass has them from the row
-        for p in tools.flat.parameters:
-            p.grad = None
-        loss = tools.loss(tools.model, x, y)
-        tools.update.backward(loss)
+        tools.passes.clear()
+        loss = tools.passes(x, y)
         tools.finite.see_here(value := loss.item())
         gradients = [_dense(p) for p in tools.flat.parameters]
+        if what.noise:  # whoever records it
+            tools.measure_noise(x, y, torch.cat([g.reshape(-1) for g in gradients]))
         motion = self._state.motion(gradients, row)
         if not what.charges:
             self._mover.move(motion)
             return
-        if what.noise:
-            tools.measure_noise(x, y, torch.cat([g.reshape(-1) for g in gradients]))
         if what.norms and tools.tracker.has_leaning:
-            self._lean(motion, loss.detach(), row)
+            self._lean(motion, loss, row)
         else:
             tools.tracker.advance(self._mover, motion, value, row, norms=what.norms)
 

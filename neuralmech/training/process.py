@@ -45,11 +45,13 @@ class Stop:
     ----------
     waits
         Set where nothing is lost if a signal ends what is going on: it raises `Interrupted` there.
+    alone
+        Whether this process may leave without others that wait for it; otherwise no signal ends anything by itself.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, alone: bool = True) -> None:
         self.signal: int | None = None
-        self.waits = False
+        self.waits, self._alone = False, alone
         self._since = 0.0
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
@@ -59,18 +61,18 @@ class Stop:
                 raise KeyboardInterrupt
             return
         self.signal, self._since = number, monotonic()
-        if self.waits:
+        if self.waits and self._alone:
             raise Interrupted(None, number)
 
 
 @contextmanager
-def on_signals() -> Iterator[Stop]:
+def on_signals(*, alone: bool = True) -> Iterator[Stop]:
     """Turn signals into a wish to stop, in the main thread; elsewhere nothing changes.
 
     A batch system's library that waits for one of them gets it at the end, when what was measured is saved: it ends
     this process then, and hands the job in once more.
     """
-    stop = Stop()
+    stop = Stop(alone=alone)
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return

@@ -22,6 +22,7 @@ MAY_DIFFER = (
     "device",
     "train.steps",
     "train.epochs",
+    "train.accumulate",
     "train.on_nan",
     "train.checkpoint.",
     "train.compile",

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils._pytree import tree_map_only
 
 from neuralmech.config import CheckpointConfig, Config, to_yaml
 from neuralmech.data import Batches
@@ -25,8 +27,10 @@ from neuralmech.training.finite import FiniteLosses
 from neuralmech.training.flat import FlatParameters
 from neuralmech.training.noise import Epoch, Gradients
 from neuralmech.training.one_pass import in_one_pass
+from neuralmech.training.passes import Passes
 from neuralmech.training.rule import LearningRule
 from neuralmech.training.setup import Setup
+from neuralmech.training.together import ALONE, Alone
 from neuralmech.training.update import Loss, Update, loss_function
 from neuralmech.words import first_line
 
@@ -46,6 +50,7 @@ class Run:
     tracker: Tracker
     schedule: Schedule
     steps: int
+    processes: Alone = ALONE
     step: int = 0  # the step to come
     time: float = 0.0  # Σ η over the steps done
     identity: str = ""  # what its record and checkpoints share with no other run's
@@ -59,8 +64,9 @@ class Run:
         """What is measured of the step to come."""
         if not self.schedule.wants(self.step):
             return Due(charges=False, noise=False, norms=False)
-        norms = self.tracker.has_norms and self.is_due(self.config.track.norms)
-        return Due(charges=True, noise=self.is_due(self.config.track.noise), norms=norms)
+        records = self.processes.is_first  # the others take their part in gradients alone
+        norms = records and self.tracker.has_norms and self.is_due(self.config.track.norms)
+        return Due(charges=records, noise=self.is_due(self.config.track.noise), norms=norms)
 
     @cached_property
     def written_config(self) -> str:
@@ -90,28 +96,45 @@ class Run:
     @cached_property
     def execution(self) -> Execution:
         """Takes a step."""
+        model, train = self.setup.model, self.config.train
+        loss = compiled(self.loss) if train.compile else self.loss
+        weigh, backward = self.config.loss.weight_of, self.update.backward
         tools = Tools(
-            model=self.setup.model,
-            loss=compiled(self.loss) if self.config.train.compile else self.loss,
+            passes=Passes(model, loss, weigh, backward, self.flat, train.accumulate, self.processes),
             flat=self.flat,
             rule=self.rule,
             update=self.update,
             finite=self.finite,
             tracker=self.tracker,
-            ascent=Ascent(rho, self.setup.model, self.flat) if (rho := self.config.optim.sam_rho) else None,
+            ascent=Ascent(rho, model, self.flat) if (rho := self.config.optim.sam_rho) else None,
             measure_noise=self.measure_noise,
         )
-        if self.config.train.cuda_graph:
+        if train.cuda_graph:
             return Graphed(tools, CudaCapture(self.setup.device))
         return in_one_pass(tools) or Plain(tools)
 
     @cached_property
     def _gradients(self) -> Gradients:
-        return Gradients(self.setup.model, self.flat, self.loss, self.config.loss.weight_of)
+        parts, weigh = self.config.train.accumulate, self.config.loss.weight_of
+        return Gradients(self.setup.model, self.flat, self.loss, weigh, parts, self.processes)
+
+    def check_parts(self) -> None:
+        """Raise a `UserError` if a part of a batch is one sample, and the model cannot take that."""
+        parts, size = self.config.train.accumulate * self.processes.count, self.config.data.batch_size
+        if parts == 1 or parts < size:
+            return
+        try:
+            next(self._gradients.each([self.batches(0)]))
+        except (ValueError, RuntimeError) as error:
+            raise UserError(
+                f"data.batch_size={size} in {parts} parts, by train.accumulate or processes: each is one sample, "
+                f"which this model cannot take by itself ({first_line(error)}); use fewer parts"
+            ) from error
 
     def check_noise(self) -> None:
         """Raise a `UserError` if the gradient's noise is to be measured from halves that the model cannot take."""
-        track, half = self.config.track, self.config.data.batch_size // 2
+        track, parts = self.config.track, 2 * self.config.train.accumulate * self.processes.count
+        half = self.config.data.batch_size // parts
         if not track.noise or track.noise_from != "halves" or half > 1:
             return
         try:
@@ -148,8 +171,11 @@ class Run:
     def _usual_weight(self) -> float:
         """Mean number of a sample's targets that count: of the training part, or of what is streamed in 16 batches."""
         train = self.setup.data.train
-        parts = [train.y] if isinstance(train, Samples) else [self.batches(k)[1] for k in range(WEIGHED)]
-        return sum(float(self.config.loss.weight_of(y)) for y in parts) / sum(len(y) for y in parts)
+        if isinstance(train, Samples):
+            return float(self.config.loss.weight_of(train.y)) / len(train)
+        parts = [self.batches(k)[1] for k in range(WEIGHED)]
+        weight = sum(float(self._gradients.weigh(y)) for y in parts)
+        return weight / (self.processes.count * sum(len(y) for y in parts))
 
     def _halved(self, x: Tensor, y: Tensor, gradient: Tensor) -> tuple[Tensor, Pair, tuple[float, float]]:
         """Gradients of a batch and of its halves, and how many targets these have, relative to usual ones.
@@ -164,8 +190,8 @@ class Run:
         for ahead in range(1, self.batches.per_epoch + 1):
             halves = self._gradients.halves(x, y)
             if halves is not None:
-                half, usual = len(x) // 2, self._usual_weight * (len(x) // 2)
-                counted = [float(self.config.loss.weight_of(targets)) for targets in (y[:half], y[half : 2 * half])]
+                half, usual = len(x) // 2, self._usual_weight * self.processes.count * (len(x) // 2)
+                counted = [float(self._gradients.weigh(targets)) for targets in (y[:half], y[half : 2 * half])]
                 return gradient, halves, (counted[0] / usual, counted[1] / usual)
             x, y = self.batches(self.step + ahead)
             (gradient,) = self._gradients.each([(x, y)])
@@ -173,6 +199,27 @@ class Run:
             "track.noise: in no batch do both halves have targets that count; use a larger data.batch_size, or "
             "track.noise_from=set"
         )
+
+
+def begin_together(run: Run) -> None:
+    """Put all processes where the first one is, which may have read a checkpoint."""
+    processes = run.processes
+    if processes.count == 1:
+        return
+    model = {name: value.detach().cpu() for name, value in run.setup.model.state_dict().items()}
+    state = run.rule.optimizer.state_dict(), run.update.state_dict(), run.step, run.time
+    model, (optimizer, scaler, step, time) = processes.tell((model, _on_host(state)))
+    if processes.is_first:
+        return
+    run.setup.model.load_state_dict(model)
+    run.rule.load(optimizer)
+    run.update.load_state_dict(scaler)
+    run.step, run.time = step, time
+
+
+def _on_host(state: Any) -> Any:
+    """Plain data with all tensors in it copied to the CPU."""
+    return tree_map_only(Tensor, lambda tensor: tensor.detach().cpu(), state)
 
 
 def save(run: Run, record: BackgroundWriter, folder: Path) -> None:

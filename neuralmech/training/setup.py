@@ -144,7 +144,7 @@ def choose_device(name: str, precision: str = "fp32") -> torch.device:
     return device
 
 
-def provenance(config: Config, device: torch.device) -> dict[str, object]:
+def provenance(config: Config, device: torch.device, processes: int = 1) -> dict[str, object]:
     """Attributes of the record: what ran, where, with which versions."""
     return {
         "config": to_yaml(config),
@@ -152,6 +152,7 @@ def provenance(config: Config, device: torch.device) -> dict[str, object]:
         "versions": versions("neuralmech", "torch", "numpy", "h5py", "hydra-core"),
         "seed": config.seed,
         "device": named_device(device),
+        "processes": processes,
     }
 
 
