@@ -25,7 +25,8 @@ Made by `python scripts/bench_attach.py`. {environment}.
 (a) the plain PyTorch loop of [the benchmarks](benchmarks.md), with `torch.optim.SGD` (momentum, weight decay) or fused
 `AdamW`; (f) the same loop with `neuralmech.attach`, which records every charge of every family at every step. Ratios of
 the time per step within one round: median and quartiles over the rounds. *said* is what the hooks measure of
-themselves, relative to the rest of their loop, which is what the closing line says of a loop that runs alone. CUDA: not measured, unless the line above names a GPU.
+themselves, relative to the rest of their loop, which is what the closing line says of a loop that runs alone. CUDA: not
+measured, unless the line above names a GPU.
 
 | case | charges | a, ms | f/a | said | f/a ≤ 1.10 |
 | --- | --- | --- | --- | --- | --- |

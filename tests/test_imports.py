@@ -23,7 +23,7 @@ ALLOWED = {
     "jit": set(),
     "words": set(),
     "imports": set(),
-    "rules": set(),
+    "rules": {"record"},
     "provenance": set(),
     "record": {"words"},
     "loggers": {"record", "errors", "checks", "words"},

@@ -213,7 +213,7 @@ class Attached:
             return "nothing is recorded by this process: rank 0 does"
         found, spent = self._follower.symmetries, self._follower.spent
         counts = "symmetries are found at the first step" if found is None else _counts(found)
-        return f"{self.folder}: {counts}; {self._follower.taken:,} steps; tracking adds {spent.share:.1%} to the loop's time"
+        return f"{self.folder}: {counts}; {self._follower.taken:,} steps; tracking adds {spent.share:.1%} to the loop"
 
     def close(self) -> None:
         """Write what is left, and follow no further step."""
