@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from neuralmech.record.schema import METRIC_DECAY_SIGNALS, METRIC_SIGNALS, NESTEROV_SIGNAL
+
 # Classes whose laws are known, whoever chose them, and what these are called.
 _KNOWN: dict[type, str] = {torch.optim.SGD: "sgd", torch.optim.Adam: "adam", torch.optim.AdamW: "adamw"}
 FLAT = ("sgd", "sgdw", "adam", "adamw")  # act on each entry alone, so that the flat vector will do
@@ -18,6 +20,35 @@ DECOUPLED = ("sgdw", "adamw", "muon")
 
 Make = Callable[[nn.Parameter, float], Optimizer]  # an optimiser of one parameter with that weight decay
 Take = Callable[[Optimizer], object]
+
+
+def signals_of(
+    kinds: Collection[str], *, nesterov: bool, decoupled: bool, differs: bool, metric: bool | None = None
+) -> tuple[str, ...]:
+    """What laws and accounts of rules need to have recorded besides the usual.
+
+    Parameters
+    ----------
+    kinds
+        Names of the rules that move parameters.
+    nesterov, decoupled
+        Whether SGD's momentum is Nesterov's, and weight decay apart from the rule's own update.
+    differs
+        Whether parameters decay at different rates.
+    metric
+        Whether there is Adam's metric; by default where all rules are Adam.
+
+    Examples
+    --------
+    >>> signals_of({"sgd"}, nesterov=True, decoupled=False, differs=False)
+    ('drive_buffer',)
+    """
+    if set(kinds) <= {"sgd", "sgdw"}:
+        own = (NESTEROV_SIGNAL,) if nesterov or (differs and decoupled) else ()
+        return (*own, *(("decay",) if differs else ()))
+    metric = set(kinds) <= {"adam", "adamw"} if metric is None else metric
+    in_metric = METRIC_DECAY_SIGNALS if differs and metric and decoupled else ()
+    return ("rule_work", *(METRIC_SIGNALS if metric else ()), *(("decay",) if differs else ()), *in_metric)
 
 
 def name_of(optimizer: Optimizer, group: int = 0) -> str:

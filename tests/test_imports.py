@@ -24,7 +24,7 @@ ALLOWED = {
     "words": set(),
     "imports": set(),
     "machine": set(),
-    "rules": set(),
+    "rules": {"record"},
     "provenance": set(),
     "record": {"words"},
     "loggers": {"record", "errors", "checks", "words"},

@@ -155,8 +155,17 @@ class Attached:
 
     @property
     def share(self) -> float:
-        """Time of tracking so far, relative to that of the loop without it; discovery is in neither."""
+        """Time of tracking so far, relative to that of the loop without it; discovery is in neither.
+
+        The loop's is all that has passed since the first step: data, evaluation, waiting. What the thread that writes
+        the record takes of another core is not in it.
+        """
         return 0.0 if self._follower is None else self._follower.spent.share
+
+    @property
+    def seconds(self) -> float:
+        """Time of tracking so far, between entry and exit of the hooks; discovery and the first rows are not in it."""
+        return 0.0 if self._follower is None else self._follower.spent.tracking
 
     def log(self, **values: Any) -> None:
         """Numbers of a step, such as ``loss`` and ``accuracy``: tensors may stay where they are, nobody waits for them.
@@ -204,7 +213,7 @@ class Attached:
             return "nothing is recorded by this process: rank 0 does"
         found, spent = self._follower.symmetries, self._follower.spent
         counts = "symmetries are found at the first step" if found is None else _counts(found)
-        return f"{self.folder}: {counts}; {self._follower.taken:,} steps; tracking adds {spent.share:.1%} to their time"
+        return f"{self.folder}: {counts}; {self._follower.taken:,} steps; tracking adds {spent.share:.1%} to the loop"
 
     def close(self) -> None:
         """Write what is left, and follow no further step."""
@@ -222,7 +231,7 @@ class Attached:
             atexit.unregister(self._at_exit)
         follower.close(status)
         if follower.rows:
-            added = f"tracking added {follower.spent.share:.1%} to their time"
+            added = f"tracking added {follower.spent.share:.1%} to the loop's time"
             print(f"neuralmech: {follower.rows:,} steps recorded in {self.folder}; {added}")
         elif follower.taken:
             print(f"neuralmech: no step of {follower.taken:,} was recorded in {self.folder}")

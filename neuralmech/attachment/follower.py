@@ -41,7 +41,7 @@ class Spent:
 
     @property
     def share(self) -> float:
-        """Of tracking in the time of the loop without it."""
+        """Of tracking in the time of the loop without it, all that it does between steps included."""
         if self.since is None:
             return 0.0
         rest = perf_counter() - self.since - self.besides - self.tracking

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from neuralmech.attachment.rules import ForeignRule
-from neuralmech.attachment.vectors import FlatVectors
+from neuralmech.attachment.vectors import FlatVectors, Place
 from neuralmech.charges.step import Mover, Taken, rate_of
 from neuralmech.track import Tracker
 from neuralmech.track.block import Seen
@@ -111,11 +111,12 @@ class InPlace:
         self._copying, self._vectors, self._rule, self._tracker, self._by = copying, vectors, rule, tracker, by
         self._theta = vectors.views("after")
         self._parameters = list(vectors.parameters.values())
-        self._places = [self._theta[name] for name in vectors.parameters]
+        self._places = [Place(self._theta[name]) for name in vectors.parameters]
         self._nothing: dict[str, Tensor] = {}  # zeros for parameters without a gradient
         self._found: dict[str, Tensor | None] | None = None
         self._versions: list[int] = []
         self._is_usual, self._is_first = True, True  # the first row is to be had as vectors
+        self._are_alike = False  # the parameters, in the present step, so that they can be read where they are
         self.moved = copying.moved
 
     @property
@@ -126,6 +127,7 @@ class InPlace:
 
     def begin(self, before: Mapping[str, Tensor], *, follows: bool) -> None:
         """See whether the parameters are where the last step left them."""
+        self._are_alike = self._vectors.are_alike
         if not follows or not self._are_left(before):
             self._vectors.gather("after", before)
             self.moved += follows
@@ -133,14 +135,14 @@ class InPlace:
 
     def _are_left(self, before: Mapping[str, Tensor]) -> bool:
         """Whether these are what the last step left."""
-        if before is self._vectors.parameters and self._vectors.are_alike:
-            return all(map(torch.equal, self._places, self._parameters))
+        if before is self._vectors.parameters and self._are_alike:
+            return all(place.holds(p) for place, p in zip(self._places, self._parameters, strict=True))
         return all(theta.equal(before[name].to(theta.dtype)) for name, theta in self._theta.items())
 
     def gradient(self, optimizer: Optimizer, *, may_change: bool) -> None:
         """Remember where they are."""
         found = self._copying.gradients(optimizer)
-        is_readable = self._is_usual and self._vectors.are_alike  # they may be of another type by now
+        is_readable = self._is_usual and self._are_alike  # they may be of another type by now
         is_readable = is_readable and all(g is None or self._vectors.is_alike(g) for g in found.values())
         if may_change or not is_readable or scaled(optimizer) != (None, None):
             self._copying.begin(self._theta, follows=False)

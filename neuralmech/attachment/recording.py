@@ -20,13 +20,14 @@ from neuralmech.attachment.vectors import FlatVectors
 from neuralmech.charges.leaning import Leaning
 from neuralmech.loggers import Feed, opened
 from neuralmech.record import BackgroundWriter, RecordError, RecordWriter, open_record
-from neuralmech.record.schema import NORMS, NORMS_OF
+from neuralmech.record.schema import NORMS, NORMS_OF, SOME_ROWS
 from neuralmech.symmetry.group import Symmetries
 from neuralmech.track import Schedule, Tracker, Tracking
 from neuralmech.track.block import Seen
 
-COMMIT_SECONDS = 60.0  # as in our own loop
-IN_SOME = 16  # rows between those with Frobenius norms, and how far a rule leans on generators
+# Seconds between commits. Nobody tells a loop of others before it is killed, so they are as short as costs little: a
+# commit writes a block that is not full once more, which may take the writer's thread one part in so many.
+COMMIT_SECONDS, MOST_COMMIT_SECONDS, SPARE = 1.0, 60.0, 50
 
 
 @dataclass
@@ -184,7 +185,7 @@ class Recording:
 
     def _measured(self, row: Mapping[str, float]) -> bool:
         """Whether the row could be measured, and was."""
-        norms, self._rows = self._rows % IN_SOME == 0, self._rows + 1
+        norms, self._rows = self._rows % SOME_ROWS == 0, self._rows + 1
         seen = Seen(skipped=self._skipped, segment=self._segment())
         return self._steps.end(row, self._loss(self._pending.pop("loss", [])), seen, norms=norms)
 
@@ -242,12 +243,16 @@ class Recording:
 
     def _write_if_due(self) -> None:
         """Hand full blocks over, and others once in a while; not sooner than the next step, for the log's sake."""
-        due = monotonic() - self._committed > COMMIT_SECONDS
-        if not (self.tracker.is_full or due) or self._writer is None:
+        writer = self._writer
+        if writer is None:
+            return
+        wait = min(max(COMMIT_SECONDS, SPARE * writer.committing), MOST_COMMIT_SECONDS)
+        due = monotonic() - self._committed > wait
+        if not (self.tracker.is_full or due):
             return
         self._hand_over()
         if due:
-            self._writer.commit()
+            writer.commit_later()
             self._committed = monotonic()
 
     def _hand_over(self) -> None:

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from neuralmech.charges.step import AdamState, Kept, moments_of
-from neuralmech.record.schema import METRIC_DECAY_SIGNALS, METRIC_SIGNALS
-from neuralmech.rules import DECOUPLED, decays_apart, name_of, numbers_of, rounds_decay
+from neuralmech.rules import DECOUPLED, decays_apart, name_of, numbers_of, rounds_decay, signals_of
 
 SAME = 1e-9  # relative: by which schedulers round the learning rates of groups apart
 CANNOT = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -151,14 +150,10 @@ class ForeignRule:
     @property
     def signals(self) -> tuple[str, ...]:
         """What its laws and accounts need to have recorded besides the usual."""
-        differs = self.decays is not None
-        if self.has_sgds_laws:
-            nesterov = any(member.options().nesterov for member in self.members)
-            own = ("drive_buffer",) if nesterov or (differs and self.decoupled) else ()
-        else:
-            own = ("rule_work", *(METRIC_SIGNALS if self.is_adams else ()))
-        metric_decay = METRIC_DECAY_SIGNALS if differs and self.name == "adamw" and self.is_adams else ()
-        return (*own, *(("decay",) if differs else ()), *metric_decay)
+        nesterov, differs = any(member.options().nesterov for member in self.members), self.decays is not None
+        return signals_of(
+            self._kinds, nesterov=nesterov, decoupled=self.decoupled, differs=differs, metric=self.is_adams
+        )
 
     def row(self) -> dict[str, float] | None:
         """Hyperparameters of the coming step, as ``/steps`` has them; None if they are not what they were in relation.

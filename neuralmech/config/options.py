@@ -11,7 +11,7 @@ from neuralmech.config.optim import OptimConfig, RuleConfig
 from neuralmech.errors import UserError
 from neuralmech.loggers import check_installed
 from neuralmech.losses import CrossEntropy
-from neuralmech.record.schema import ALL_SIGNALS, BLOCK, NORMS_OF
+from neuralmech.record.schema import ALL_SIGNALS, BLOCK, NORMS_OF, SOME_ROWS
 from neuralmech.symmetry.names import FAMILIES
 from neuralmech.words import Differing
 
@@ -43,7 +43,7 @@ class TrackConfig(Differing):
     every: int = 1
     block: int = BLOCK
     full: int = 16
-    norms: int = 16
+    norms: int = SOME_ROWS
     noise: int = 0
     noise_from: str = "halves"
     charges: str = "all"

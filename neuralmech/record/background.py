@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import inf
 from pathlib import Path
 from queue import Full, Queue
 from threading import Thread
@@ -37,13 +38,15 @@ class BackgroundWriter:
         Seconds that `append` waited for the disk.
     error
         What the thread died of, or None.
+    committing
+        Seconds that the last `commit_later` took; infinite while it is on its way.
     """
 
     def __init__(self, record: RecordWriter, hear: Callable[[Mapping, Mapping], object] | None = None) -> None:
         self._record, self._hear = record, hear
         self._queue: Queue[tuple[Later, Callable[[], object] | None] | None] = Queue(AHEAD)
         self.error: BaseException | None = None
-        self.waited = 0.0
+        self.waited, self.committing = 0.0, 0.0
         self._thread = Thread(target=self._work, name="record", daemon=True)
         self._thread.start()
 
@@ -72,6 +75,17 @@ class BackgroundWriter:
             start = monotonic()
             self._queue.put((rows, done))
             self.waited += monotonic() - start
+
+    def commit_later(self) -> None:
+        """Let the thread write the rows that wait for their chunk to fill, behind all that it was given."""
+        self.committing = inf
+
+        def commit() -> None:
+            start = monotonic()
+            self._record.commit()
+            self.committing = monotonic() - start
+
+        self.append_later(lambda: None, commit)
 
     def drain(self) -> None:
         """Wait until every row is written."""

@@ -47,6 +47,7 @@ PART = "part-"  # folders in it: the records of a training of the user's own aft
 LOG_FILE = "logged.jsonl"  # beside it: what users log in loops of their own
 LOCK_FILE = "checkpoints/.lock"  # beside it; who trains in the folder holds it from before there is a record
 BLOCK = 256  # rows of a chunk, unless somebody wants others
+SOME_ROWS = 16  # rows between those with what costs more: Frobenius norms, how far a rule leans on the generators
 FAILURE_FILE = "failed.txt"  # beside where the record would be: why a job of a sweep has none
 
 # Hyperparameters are those of the step from θ_k; time is Σ_{j<k} η_j; loss is that of the batch at θ_k; skipped

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from neuralmech.charges.step import Kept, Moments, moments_of
 from neuralmech.config import OptimConfig, OwnRuleConfig, RuleConfig
-from neuralmech.record.schema import METRIC_DECAY_SIGNALS, METRIC_SIGNALS
-from neuralmech.rules import DECOUPLED, FLAT, name_of, numbers_of
+from neuralmech.rules import DECOUPLED, FLAT, name_of, numbers_of, signals_of
 from neuralmech.schedules import scheduled
 from neuralmech.training.flat import FlatParameters
 from neuralmech.training.groups import Groups
@@ -118,15 +117,9 @@ class LearningRule:
     @property
     def signals(self) -> tuple[str, ...]:
         """What its laws and accounts need to have recorded besides the usual."""
-        differs = self.groups.decays is not None
-        if self.has_sgds_laws:
-            with_buffer = self.is_nesterovs or (differs and self.decoupled)
-            own = ("drive_buffer",) if with_buffer else ()
-        else:
-            own = ("rule_work", *(METRIC_SIGNALS if self.has_adams_laws else ()))
-        ascent = ("drive_ascent",) if self.config.sam_rho else ()
-        metric_decay = METRIC_DECAY_SIGNALS if differs and self.name == "adamw" else ()
-        return (*own, *ascent, *(("decay",) if differs else ()), *metric_decay)
+        differs, ascent = self.groups.decays is not None, ("drive_ascent",) if self.config.sam_rho else ()
+        of = {"nesterov": self.is_nesterovs, "decoupled": self.decoupled, "differs": differs}
+        return (*signals_of({self.name}, **of), *ascent)
 
     @property
     def rules(self) -> dict[str, str] | None:
