@@ -77,7 +77,7 @@ def test_every_law_of_rounding_holds_at_every_site(photographs, experiment, norm
 
 
 def first_balance(state, normalised):
-    """|θ_in|² − |θ_out|² of the first ReLU's channels, in float64; what feeds it is a filter or, normalised, γ and β."""
+    """|θ_in|² − |θ_out|² of the first ReLU's channels, in float64; what feeds it is a filter, or γ and β of a norm."""
     into, out = ("features.1", "features.3") if normalised else ("features.0", "features.2")
     weight, bias, following = (state[name].double() for name in (f"{into}.weight", f"{into}.bias", f"{out}.weight"))
     taken = weight.reshape(len(weight), -1).square().sum(1) + bias**2
