@@ -40,7 +40,7 @@ def _without_files(name: str, about: About) -> str:
     """What there is to say of a data set that is not downloaded."""
     if about.is_missing:
         raise UserError(f"data={name} needs {about.library}, which is not there; {about.install}")
-    own = f"; it needs {about.needs}=…" if about.needs.startswith("data.") else ""
+    own = f"; it needs {about.needs.partition(',')[0]}=…" if about.needs.startswith("data.") else ""
     return f"{name}: {about.what}; there is nothing to download{own}"
 
 

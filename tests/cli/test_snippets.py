@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import neuralmech
@@ -92,9 +93,22 @@ def workplace(tmp_path, trained, monkeypatch):
         shutil.copytree(trained / "run", tmp_path / "sweep" / job)
     (tmp_path / "data" / "cifar10").mkdir(parents=True)
     make_cifar(tmp_path / "data" / "cifar10", monkeypatch)
+    (tmp_path / "own.txt").write_text("the cat sat on the mat. " * 200)
+    for name in ("ant", "cat"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(12):
+            Image.new("RGB", (40, 36), (20 * i, 99, 0)).save(tmp_path / "photos" / name / f"{i}.jpg")
     monkeypatch.setenv("NEURALMECH_DATA", str(tmp_path / "data"))
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path
+
+
+def save_hub(hub, workplace):
+    hub.disable_progress_bars()
+    images = [Image.new("RGB", (8, 8), (10 * i, 99, 0)) for i in range(24)]
+    features = hub.Features({"image": hub.Image(), "label": hub.ClassLabel(names=["ant", "cat"])})
+    rows = hub.Dataset.from_dict({"image": images, "label": [0, 1] * 12}, features=features)
+    hub.DatasetDict(train=rows, test=rows).save_to_disk(str(workplace / "saved"))
 
 
 @pytest.mark.parametrize("line", list(commands()))
@@ -104,6 +118,8 @@ def test_a_command(line, workplace, command):
     for library in ("tensorboard", "wandb", "mlflow"):
         if f"logger={library}" in line:
             pytest.importorskip(library)
+    if "data=hf" in line:
+        save_hub(pytest.importorskip("datasets"), workplace)
     if "my_models" in line:
         pytest.importorskip("transformers")
         code = next(block for block in blocks("python", ROOT / "docs" / "data.md") if "def llama" in block)
