@@ -318,13 +318,14 @@ SHARDED = """
 import os, sys; sys.path[:0] = {path!r}
 import torch.distributed as dist
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
+from neuralmech.errors import UserError
 from own_loops import *
 dist.init_process_group("gloo", init_method="file://{store}", rank=int(sys.argv[1]), world_size=2)
 for shard in (fully_shard, lambda model: FullyShardedDataParallel(model, device_id=torch.device("cpu"))):
     model = shard(net())
     try:
         neuralmech.attach(model, sgd(model), {folder!r})
-    except neuralmech.UserError as error:
+    except UserError as error:
         print(error)
 sys.stdout.flush()
 os._exit(0)
