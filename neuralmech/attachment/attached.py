@@ -36,7 +36,15 @@ from neuralmech.attachment.finding import Request
 from neuralmech.attachment.folder import number_of, prepare
 from neuralmech.attachment.follower import Follower
 from neuralmech.attachment.hooks import CallHook, StepHooks
-from neuralmech.attachment.options import AttachOptions, bare_optimizers, is_first_rank, path_of, stand_in, wanted_of
+from neuralmech.attachment.options import (
+    AttachOptions,
+    bare_optimizers,
+    is_first_rank,
+    path_of,
+    refuse_shards,
+    stand_in,
+    wanted_of,
+)
 from neuralmech.errors import UserError
 from neuralmech.symmetry.group import Symmetries
 
@@ -92,6 +100,7 @@ def attach(
     UserError
         If the folder holds a record and nothing says what to do, the model cannot be traced, or an option is none.
     """
+    refuse_shards(model)
     bare, place = inner(model), path_of(folder)
     wanted, by_hand = wanted_of(place, loss, resume, options), stand_in(bare, optimizer)
     if not is_first_rank():

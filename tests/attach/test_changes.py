@@ -314,6 +314,38 @@ def test_the_first_of_two_ranks_records(tmp_path):
     assert max(law_errors(tmp_path / "run").values()) < EXACT
 
 
+SHARDED = """
+import os, sys; sys.path[:0] = {path!r}
+import torch.distributed as dist
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
+from neuralmech.errors import UserError
+from own_loops import *
+dist.init_process_group("gloo", init_method="file://{store}", rank=int(sys.argv[1]), world_size=2)
+for shard in (fully_shard, lambda model: FullyShardedDataParallel(model, device_id=torch.device("cpu"))):
+    model = shard(net())
+    try:
+        neuralmech.attach(model, sgd(model), {folder!r})
+    except UserError as error:
+        print(error)
+sys.stdout.flush()
+os._exit(0)
+"""
+
+
+def test_parameters_in_pieces_are_refused_by_every_rank(tmp_path):
+    script = SHARDED.format(path=sys.path, store=tmp_path / "store", folder=str(tmp_path / "run"))
+    ranks = [
+        subprocess.Popen([sys.executable, "-c", script, str(rank)], stdout=subprocess.PIPE, text=True)
+        for rank in (0, 1)
+    ]
+    for said in [rank.communicate(timeout=120)[0] for rank in ranks]:
+        first, second = said.splitlines()
+        assert first.startswith("attach: the model is sharded (0.weight is in pieces, one for each process)")
+        assert second.startswith("attach: the model is sharded (FullyShardedDataParallel cuts it to pieces)")
+        assert "torch.nn.parallel.DistributedDataParallel" in first
+    assert not (tmp_path / "run").exists()
+
+
 def test_what_is_no_number_is_not_logged_and_costs_no_row(tmp_path):
     model = net()
     optimizer = sgd(model)

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import nn
 
 import neuralmech
+import ranks
 from command_line import SMALL
 from image_files import make_cifar
 
@@ -74,7 +75,7 @@ def words_of(line):
     """A command's words, shorter."""
     words = [w for word in line.split() for w in INSTEAD.get(word, word).split()]
     words = [word.strip("'") for word in words]
-    program, command, *rest = words
+    program, command, *rest = words[words.index("neuralmech") :]  # behind torchrun's own
     assert program == "neuralmech"
     resumes = any(w.startswith("resume=") for w in rest)
     if command == "train" and not resumes:
@@ -124,7 +125,10 @@ def test_a_command(line, workplace, command):
         pytest.importorskip("transformers")
         code = next(block for block in blocks("python", ROOT / "docs" / "data.md") if "def llama" in block)
         (workplace / "my_models.py").write_text(code)
-    code, out, err = command(*words_of(line))
+    if line.startswith("torchrun"):
+        code, out, err = ranks.ended(ranks.start(2, "-m", "neuralmech", *words_of(line), cwd=workplace))
+    else:
+        code, out, err = command(*words_of(line))
     assert code == 0, err
     assert out or err
 
