@@ -36,7 +36,7 @@ _FIXED = {
     ),
     "parameters": (
         "Single parameters θ_j (above) and, in the same colour, a charge that each is part of (below), over the steps "
-        "of the first run shown; parameters are noisy, charges smooth."
+        "of the first run shown."
     ),
     "budget": (
         "What moved the charges over the run, summed over the charges of each site (their number in brackets), in the "

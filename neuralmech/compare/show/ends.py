@@ -23,10 +23,12 @@ def in_short(names: Sequence[str]) -> list[str]:
     --------
     >>> in_short(["net.wte.weight, net.wpe.weight[60]", "net.h.0.bias[1]"])
     ['wte.weight, wpe.weight[60]', 'h.0.bias[1]']
+    >>> in_short(["features.0[1]", "features.3[2]"])  # a number alone would say nothing
+    ['features.0[1]', 'features.3[2]']
     """
     paths = re.findall(r"[\w.]*\.[\w.]+", " ".join(names))
     first = paths[0].partition(".")[0] + "." if paths else ""
-    if first and all(path.startswith(first) for path in paths):
+    if first and all(path.startswith(first) and not path[len(first)].isdigit() for path in paths):
         names = [re.sub(rf"(?<![\w.]){re.escape(first)}", "", name) for name in names]
     return [plain(shortened(name, NAME_LENGTH)) for name in names]
 

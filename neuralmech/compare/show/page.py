@@ -18,6 +18,7 @@ TEMPLATES = Environment(
     undefined=StrictUndefined,
 )  # fmt: skip
 TEMPLATES.filters["powers"] = lambda text: _POWER.sub(lambda m: f"{m[1]}·10{_raised(int(m[2]))}", text)
+TEMPLATES.filters["kept"] = lambda text: text.replace(" %", "\xa0%")  # a number and its sign stay on one line
 # No font, image or script from elsewhere: the page opens offline, and its policy forbids the rest.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 

@@ -94,8 +94,8 @@ def _bars(axes: Axes, table: pd.DataFrame, *, narrow: bool) -> None:
     axes.plot(table["motion"], place, **NET)
     axes.axvline(0, color="black", linewidth=0.8)
     names = [plain(f"{shortened(s, 44)}  ({n})") for s, n in zip(table["site"], table["charges"], strict=True)]
+    axes.set_ylim(-0.6, len(table) - 0.4)
     _name_bars(axes, place, names, narrow=narrow)
-    axes.set_ylim(-0.6, len(table) - (0.2 if narrow else 0.4))
     axes.use_sticky_edges = False
     axes.margins(x=0.04)
     axes.spines["left"].set_visible(False)
@@ -108,6 +108,7 @@ def _name_bars(axes: Axes, place: np.ndarray, names: Sequence[str], *, narrow: b
         axes.set_yticks(place, names)
         return
     axes.set_yticks([])
+    axes.set_ylim(-0.6, len(place) - 0.2)
     for at, name in zip(place, names, strict=True):
         axes.text(0, at + 0.25, name, transform=axes.get_yaxis_transform(), fontsize=SMALLEST, va="bottom")
 

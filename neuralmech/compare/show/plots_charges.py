@@ -163,7 +163,7 @@ def parameters_figure(families: Sequence[tuple[str, Curves]], *, narrow: bool = 
         key = "above: one parameter; below, in its colour: a charge that holds it"
         handle = Line2D([], [], color=COLOURS[0], label=wrapped(key, narrow=narrow))
         legend_below(figure, [handle], 1, narrow=narrow)
-        head(figure, "Parameters are noisy, charges are smooth", narrow=narrow)
+        head(figure, "Single parameters, and charges that they are part of", narrow=narrow)
     return figure
 
 

@@ -41,7 +41,7 @@ def phase_figure(panels: Sequence[tuple[str, PhaseCurve]], *, narrow: bool = Fal
             Line2D([], [], **OVER, label=LAWS[LAW].label),
         ]
         legend_below(figure, handles, 2, narrow=narrow, handlelength=3.5)
-        head(figure, "Charges move as damped oscillators", narrow=narrow)
+        head(figure, "Charges and their velocities", narrow=narrow)
     return figure
 
 
