@@ -107,12 +107,14 @@ def test_norms_are_of_layers_in_the_order_of_the_network(finished):
 
 
 def test_many_layers_are_a_map(finished):
-    found = analyze(finished(model={"name": "mlp", "width": 3, "depth": 12}))
+    found = analyze(finished(model={"name": "mlp", "width": 16, "depth": 12}))
     curve = found.panels[0].training.norms
     assert len(curve.layers) == 13
     above, below = found.plot("norms").axes[:2]
     for axes, values in ((above, curve.gradient), (below, curve.relative)):
         (mesh,) = axes.collections
-        np.testing.assert_array_equal(mesh.get_array().reshape(values.T.shape), values.T)
+        drawn = np.ma.filled(mesh.get_array(), np.nan).reshape(values.T.shape)
+        np.testing.assert_array_equal(drawn, np.where(values.T > 0, values.T, np.nan))
+        assert np.isfinite(drawn).mean() > 0.9
         assert axes.yaxis_inverted()
         assert [label.get_text() for label in axes.get_yticklabels()] == list(curve.layers)

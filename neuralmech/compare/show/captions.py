@@ -5,7 +5,7 @@ from __future__ import annotations
 from neuralmech.compare.measure.views import METRIC
 
 _FAMILY = (
-    "Charges Q = {form} of the family {name} at every step: measured (wide lines: a few charges; bands: all, 80 % "
+    "Charges Q = {form} (family {name}) at every step: measured (wide lines: a few charges; bands: all, 80 % "
     "and 50 % of them){theory} Charges have the units of the parameters{power}."
 )
 _THEORY = (

@@ -19,6 +19,7 @@ from neuralmech.compare.measure.curves import LossCurve
 from neuralmech.compare.measure.orbit import OrbitCurve
 from neuralmech.compare.show.cells import shortened
 from neuralmech.compare.show.drawing import NARROW, SMALLEST, head, legend_below, styled, wrapped
+from neuralmech.compare.show.ends import in_short
 from neuralmech.compare.show.style import COLOURS, FLOOR, FORMS, IN_METRIC, named, plain
 
 # Cause → (colour, hatch, label); what a momentum buffer carried has the colour of its cause.
@@ -93,11 +94,12 @@ def _bars(axes: Axes, table: pd.DataFrame, *, narrow: bool) -> None:
         up, down = up + np.maximum(part, 0), down + np.minimum(part, 0)
     axes.plot(table["motion"], place, **NET)
     axes.axvline(0, color="black", linewidth=0.8)
-    names = [plain(f"{shortened(s, 44)}  ({n})") for s, n in zip(table["site"], table["charges"], strict=True)]
+    names = [f"{s}  ({n})" for s, n in zip(in_short(list(table["site"]), 44), table["charges"], strict=True)]
     axes.set_ylim(-0.6, len(table) - 0.4)
     _name_bars(axes, place, names, narrow=narrow)
     axes.use_sticky_edges = False
     axes.margins(x=0.04)
+    axes.locator_params(axis="x", nbins=4 if narrow else 7)
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
 
