@@ -8,11 +8,10 @@ from conftest import record as record_of
 from neuralmech.compare.measure.curves import Curves
 from neuralmech.compare.measure.errors import compare_family
 from neuralmech.compare.measure.training import training_curve
-from neuralmech.compare.show.cells import shortened
+from neuralmech.compare.show.ends import in_short
 from neuralmech.compare.show.plots_accounts import BARS, budget_figure
 from neuralmech.compare.show.plots_charges import (
     DRAWN,
-    NAME_LENGTH,
     effective_rate_figure,
     family_figure,
     parameters_figure,
@@ -173,7 +172,6 @@ def test_curves_have_their_sites_names_in_their_colours(run):
     upper = family_figure("rescale", [("", curves)]).axes[0]
     names = {(text.get_text(), text.get_color()) for text in upper.texts}
     drawn = [line.get_color() for line in upper.lines[: len(curves.chosen)]]
-    wanted = zip(curves.names, drawn, strict=True)
-    assert names == {(shortened(name, NAME_LENGTH), colour) for name, colour in wanted}
+    assert names == set(zip(in_short(curves.names), drawn, strict=True))
     places = sorted(text.get_position()[1] for text in upper.texts)
     assert np.diff(places).min() > 0.05  # none lies on another

@@ -16,6 +16,7 @@ from matplotlib.image import imread
 from made_runs import config, job
 from neuralmech.compare.folder import analyze_folder
 from neuralmech.compare.gather.options import Options
+from neuralmech.compare.show.drawing import SMALLEST
 
 pytestmark = pytest.mark.usefixtures("found_once")
 
@@ -82,7 +83,8 @@ def test_the_page_fits(folder, tmp_path, width):
         "i.clientWidth/parseFloat(i.style.width)]),"
         "zoomed:[...d.querySelectorAll('figure')].map(f=>{const i=f.querySelector('img'),"
         "b=f.querySelector('.picture');"
-        "const before=[i.clientWidth,b.clientWidth]; i.click(); const after=[i.clientWidth,"
+        "const before=[i.clientWidth,b.clientWidth,i.clientWidth/i.naturalWidth]; i.click();"
+        "const after=[i.clientWidth,"
         "b.scrollWidth,b.clientWidth,d.documentElement.scrollWidth]; i.click(); return [before,after,i.clientWidth]}),"
         "cards:[...d.querySelectorAll('.card')].map(c=>[c.getBoundingClientRect().right,c.innerText]),"
         "hidden:[...d.querySelectorAll('#budget th')].filter(c=>!c.offsetWidth).length,"
@@ -109,6 +111,7 @@ def test_the_page_fits(folder, tmp_path, width):
     assert len(found["zoomed"]) >= 4
     for before, (full, reach, box, whole), again in found["zoomed"]:
         assert before[0] <= before[1]  # it fits,
+        assert SMALLEST * 96 / 72 * before[2] >= 9  # its smallest text can be read,
         assert before[0] < full <= reach  # touched, it is larger,
         assert box <= whole <= width  # and scrolls inside the page;
         assert again == before[0]  # touched again, it fits again
@@ -152,7 +155,9 @@ def test_the_page_of_a_sweep_fits_a_phone(tmp_path):
     frame.write_text(
         f'<body style="margin:0"><iframe src="{page.as_uri()}" style="border:0;width:390px;height:1600px" '
         'onload="const d=contentDocument; document.body.dataset.found=JSON.stringify({'
-        "scroll:d.documentElement.scrollWidth, reach:d.querySelector('#summary .scroll').scrollWidth,"
+        "scroll:d.documentElement.scrollWidth,"
+        "scales:[...d.querySelectorAll('figure img')].map(i=>i.clientWidth/i.naturalWidth),"
+        "reach:d.querySelector('#summary .scroll').scrollWidth,"
         "rows:d.querySelectorAll('#summary tbody tr').length})"
         '"></iframe>'
     )
@@ -163,4 +168,5 @@ def test_the_page_of_a_sweep_fits_a_phone(tmp_path):
     found = json.loads(unescape(re.search(r'data-found="([^"]*)"', html)[1]))
     assert found["scroll"] <= 390
     assert found["reach"] <= 390
+    assert min(found["scales"]) * SMALLEST * 96 / 72 >= 9  # figures are drawn for it, or scrolled
     assert found["rows"] == 3

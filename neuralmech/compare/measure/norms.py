@@ -76,17 +76,18 @@ def layers_of(names: list[str]) -> tuple[tuple[str, ...], Int64[NDArray, " tenso
     ('net.a', 'net.b', 'scale')
     >>> layers_of(["net.a.weight", "net.b.weight"])[0]  # what all have in common says nothing
     ('a', 'b')
+    >>> layers_of(["net.0.weight", "net.2.weight"])[0]  # nor does a number alone
+    ('net.0', 'net.2')
     """
     owners = [name.rpartition(".")[0] or name for name in names]
     layers = list(dict.fromkeys(owners))
     member = np.array([layers.index(owner) for owner in owners], dtype=np.int64)
-    while len(layers) > 1 and all("." in layer for layer in layers) and len({_first(layer) for layer in layers}) == 1:
-        layers = [layer.partition(".")[2] for layer in layers]
+    while len(layers) > 1 and len({layer.partition(".")[0] for layer in layers}) == 1:
+        rest = [layer.partition(".")[2] for layer in layers]
+        if any(not name or name[0].isdigit() for name in rest):
+            break
+        layers = rest
     return tuple(layers), member
-
-
-def _first(layer: str) -> str:
-    return layer.partition(".")[0]
 
 
 def _blocks(edges: Int64[NDArray, " edges"]) -> Iterator[Int64[NDArray, " some"]]:

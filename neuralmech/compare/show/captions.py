@@ -5,7 +5,7 @@ from __future__ import annotations
 from neuralmech.compare.measure.views import METRIC
 
 _FAMILY = (
-    "Charges Q = {form} of the family {name} at every step: measured (wide lines: a few charges; bands: all, 80 % "
+    "Charges Q = {form} (family {name}) at every step: measured (wide lines: a few charges; bands: all, 80 % "
     "and 50 % of them){theory} Charges have the units of the parameters{power}."
 )
 _THEORY = (
@@ -36,7 +36,7 @@ _FIXED = {
     ),
     "parameters": (
         "Single parameters θ_j (above) and, in the same colour, a charge that each is part of (below), over the steps "
-        "of the first run shown; parameters are noisy, charges smooth."
+        "of the first run shown."
     ),
     "budget": (
         "What moved the charges over the run, summed over the charges of each site (their number in brackets), in the "

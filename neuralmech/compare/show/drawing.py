@@ -14,6 +14,7 @@ from neuralmech.compare.show.style import STYLE
 
 # A figure for a phone's page: as wide as it, panels below each other, nothing scaled down, exponents and all.
 NARROW, NARROW_LETTERS = 3.75, 44  # inches; letters of a title
+COLUMNS = 3  # panels beside each other at most
 LINE = 0.165  # inches of a legend's line
 SMALLEST = 7  # points of any text: 9 pixels of a screen
 
@@ -22,6 +23,11 @@ def styled(*, narrow: bool = False, **more: Any) -> AbstractContextManager[None]
     """The style in which a figure is made and saved."""
     style: dict[Any, Any] = {**STYLE, **({"font.size": 10} if narrow else {}), **more}
     return mpl.rc_context(style)
+
+
+def columns_of(panels: int, *, narrow: bool) -> int:
+    """How many of some panels stand beside each other."""
+    return 1 if narrow else 2 if panels == 4 else min(COLUMNS, panels)
 
 
 def wrapped(text: str, *, narrow: bool) -> str:

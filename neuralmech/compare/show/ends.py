@@ -16,19 +16,21 @@ NAME_GAP, NAME_LENGTH = 0.075, 36  # between names, of the axis; letters of one
 ROOM = 2.1  # inches that names take beside the axes
 
 
-def in_short(names: Sequence[str]) -> list[str]:
+def in_short(names: Sequence[str], length: int = NAME_LENGTH) -> list[str]:
     """Names without the word that all of their paths begin with, if there is one, and short enough for a figure.
 
     Examples
     --------
     >>> in_short(["net.wte.weight, net.wpe.weight[60]", "net.h.0.bias[1]"])
     ['wte.weight, wpe.weight[60]', 'h.0.bias[1]']
+    >>> in_short(["features.0[1]", "features.3[2]"])  # a number alone would say nothing
+    ['features.0[1]', 'features.3[2]']
     """
     paths = re.findall(r"[\w.]*\.[\w.]+", " ".join(names))
     first = paths[0].partition(".")[0] + "." if paths else ""
-    if first and all(path.startswith(first) for path in paths):
+    if first and all(path.startswith(first) and not path[len(first)].isdigit() for path in paths):
         names = [re.sub(rf"(?<![\w.]){re.escape(first)}", "", name) for name in names]
-    return [plain(shortened(name, NAME_LENGTH)) for name in names]
+    return [plain(shortened(name, length)) for name in names]
 
 
 def name_ends(

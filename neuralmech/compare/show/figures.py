@@ -21,10 +21,9 @@ from neuralmech.compare.show.plots_accounts import (
     budget_figure,
     budget_of_runs_figure,
     budget_title,
-    loss_figure,
-    orbit_figure,
     pushes,
 )
+from neuralmech.compare.show.plots_balances import loss_figure, orbit_figure
 from neuralmech.compare.show.plots_charges import effective_rate_figure, family_figure, parameters_figure
 from neuralmech.compare.show.plots_norms import norms_figure
 from neuralmech.compare.show.plots_phase import phase_figure

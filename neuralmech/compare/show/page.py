@@ -10,6 +10,7 @@ from io import BytesIO
 
 import matplotlib as mpl
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 from matplotlib import mathtext
 from matplotlib.font_manager import FontProperties
 
@@ -18,6 +19,8 @@ TEMPLATES = Environment(
     undefined=StrictUndefined,
 )  # fmt: skip
 TEMPLATES.filters["powers"] = lambda text: _POWER.sub(lambda m: f"{m[1]}·10{_raised(int(m[2]))}", text)
+TEMPLATES.filters["kept"] = lambda text: text.replace(" %", "\xa0%")  # a number and its sign stay on one line
+TEMPLATES.filters["broken"] = lambda text: Markup(re.sub(r"([._])(?=\w)", r"\1<wbr>", str(escape(text))))
 # No font, image or script from elsewhere: the page opens offline, and its policy forbids the rest.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 

@@ -1,4 +1,4 @@
-"""Figures of accounts: what moved the charges, as stacked bars, and what the loss lost as its gradient worked."""
+"""Figures of accounts: what moved the charges, as stacked bars, of a run by site, of a sweep by setting."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ from matplotlib.patches import Patch
 from neuralmech.compare.gather.labels import label_texts
 from neuralmech.compare.gather.summary import settings
 from neuralmech.compare.measure.accounts import CAUSES, THROUGH_MEMORY
-from neuralmech.compare.measure.curves import LossCurve
-from neuralmech.compare.measure.orbit import OrbitCurve
 from neuralmech.compare.show.cells import shortened
 from neuralmech.compare.show.drawing import NARROW, SMALLEST, head, legend_below, styled, wrapped
-from neuralmech.compare.show.style import COLOURS, FLOOR, FORMS, IN_METRIC, named, plain
+from neuralmech.compare.show.ends import in_short
+from neuralmech.compare.show.style import FORMS, IN_METRIC, named, plain
 
 # Cause → (colour, hatch, label); what a momentum buffer carried has the colour of its cause.
 BARS = {
@@ -40,12 +39,6 @@ MAX_BARS = 24
 NET: dict[str, Any] = {
     "linestyle": "", "marker": "D", "markersize": 5, "color": "black", "markerfacecolor": "white", "zorder": 3,
 }  # fmt: skip
-# Order of the loss balance → (colour, dashes), and its label.
-STYLES = {"first": ("#D55E00", (0, (1, 1, 4, 1))), "second": ("#000000", (0, (4, 2)))}
-LABELS = {
-    "first": r"first order: $-\eta\langle g_k,u_k\rangle$ summed",
-    "second": r"second order: $-\frac{1}{2}\eta\langle g_k+g_{k+1},u_k\rangle$ summed",
-}
 
 
 def budget_figure(panels: Sequence[tuple[str, pd.DataFrame]], *, narrow: bool = False) -> Figure:
@@ -94,11 +87,12 @@ def _bars(axes: Axes, table: pd.DataFrame, *, narrow: bool) -> None:
         up, down = up + np.maximum(part, 0), down + np.minimum(part, 0)
     axes.plot(table["motion"], place, **NET)
     axes.axvline(0, color="black", linewidth=0.8)
-    names = [plain(f"{shortened(s, 44)}  ({n})") for s, n in zip(table["site"], table["charges"], strict=True)]
+    names = [f"{s}  ({n})" for s, n in zip(in_short(list(table["site"]), 44), table["charges"], strict=True)]
+    axes.set_ylim(-0.6, len(table) - 0.4)
     _name_bars(axes, place, names, narrow=narrow)
-    axes.set_ylim(-0.6, len(table) - (0.2 if narrow else 0.4))
     axes.use_sticky_edges = False
     axes.margins(x=0.04)
+    axes.locator_params(axis="x", nbins=4 if narrow else 7)
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
 
@@ -109,6 +103,7 @@ def _name_bars(axes: Axes, place: np.ndarray, names: Sequence[str], *, narrow: b
         axes.set_yticks(place, names)
         return
     axes.set_yticks([])
+    axes.set_ylim(-0.6, len(place) - 0.2)
     for at, name in zip(place, names, strict=True):
         axes.text(0, at + 0.25, name, transform=axes.get_yaxis_transform(), fontsize=SMALLEST, va="bottom")
 
@@ -181,56 +176,4 @@ def budget_of_runs_figure(pushed: pd.DataFrame, *, narrow: bool = False) -> Figu
         handles.append(Line2D([], [], **NET, label="net change"))
         legend_below(figure, handles, 3, narrow=narrow)
         head(figure, "What moved the charges", narrow=narrow)
-    return figure
-
-
-def loss_figure(panels: Sequence[tuple[str, LossCurve]], *, narrow: bool = False) -> Figure:
-    """Above, what the loss lost; below, how far each prediction of it is off."""
-    columns = 1 if narrow else len(panels)
-    bands = len(panels) // columns
-    with styled(narrow=narrow):
-        width = NARROW if narrow else max(6.4, 1.2 + 3.6 * len(panels))
-        figure = Figure(figsize=(width, 5.0 * bands), layout="constrained")
-        axes = figure.subplots(2 * bands, columns, squeeze=False, sharex="col", height_ratios=(3, 2) * bands)
-        for (title, curve), upper, lower in zip(panels, axes[::2].ravel(), axes[1::2].ravel(), strict=True):
-            upper.plot(curve.step, curve.measured, color=COLOURS[0], linewidth=2.4, alpha=0.8)
-            for order, predicted in curve.predicted.items():
-                colour, dashes = STYLES[order]
-                off = np.abs(predicted - curve.measured)
-                upper.plot(curve.step, predicted, color=colour, linestyle=dashes, linewidth=1.0)
-                lower.plot(curve.step, np.where(off > FLOOR, off, np.nan), color=colour, linewidth=1.1)
-            lower.set_yscale("log")
-            lower.set_xlabel("step $k$")
-            upper.set_title(wrapped(plain(title), narrow=narrow), fontsize=9)
-        for row in axes[:, 0][::2]:
-            row.set_ylabel(r"change of the loss $L_k-L_0$")
-        for row in axes[:, 0][1::2]:
-            row.set_ylabel("|theory − measured|")
-        handles = [Line2D([], [], color=COLOURS[0], linewidth=2.4, alpha=0.8, label="measured")]
-        handles += [Line2D([], [], color=c, linestyle=d, label=LABELS[o]) for o, (c, d) in STYLES.items()]
-        legend_below(figure, handles, 3, narrow=narrow)
-        head(figure, "The loss pays for motion", narrow=narrow)
-    return figure
-
-
-def orbit_figure(panels: Sequence[tuple[str, OrbitCurve]], *, narrow: bool = False) -> Figure:
-    """Distance of rescale pairs to noise equilibrium, a line per site."""
-    columns = 1 if narrow else len(panels)
-    bands = len(panels) // columns
-    with styled(narrow=narrow):
-        width = NARROW if narrow else max(6.4, 1.2 + 3.6 * len(panels))
-        figure = Figure(figsize=(width, 3.6 * bands), layout="constrained")
-        axes = figure.subplots(bands, columns, squeeze=False, sharey=True).ravel()
-        for (title, curve), panel in zip(panels, axes, strict=True):
-            for number, (site, distance) in enumerate(list(curve.distance.items())[:MAX_BARS]):
-                colour, dashes = COLOURS[number % len(COLOURS)], "-" if number < len(COLOURS) else "--"
-                panel.plot(curve.step, distance, color=colour, linestyle=dashes, linewidth=1.4, label=plain(site))
-            panel.set_yscale("log")
-            panel.set_xlabel("step $k$")
-            panel.set_title(wrapped(plain(title), narrow=narrow), fontsize=9)
-            if len(curve.distance) <= len(COLOURS):
-                panel.legend(fontsize=SMALLEST)
-        for panel in axes[::columns]:
-            panel.set_ylabel(r"RMS of $\alpha^*$")
-        head(figure, "Distance to noise equilibrium along the rescale orbit", narrow=narrow)
     return figure

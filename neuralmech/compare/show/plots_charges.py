@@ -17,14 +17,13 @@ from matplotlib.patches import Patch
 
 from neuralmech.compare.measure.curves import Curves
 from neuralmech.compare.measure.views import METRIC
-from neuralmech.compare.show.drawing import NARROW, SMALLEST, head, legend_below, styled, wrapped
+from neuralmech.compare.show.drawing import NARROW, SMALLEST, columns_of, head, legend_below, styled, wrapped
 from neuralmech.compare.show.ends import ROOM, in_short, name_ends
 from neuralmech.compare.show.style import COLOURS, FLOOR, FORMS, MEASURED, law_line, named, plain
 from neuralmech.laws import LAWS
 
 # Laws drawn over the charges; the discrete ones cannot be told from the measured curve.
 DRAWN = ("gradient_flow", "first_order_flow", "modified_flow", "constant_metric", "moving_metric")
-COLUMNS = 3  # panels beside each other
 DASHES: Any = (0, (4, 2))
 MANY = (*COLOURS, "#D55E00", "#E69F00", "#000000")  # no laws here, whose colours these are elsewhere
 FAINT: dict[str, Any] = {"linewidth": 3.2, "alpha": 0.4}  # under the theory in the same colour
@@ -36,7 +35,7 @@ def family_figure(family: str, panels: Sequence[tuple[str, Curves]], *, narrow: 
 
     `narrow`: for a phone, the runs below each other.
     """
-    columns = 1 if narrow else min(COLUMNS, len(panels))
+    columns = columns_of(len(panels), narrow=narrow)
     bands = -(-len(panels) // columns)
     lawful = any(curves.error for _, curves in panels)
     heights = (3, 2) if lawful else (3,)
@@ -163,7 +162,7 @@ def parameters_figure(families: Sequence[tuple[str, Curves]], *, narrow: bool = 
         key = "above: one parameter; below, in its colour: a charge that holds it"
         handle = Line2D([], [], color=COLOURS[0], label=wrapped(key, narrow=narrow))
         legend_below(figure, [handle], 1, narrow=narrow)
-        head(figure, "Parameters are noisy, charges are smooth", narrow=narrow)
+        head(figure, "Single parameters, and charges that they are part of", narrow=narrow)
     return figure
 
 
@@ -180,7 +179,7 @@ def _parameters(upper: Axes, lower: Axes, curves: Curves) -> None:
 
 def effective_rate_figure(panels: Sequence[tuple[str, Curves]], *, narrow: bool = False) -> Figure:
     """η/Q of some normalised weights against η/√(Q²) with Q² an exponential average of the squared gradient."""
-    columns = 1 if narrow else min(COLUMNS, len(panels))
+    columns = columns_of(len(panels), narrow=narrow)
     rows = -(-len(panels) // columns)
     with styled(narrow=narrow):
         width = NARROW if narrow else 1.4 + 4.0 * columns

@@ -13,11 +13,10 @@ from matplotlib.lines import Line2D
 
 from neuralmech.compare.measure.norms import NormsCurve
 from neuralmech.compare.show.cells import shortened
-from neuralmech.compare.show.drawing import NARROW, SMALLEST, head, legend_below, styled, wrapped
+from neuralmech.compare.show.drawing import NARROW, SMALLEST, columns_of, head, legend_below, styled, wrapped
 from neuralmech.compare.show.ends import NAME_LENGTH, ROOM, name_ends
 from neuralmech.compare.show.style import plain, run_colours
 
-COLUMNS = 3  # runs beside each other
 FEW = 10  # layers drawn as curves
 NAMED = 40  # layers of a map that have their names; of more every second one, or third
 DASHED: Any = (0, (3, 1.5))
@@ -27,7 +26,7 @@ WHAT = {"gradient": r"gradient norm $|g|$", "relative": r"relative step $|\Delta
 def norms_figure(panels: Sequence[tuple[str, NormsCurve]], *, narrow: bool = False) -> Figure:
     """For each run the norms of its layers' gradients and, below, its relative steps; `narrow`: for a phone."""
     rows = [name for name in WHAT if any(np.isfinite(getattr(curve, name)).any() for _, curve in panels)]
-    columns = 1 if narrow else min(COLUMNS, len(panels))
+    columns = columns_of(len(panels), narrow=narrow)
     bands = -(-len(panels) // columns)
     as_map = max(len(curve.layers) for _, curve in panels) > FEW
     named_ends = not as_map and len(panels) == 1 and not narrow
@@ -102,10 +101,9 @@ def _curves(axes: Axes, curve: NormsCurve, name: str, scale: tuple[float, float]
 
 
 def _map(axes: Axes, curve: NormsCurve, name: str, scale: tuple[float, float]) -> None:
-    low = scale[0]
     values = getattr(curve, name)
-    drawn = np.where(np.isfinite(values), np.maximum(values, low), np.nan)
-    look: dict[str, Any] = {"norm": LogNorm(low, scale[1]), "cmap": "viridis", "rasterized": True}
+    drawn = np.where(values > 0, values, np.nan)  # what is zero, or was not measured, stays white
+    look: dict[str, Any] = {"norm": LogNorm(*scale), "cmap": "viridis", "rasterized": True}
     axes.pcolormesh(_edges(curve.step), np.arange(len(curve.layers) + 1) - 0.5, drawn.T, **look)
     axes.axhline(curve.weighted - 0.5, color="white", linewidth=2.5)
     axes.invert_yaxis()  # the first layer on top

@@ -10,11 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from neuralmech.compare.measure.phase import LAW, PhaseCurve
-from neuralmech.compare.show.drawing import NARROW, head, legend_below, styled, wrapped
+from neuralmech.compare.show.drawing import NARROW, columns_of, head, legend_below, styled, wrapped
 from neuralmech.compare.show.style import COLOURS, FORMS, law_line, named, plain
 from neuralmech.laws import LAWS
 
-COLUMNS = 3  # panels beside each other
 DOTS = 150  # drawn of each charge
 ROOM = 0.1  # around what was measured: a bad theory may leave the view
 OVER = {**law_line(LAW), "linewidth": 1.0}  # narrow enough to leave the dots visible
@@ -23,7 +22,7 @@ MARKS = {"linestyle": "", "marker": "o", "markersize": 5, "alpha": 0.55, "marker
 
 def phase_figure(panels: Sequence[tuple[str, PhaseCurve]], *, narrow: bool = False) -> Figure:
     """Draw a panel per run and family: measured as dots, the modified flow over them."""
-    columns = 1 if narrow else min(COLUMNS, len(panels))
+    columns = columns_of(len(panels), narrow=narrow)
     rows = -(-len(panels) // columns)
     with styled(narrow=narrow):
         width = NARROW if narrow else 1.6 + 4.0 * columns
@@ -41,7 +40,7 @@ def phase_figure(panels: Sequence[tuple[str, PhaseCurve]], *, narrow: bool = Fal
             Line2D([], [], **OVER, label=LAWS[LAW].label),
         ]
         legend_below(figure, handles, 2, narrow=narrow, handlelength=3.5)
-        head(figure, "Charges move as damped oscillators", narrow=narrow)
+        head(figure, "Charges and their velocities", narrow=narrow)
     return figure
 
 

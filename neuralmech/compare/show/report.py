@@ -101,8 +101,11 @@ def _sheet(sheet: Sheet) -> dict[str, Any]:
         for row in sheet.rows
     ]
     columns = [
-        {"parts": re.split(r"(?<=_)", SYMBOLS.get(column, column)), "is_more": is_more}
-        for column, is_more in zip(sheet.columns, more, strict=True)
+        {
+            "parts": re.split(r"(?<=_)", SYMBOLS.get(column, column)),
+            "classes": " ".join(filter(None, ("number" if _is_number(cell.value) else "", "more" if is_more else ""))),
+        }
+        for column, cell, is_more in zip(sheet.columns, sheet.rows[0], more, strict=True)
     ]
     return {
         "name": sheet.name, "title": sheet.title, "meaning": sheet.meaning, "footnotes": sheet.footnotes,
@@ -111,13 +114,17 @@ def _sheet(sheet: Sheet) -> dict[str, Any]:
 
 
 def _cell(cell: Cell, *, is_more: bool) -> dict[str, Any]:
-    is_number = isinstance(cell.value, (int, float)) and not isinstance(cell.value, bool)
+    is_number = _is_number(cell.value)
     wraps = "long" if len(cell.text) > LONG else "name" if len(cell.text) > NAME else ""
     value = "" if not is_number or math.isnan(float(cell.value)) else repr(cell.value)  # type: ignore[arg-type]
     return {
         "text": cell.text, "bold": cell.bold, "note": cell.note, "is_number": is_number, "value": value,
         "classes": " ".join(filter(None, ("number" if is_number else "", wraps, "more" if is_more else ""))),
     }  # fmt: skip
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _figures(analysis: Analysis, pictures: Sequence[Picture]) -> list[dict[str, str]]:

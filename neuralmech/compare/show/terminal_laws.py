@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from neuralmech.compare.measure.sums import NORM
 from neuralmech.compare.show.cells import DASH, Cell, law_cells
 from neuralmech.compare.show.printing import MAX_ROWS, print_parts, raised_in, say
 from neuralmech.compare.show.sheets import KINDS_MEAN
@@ -63,8 +64,14 @@ def _worst_sites(rows: pd.DataFrame, keys: tuple[str, ...]) -> pd.DataFrame:
     answered = rows[laws].map(lambda cell: not math.isnan(cell.value)).any(axis=1)
     some = answered.groupby([rows[k] for k in by], sort=False, dropna=False).transform("any")
     grouped = rows[answered | ~some].groupby(by, sort=False, dropna=False)
-    worst = grouped.agg({"site": "size", "charges": "sum", **dict.fromkeys(laws, _worst)}).reset_index()
+    own = {"site": _sites, "charges": "sum"}
+    worst = grouped.agg({**own, **dict.fromkeys(laws, _worst)}).reset_index()
     return worst.assign(site=[f"worst of {n} sites" if n > 1 else "its only site" for n in worst["site"]])
+
+
+def _sites(names: pd.Series) -> int:
+    """How many; a matrix's Frobenius norm has a row of its own."""
+    return sum(not str(name).endswith(NORM) for name in names)
 
 
 def _worst(cells: pd.Series) -> Cell:
