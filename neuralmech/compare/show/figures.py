@@ -24,6 +24,7 @@ from neuralmech.compare.show.plots_accounts import (
     pushes,
 )
 from neuralmech.compare.show.plots_charges import effective_rate_figure, family_figure, parameters_figure
+from neuralmech.compare.show.plots_maps import maps
 from neuralmech.compare.show.plots_phase import phase_figure
 from neuralmech.compare.show.plots_sweeps import batch_figure, sweep_figure, swept_numbers
 from neuralmech.compare.show.plots_training import training_figure
@@ -98,6 +99,17 @@ _BUDGETS = (
 )
 
 
+MAX_KEYS = 6  # of a search over many numbers
+MAP = "map_"  # and the family: what the files of maps are called
+_MAP = (
+    "Of each pair of swept numbers the error of the best law that takes no measured drive, a forecast from the start "
+    "alone (RMS over steps, charges and sites of theory − measured, over the RMS of measured; mean over seeds), and "
+    "which law that is; where other keys were swept a map for each of their settings (six at most), elsewhere a second "
+    "map of the verdict's law, whatever that is given. Hatched cells have no number and say why; n of m: so "
+    "many of the cell's runs have one."
+)
+
+
 def save_figures(folder: Path, analysis: Analysis) -> list[Path]:
     """Draw everything into `folder`; returns the files, PNG, PDF and SVG of each."""
     files = []
@@ -136,7 +148,11 @@ def _figures(analysis: Analysis) -> Iterator[tuple[str, Figure]]:
         yield "loss_balance", loss_figure(losses)
     if analysis.batches.curves:
         yield "batches", batch_figure(analysis.batches.curves)
-    keys = swept_numbers(analysis.comparison, analysis.keys)  # only what distinguishes runs may stand beside measures
+    for family, drawn in maps(analysis.verdict, analysis.runs, list(families), analysis.keys):
+        yield f"{MAP}{family}", drawn
+    keys = swept_numbers(analysis.comparison, analysis.keys)[
+        :MAX_KEYS
+    ]  # only what distinguishes runs may stand beside measures
     files = distinct(f"error_{re.sub(r'[^A-Za-z0-9]', '_', key)}" for key in keys)
     for name, key in zip(files, keys, strict=True):
         yield name, sweep_figure(analysis.comparison, key, analysis.keys)
@@ -179,6 +195,8 @@ def caption(name: str, *, has_laws: bool = True, is_sweep: bool = False) -> str:
         return _BUDGETS
     if name in _FIXED:
         return _FIXED[name]
+    if name.startswith(MAP):
+        return _MAP
     if name.startswith("error_"):
         return (
             "Error of each law (RMS over steps and charges of theory − measured, over the RMS of measured; 1 is an "
