@@ -27,8 +27,9 @@ from neuralmech.sweeps.pool import Ended, Workers, kept_open
 from neuralmech.sweeps.progress import progress
 from neuralmech.sweeps.shares import gpus, shares
 from neuralmech.sweeps.worker import Answer, Assignment
-from neuralmech.words import own_words
+from neuralmech.words import own_words, short
 
+TRACE_FILE = "traceback.txt"
 NAME = "hydra_plugins.neuralmech.PoolLauncher"  # Hydra takes plugins from there alone
 PORTABLE = (UserError, RecordError, RunError, NotFiniteError, MemoryError)  # of a job's errors; others come as text
 
@@ -110,6 +111,8 @@ def _returned(ended: Ended, manifest: Manifest) -> JobReturn:
     """What Hydra expects of a job; one that could not say so itself has failed, and the manifest says why."""
     answer = ended.answer
     if isinstance(answer, Answer) and answer.value is not None:
+        if getattr(answer.value.return_value, "error", None) is None:
+            _trace_file(ended, manifest).unlink(missing_ok=True)  # of the job as it failed before
         return answer.value
     if isinstance(answer, Death):
         _note(ended, answer, manifest)
@@ -117,11 +120,22 @@ def _returned(ended: Ended, manifest: Manifest) -> JobReturn:
     elif answer.stopped is not None:
         error = f"stopped by {Signals(answer.stopped).name}; the same command goes on with it"
     else:
-        error = str(answer.error)
+        file = _trace_file(ended, manifest)
+        write_whole(file, answer.trace.encode("utf-8", "replace"))
+        error = f"{answer.error}; its traceback is in {short(file)}"
     outcome = Outcome.arrived[ended.job.number] = Outcome(ended.job.number, RunError(error), words=ended.job.overrides)
     returned = JobReturn(overrides=ended.job.overrides, status=JobStatus.COMPLETED)
     returned.return_value = outcome
     return returned
+
+
+def _trace_file(ended: Ended, manifest: Manifest) -> Path:
+    """Where the traceback of an error goes that nobody foresaw: the job's folder, or the sweep's if it has none."""
+    entry = manifest.read().get(ended.job.number)
+    folder = manifest.folder / entry.folder if entry and entry.folder else None
+    if folder and folder.is_dir() and not folder.is_symlink():
+        return folder / TRACE_FILE
+    return manifest.folder / f"job-{ended.job.number}-{TRACE_FILE}"
 
 
 def _note(ended: Ended, death: Death, manifest: Manifest) -> None:

@@ -25,11 +25,15 @@ class Assignment(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What a worker answers: a value, or the signal that stopped the job, or the error that nobody foresaw."""
+    """What a worker answers: a value, or the signal that stopped the job, or the error that nobody foresaw.
+
+    Such an error comes in a line, and with its traceback.
+    """
 
     value: Any = None
     stopped: int | None = None
     error: str | None = None
+    trace: str = ""
 
 
 def main(connection: int, lifeline: int) -> None:
@@ -64,10 +68,9 @@ def _carried_out(do: Any, job: Assignment) -> bytes:
     except KeyboardInterrupt as error:
         return pickle.dumps(Answer(stopped=getattr(error, "signal", signal.SIGINT)))
     except BaseException as error:  # noqa: BLE001  (whatever a user's code raises ends this job, and no other)
-        traceback.print_exc()
         place = users_line(error)
         text = f"{type(error).__name__}: {first_line(error)}" + (f" at {place}" if place else "")
-        return pickle.dumps(Answer(error=text))
+        return pickle.dumps(Answer(error=text, trace=traceback.format_exc()))
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

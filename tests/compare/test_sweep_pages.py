@@ -16,6 +16,7 @@ from neuralmech.compare.measure.accounts import CAUSES
 from neuralmech.compare.measure.curves import Curves
 from neuralmech.compare.show.plots_accounts import budget_of_runs_figure, pushes
 from neuralmech.compare.show.plots_sweeps import sweep_figure
+from neuralmech.compare.show.sheets import summary_sheet
 from neuralmech.compare.show.terminal import Redrawn, show_analysis
 from neuralmech.errors import UserError
 
@@ -51,7 +52,9 @@ def test_a_summary_has_mean_and_spread_over_seeds():
         for lr, seed, law, e in ((0.1, 0, "discrete", 1e-3), (0.1, 1, "discrete", 3e-3), (0.2, 0, "discrete", 1e-4))
     ]  # fmt: skip
     runs = pd.DataFrame({"optim.lr": [0.1, 0.1, 0.2], "seed": [0, 1, 0], "accuracy": [0.8, 0.9, 0.7]})
+    runs["status"] = "complete"
     found = summary_table(pd.DataFrame(rows), runs, ("optim.lr", "seed")).set_index("optim.lr")
+    assert found["failed"].tolist() == [0, 0]
     assert found.loc[0.1, ["runs", "agree", "law", "kind"]].tolist() == [2, 2, "discrete", "driven"]
     assert found.loc[0.1, "error"] == pytest.approx(2e-3)
     assert found.loc[0.1, "error_std"] == pytest.approx(np.std([1e-3, 3e-3], ddof=1))
@@ -59,6 +62,26 @@ def test_a_summary_has_mean_and_spread_over_seeds():
     assert found.loc[0.2, "error"] == 1e-4
     assert np.isnan(found.loc[0.2, "error_std"])
     assert summary_table(pd.DataFrame(rows), runs, ()).empty
+
+
+def test_a_summary_counts_the_jobs_that_failed():
+    """Of two seeds one, and of another setting all: means are those of what is there, and nothing is silent."""
+    row = {"family": "scale", "law": "discrete", "kind": "driven", "suffices": True, "error": 1e-3, "sites": 2}
+    row |= {"forecast": "", "forecast_error": np.nan, "rounding": 0}
+    verdict = pd.DataFrame([{"optim.lr": 0.1, "seed": 0, **row}])
+    runs = pd.DataFrame({"optim.lr": [0.1, 0.1, 9, 9], "seed": [0, 1, 0, 1], "accuracy": [0.8, *3 * [np.nan]]})
+    runs["status"] = ["complete", "failed", "failed", "failed"]
+    found = summary_table(verdict, runs, ("optim.lr", "seed"))
+    assert found[["optim.lr", "family", "runs", "failed"]].to_numpy().tolist() == [[0.1, "scale", 1, 1], [9, "", 0, 2]]
+    assert found["accuracy"].iloc[0] == 0.8
+    sheet = summary_sheet(found)
+    assert sheet.columns == ("optim.lr", "runs", "failed", "accuracy", "scale")
+    assert [[cell.text for cell in row] for row in sheet.rows] == [
+        ["0.1", "1", "1", "0.8", "D discrete 1.0e-03"],
+        ["9", "0", "2", "–", "–"],
+    ]
+    (only,) = summary_table(verdict, runs.iloc[:2], ("seed",)).to_dict("records")
+    assert (only["runs"], only["failed"]) == (1, 1)
 
 
 def test_budgets_of_runs_are_on_one_scale():

@@ -79,6 +79,35 @@ def test_jobs_that_fail_fail_alone_and_only_they_are_done_again(tmp_path):
     assert "6 jobs, 6 done" in shown.stdout
 
 
+def test_the_traceback_of_an_error_is_in_a_file_that_a_line_names(tmp_path):
+    """An error of the user's own code, which nobody foresaw; it goes with the error."""
+    (tmp_path / "fated.py").write_text(MODEL)
+    (tmp_path / "armed").touch()
+    own = [
+        "model=custom",
+        "model._target_=fated.Net",
+        "+model.fate=none,raise",
+        "train.steps=130",
+        "train.verify=false",
+    ]
+    words = ["train", *own, *SHORT, *POOL]
+    first = command(tmp_path, *words)
+    assert first.returncode == 1
+    assert "Traceback" not in first.stdout + first.stderr
+    (line,) = [line for line in first.stderr.splitlines() if line.startswith("neuralmech: ")]
+    where = re.fullmatch(r".*: KeyError: missing at fated\.py:\d+; its traceback is in (\S+)", line)[1]
+    assert where == "sweep/1/traceback.txt"
+    trace = (tmp_path / where).read_text()
+    assert trace.startswith("Traceback (most recent call last)")
+    assert re.search(r'fated\.py", line \d+, in forward\n', trace)
+    assert not (tmp_path / "sweep/0/traceback.txt").exists()
+    assert "failed before" in command(tmp_path, *words).stderr
+    assert (tmp_path / where).exists()
+    (tmp_path / "armed").unlink()
+    assert command(tmp_path, *words, "sweep.retry=true").returncode == 0
+    assert not (tmp_path / where).exists()
+
+
 @pytest.mark.slow
 def test_a_sweep_that_is_stopped_goes_on_to_the_bits_of_one_that_was_not(tmp_path):
     words = ["train", "model=mlp", "model.width=6", "seed=0,1,2", "train.steps=4000", *SHORT, *POOL]

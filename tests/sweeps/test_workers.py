@@ -36,6 +36,9 @@ def test_a_job_that_dies_takes_nothing_else_along(pool):
         assert found[number].err == ""
     assert answers[1].error.startswith("KeyError: missing at ")
     assert answers[1].error.endswith(f"fates.py:{do.__code__.co_firstlineno + 5}")
+    assert found[1].err == ""
+    assert answers[1].trace.startswith("Traceback (most recent call last)")
+    assert answers[1].trace.endswith("KeyError: 'missing'\n")
     assert answers[2] == Death("killed", "killed by SIGKILL, by somebody or because memory was short")
     assert answers[4].state == "failed"
     assert answers[4].cause.startswith("segmentation fault (SIGSEGV) at ")

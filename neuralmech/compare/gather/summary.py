@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 OVER = ("seed", "run")  # keys that make no setting of their own
@@ -20,10 +23,14 @@ def summary_table(verdict: pd.DataFrame, runs: pd.DataFrame, keys: Sequence[str]
     Columns: the settings, ``family``, ``runs`` (that agree with each other in all settings), ``law`` (of most of them)
     and ``agree`` (how many), ``kind``, ``error`` and ``error_std`` (of the verdict's law of each run), ``forecast``,
     ``forecast_error`` and its spread (where the law is none), ``accuracy`` and its spread, and ``rounding`` (sites).
+    ``failed`` counts the setting's jobs that did, which are in none of these; one of which all did has a row without a
+    family.
     """
     if not keys or verdict.empty:
         return pd.DataFrame()
     by = settings(keys)
+    ended = runs.loc[runs["status"] == "failed", by]
+    failed = Counter(map(_same, ended.to_dict("records"))) if by else Counter({"[]": len(ended)})
     accuracy = runs[[*keys, "accuracy"]].drop_duplicates(list(keys))
     each = verdict.merge(accuracy, on=list(keys), how="left")
     rows = []
@@ -31,9 +38,23 @@ def summary_table(verdict: pd.DataFrame, runs: pd.DataFrame, keys: Sequence[str]
         law = group["law"].mode().iat[0]
         of = group[group["law"] == law]
         row = dict(zip([*by, "family"], values, strict=True))
-        row |= {"runs": len(group), "law": law, "agree": len(of), "kind": of["kind"].iat[0]}
+        row |= {
+            "runs": len(group),
+            "failed": failed[_same(dict(zip(by, values, strict=False)))],
+            "law": law,
+            "agree": len(of),
+            "kind": of["kind"].iat[0],
+        }
         row |= {"suffices": bool(group["suffices"].all()), "forecast": of["forecast"].iat[0]}
         for measure in ("error", "forecast_error", "accuracy"):
             row |= {measure: group[measure].mean(), f"{measure}_std": group[measure].std()}
         rows.append({**row, "sites": int(of["sites"].iat[0]), "rounding": int(group["rounding"].max())})
+    there = {_same({key: row[key] for key in by}) for row in rows}
+    lost = {_same(of): of for of in ended.to_dict("records") if _same(of) not in there} if by else {}
+    rows += [{**of, "family": "", "runs": 0, "failed": failed[name], "law": ""} for name, of in lost.items()]
     return pd.DataFrame(rows)
+
+
+def _same(setting: Mapping[Any, Any]) -> str:
+    """A setting as text, whichever kind its numbers are of."""
+    return repr([float(v) if isinstance(v, int | float | np.number) else str(v) for v in setting.values()])

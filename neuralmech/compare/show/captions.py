@@ -66,6 +66,14 @@ _FIXED = {
         "predicted − measured, over the RMS of measured, step by step; 1 is an error as large as the charges."
     ),
 }
+MAP = "map_"  # and the family: what the files of maps are called
+_MAP = (
+    "Of each pair of swept numbers the error of the best law that takes no measured drive, a forecast from the start "
+    "alone (RMS over steps, charges and sites of theory − measured, over the RMS of measured; mean over seeds), and "
+    "which law that is; where other keys were swept a map for each of their settings (six at most), elsewhere a second "
+    "map of the verdict's law, whatever that is given. Hatched cells have no number and say why; n of m: so "
+    "many of the cell's runs have one."
+)
 _BUDGETS = (
     "What moved the charges of each family, a bar for each setting: of all that pushed the charges, up (right) or down "
     "(left), the share of each cause, summed over sites and seeds; a bar is one whole, so that settings compare. The "
@@ -94,6 +102,8 @@ def caption(name: str, *, has_laws: bool = True, is_sweep: bool = False) -> str:
         return _BUDGETS
     if name in _FIXED:
         return _FIXED[name]
+    if name.startswith(MAP):
+        return _MAP
     if name.startswith("error_"):
         return (
             "Error of each law (RMS over steps and charges of theory − measured, over the RMS of measured; 1 is an "

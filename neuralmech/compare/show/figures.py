@@ -16,6 +16,7 @@ from neuralmech.compare.gather.analysis import Analysis
 from neuralmech.compare.gather.labels import distinct
 from neuralmech.compare.measure.curves import Curves
 from neuralmech.compare.measure.equilibrium import FAMILY as SCALE
+from neuralmech.compare.show.captions import MAP
 from neuralmech.compare.show.drawing import styled
 from neuralmech.compare.show.plots_accounts import (
     budget_figure,
@@ -25,14 +26,16 @@ from neuralmech.compare.show.plots_accounts import (
 )
 from neuralmech.compare.show.plots_balances import loss_figure, orbit_figure
 from neuralmech.compare.show.plots_charges import effective_rate_figure, family_figure, parameters_figure
+from neuralmech.compare.show.plots_maps import map_figure, mapped
 from neuralmech.compare.show.plots_norms import norms_figure
 from neuralmech.compare.show.plots_phase import phase_figure
 from neuralmech.compare.show.plots_sweeps import batch_figure, sweep_figure, swept_numbers
 from neuralmech.compare.show.plots_training import training_figure
 
+MAX_KEYS = 6  # that errors are drawn against, of a search over many numbers
 # Without a date the same analysis gives the same bytes.
 _METADATA: dict[str, Any] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
-AS_WIDE = (batch_figure, sweep_figure)  # drawn once: on a phone they are scrolled
+AS_WIDE = (batch_figure, map_figure, sweep_figure)  # drawn once: on a phone they are scrolled
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,9 @@ def _drawings(analysis: Analysis) -> Iterator[tuple[str, partial[Figure]]]:
         yield "loss_balance", partial(loss_figure, losses)
     if analysis.batches.curves:
         yield "batches", partial(batch_figure, analysis.batches.curves)
-    keys = swept_numbers(analysis.comparison, analysis.keys)  # only what distinguishes runs may stand beside measures
+    for family in mapped(analysis.verdict, analysis.runs, list(families), analysis.keys):
+        yield f"{MAP}{family}", partial(map_figure, analysis.verdict, analysis.runs, family, analysis.keys)
+    keys = swept_numbers(analysis.comparison, analysis.keys)[:MAX_KEYS]  # only these may stand beside measures
     files = distinct(f"error_{re.sub(r'[^A-Za-z0-9]', '_', key)}" for key in keys)
     for name, key in zip(files, keys, strict=True):
         yield name, partial(sweep_figure, analysis.comparison, key, analysis.keys)

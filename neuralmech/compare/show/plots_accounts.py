@@ -16,7 +16,6 @@ from matplotlib.patches import Patch
 from neuralmech.compare.gather.labels import label_texts
 from neuralmech.compare.gather.summary import settings
 from neuralmech.compare.measure.accounts import CAUSES, THROUGH_MEMORY
-from neuralmech.compare.show.cells import shortened
 from neuralmech.compare.show.drawing import NARROW, SMALLEST, head, legend_below, styled, wrapped
 from neuralmech.compare.show.ends import in_short
 from neuralmech.compare.show.style import FORMS, IN_METRIC, named, plain

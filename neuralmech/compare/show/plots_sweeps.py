@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
 
 import matplotlib as mpl
 import numpy as np
@@ -61,17 +61,24 @@ def sweep_figure(table: pd.DataFrame, key: str, keys: Sequence[str] = ()) -> Fig
     return figure
 
 
-MAX_FACETS = 6
+MAX_FACETS, MAX_PAIRS = 6, 12
+Item = TypeVar("Item")
 
 
 def facets_of(points: pd.DataFrame, others: Sequence[str]) -> list[tuple[str, pd.DataFrame]]:
     """Rows of each setting of some keys, under its label; of many settings some, evenly spread."""
     if not others:
         return [("", points)]
-    groups = list(points.groupby(list(others), sort=False, dropna=False))
-    at = np.unique(np.linspace(0, len(groups) - 1, min(MAX_FACETS, len(groups))).round().astype(int))
-    labels = label_texts([dict(zip(others, groups[i][0], strict=True)) for i in at])
-    return [(label, groups[i][1]) for label, i in zip(labels, at, strict=True)]
+    groups = _some(points.groupby(list(others), sort=False, dropna=False), MAX_FACETS)
+    labels = label_texts([dict(zip(others, values, strict=True)) for values, _ in groups])
+    return [(label, rows) for label, (_, rows) in zip(labels, groups, strict=True)]
+
+
+def _some(items: Iterable[Item], most: int) -> list[Item]:
+    """At most so many, evenly spread, first and last among them."""
+    items = list(items)
+    at = np.unique(np.linspace(0, len(items) - 1, min(most, len(items))).round().astype(int))
+    return [items[i] for i in at]
 
 
 def _panel(axes: Axes, points: pd.DataFrame, key: str) -> None:
@@ -117,18 +124,24 @@ def _handles(points: pd.DataFrame) -> list[Line2D]:
 
 
 def batch_figure(curves: Sequence[BatchCurve]) -> Figure:
-    """How far into training gradients measured at one batch size predict the charges at another."""
+    """How far into training gradients measured at one batch size predict the charges at another.
+
+    Of many pairs of batch sizes, and of many runs of a pair, some, evenly spread.
+    """
     families = list(dict.fromkeys(c.family for c in curves))
-    pairs = list(dict.fromkeys((c.source, c.target) for c in curves))
+    pairs = _some(dict.fromkeys((c.source, c.target) for c in curves), MAX_PAIRS)
+    of = {(family, pair): [] for family in families for pair in pairs}
+    for c in curves:
+        if (c.source, c.target) in pairs:
+            of[c.family, (c.source, c.target)].append(c)
     colours = mpl.colormaps["viridis"](np.linspace(0.1, 0.85, len(pairs)))
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(max(6.4, 1.4 + 3.8 * len(families)), 4.2), layout="constrained")
         axes = figure.subplots(1, len(families), squeeze=False, sharey=True)[0]
         for axis, family in zip(axes, families, strict=True):
-            for c in curves:
-                if c.family == family:
-                    seen = np.where(c.error > FLOOR, c.error, np.nan)
-                    axis.plot(c.step, seen, color=colours[pairs.index((c.source, c.target))], linewidth=1.3)
+            for colour, pair in zip(colours, pairs, strict=True):
+                for c in _some(of[family, pair], MAX_FACETS):
+                    axis.plot(c.step, np.where(c.error > FLOOR, c.error, np.nan), color=colour, linewidth=1.3)
             axis.set_yscale("log")
             axis.set_title(family, fontsize=9)
             axis.set_xlabel("step $k$")

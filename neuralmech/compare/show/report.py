@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from neuralmech.compare.gather.analysis import Analysis
 from neuralmech.compare.gather.labels import SYMBOLS
-from neuralmech.compare.show.captions import caption
+from neuralmech.compare.show.captions import MAP, caption
 from neuralmech.compare.show.cells import Cell, Sheet
 from neuralmech.compare.show.figures import Picture
 from neuralmech.compare.show.page import POLICY, TEMPLATES, equation_html
@@ -76,6 +76,7 @@ def _sections(analysis: Analysis, sheets: list[dict], figures: list[dict]) -> li
     families, out = set(analysis.comparison["family"]), []
     for key, (heading, pictures, tables) in SECTIONS.items():
         own = families if key == "charges" else set(pictures)
+        own |= {f"{MAP}{family}" for family in families} if key == "tables" else set()
         mine = [f for f in figures if f["name"] in own]
         out.append({"id": key, "title": heading, "figures": mine, "sheets": [s for s in sheets if s["name"] in tables]})
     shown = {f["name"] for section in out for f in section["figures"]}

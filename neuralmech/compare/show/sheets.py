@@ -124,19 +124,21 @@ def shown_causes(budget: pd.DataFrame) -> list[str]:
 
 def summary_sheet(summary: pd.DataFrame) -> Sheet:
     """The verdicts of a sweep: a row per setting, a column per family."""
-    families, keys = list(dict.fromkeys(summary["family"])), list(summary.columns[: summary.columns.get_loc("family")])
+    families = [family for family in dict.fromkeys(summary["family"]) if family]
+    keys, lost = list(summary.columns[: summary.columns.get_loc("family")]), summary["failed"].any()
     rows = []
     for _, group in summary.groupby(keys, sort=False, dropna=False) if keys else [((), summary)]:
         first, by = group.iloc[0], {row["family"]: row for row in group.to_dict("records")}
         own = [cell(first[key]) for key in keys]
         verdicts = [_summed(by[f]) if f in by else Cell(DASH, math.nan) for f in families]
-        rows.append([*own, cell(first["runs"]), _spread(first["accuracy"], first["accuracy_std"], 3), *verdicts])
+        jobs = [cell(int(first["runs"])), *([cell(int(first["failed"]))] if lost else [])]
+        rows.append([*own, *jobs, _spread(first["accuracy"], first["accuracy_std"], 3), *verdicts])
     meaning = (
         "Of each setting the runs that share it, their held-out accuracy, and per family the simplest law that "
         "suffices with its error: mean ± standard deviation over the runs. F forecast, D driven, A account; ! where "
         "no law suffices in all of them, and this is the nearest; n/m: the law of n of the m runs."
     )
-    columns = (*keys, "runs", "accuracy", *families)
+    columns = (*keys, "runs", *(["failed"] if lost else []), "accuracy", *families)
     return Sheet("summary", "verdicts", meaning, columns, rows, few=(*keys, *families))
 
 
