@@ -40,7 +40,7 @@ def _without_files(name: str, about: About) -> str:
     """What there is to say of a data set that is not downloaded."""
     if about.is_missing:
         raise UserError(f"data={name} needs {about.library}, which is not there; {about.install}")
-    own = f"; it needs {about.needs.partition(',')[0]}=…" if about.needs.startswith("data.") else ""
+    own = f"; it needs {about.key}=…" if about.key else ""
     return f"{name}: {about.what}; there is nothing to download{own}"
 
 
@@ -93,14 +93,15 @@ def _show_all(folder: str | None) -> None:
     for heading in ("data", "examples", "shape", "size", "needs", "there"):
         rows.add_column(heading, no_wrap=heading == "examples", overflow="fold")
     for name, about in ABOUT.items():
-        rows.add_row(name, about.examples, about.shape, about.size, about.needs, _is_there(name, about, folder))
+        needs = about.needs or about.key or "-"
+        rows.add_row(name, about.examples, about.shape, about.size, needs, _is_there(name, about, folder))
     Console().print(rows)
 
 
 def _is_there(name: str, about: About, folder: str | None) -> str:
     """Whether a data set's files are where a run looks for them; their checksums are not compared."""
     if name not in REMOTES:
-        return "no" if about.is_missing else "-" if about.needs.startswith("data.") else "yes"
+        return "no" if about.is_missing else "-" if about.key else "yes"
     from neuralmech.data.download import data_folder
 
     place = data_folder(folder, name)

@@ -50,14 +50,15 @@ DECODED = {"tinyimagenet": f"{TINY_NAME}.npz"}
 class About:
     """A data set in words: what it is, how many examples of which shape, bytes on the disk, and what it needs.
 
-    `library` is what must be there to read it, `install` how that comes there.
+    `key` is the option that must be set, `library` what must be there to read it, `install` how that comes there.
     """
 
     what: str
     examples: str
     shape: str
     size: str = "-"
-    needs: str = "-"
+    needs: str = ""
+    key: str = ""
     library: str | None = None
     install: str = ""
 
@@ -79,11 +80,11 @@ ABOUT = {
     "cifar10": About("photographs of 10 classes", "50,000 + 10,000", "3×32×32", "170 MB", DOWNLOAD),
     "cifar100": About("photographs of 100 classes", "50,000 + 10,000", "3×32×32", "170 MB", DOWNLOAD),
     "tinyimagenet": About("photographs of 200 classes", "100,000 + 10,000", "3×64×64", "1.7 GB", DOWNLOAD),
-    "imagefolder": About("images of your own, a folder for each class", "yours", "3×data.size²", needs="data.path"),
+    "imagefolder": About("images of your own, a folder for each class", "yours", "3×data.size²", key="data.path"),
     "text": About("a text, character by character: yours, or sonnets of Shakespeare", "by data.length", "data.length"),
     "hf": About(
         "a data set of your own that Dataset.save_to_disk wrote", "yours", "yours",
-        needs="data.path, datasets", library="datasets", install="pip install 'neuralmech[hf]'",
+        needs="datasets", key="data.path", library="datasets", install="pip install 'neuralmech[hf]'",
     ),
-    "custom": About("your own, by a function that gives it", "yours", "yours", needs="data._target_"),
+    "custom": About("your own, by a function that gives it", "yours", "yours", key="data._target_"),
 }  # fmt: skip

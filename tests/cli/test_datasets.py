@@ -100,6 +100,7 @@ def test_sets_without_files_say_so_in_a_line(command):
     assert [line.partition(":")[0] for line in lines] == ["synthetic", "digits", "custom"]
     assert all("there is nothing to download" in line for line in lines)
     assert lines[2].endswith("it needs data._target_=…")
+    assert command("data", "imagefolder")[1].endswith("it needs data.path=…\n")
 
 
 def test_a_library_that_is_not_there_is_one_line(command, monkeypatch):
