@@ -16,6 +16,7 @@ from neuralmech.attachment.finding import Request, find, tell
 from neuralmech.attachment.folder import attributes, last_row
 from neuralmech.attachment.recording import Clock, Recording
 from neuralmech.attachment.rules import ForeignRule
+from neuralmech.attachment.together import Ways
 from neuralmech.attachment.vectors import FlatVectors
 from neuralmech.errors import UserError
 from neuralmech.record.schema import PART, RecordError
@@ -25,7 +26,8 @@ from neuralmech.words import first_line
 FAR = 0.02  # of the gradient, which no eps makes, nor bfloat16
 MANY = 10  # calls without a step, which no accumulation explains at the end of a training
 FIRST_ROWS = 2  # of a part, for which kernels are compiled: one out of vectors, one where the tensors are
-MOST_PARTS = 8  # a training that changes more often is not followed any further
+MOST_PARTS = 8  # a training of which what is trained changes more often is not followed any further
+FEW = 20  # steps after one change of how rates of groups relate, within which another is taken for a schedule
 
 
 @dataclass
@@ -76,6 +78,7 @@ class Follower:
         self._clock, self._parts = Clock(), 0
         self._recording: Recording | None = None
         self._known: tuple[Any, ...] = ()
+        self._ways: Ways | None = None  # which groups go together; None: all
         self._pending: list[dict[str, Any]] = []  # logged of a step that is yet to be begun
         self._early: dict[str, Tensor] | None = None  # θ_k, where nothing is known yet
         self.is_over = self._has_warned = False
@@ -170,33 +173,45 @@ class Follower:
 
     def _begin_part(self, structure: tuple[Any, ...]) -> dict[str, float]:
         """Something changed: close the record, and begin one of what is trained from now on."""
-        self._end_part("complete" if self._parts else "")
-        if self._parts == MOST_PARTS:
-            self.is_over = True
-            tell(
-                f"what is trained, or how learning rates of groups relate, changed {MOST_PARTS} times; nothing more is "
-                "recorded. Attach with a scheduler that changes all groups alike."
-            )
-            return {}
-        is_first, self._known = self._parts == 0, structure
-        if not is_first:
+        before, is_first = self._recording, self._parts == 0
+        is_same = before is not None and structure == self._known
+        if before is not None and is_same:  # rates have changed: once, or do they go on to?
+            soon = self._parts > 1 and before.steps < FEW  # twice
+            often = soon or before.rule.apart or self._parts >= MOST_PARTS - 1
+            self._ways = before.rule.ways() if often else self._ways
+        elif not is_first:
             self.symmetries = None
+        self._end_part("" if is_first else "complete")
+        if self._parts >= MOST_PARTS and not is_same:
+            self.is_over = True
+            tell(f"what is trained changed {MOST_PARTS} times; nothing more is recorded")
+            return {}
+        self._known = structure
+        recording = self._new_recording(is_first=is_first)
+        if recording.rule.apart and (before is None or not before.rule.apart):
+            across = recording.across
+            lost = f"; of {across:,} charges that lie across them no law is known" if across else ""
+            tell(f"groups of the optimizer have schedules of their own, which are followed one by one{lost}")
+        self._recording, self._first_rows = recording, FIRST_ROWS
+        row = recording.rule.row()
+        assert row is not None
+        return row
+
+    def _new_recording(self, *, is_first: bool) -> Recording:
+        """A record of what is trained now, in a folder of its own behind the first."""
         symmetries, trained = self.find(), self._trained()
         self._parts += 1
         vectors = FlatVectors(trained)
         names = {id(p): name for name, p in trained.items()}
         one = next(iter(trained.values()))
-        rule = ForeignRule(self._optimizers, names, one)
+        rule = ForeignRule(self._optimizers, names, one, self._ways)
         extends = is_first and self._wanted.resume
         self._set_clock(rule, is_first=is_first, extends=extends)
         folder = self._wanted.folder if is_first else self._wanted.folder / f"{PART}{self._parts}"
         recording = Recording(folder, vectors, rule, symmetries, self._wanted.measured, self._clock)
         made_of = attributes(self._model, rule, self._wanted.measured.every, self._parts, one)
         recording.open(made_of, extend=extends)
-        self._recording, self._first_rows = recording, FIRST_ROWS
-        row = rule.row()
-        assert row is not None
-        return row
+        return recording
 
     def _set_clock(self, rule: ForeignRule, *, is_first: bool, extends: bool) -> None:
         clock, taken = self._clock, rule.taken_before

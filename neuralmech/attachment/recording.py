@@ -91,8 +91,10 @@ class Recording:
         self._skipped: Tensor | None = None
         self._unknown = torch.full((), float("nan"), dtype=torch.float64, device=vectors.device)
         self._segments: tuple[tuple[int, int, int], Tensor] | None = None
-        self._committed, self._rows = monotonic(), 0
+        self._committed, self._rows, self._begun = monotonic(), 0, clock.step
         self._has_after = False
+        self._times = torch.zeros(1, len(rule.apart), dtype=torch.float64)  # Σ η under each rule
+        self._own: Tensor | None = None  # of the step about to be taken
 
     def _made(self, symmetries: Symmetries) -> Tracker:
         rule, m = self.rule, self._wanted
@@ -107,6 +109,7 @@ class Recording:
             rules=rule.rules,
             entries=not rule.has_sgds_laws,
             momentum="buffer" if rule.has_sgds_laws else "rule",
+            apart=rule.apart,
         )
         return Tracker(symmetries, self.vectors.layout, self.vectors.empty(), options)
 
@@ -141,6 +144,8 @@ class Recording:
             self._skipped += self._overflow
         self._row = {**row, "step": self._clock.step, "time": self._clock.time}
         self._row["batch_size"] = samples
+        if self.rule.apart:
+            self._own = torch.cat([self._times, self.rule.own])
         if self.wants_row:
             self._steps.begin(self.vectors.parameters if before is None else before, follows=self._has_after)
 
@@ -182,11 +187,13 @@ class Recording:
         self._pending = {}
         self._clock.step += 1
         self._clock.time += row["lr"]
+        if self._own is not None:
+            self._times = self._times + self._own[1:2]  # η
 
     def _measured(self, row: Mapping[str, float]) -> bool:
         """Whether the row could be measured, and was."""
         norms, self._rows = self._rows % SOME_ROWS == 0, self._rows + 1
-        seen = Seen(skipped=self._skipped, segment=self._segment())
+        seen = Seen(skipped=self._skipped, segment=self._segment(), rules=self._own)
         return self._steps.end(row, self._loss(self._pending.pop("loss", [])), seen, norms=norms)
 
     def _segment(self) -> Tensor:
@@ -196,6 +203,17 @@ class Recording:
         if self._segments is None or self._segments[0] != key:
             self._segments = key, moved + self._clock.segment
         return self._segments[1]
+
+    @property
+    def steps(self) -> int:
+        """Steps since it began."""
+        return self._clock.step - self._begun
+
+    @property
+    def across(self) -> int:
+        """Charges that lie across rules with schedules of their own."""
+        layouts = self.tracker.layouts().values()
+        return sum(int((of.classes.rules < 0).sum()) for of in layouts if of.classes.rules is not None)
 
     @property
     def was_recorded(self) -> bool:

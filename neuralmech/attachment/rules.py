@@ -2,71 +2,40 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from neuralmech.attachment.members import GroupOptions, Member, is_decoupled, kind_of, rounds_decay_of
+from neuralmech.attachment.together import Ways, grouped, ways_apart
 from neuralmech.charges.step import AdamState, Kept, moments_of
-from neuralmech.rules import DECOUPLED, decays_apart, name_of, numbers_of, rounds_decay, signals_of
+from neuralmech.record.schema import RULE_COLUMNS
+from neuralmech.rules import numbers_of, signals_of
 
-SAME = 1e-9  # relative: by which schedulers round the learning rates of groups apart
-CANNOT = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-
+ADAMS, SGDS = frozenset({"adam", "adamw"}), frozenset({"sgd", "sgdw"})
 
 Flat = Callable[[str, Mapping[str, Tensor]], Tensor | None]  # one tensor of those of all parameters, None if some lack
-
-
-class GroupOptions(NamedTuple):
-    """Hyperparameters of a group at a step."""
-
-    lr: float
-    weight_decay: float
-    momentum: float
-    dampening: float
-    nesterov: bool
-
-
-GIVEN = (*GroupOptions._fields, "betas")
-FIXED = (int, float, type(None))
-
-
-class Member(NamedTuple):
-    """A group of an optimiser, and the names of its parameters."""
-
-    optimizer: Optimizer
-    group: int
-    names: tuple[str, ...]
-
-    def given(self) -> tuple[Any, ...]:
-        """What its options are made of; never twice the same if that might change in place, as tensors and lists do."""
-        found = tuple(map(self.optimizer.param_groups[self.group].get, GIVEN))
-        *numbers, betas = found
-        stays = all(
-            isinstance(value, FIXED) for value in (*numbers, *(betas if isinstance(betas, tuple) else (betas,)))
-        )
-        return found if stays else (*found, object())
-
-    def options(self) -> GroupOptions:
-        """What it has now."""
-        group = self.optimizer.param_groups[self.group]
-        lr, decay, beta, dampening = (float(group.get(name, 0.0) or 0.0) for name in GroupOptions._fields[:4])
-        return _of_adam(group, GroupOptions(lr, decay, beta, dampening, bool(group.get("nesterov", False))))
-
-
-def _of_adam(group: Mapping[str, Any], options: GroupOptions) -> GroupOptions:
-    """β₁ is Adam's momentum."""
-    return options if "betas" not in group else options._replace(momentum=float(group["betas"][0]))
 
 
 class ForeignRule:
     """What is known of optimisers and of how they move the parameters that are tracked.
 
-    Of several groups the first with the largest learning rate gives η and λ; the others' are relative to it, which a
-    scheduler must not change.
+    Of groups that go together the first with the largest learning rate gives η and λ; the others' are relative to it.
+    Those that go ways of their own are rules of their own, and η is the largest of theirs.
+
+    Parameters
+    ----------
+    optimizers
+        That move the parameters.
+    names
+        Of the parameters, by their identity.
+    like
+        One of them.
+    ways
+        Which groups go together; by default all, as far as laws can tell what moves them.
 
     Attributes
     ----------
@@ -76,11 +45,17 @@ class ForeignRule:
         r and κ of each parameter; None where they are one for all.
     rules
         Name of each parameter's rule; None where it is one for all.
+    apart
+        Names of the rules that have schedules of their own, in the order of their numbers; empty where none has.
+    own
+        Hyperparameters under each of these, in the order of `RULE_COLUMNS` but for the time, as `row` found them.
     is_adams
-        Whether all are Adam, with moments of one age.
+        Whether all are Adam, with moments of one age and kind.
     """
 
-    def __init__(self, optimizers: Sequence[Optimizer], names: Mapping[int, str], like: Tensor) -> None:
+    def __init__(
+        self, optimizers: Sequence[Optimizer], names: Mapping[int, str], like: Tensor, ways: Ways | None = None
+    ) -> None:
         found = [
             Member(optimizer, number, tuple(names[id(p)] for p in group["params"] if id(p) in names))
             for optimizer in optimizers
@@ -89,33 +64,53 @@ class ForeignRule:
         self.members = [member for member in found if member.names]
         self._held = {name: p for o in optimizers for p, name in _named(o, names)}
         self._of = {name: member for member in self.members for name in member.names}
-        start = [member.options() for member in self.members]
-        rates = [_usual_rate(member, options) for member, options in zip(self.members, start, strict=True)]
-        self._base = max(range(len(rates)), key=lambda i: rates[i])
-        base = rates[self._base] or 1.0
-        self._ratios = [rate / base if rate else 1.0 for rate in rates]
-        self._decaying = next((i for i, o in enumerate(start) if o.weight_decay), self._base)
-        decay = start[self._decaying].weight_decay
-        self._factors = [o.weight_decay / decay if decay else 1.0 for o in start]
-        self._betas = [o.momentum for o in start]
-        self._kinds = [_kind(member) for member in self.members]
+        self._kinds = {member: kind_of(member) for member in self.members}
+        self.is_adams = set(self._kinds.values()) <= ADAMS and self._ages_agree() and self._moments_agree()
+        self._parts = grouped(self.members, ways)
+        if any(part.now(self._read) is None for part in self._parts):  # SGD with momenta of two kinds, say
+            self._parts = grouped(self.members, ways_apart(self._parts))
+        self.own = torch.zeros(len(RULE_COLUMNS) - 1, 0, dtype=torch.float64)
+        self._base = self._parts[0].members[self._parts[0].base]
         self.name = self._kinds[self._base]
-        self._apart = [_is_decoupled(m, kind) for m, kind in zip(self.members, self._kinds, strict=True)]
-        if len(set(self._apart)) > 1:  # the one decoupled weight decay of a step is part of the update then
-            known = zip(self._kinds, self._apart, strict=True)
-            self._kinds = [f"{kind} (decoupled)" if apart else kind for kind, apart in known]
-        self.decoupled = all(self._apart)
-        self._rounds = self.decoupled and _rounds_decay(self.members[self._decaying], like)
-        self._labels = [self._label(i) for i in range(len(self.members))]
-        differing = len(set(self._labels)) > 1
-        label = {name: self._labels[i] for i, m in enumerate(self.members) for name in m.names}
-        self.rules = {name: label[name] for name in names.values() if name in label} if differing else None
-        self.ratios = self._by_name(self._ratios)
-        self.decays = self._by_name([r * f for r, f in zip(self._ratios, self._factors, strict=True)])
-        self.is_adams = set(self._kinds) <= {"adam", "adamw"} and self._counts_agree()
+        self._tell_decay(like)
+        self._tell_rules([name for name in names.values() if name in self._of])
         self._has_buffer = "drive_buffer" in self.signals
         self._given: list[tuple[Any, ...]] = []
         self._row: dict[str, float] | None = None
+
+    def _tell_decay(self, like: Tensor) -> None:
+        """Whether weight decay is decoupled; where it is by some rules only, it is part of what they do."""
+        apart = {member: is_decoupled(member, kind) for member, kind in self._kinds.items()}
+        if len(set(apart.values())) > 1:
+            self._kinds = {m: f"{kind} (decoupled)" if apart[m] else kind for m, kind in self._kinds.items()}
+        one = len(self._parts) == 1 or self.is_adams  # else it would have to be of one λ
+        self.decoupled = all(apart.values()) and one
+        first = self._parts[0]
+        self._rounds = self.decoupled and rounds_decay_of(first.members[first.decaying], like)
+
+    def _tell_rules(self, names: Sequence[str]) -> None:
+        """Which rule moves each parameter, and learning rates and decays relative to its."""
+        several = len(self._parts) > 1
+        momenta = {m: beta for part in self._parts for m, beta in zip(part.members, part.momenta, strict=True)}
+        differ = not several and len(set(momenta.values())) > 1
+        label = {m: f"{self._kinds[m]} {beta!r}" if differ else self._kinds[m] for m, beta in momenta.items()}
+        if several:
+            label = {m: f"{self._kinds[m]} {n}" for n, part in enumerate(self._parts, 1) for m in part.members}
+        rules = {name: label[self._of[name]] for name in names}
+        used = tuple(dict.fromkeys(rules.values()))
+        self.rules, self.apart = rules if len(used) > 1 else None, used if several else ()
+        first = {label[member]: member for member in reversed(self.members)}
+        self._numbered = [first[name] for name in used] if self.rules else [self._base]
+        self._betas = [momenta[member] for member in self._numbered] if differ else []
+        ratios = {m: r for part in self._parts for m, r in zip(part.members, part.ratios, strict=True)}
+        factors = {m: f for part in self._parts for m, f in zip(part.members, part.factors, strict=True)}
+        self.ratios = _by_name(ratios)
+        self.decays = _by_name({member: r * factors[member] for member, r in ratios.items()})
+
+    @property
+    def _read(self) -> frozenset[str]:
+        """Kinds of rules of which laws read the momentum."""
+        return SGDS | ADAMS if self.is_adams else SGDS
 
     @property
     def is_several(self) -> bool:
@@ -125,24 +120,21 @@ class ForeignRule:
     @property
     def has_sgds_laws(self) -> bool:
         """Whether all are SGD."""
-        return set(self._kinds) <= {"sgd", "sgdw"}
+        return set(self._kinds.values()) <= SGDS
 
     @property
     def _group(self) -> dict[str, Any]:
         """The group whose η and β are the run's."""
-        base = self.members[self._base]
-        return base.optimizer.param_groups[base.group]
+        return self._base.optimizer.param_groups[self._base.group]
 
-    def _label(self, i: int) -> str:
-        return f"{self._kinds[i]} {self._betas[i]!r}" if len(set(self._betas)) > 1 else self._kinds[i]
-
-    def _by_name(self, values: list[float]) -> dict[str, float] | None:
-        found = {name: value for m, value in zip(self.members, values, strict=True) for name in m.names}
-        return found if any(value != 1 for value in values) else None
-
-    def _counts_agree(self) -> bool:
+    def _ages_agree(self) -> bool:
         counts = {float(s["step"]) for s in map(self._state, self._held) if "step" in s}
         return len(counts) <= 1
+
+    def _moments_agree(self) -> bool:
+        """Whether Adam's groups share what the metric is made of."""
+        groups = [member.optimizer.param_groups[member.group] for member in self.members]
+        return len({(*map(float, g["betas"]), float(g["eps"]), bool(g.get("amsgrad"))) for g in groups}) == 1
 
     def _state(self, name: str) -> Mapping[str, Any]:
         return self._of[name].optimizer.state.get(self._held[name], {})
@@ -151,9 +143,8 @@ class ForeignRule:
     def signals(self) -> tuple[str, ...]:
         """What its laws and accounts need to have recorded besides the usual."""
         nesterov, differs = any(member.options().nesterov for member in self.members), self.decays is not None
-        return signals_of(
-            self._kinds, nesterov=nesterov, decoupled=self.decoupled, differs=differs, metric=self.is_adams
-        )
+        kinds, decoupled = self._kinds.values(), self.decoupled
+        return signals_of(kinds, nesterov=nesterov, decoupled=decoupled, differs=differs, metric=self.is_adams)
 
     def row(self) -> dict[str, float] | None:
         """Hyperparameters of the coming step, as ``/steps`` has them; None if they are not what they were in relation.
@@ -162,29 +153,38 @@ class ForeignRule:
         """
         given = [member.given() for member in self.members]
         if given != self._given:
-            self._given, self._row = given, self._read()
+            self._given, self._row = given, self._read_groups()
         return self._row
 
-    def _read(self) -> dict[str, float] | None:
+    def _read_groups(self) -> dict[str, float] | None:
         """A row of what the groups have now."""
-        now = [member.options() for member in self.members]
-        base, decay = now[self._base], now[self._decaying].weight_decay
-        parts = zip(now, self._ratios, self._factors, self._betas, self._kinds, strict=True)
-        for options, ratio, factor, beta, kind in parts:
-            drifts = abs(options.lr - ratio * base.lr) > SAME * max(abs(options.lr), abs(base.lr))
-            decays = abs(options.weight_decay - factor * decay) > SAME * max(abs(options.weight_decay), abs(decay))
-            is_read = self.rules is not None and (self.is_adams or kind in ("sgd", "sgdw"))  # β, by a law
-            if drifts or decays or (is_read and options.momentum != beta):
+        if self.is_adams and not self._moments_agree():
+            return None
+        rows: dict[Member, dict[str, float]] = {}
+        for part in self._parts:
+            options = part.now(self._read)
+            if options is None:
                 return None
+            rows |= dict.fromkeys(part.members, self._row_of(options))
+        if self.apart:
+            columns = [[rows[member][name] for member in self._numbered] for name in RULE_COLUMNS[1:]]
+            self.own = torch.tensor(columns, dtype=torch.float64)
+        return {**rows[self._base], "lr": max(row["lr"] for row in rows.values())}
+
+    def _row_of(self, options: GroupOptions) -> dict[str, float]:
         has_law = self.has_sgds_laws or self.is_adams
         return {
-            "lr": base.lr,
-            "momentum": base.momentum if has_law else 0.0,
-            "dampening": base.dampening if self.has_sgds_laws else 0.0,
-            "weight_decay": decay,
-            "nesterov": base.nesterov and self.has_sgds_laws,
+            "lr": options.lr,
+            "momentum": options.momentum if has_law else 0.0,
+            "dampening": options.dampening if self.has_sgds_laws else 0.0,
+            "weight_decay": options.weight_decay,
+            "nesterov": options.nesterov and self.has_sgds_laws,
             "decoupled": self.decoupled,
         }
+
+    def ways(self) -> Ways:
+        """Which groups go together from now on, where they do not keep their relation."""
+        return ways_apart(self._parts)
 
     def kept(self, row: Mapping[str, float], flat: Flat) -> Kept:
         """What is kept of the step just taken; `flat` makes one tensor of those of all parameters."""
@@ -230,62 +230,22 @@ class ForeignRule:
 
     def description(self) -> dict[str, object]:
         """What the record says of it, see `neuralmech.record`."""
-        used = list(dict.fromkeys(self.rules.values())) if self.rules else [self.name]
-        number = [self._labels.index(label) if self.rules else self._base for label in used]
-        betas = [self._betas[i] for i in number] if len(set(self._betas)) > 1 else []
-        parts = [self._kinds[i] for i in number]
         own = {} if self.has_sgds_laws else {"options": numbers_of(self._group)}
+        parts, apart = [self._kinds[member] for member in self._numbered], {"apart": True} if self.apart else {}
         rounds = bool(self._rounds)
         return {"name": self.name, "decoupled": self.decoupled, "parts": parts, "rounds_decay": rounds,
-                "momenta": betas, **own}  # fmt: skip
+                "momenta": self._betas, **apart, **own}  # fmt: skip
 
     def config(self) -> dict[str, object]:
         """The part ``optim`` of a record's config."""
-        options = self.members[self._base].options()
-        polar = {"polar": "newton"} if "muon" in self._kinds else {}
-        return {"name": self.name, **options._asdict(), **numbers_of(self._group), **polar}
+        polar = {"polar": "newton"} if "muon" in self._kinds.values() else {}
+        return {"name": self.name, **self._base.options()._asdict(), **numbers_of(self._group), **polar}
+
+
+def _by_name(values: Mapping[Member, float]) -> dict[str, float] | None:
+    found = {name: value for member, value in values.items() for name in member.names}
+    return found if any(value != 1 for value in values.values()) else None
 
 
 def _named(optimizer: Optimizer, names: Mapping[int, str]) -> list[tuple[nn.Parameter, str]]:
     return [(p, names[id(p)]) for group in optimizer.param_groups for p in group["params"] if id(p) in names]
-
-
-def _usual_rate(member: Member, options: GroupOptions) -> float:
-    """η of a group; of one that warms up from zero that of its scheduler."""
-    group = member.optimizer.param_groups[member.group]
-    return options.lr or float(group.get("initial_lr", 0.0))
-
-
-def _kind(member: Member) -> str:
-    name = name_of(member.optimizer, member.group)
-    return "muon" if isinstance(member.optimizer, torch.optim.Muon) else name
-
-
-def _again(member: Member, p: nn.Parameter, decay: float) -> Optimizer:
-    """Another optimiser of the same class and options."""
-    group = {k: v for k, v in member.optimizer.param_groups[member.group].items() if k != "params"}
-    kind: Any = type(member.optimizer)
-    takes = {name for name in inspect.signature(kind).parameters if name in group}
-    return kind([p], **{name: group[name] for name in takes} | {"lr": float(group["lr"]) or 1.0, "weight_decay": decay})
-
-
-def _is_decoupled(member: Member, kind: str) -> bool:
-    """By its name, or by trying it; what cannot be tried is taken as it moves."""
-    options = member.options()
-    if kind in ("sgd", "adam") or not options.weight_decay:
-        return kind in DECOUPLED
-    if kind in DECOUPLED:
-        return True
-    try:
-        return decays_apart(lambda p, decay: _again(member, p, decay), options.lr or 1.0)
-    except CANNOT:
-        return False
-
-
-def _rounds_decay(member: Member, like: Tensor) -> bool:
-    options = member.options()
-    try:
-        rate = options.lr or 1.0
-        return rounds_decay(lambda p, decay: _again(member, p, decay), rate, options.weight_decay, like)
-    except CANNOT:
-        return False

@@ -7,6 +7,7 @@ charge; the inputs w are recorded drives. Φ_k and Γ_k depend on the hyperparam
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -41,6 +42,9 @@ class Hyperparameters:
         Samples in the batch whose gradient drives the step.
     updates
         Updates taken before the step.
+    of_rules
+        η, β, δ, λ, and whether the step is Nesterov's, under each of several rules with schedules of their own; None
+        where they have none.
     """
 
     lr: PerRow
@@ -53,6 +57,7 @@ class Hyperparameters:
     decoupled: Bool[NDArray, " rows"]
     batch_size: Int64[NDArray, " rows"]
     updates: Int64[NDArray, " rows"]
+    of_rules: Mapping[str, Float64[Array, "rows rules"]] | None = None
 
     def __len__(self) -> int:
         return len(self.lr)
@@ -75,10 +80,20 @@ class Hyperparameters:
         of = {"lr": lr, "momentum": momentum, "dampening": 0.0, "weight_decay": weight_decay, "span": 1.0}
         flags = {"nesterov": False, "first": False, "decoupled": decoupled}
         numbers = {name: np.full(rows, value) for name, value in {**of, **flags}.items()}
-        return Hyperparameters(**numbers, batch_size=np.ones(rows, dtype=int), updates=1 + np.arange(rows))
+        counts = {"batch_size": np.ones(rows, dtype=int), "updates": 1 + np.arange(rows)}
+        return Hyperparameters(**numbers, **counts, of_rules=None)
+
+    def under(self, rule: int) -> Hyperparameters:
+        """The same as they are under one of several rules, if it has a schedule of its own."""
+        if self.of_rules is None or rule < 0:
+            return self
+        own = {name: values[:, rule] for name, values in self.of_rules.items()}
+        return replace(self, **{**own, "nesterov": own["nesterov"].astype(bool)}, of_rules=None)
 
     def __getitem__(self, rows: slice) -> Hyperparameters:
-        return Hyperparameters(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
+        found = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "of_rules"}
+        own = None if self.of_rules is None else {name: values[rows] for name, values in self.of_rules.items()}
+        return Hyperparameters(**{name: values[rows] for name, values in found.items()}, of_rules=own)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,14 @@ from jaxtyping import Shaped
 from numpy.typing import NDArray
 
 from neuralmech.record.safety import naming_damage
-from neuralmech.record.schema import EVALUATION_COLUMNS, FORMAT, NORMS, SCHEMA_VERSION, STEP_COLUMNS, FamilyLayout
+from neuralmech.record.schema import (
+    BESIDE_CHARGES,
+    EVALUATION_COLUMNS,
+    FORMAT,
+    SCHEMA_VERSION,
+    STEP_COLUMNS,
+    FamilyLayout,
+)
 
 CHUNK_BYTES = 1 << 20
 CHECKSUM_BYTES = 4  # of Fletcher's sum at the end of each chunk
@@ -61,7 +68,7 @@ def _lay_out(
     _columns(file, "evaluation", EVALUATION_COLUMNS, block)
     file.create_group("charges")
     for name, layout in families.items():
-        _family(file.create_group(NORMS if name == NORMS else f"charges/{name}"), layout, block, compress)
+        _family(file.create_group(name if name in BESIDE_CHARGES else f"charges/{name}"), layout, block, compress)
     for group in (file, file["evaluation"]):
         _checked(group, "committed", np.zeros(1, dtype=np.int64))
 
@@ -185,6 +192,6 @@ def whole_chunks(path: Path, rows: int) -> int:
         dataset.id.chunk_iter(lambda chunk: sizes.append(chunk.size) if chunk.chunk_offset[0] < end else None)
 
     with naming_damage(path), h5py.File(path, "r", locking=False) as file:
-        for name in ("steps", "charges", *([NORMS] if NORMS in file else [])):
+        for name in ("steps", "charges", *(name for name in BESIDE_CHARGES if name in file)):
             file[name].visititems(add)
     return sum(sizes)

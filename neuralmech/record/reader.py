@@ -13,7 +13,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pandas as pd
-from jaxtyping import Int64, Shaped
+from jaxtyping import Float64, Int64, Shaped
 from numpy.typing import NDArray
 
 from neuralmech.record.charges import Charges, Checked, Norms
@@ -24,6 +24,8 @@ from neuralmech.record.schema import (
     LOG_FILE,
     NORMS,
     ROTATIONS,
+    RULE_COLUMNS,
+    RULES,
     STEP_COLUMNS,
     RecordError,
     stored,
@@ -134,6 +136,13 @@ class Record:
             return None
         with naming_damage(self.path):
             return Norms(self._file[NORMS], self.rows)
+
+    def rules(self, rows: slice) -> dict[str, Float64[NDArray, "rows rules"]] | None:
+        """Hyperparameters under each rule at some rows, where groups of parameters have schedules of their own."""
+        if RULES not in self._file:
+            return None
+        end = self.rows if rows.stop is None else min(rows.stop, self.rows)
+        return {name: Checked(self._file[RULES][name])[slice(rows.start or 0, end)] for name in RULE_COLUMNS}
 
     def steps(
         self, start: int = 0, stop: int | None = None, names: Iterable[str] = STEP_COLUMNS

@@ -24,6 +24,8 @@ from neuralmech.record.schema import (
     FORMAT,
     LATER_COLUMNS,
     NORMS,
+    RULE_COLUMNS,
+    RULES,
     SCHEMA_VERSION,
     STEP_COLUMNS,
     RecordError,
@@ -67,6 +69,10 @@ def _check_content(file: h5py.File) -> None:
         least += _check_family(_group(charges, family), committed)
     if NORMS in file:
         least += _check_family(_group(file, NORMS), committed, INDEX_OF_NORMS)
+    if RULES in file:
+        least += _check_family(_group(file, RULES), committed)
+        if lacking := set(RULE_COLUMNS) - set(file[RULES]):
+            raise ValueError(f"{RULES} lacks {' or '.join(sorted(lacking))}")
     if least > file.id.get_filesize():  # datasets may say that the same bytes are theirs
         raise ValueError("its datasets claim more than the file holds")
     for name in ("config", "status", "versions"):

@@ -20,6 +20,8 @@
                                         flat ``entry``, and the column of a ``charge`` it is part of
 ``/norms/<of>``                         |g|, |θ_k|, |u| of each parameter tensor, shape (rows, tensors), see `NORMS_OF`
 ``/norms/index``                        ``name``, ``shape`` and number of ``entries`` of each
+``/rules/<column>``                     where groups of parameters have schedules of their own: what a step has under
+                                        each rule, shape (rows, rules), see `RULE_COLUMNS`
 ``/evaluation/{step, loss, accuracy}``  on held-out data, with a ``committed`` of its own
 ======================================  ===============================================================
 
@@ -118,6 +120,13 @@ ROTATIONS = "rotation"  # a group beside the families: angular momenta, of antis
 
 NORMS = "norms"  # a group beside `charges`: norms of each parameter tensor
 NORMS_OF = ("gradient", "parameter", "update")  # |g|, |θ_k| and |u| with g and u of `SIGNALS`, g without r
+
+# A group beside `charges` where groups of parameters have schedules of their own: hyperparameters under each of the
+# rules that an index counts. The drives of a charge are then of u = (θ_k − θ_{k+1})/η with the η of the rule that moves
+# it; the η of ``/steps``, which is the largest of them, is that of charges that several rules move, and of norms.
+RULES = "rules"
+RULE_COLUMNS = ("time", "lr", "momentum", "dampening", "weight_decay", "nesterov")
+BESIDE_CHARGES = (NORMS, RULES)
 
 EVALUATION_COLUMNS: dict[str, Any] = {"step": "int64", "loss": "float64", "accuracy": "float64"}
 
@@ -225,8 +234,8 @@ class NormsLayout(FamilyLayout):
 
 
 def tables(file: Mapping[str, Any]) -> dict[str, Any]:
-    """Groups of a record that are as wide as a model: those of the families, and that of the norms."""
-    return {**file["charges"], **({NORMS: file[NORMS]} if NORMS in file else {})}
+    """Groups of a record with several columns: those of the families, of the norms and of the rules."""
+    return {**file["charges"], **{name: file[name] for name in BESIDE_CHARGES if name in file}}
 
 
 def stored(name: str, columns: Collection[str]) -> str | None:

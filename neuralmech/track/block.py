@@ -37,12 +37,13 @@ class Measured(NamedTuple, Generic[A]):
     turning: A  # (signals, pairs of channels)
     sides: A  # (signals, rescale charges)
     segment: A
+    rules: A  # (columns, rules)
 
 
 # What a part holds until it is measured.
-_UNMEASURED = Measured(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0)  # type: ignore[arg-type]
+_UNMEASURED = Measured(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)  # type: ignore[arg-type]
 # Shapes of the parts where nothing is measured but what every row has.
-NOTHING = Measured((0, 0), (0,), (), (), (0,), (2,), (), (), (0,), (0, 0), (0, 0), ())  # type: ignore[arg-type]
+NOTHING = Measured((0, 0), (0,), (), (), (0,), (2,), (), (), (0,), (0, 0), (0, 0), (), (0, 0))  # type: ignore[arg-type]
 OnDevice = Measured[Tensor]
 OnHost = Measured[NDArray]
 
@@ -60,12 +61,15 @@ class Seen(NamedTuple):
         That of the gradient at θ_k, where the rule's is taken elsewhere.
     segment
         How often something was not measured, or moved the parameters beside the steps, before this one.
+    rules
+        Hyperparameters under each rule, where they have schedules of their own: (columns, rules).
     """
 
     skipped: Tensor | None = None
     clip: Tensor | None = None
     ascent_norm: Tensor | None = None
     segment: Tensor | None = None
+    rules: Tensor | None = None
 
     def write(self, into: OnDevice) -> None:
         """Put it into a row."""

@@ -89,6 +89,8 @@ class Tracking(Differing):
         Which of the step's vectors is what they are the momenta of: ``buffer`` of SGD, ``rule`` of other rules.
     norms_of
         Of what to record the norms, tensor by tensor: ``gradient``, ``parameter``, ``update``.
+    apart
+        Those of the `rules`, in their order, where they have schedules of their own; then each row is told theirs.
     oscillation
         Whether to record the forms of half of what the update changed by since the step before.
     sides
@@ -114,3 +116,4 @@ class Tracking(Differing):
     sides: bool = False
     oscillation: bool = False
     norms_of: Sequence[str] = ()
+    apart: Sequence[str] = ()

@@ -12,12 +12,13 @@ from torch import Tensor
 
 from neuralmech.charges.forms import Forms
 from neuralmech.charges.reference import SparseRows
-from neuralmech.charges.step import FORMS, Kept, M, Mover, Step, Taken
+from neuralmech.charges.step import FORMS, Kept, M, Mover, Step, Taken, rate_of
 from neuralmech.record import BackgroundWriter, RecordWriter
 from neuralmech.record.schema import FLIP_SIGNAL, NOISE_SIGNALS, SIGNALS, STEP_COLUMNS, Classes, FamilyLayout
 from neuralmech.symmetry.family import Family
 from neuralmech.symmetry.group import Symmetries
 from neuralmech.symmetry.layout import Layout
+from neuralmech.track.apart import Apart
 from neuralmech.track.beside import Beside
 from neuralmech.track.block import NOTHING, Columns, Measured, OnDevice, OnHost, RowBuffer, Seen
 from neuralmech.track.earlier import Earlier
@@ -85,7 +86,9 @@ class Tracker:
         sizes = np.cumsum([first, *(len(of.sites) for of in recorded.layouts.values())]).tolist()
         self._columns = {n: slice(a, b) for n, a, b in zip(recorded.layouts, sizes, sizes[1:], strict=False)}
         self._recorded = recorded.layouts
-        shapes: Measured = NOTHING._replace(ring=(len(self.signals), sizes[-1]), **self._beside.shapes)
+        self._apart = Apart(options.apart, self._recorded, self.signals, first, device) if options.apart else None
+        rules = {} if self._apart is None else {"rules": self._apart.shape}
+        shapes: Measured = NOTHING._replace(ring=(len(self.signals), sizes[-1]), **self._beside.shapes, **rules)
         per_row = 8 * sum(math.prod(shape) for shape in shapes)
         self.block = RowBuffer(max(1, min(options.block, BLOCK_BYTES // per_row)), shapes, device)
         self._before = torch.empty(layout.size, dtype=theta.dtype, device=device)
@@ -105,7 +108,8 @@ class Tracker:
 
     def layouts(self) -> dict[str, FamilyLayout]:
         """Describe the families to the record, and the angular momenta."""
-        return {**self._beside.layouts, **self._norms.layouts}
+        rules = {} if self._apart is None else self._apart.layouts
+        return {**self._beside.layouts, **self._norms.layouts, **rules}
 
     @property
     def recorded(self) -> int:
@@ -243,6 +247,8 @@ class Tracker:
             seen.write(into)
         self._beside.evaluate_at(by.theta, into, arrays, number, norms=norms)
         self._evaluate(lambda forms: by.measure(step, forms), into.ring)
+        if self._apart is not None:
+            self._apart.bring_home(into, rate_of(row["lr"]))
         self.block.add(row)
 
     @torch.no_grad()
@@ -252,6 +258,8 @@ class Tracker:
         into.loss.copy_(loss.detach())
         seen.write(into)
         self._evaluate(lambda forms: self._forms.evaluate(step, forms), into.ring)
+        if self._apart is not None:
+            self._apart.bring_home(into, step.rate)
         self._earlier.write_work(step, into.work)
         self._beside.evaluate(step, into, norms=norms)
 
@@ -306,4 +314,5 @@ class Tracker:
         }
         self._beside.add_to(charges, measured)
         of_steps, norms = self._norms.split(measured)
-        return of_steps, {**charges, **norms}
+        rules = {} if self._apart is None else self._apart.columns(measured)
+        return of_steps, {**charges, **norms, **rules}

@@ -108,6 +108,9 @@ class Account:
         return self.measured - sum(self.parts[name] for name in CAUSES)
 
 
+ACROSS = "lies across groups whose schedules are their own"
+
+
 def account(record: Record, family: str, block: int = 1024) -> Account:
     """Split the motion of each charge of a family by cause.
 
@@ -143,7 +146,7 @@ def account(record: Record, family: str, block: int = 1024) -> Account:
         exact = _exact(of)
         if exact is not None:
             found = _by_law(record, charges, of, exact, block)
-        elif why := _no_plain(of.circumstances):
+        elif why := _apart(record, of) or _no_plain(of.circumstances):
             reasons[of.columns] = why
             continue
         else:
@@ -167,6 +170,14 @@ def _no_plain(c: Circumstances) -> str:
     if missing := [name for name in _plain_signals(c) if name not in c.signals]:
         return f"the record lacks {missing[0]}"
     return "" if c.every_step else "needs every step: the rule's work is that of one"
+
+
+def _apart(record: Record, of: ChargeClass) -> str:
+    """Why no account can be drawn up of charges that lie across rules with schedules of their own, if so."""
+    c = of.circumstances
+    is_across = not c.optimizer and bool(record.rule.get("apart"))
+    from_motion = "rule_work" in c.signals and "metric_value" not in c.signals  # else v is of the moments, without η
+    return ACROSS if is_across and not from_motion else ""
 
 
 def _by_law(record: Record, charges: Family, of: ChargeClass, law: Law, block: int) -> dict[str, Array]:

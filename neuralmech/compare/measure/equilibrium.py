@@ -64,6 +64,8 @@ def _rows(record: Record, charges: Family, of: ChargeClass, block: int) -> list[
     law = equilibrium(of.circumstances, _options(record, of))
     rows = slice(record.rows - record.rows // SHARE, record.rows)
     steps = record.steps(rows.start)
+    if of.rule >= 0 and (own := record.rules(rows)) is not None:
+        steps |= {name: values[:, of.rule] for name, values in own.items()}
     reason = law if isinstance(law, str) else _reason(charges, of, law, steps)
     if isinstance(law, str) and of.circumstances.metric:
         return []  # the rows of the plain charges say so
@@ -81,7 +83,9 @@ def _options(record: Record, of: ChargeClass) -> dict[str, Any]:
     c, own = of.circumstances, record.rule.get("options")
     given = {**(record.config.get("optim") or {}), **(own if isinstance(own, dict) else {})}
     if c.optimizer in ("sgd", "sgdw"):
-        given["momentum"] = record.column("momentum", slice(record.rows - 1, record.rows))[0]
+        last = slice(record.rows - 1, record.rows)
+        mine = record.rules(last) if of.rule >= 0 else None
+        given["momentum"] = record.column("momentum", last)[0] if mine is None else mine["momentum"][0, of.rule]
     return given
 
 

@@ -134,6 +134,8 @@ def _reason(of: ChargeClass) -> str:
     c = of.circumstances
     if c.optimizer not in ("sgd", "sgdw"):
         return f"not derived for {c.optimizer or 'two rules'}"
+    if of.rule >= 0:
+        return "its group has a schedule of its own"
     if c.nesterov:
         return "not derived for Nesterov momentum"
     if c.mixed:

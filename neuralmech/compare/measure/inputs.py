@@ -34,6 +34,8 @@ class ChargeClass:
         Whether θ is multiplied by 1 − κηλ rounded to float32, which is off by up to 3·10⁻⁸/κηλ of the decay.
     momentum
         β of their rule, where rules differ in it; None if it is the run's.
+    rule
+        Its number, where rules have schedules of their own; −1 where they have none, or several move the charges.
     """
 
     columns: slice | NDArray[np.int64]
@@ -41,9 +43,11 @@ class ChargeClass:
     decay: float = 1.0
     rounds_decay: bool = False
     momentum: float | None = None
+    rule: int = -1
 
     def hyperparameters(self, h: Hyperparameters) -> Hyperparameters:
         """Those of a run, with λ as these charges have it: times κ, and as a factor 1 − ηλ in float32 realises it."""
+        h = h.under(self.rule)
         if self.momentum is not None:
             h = replace(h, momentum=np.full_like(h.momentum, self.momentum))
         decay = h.weight_decay * self.decay
@@ -81,14 +85,16 @@ def classes(record: Record, charges: Family) -> list[ChargeClass]:
     parts, momenta = record.rule.get("parts", []), record.rule.get("momenta", [])
     kappa = index["decay"].to_numpy() if "decay" in index else np.ones(len(index))
     rule = index["rule"].to_numpy() if "rule" in index else np.zeros(len(index), dtype=np.int64)
-    out = []
+    out, apart = [], record.rules(slice(None))
     for number, decay in dict.fromkeys(zip(rule.tolist(), [None if np.isnan(k) else k for k in kappa], strict=True)):
         columns = np.flatnonzero((rule == number) & (np.isnan(kappa) if decay is None else kappa == decay))
         name = c.optimizer if not parts else str(parts[number]) if 0 <= number < len(parts) else ""
         beta = float(momenta[number]) if 0 <= number < len(momenta) else None
         own = replace(c, optimizer=name, mixed=decay is None, momentum=c.momentum if beta is None else beta > 0)
+        if apart is not None and number >= 0:
+            own = replace(own, **{n: bool(apart[n][:, number].any()) for n in ("momentum", "dampening", "nesterov")})
         kappa_of, rounds = (1.0, False) if decay is None else (float(decay), bool(record.rule["rounds_decay"]))
-        out.append(ChargeClass(columns, own, kappa_of, rounds, beta))
+        out.append(ChargeClass(columns, own, kappa_of, rounds, beta, -1 if apart is None else number))
     return out
 
 
@@ -208,10 +214,14 @@ def hyperparameters(record: Record, stretch: Stretch) -> Hyperparameters:
     columns = {name: values[: rows.stop - rows.start] for name, values in ahead.items()}
     missing = len(columns["step"]) - len(gaps)
     span = np.append(gaps - left_out, np.ones(missing)).astype(np.float64)
+
     # Between rows several steps apart the mean learning rate stands for each of them.
-    mean = np.append(np.diff(ahead["time"]) / gaps, columns["lr"][len(gaps) :])
+    def lasting(time: NDArray, lr: NDArray) -> NDArray:
+        mean = np.append(np.diff(time, axis=0) / gaps, lr[len(gaps) :])
+        return np.where(span == 1, lr, mean)
+
     return Hyperparameters(
-        lr=np.where(span == 1, columns["lr"], mean),
+        lr=lasting(ahead["time"], columns["lr"]),
         momentum=columns["momentum"],
         dampening=columns["dampening"],
         weight_decay=columns["weight_decay"],
@@ -221,7 +231,21 @@ def hyperparameters(record: Record, stretch: Stretch) -> Hyperparameters:
         decoupled=columns["decoupled"].astype(bool),
         batch_size=columns["batch_size"],
         updates=columns["step"] - columns["skipped"],
+        of_rules=_of_rules(record, rows, ahead["step"], lasting),
     )
+
+
+def _of_rules(
+    record: Record, rows: slice, steps: NDArray, lasting: Callable[[NDArray, NDArray], NDArray]
+) -> dict[str, Array] | None:
+    """Hyperparameters under each rule, with η as it lasts to the next row."""
+    found = record.rules(slice(rows.start, rows.start + len(steps)))
+    if found is None:
+        return None
+    times, count = found.pop("time"), rows.stop - rows.start
+    own = {name: values[:count] for name, values in found.items()}
+    pairs = zip(times.T, own["lr"].T, strict=True)
+    return {**own, "lr": np.stack([lasting(time, lr) for time, lr in pairs], axis=1)}
 
 
 def _unit_drive(record: Record, charges: Family, stretch: Stretch) -> Array:
