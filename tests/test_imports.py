@@ -90,6 +90,7 @@ ALLOWED = {
         "checks",
         "words",
         "imports",
+        "signals",
     },
     "__main__": {"cli"},
     "__init__": {"attachment", "record", "discovery", "verification", "compare", "cli"},

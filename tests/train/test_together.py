@@ -182,8 +182,8 @@ def test_one_that_fails_ends_all_and_says_why(tmp_path, how):
     code, out, err = ranks.ended(started)
     assert code == 1
     assert time.monotonic() - begun < 60  # and not when somebody's patience ends
-    assert said(err) == (["neuralmech: rank 1 of 2: ValueError: a mine at failing.py:15"] if how == "raise" else [])
-    assert out.count("Recording") == 1
+    assert said(err) == (["neuralmech: rank 1 of 2: ValueError: a mine at failing.py:16"] if how == "raise" else [])
+    assert out.count("Recording") == 1, (out, err)
     with h5py.File(tmp_path / "made" / "record.h5") as record:
         assert record.attrs["status"].decode() == "stopped: another process of the run ended"
         assert 0 < record["committed"][0] < 20
