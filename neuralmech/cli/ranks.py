@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # torch is not imported where there is one process and the op
 
     from neuralmech.training.together import Alone
 
-FAILED = "neuralmech/failed"  # key of how many processes have failed
+FAILED = "failed"  # key of how many processes have failed
 GRACE = 1.0  # seconds that others leave the first process to say what is wrong with all of them
 
 _present: ContextVar[Alone | None] = ContextVar("processes", default=None)
