@@ -105,6 +105,7 @@ ALLOWED = {
         "words",
         "imports",
         "machine",
+        "signals",
     },
     "__main__": {"cli"},
     "__init__": {"attachment", "record", "discovery", "verification", "compare", "cli"},

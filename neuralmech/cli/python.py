@@ -14,6 +14,7 @@ from neuralmech.compare.findings import Findings, analyze
 from neuralmech.errors import UserError
 from neuralmech.record import FILE_NAME, Record, open_record
 from neuralmech.record.schema import held_out
+from neuralmech.training.place import placed
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,10 @@ def train(config: Mapping[str, Any] | Sequence[str] = (), folder: str | Path | N
     from neuralmech.record import RecordError
     from neuralmech.training.loop import train as carry_out
 
+    if place := placed():
+        raise UserError(
+            f"neuralmech.train is for one process, and torchrun started {place.count}; use torchrun -m neuralmech train"
+        )
     if isinstance(config, str):
         raise UserError(f"train: {config!r} is one text; give a list of overrides, [{config!r}], or a mapping")
     words = list(_words(config)) if isinstance(config, Mapping) else list(config)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 from neuralmech.cli.application import TOLD, one_line, told
 from neuralmech.errors import RunError, UserError, users_line
 from neuralmech.imports import importing
+from neuralmech.signals import SIGNALS
 from neuralmech.training.place import Place, placed
 from neuralmech.words import first_line
 
@@ -23,7 +25,7 @@ if TYPE_CHECKING:  # torch is not imported where there is one process and the op
 
     from neuralmech.training.together import Alone
 
-FAILED = "neuralmech/failed"  # key of how many processes have failed
+FAILED = "failed"  # key of how many processes have failed
 GRACE = 1.0  # seconds that others leave the first process to say what is wrong with all of them
 
 _present: ContextVar[Alone | None] = ContextVar("processes", default=None)
@@ -56,6 +58,7 @@ def one_of_several(place: Place, work: Callable[[], None]) -> NoReturn:
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
     except BaseException:  # noqa: BLE001  (a mistake of ours, which Python would show in the same way)
         traceback.print_exc()
+    _be_deaf()
     with suppress(Exception):
         atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
@@ -79,12 +82,15 @@ def trained(place: Place, words: list[str], train: Callable[[list[str]], None]) 
 
                 follow(together)
         except KeyboardInterrupt as error:
+            _be_deaf()
             if together.is_first:
                 raise
             raise SystemExit(128 + getattr(error, "signal", 2)) from None
         except LostError:
+            _be_deaf()
             raise SystemExit(1) from None
         except Exception as error:  # noqa: BLE001  (one process says what any of them failed of)
+            _be_deaf()
             known = error if isinstance(error, TOLD) else None
             if not _is_first_to_fail(place, store):
                 raise SystemExit(told(known)[1] if known else 1) from None
@@ -92,6 +98,12 @@ def trained(place: Place, words: list[str], train: Callable[[list[str]], None]) 
             raise _named(error, place) from None
         finally:
             _present.reset(token)
+
+
+def _be_deaf() -> None:
+    """Let nothing keep this process, which ends, from what it has to say: torchrun tells all to end at once."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _named(error: Exception, place: Place) -> Exception:

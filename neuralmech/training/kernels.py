@@ -33,7 +33,7 @@ def kernel_errors() -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
-        remedy = "use a smaller data.batch_size, or train.precision=bf16"
+        remedy = "take batches in parts (train.accumulate=2), a smaller data.batch_size, or train.precision=bf16"
         raise RunError(f"the GPU's memory is full; {remedy}") from error
     except RuntimeError as error:
         if "does not have a deterministic implementation" not in str(error):

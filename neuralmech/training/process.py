@@ -91,16 +91,21 @@ def on_signals(*, alone: bool = True) -> Iterator[Stop]:
 
 @contextmanager
 def until_terminated() -> Iterator[None]:
-    """Let other signals raise, as Ctrl-C does, so that what was begun is cleared away; in the main thread."""
+    """Let other signals raise, as Ctrl-C does, so that what was begun is cleared away; in the main thread.
+
+    Who has them otherwise meanwhile keeps them.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = _handled_by(_Raising(), but=(signal.SIGINT,))
+    raising = _Raising()
+    before = _handled_by(raising, but=(signal.SIGINT,))
     try:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) is raising:
+                signal.signal(number, handler)
 
 
 class _Raising:

@@ -169,27 +169,28 @@ class Together(Alone):
 
 @contextmanager
 def joined(place: Place) -> Iterator[tuple[Together, dist.Store]]:
-    """Be one of several processes, and have the store in which they leave word; gloo adds for CPUs, NCCL for GPUs."""
+    """Be one of several processes, and have the store in which they leave word; gloo adds for CPUs, NCCL for GPUs.
+
+    After an error the group is left as it is: ending it may take as long as others are not there, and the others learn
+    of it by this process's end, when it has said why.
+    """
     has_gpus = torch.cuda.is_available() and dist.is_nccl_available()
     if has_gpus and place.local < torch.cuda.device_count():
         torch.cuda.set_device(place.local)
     store = _store(place)
     backend = "cpu:gloo,cuda:nccl" if has_gpus else "gloo"
-    group = dist.PrefixStore("neuralmech", store)
-    _reached(
-        lambda: dist.init_process_group(backend, timeout=PATIENCE, world_size=place.count, rank=place.rank, store=group)
-    )
-    try:
-        yield Together(place), store
-    finally:
-        dist.destroy_process_group()
+    group = {"timeout": PATIENCE, "world_size": place.count, "rank": place.rank}
+    _reached(lambda: dist.init_process_group(backend, store=dist.PrefixStore("group", store), **group))
+    yield Together(place), store
+    dist.destroy_process_group()
 
 
 def _store(place: Place) -> dist.Store:
     """That of torchrun, which outlives each process; otherwise the first process keeps one."""
     is_ours = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" and place.rank == 0
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    return dist.TCPStore(host, port, place.count, is_ours, timedelta(minutes=5), wait_for_workers=False)
+    store = dist.TCPStore(host, port, place.count, is_ours, timedelta(minutes=5), wait_for_workers=False)
+    return dist.PrefixStore(f"neuralmech/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
 
 
 def _reached(call: Callable[[], object]) -> None:

@@ -7,9 +7,12 @@ import h5py
 import numpy as np
 import pytest
 
+import neuralmech
 import ranks
 from conftest import config
+from neuralmech.errors import UserError
 from neuralmech.training import loop
+from neuralmech.training.place import Place, placed
 from train_twins import assert_alike, assert_twins, contents
 
 STEPS = 12
@@ -182,8 +185,8 @@ def test_one_that_fails_ends_all_and_says_why(tmp_path, how):
     code, out, err = ranks.ended(started)
     assert code == 1
     assert time.monotonic() - begun < 60  # and not when somebody's patience ends
-    assert said(err) == (["neuralmech: rank 1 of 2: ValueError: a mine at failing.py:15"] if how == "raise" else [])
-    assert out.count("Recording") == 1
+    assert said(err) == (["neuralmech: rank 1 of 2: ValueError: a mine at failing.py:16"] if how == "raise" else [])
+    assert out.count("Recording") == 1, (out, err)
     with h5py.File(tmp_path / "made" / "record.h5") as record:
         assert record.attrs["status"].decode() == "stopped: another process of the run ended"
         assert 0 < record["committed"][0] < 20
@@ -245,6 +248,19 @@ def test_one_command_is_one_run(tmp_path):
     assert not said(err)
 
 
+@pytest.mark.parametrize(("count", "found"), [(1, None), (3, Place(1, 3, 1))])
+def test_what_torchrun_says(monkeypatch, tmp_path, count, found):
+    for name, value in {"RANK": "1", "WORLD_SIZE": str(count), "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert placed() == found
+    if found:
+        with pytest.raises(UserError, match=r"neuralmech\.train is for one process, and torchrun started 3"):
+            neuralmech.train({"model": "mlp"}, tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+    monkeypatch.delenv("MASTER_PORT")
+    assert placed() is None
+
+
 @pytest.mark.parametrize(
     ("options", "match"),
     [
@@ -255,5 +271,5 @@ def test_one_command_is_one_run(tmp_path):
     ],
 )
 def test_batches_that_so_many_cannot_share(options, match):
-    with pytest.raises(loop.UserError, match=match):
+    with pytest.raises(UserError, match=match):
         config(**options).check_parts(4)
