@@ -113,7 +113,7 @@ def test_what_does_not_go_with_resume_is_one_line(command, tmp_path):
 
 @pytest.mark.parametrize(("number", "word"), [(signal.SIGTERM, "terminated"), (signal.SIGINT, "interrupted")])
 def test_a_signal_before_the_first_step_leaves_nothing(command, tmp_path, monkeypatch, number, word):
-    monkeypatch.setattr(loop, "begin", lambda _: os.kill(os.getpid(), number))
+    monkeypatch.setattr(loop, "begin", lambda *_: os.kill(os.getpid(), number))
     assert command("train", *SMALL, "hydra.run.dir=new/run") == (128 + number, "", f"neuralmech: {word}\n")
     assert not list(tmp_path.iterdir())
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
