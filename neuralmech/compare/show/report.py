@@ -23,6 +23,7 @@ from neuralmech.laws import LAWS
 from neuralmech.laws.kinds import MEANS
 
 LONG, NAME = 60, 16  # characters above which a cell's text wraps, to a wide or a narrow column
+MOST_ROWS = 600  # of a table: a page is looked at, files are read on
 FEW = 4  # columns of a table that a phone shows, where the table does not say which
 # Where figures and tables stand; what is not here comes after these.
 SECTIONS = {
@@ -94,12 +95,17 @@ def _sheet(sheet: Sheet) -> dict[str, Any]:
     few = sheet.few or sheet.columns[:FEW]
     more = [column not in few for column in sheet.columns]
     status = sheet.columns.index("steps") if sheet.name == "runs" else None
+    cut = (
+        f" The first {MOST_ROWS} of {len(sheet.rows):,} rows; the folder has all."
+        if len(sheet.rows) > MOST_ROWS
+        else ""
+    )
     rows = [
         {
             "cells": [_cell(cell, is_more=is_more) for cell, is_more in zip(row, more, strict=True)],
             "is_bad": status is not None and row[status].value == 0,
         }
-        for row in sheet.rows
+        for row in sheet.rows[:MOST_ROWS]
     ]
     columns = [
         {
@@ -109,7 +115,7 @@ def _sheet(sheet: Sheet) -> dict[str, Any]:
         for column, cell, is_more in zip(sheet.columns, sheet.rows[0], more, strict=True)
     ]
     return {
-        "name": sheet.name, "title": sheet.title, "meaning": sheet.meaning, "footnotes": sheet.footnotes,
+        "name": sheet.name, "title": sheet.title, "meaning": sheet.meaning + cut, "footnotes": sheet.footnotes,
         "columns": columns, "rows": rows, "has_more": any(more), "is_open": sheet.name in OPEN and len(rows) <= 60,
     }  # fmt: skip
 
