@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from neuralmech.attachment.example import Example
 from neuralmech.attachment.finding import Wanted, find, tell
-from neuralmech.attachment.folder import attributes, last_row
+from neuralmech.attachment.folder import attributes, can_extend, last_row, next_part
 from neuralmech.attachment.recording import Clock, Recording
 from neuralmech.attachment.rules import ForeignRule
 from neuralmech.attachment.together import Ways
@@ -205,12 +205,13 @@ class Follower:
         names = {id(p): name for name, p in trained.items()}
         one = next(iter(trained.values()))
         rule = ForeignRule(self._optimizers, names, one, self._ways)
-        extends = is_first and self._wanted.resume
-        self._set_clock(rule, is_first=is_first, extends=extends)
-        folder = self._wanted.folder if is_first else self._wanted.folder / f"{PART}{self._parts}"
+        whole, resumes = self._wanted.folder, is_first and self._wanted.resume
+        self._set_clock(rule, is_first=is_first, extends=resumes)
+        extends = resumes and can_extend(whole, rule)
+        part = 1 if extends or (is_first and not resumes) else next_part(whole)
+        folder = whole if part == 1 else whole / f"{PART}{part}"
         recording = Recording(folder, vectors, rule, symmetries, self._wanted.measured, self._clock)
-        made_of = attributes(self._model, rule, self._wanted.measured.every, self._parts, one)
-        recording.open(made_of, extend=extends)
+        recording.open(attributes(self._model, rule, self._wanted.measured.every, part, one), extend=extends)
         return recording
 
     def _set_clock(self, rule: ForeignRule, *, is_first: bool, extends: bool) -> None:
