@@ -19,7 +19,7 @@ from neuralmech.attachment.rules import ForeignRule
 from neuralmech.attachment.together import Ways
 from neuralmech.attachment.vectors import Vectors
 from neuralmech.errors import UserError
-from neuralmech.record.schema import PART, RecordError
+from neuralmech.record.schema import PART, SOME_ROWS, RecordError
 from neuralmech.symmetry.group import Symmetries
 from neuralmech.words import first_line
 
@@ -78,6 +78,8 @@ class Follower:
         self._clock, self._parts = Clock(), 0
         self._recording: Recording | None = None
         self._known: tuple[Any, ...] = ()
+        self._lacking: list[bool] = []  # which parameters had no gradient when the model's were looked up
+        self._models: tuple[int, ...] = ()
         self._ways: Ways | None = None  # which groups go together; None: all
         self._pending: list[dict[str, Any]] = []  # logged of a step that is yet to be begun
         self._early: dict[str, Tensor] | None = None  # θ_k, where nothing is known yet
@@ -121,9 +123,18 @@ class Follower:
         return {name: p for name, p in self._model.named_parameters() if id(p) in held and p.requires_grad}
 
     def _structure(self) -> tuple[Any, ...]:
-        """What must stay as it is within a part: which parameters each group has, and which of them are trained."""
+        """What must stay as it is within a part: which parameters each group has, and which of them the model trains.
+
+        The model may have got others in their place (``load_state_dict(…, assign=True)``), which no gradient reaches
+        the optimiser's then. To go through all of its modules takes time: it is done where gradients begin or cease to
+        be there, and once in a while.
+        """
         groups = [group["params"] for o in self._optimizers for group in o.param_groups]
-        return tuple(tuple((id(p), p.requires_grad) for p in group) for group in groups)
+        held = [p for group in groups for p in group]
+        lacking = [p.grad is None for p in held]
+        if lacking != self._lacking or self.taken % SOME_ROWS == 0:
+            self._lacking, self._models = lacking, tuple(map(id, self._trained().values()))
+        return tuple(map(len, groups)), [(id(p), p.requires_grad, p.shape) for p in held], self._models
 
     def begin(self) -> None:
         """A step is about to be taken."""
@@ -185,6 +196,10 @@ class Follower:
         if self._parts >= MOST_PARTS and not is_same:
             self.is_over = True
             tell(f"what is trained changed {MOST_PARTS} times; nothing more is recorded")
+            return {}
+        if not self._trained():
+            self.is_over = True
+            tell("the optimizer trains no parameter of the model any more; nothing more is recorded. Make another one")
             return {}
         self._known = structure
         recording = self._new_recording(is_first=is_first)
