@@ -17,7 +17,7 @@ from neuralmech.errors import UserError
 from neuralmech.provenance import named_device, versions
 from neuralmech.record import open_record
 from neuralmech.record.files import parts_of
-from neuralmech.record.schema import FILE_NAME, LOG_FILE
+from neuralmech.record.schema import FILE_NAME, LOG_FILE, PART
 
 PRECISIONS = {torch.float64: "fp64", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
@@ -75,6 +75,17 @@ def attributes(model: nn.Module, rule: ForeignRule, every: int, part: int, param
         "device": named_device(parameter.device),
         "rule": rule.description(),
     }
+
+
+def next_part(folder: Path) -> int:
+    """Number of the next part behind those that are in a folder, of which the record itself is the first."""
+    return 1 + max((int(part.name.removeprefix(PART)) for part in parts_of(folder)), default=1)
+
+
+def can_extend(folder: Path, rule: ForeignRule) -> bool:
+    """Whether a record has room for the schedules of a rule, and of no other."""
+    with open_record(folder) as record:
+        return bool(record.rule.get("apart")) == bool(rule.apart)
 
 
 def last_row(folder: Path) -> dict[str, float]:

@@ -13,13 +13,13 @@ from torch.optim import Optimizer
 
 from neuralmech.attachment.example import Example
 from neuralmech.attachment.finding import Request, find, tell
-from neuralmech.attachment.folder import attributes, last_row
+from neuralmech.attachment.folder import attributes, can_extend, last_row, next_part
 from neuralmech.attachment.recording import Clock, Recording
 from neuralmech.attachment.rules import ForeignRule
 from neuralmech.attachment.together import Ways
 from neuralmech.attachment.vectors import FlatVectors
 from neuralmech.errors import UserError
-from neuralmech.record.schema import PART, RecordError
+from neuralmech.record.schema import PART, SOME_ROWS, RecordError
 from neuralmech.symmetry.group import Symmetries
 from neuralmech.words import first_line
 
@@ -78,6 +78,8 @@ class Follower:
         self._clock, self._parts = Clock(), 0
         self._recording: Recording | None = None
         self._known: tuple[Any, ...] = ()
+        self._lacking: list[bool] = []  # which parameters had no gradient when the model's were looked up
+        self._models: tuple[int, ...] = ()
         self._ways: Ways | None = None  # which groups go together; None: all
         self._pending: list[dict[str, Any]] = []  # logged of a step that is yet to be begun
         self._early: dict[str, Tensor] | None = None  # θ_k, where nothing is known yet
@@ -121,9 +123,18 @@ class Follower:
         return {name: p for name, p in self._model.named_parameters() if id(p) in held and p.requires_grad}
 
     def _structure(self) -> tuple[Any, ...]:
-        """What must stay as it is within a part: which parameters each group has, and which of them are trained."""
+        """What must stay as it is within a part: which parameters each group has, and which of them the model trains.
+
+        The model may have got others in their place (``load_state_dict(…, assign=True)``), which no gradient reaches
+        the optimiser's then. To go through all of its modules takes time: it is done where gradients begin or cease to
+        be there, and once in a while.
+        """
         groups = [group["params"] for o in self._optimizers for group in o.param_groups]
-        return tuple(tuple((id(p), p.requires_grad) for p in group) for group in groups)
+        held = [p for group in groups for p in group]
+        lacking = [p.grad is None for p in held]
+        if lacking != self._lacking or self.taken % SOME_ROWS == 0:
+            self._lacking, self._models = lacking, tuple(map(id, self._trained().values()))
+        return tuple(map(len, groups)), [(id(p), p.requires_grad, p.shape) for p in held], self._models
 
     def begin(self) -> None:
         """A step is about to be taken."""
@@ -186,6 +197,10 @@ class Follower:
             self.is_over = True
             tell(f"what is trained changed {MOST_PARTS} times; nothing more is recorded")
             return {}
+        if not self._trained():
+            self.is_over = True
+            tell("the optimizer trains no parameter of the model any more; nothing more is recorded. Make another one")
+            return {}
         self._known = structure
         recording = self._new_recording(is_first=is_first)
         if recording.rule.apart and (before is None or not before.rule.apart):
@@ -205,12 +220,13 @@ class Follower:
         names = {id(p): name for name, p in trained.items()}
         one = next(iter(trained.values()))
         rule = ForeignRule(self._optimizers, names, one, self._ways)
-        extends = is_first and self._wanted.resume
-        self._set_clock(rule, is_first=is_first, extends=extends)
-        folder = self._wanted.folder if is_first else self._wanted.folder / f"{PART}{self._parts}"
+        whole, resumes = self._wanted.folder, is_first and self._wanted.resume
+        self._set_clock(rule, is_first=is_first, extends=resumes)
+        extends = resumes and can_extend(whole, rule)
+        part = 1 if extends or (is_first and not resumes) else next_part(whole)
+        folder = whole if part == 1 else whole / f"{PART}{part}"
         recording = Recording(folder, vectors, rule, symmetries, self._wanted.measured, self._clock)
-        made_of = attributes(self._model, rule, self._wanted.measured.every, self._parts, one)
-        recording.open(made_of, extend=extends)
+        recording.open(attributes(self._model, rule, self._wanted.measured.every, part, one), extend=extends)
         return recording
 
     def _set_clock(self, rule: ForeignRule, *, is_first: bool, extends: bool) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from math import nan
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from neuralmech.record.schema import NORMS, ROTATIONS, FamilyLayout
+from neuralmech.record.schema import NORMS, ROTATIONS, RULES, FamilyLayout
 
 Columns = Mapping[str, Mapping[str, NDArray[np.float64]]]  # family → signal → (rows, charges)
 OF_STEPS = ("loss", "lr", "gradient_norm")
@@ -28,11 +29,13 @@ class SiteMeans:
     def __init__(self, layouts: Mapping[str, FamilyLayout], every: int) -> None:
         self._every, self._rows = every, 0
         self._sites: dict[str, dict[str, NDArray[np.int64]]] = {}
+        self._rules: dict[str, NDArray[np.int64] | None] = {}
         self._tensors = layouts[NORMS].sites if NORMS in layouts else ()
         for family, layout in layouts.items():
             if "value" not in layout.signals or family == ROTATIONS:
                 continue
             places: dict[str, list[int]] = {}
+            self._rules[family] = layout.classes.rules
             for column, site in enumerate(layout.sites):
                 if layout.partners is None or layout.partners[column] == layout.channels[column]:
                     places.setdefault(str(site), []).append(column)
@@ -53,8 +56,15 @@ class SiteMeans:
                 found = charges[family]
                 signals = {name: found[name][row] for name in ("value", "drive_update") if name in found}
                 for site, columns in sites.items():
-                    values |= _of_site(family, site, {n: v[columns] for n, v in signals.items()}, lr, decay)
+                    mine = self._under(family, columns, charges, row) if RULES in charges else (lr, decay)
+                    values |= _of_site(family, site, {n: v[columns] for n, v in signals.items()}, *mine)
             yield int(steps["step"][row]), {name: value for name, value in values.items() if np.isfinite(value)}
+
+    def _under(self, family: str, columns: NDArray, charges: Columns, row: int) -> tuple[float, float]:
+        """η and λ under the one rule that moves a site, where rules have schedules of their own; else NaN."""
+        rules, own = self._rules[family], charges[RULES]
+        number = -1 if rules is None or len(set(rules[columns].tolist())) > 1 else int(rules[columns[0]])
+        return (float(own["lr"][row, number]), float(own["weight_decay"][row, number])) if number >= 0 else (nan, nan)
 
 
 def _of_site(

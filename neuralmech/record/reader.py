@@ -137,12 +137,14 @@ class Record:
         with naming_damage(self.path):
             return Norms(self._file[NORMS], self.rows)
 
-    def rules(self, rows: slice) -> dict[str, Float64[NDArray, "rows rules"]] | None:
-        """Hyperparameters under each rule at some rows, where groups of parameters have schedules of their own."""
+    def rules(
+        self, rows: slice | Int64[NDArray, " rows"] | None = None
+    ) -> dict[str, Float64[NDArray, "rows rules"]] | None:
+        """Hyperparameters under each rule, where groups of parameters have schedules of their own; see `column`."""
         if RULES not in self._file:
             return None
-        end = self.rows if rows.stop is None else min(rows.stop, self.rows)
-        return {name: Checked(self._file[RULES][name])[slice(rows.start or 0, end)] for name in RULE_COLUMNS}
+        rows = slice(self.rows) if rows is None else rows
+        return {name: Checked(self._file[RULES][name])[rows] for name in RULE_COLUMNS}
 
     def steps(
         self, start: int = 0, stop: int | None = None, names: Iterable[str] = STEP_COLUMNS

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -63,7 +64,7 @@ def test_laws_are_exact_of_each_group_by_itself(tmp_path, rule):
     assert {(family.removesuffix("_metric"), site) for family, site in across} == {ACROSS}
     assert max(closure for key, closure in found.items() if key not in across) < 1e-10  # of charges that hardly move
     with open_record(tmp_path) as record:
-        own = record.rules(slice(None))["lr"]
+        own = record.rules()["lr"]
     start = 0.05 if "adam" not in rule else 1e-3
     np.testing.assert_allclose(own[:, 0], [start * warm(k) for k in range(STEPS)], rtol=1e-12)
     np.testing.assert_allclose(own[:, 1], [0.4 * start * cosine(k) for k in range(STEPS)], rtol=1e-12)
@@ -157,7 +158,7 @@ def test_a_rate_that_changes_once_is_a_metric_again(tmp_path):
     first, second = folders(tmp_path)
     assert ACROSS in law_errors(second, "discrete") or ACROSS in closures(second)
     with open_record(second) as record:
-        assert record.rules(slice(None)) is None
+        assert record.rules() is None
     assert len(steps_of(first)["step"]) == 25
 
 
@@ -178,3 +179,36 @@ def test_layerwise_schedules_have_no_end(tmp_path):
     errors = law_errors(parts[-1])
     assert set(errors) == {("translation", "22.weight"), ("translation", "22.bias")}
     assert max(errors.values()) < EXACT
+
+
+@pytest.mark.filterwarnings("ignore:neuralmech. groups of the optimizer have schedules of their own")
+def test_resumed_behind_parts(tmp_path):
+    """What has schedules of its own goes on in a part of its own, behind those that are there."""
+    model = net()
+    optimizer = two(model, momentum=0.9)
+
+    def each(k):
+        optimizer.param_groups[1]["lr"] *= 0.99
+
+    train(model, optimizer, tmp_path, each=each)
+    assert [p.name for p in folders(tmp_path)][1:] == ["part-2", "part-3"]
+    optimizer.param_groups[1]["nesterov"] = True  # of one group alone: no metric from the first step
+    train(model, optimizer, tmp_path, each=each, resume=True)
+    assert [p.name for p in folders(tmp_path)][1:] in (["part-4", "part-2", "part-3"], ["part-2", "part-4", "part-3"])
+    last = tmp_path / "part-4"
+    assert len(steps_of(last)["step"]) == STEPS
+    assert max(law_errors(last).values()) < EXACT
+
+
+@pytest.mark.filterwarnings("ignore:neuralmech. groups of the optimizer have schedules of their own")
+def test_trackers_are_told_of_each_group_in_its_own_rate(tmp_path):
+    model = net()
+    optimizer = two(model)
+    train(model, optimizer, tmp_path, each=scheduled(optimizer, warm, cosine), logger="csv", logger_every=1)
+    with open_record(tmp_path) as record:
+        charges, own = record.charges("scale"), record.rules()["lr"][:, 0]
+        mean = charges.value[:].mean(axis=1)
+    table = pd.read_csv(tmp_path / "logged.csv")
+    found = table[table["name"] == "effective_lr/0"]["value"]
+    np.testing.assert_allclose(found, own / mean, rtol=1e-6)
+    assert not any("share/rescale/1 -> 3" in name for name in table["name"])

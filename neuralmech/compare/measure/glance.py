@@ -136,11 +136,14 @@ class Looking:
     def _sites(self, record: Record, charges: Family) -> list[SiteGlance]:
         name, places = charges.name, self._places[charges.name]
         rows = np.array(sorted(self._means[name]), dtype=np.int64)
-        values, lr = np.stack([self._means[name][row] for row in rows]), record.column("lr", rows)
+        values = np.stack([self._means[name][row] for row in rows])
+        usual, own = record.column("lr", rows), record.rules(rows) or {}
+        rule = charges.index["rule"].to_numpy() if own and "rule" in charges.index else None
         off, square, reason = self.running.errors(record, charges)
         out = []
         for number, site in enumerate(places.sites):
             here, value = places.codes == number, values[:, number]
+            lr = usual if rule is None or (rule[here] < 0).any() else own["lr"][:, rule[here][0]]
             rate = np.divide(lr, value, out=np.full(len(lr), np.nan), where=value > 0) if name == "scale" else None
             known = here & np.isfinite(off)
             size = square[known].sum()

@@ -85,7 +85,7 @@ def classes(record: Record, charges: Family) -> list[ChargeClass]:
     parts, momenta = record.rule.get("parts", []), record.rule.get("momenta", [])
     kappa = index["decay"].to_numpy() if "decay" in index else np.ones(len(index))
     rule = index["rule"].to_numpy() if "rule" in index else np.zeros(len(index), dtype=np.int64)
-    out, apart = [], record.rules(slice(None))
+    out, apart = [], record.rules()
     for number, decay in dict.fromkeys(zip(rule.tolist(), [None if np.isnan(k) else k for k in kappa], strict=True)):
         columns = np.flatnonzero((rule == number) & (np.isnan(kappa) if decay is None else kappa == decay))
         name = c.optimizer if not parts else str(parts[number]) if 0 <= number < len(parts) else ""
