@@ -52,6 +52,8 @@ def _in_parts() -> dict[Any, Callable[..., Any]]:
         aten.addmv.default: _addmv,
         aten.addbmm.default: _addbmm,
         aten.hardtanh.default: _hardtanh,
+        aten.hypot.default: _hypot,
+        aten._cdist_forward.default: _cdist,
     }
     return {op: _batched(op) for op in convolutions} | others | {aten._trilinear.default: _trilinear}
 
@@ -89,6 +91,15 @@ def _hardtanh(x: Tensor, least: float = -1, most: float = 1) -> Any:
     if None not in bounds:
         return NotImplemented
     return torch.clamp(x, *bounds) if any(n is not None for n in bounds) else x.clone()
+
+
+def _hypot(x: Tensor, y: Tensor) -> Tensor:
+    return (x.square() + y.square()).sqrt()
+
+
+def _cdist(x: Tensor, y: Tensor, p: float, how: int | None) -> Tensor:
+    """Lengths ‖x_i − y_j‖_p; `how` torch computes them is all the same."""
+    return torch.linalg.vector_norm(x.unsqueeze(-2) - y.unsqueeze(-3), p, dim=-1)
 
 
 def _trilinear(x: Tensor, weight: Tensor, y: Tensor, *dims: Any) -> Any:

@@ -48,7 +48,7 @@ def kept(rule: KineticRule, family: str) -> KeptSymmetry:
 
     Examples
     --------
-    >>> kept(Rule("muon"), "translation").exactly, kept(Rule("adamw"), "scale").exactly
+    >>> kept(KineticRule("muon"), "translation").exactly, kept(KineticRule("adamw"), "scale").exactly
     (True, False)
     """
     translation = family == "translation"

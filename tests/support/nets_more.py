@@ -258,6 +258,22 @@ def cosine_head():
     return Net(forward, a=nn.Linear(4, 4), b=nn.Linear(4, 4), classes=torch.randn(3, 4), temperature=torch.tensor(2.0))
 
 
+def prototypes(p=2.0):
+    """Distances ignore what moves points and prototypes alike, and scale with them."""
+
+    def forward(self, x):
+        return self.head(torch.cdist(self.b(torch.relu(self.a(x))), self.prototypes, p))
+
+    return lambda: Net(
+        forward, a=nn.Linear(3, 4), b=nn.Linear(4, 2), prototypes=torch.randn(5, 2), head=nn.Linear(5, 3)
+    )
+
+
+def lengths_of_pairs():
+    forward = lambda s, x: s.c(torch.hypot(s.a(x), s.b(x)))  # noqa: E731
+    return Net(forward, a=nn.Linear(3, 4), b=nn.Linear(3, 4), c=nn.Linear(4, 3))
+
+
 MORE = {
     "leaky_at_random": (lambda: nn.Sequential(nn.Linear(3, 4), nn.RReLU(), nn.Linear(4, 3)), floats(6, 3)),
     "attention": (attention(), floats(4, 5, 4)),
@@ -311,5 +327,8 @@ MORE = {
     "transposed_weights": (transposed_weights, floats(12, 4)),
     "powers": (powers, floats(12, 3)),
     "squared_branch": (squared_branch, floats(12, 4)),
+    "prototypes": (prototypes(), floats(12, 3)),
+    "prototypes, by their largest coordinate": (prototypes(p=float("inf")), floats(12, 3)),
+    "lengths of pairs": (lengths_of_pairs, floats(12, 3)),
     "cosine_head": (cosine_head, floats(12, 4)),
 }
