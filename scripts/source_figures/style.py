@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from neuralmech.compare.show.style import COLOURS, LAW_COLOURS, STYLE
 
-BLUE, GREEN, SKY, PINK = COLOURS[:4]
+BLUE, GREEN, SKY, PINK, *_ = COLOURS
 ORANGE, BLACK, GREY = LAW_COLOURS["first_order_flow"], LAW_COLOURS["modified_flow"], LAW_COLOURS["gradient_flow"]
 YELLOW = LAW_COLOURS["weight_decay"]
 FAMILY_COLOURS = {"translation": BLUE, "scale": ORANGE, "rescale": GREEN}

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatterSciNotation
 
 from neuralmech.compare.show.style import STYLE
 
@@ -16,6 +19,8 @@ from neuralmech.compare.show.style import STYLE
 NARROW, NARROW_LETTERS = 3.75, 44  # inches; letters of a title
 COLUMNS = 3  # panels beside each other at most
 LINE = 0.165  # inches of a legend's line
+_POWER = re.compile(r"\$\\mathdefault\{(?:([\d.]+)\\times)?10\^\{(-?\d+)\}\}\$")
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 SMALLEST = 7  # points of any text: 9 pixels of a screen
 
 
@@ -23,6 +28,35 @@ def styled(*, narrow: bool = False, **more: Any) -> AbstractContextManager[None]
     """The style in which a figure is made and saved."""
     style: dict[Any, Any] = {**STYLE, **({"font.size": 10} if narrow else {}), **more}
     return mpl.rc_context(style)
+
+
+class Powers(LogFormatterSciNotation):
+    """Powers of ten as letters, not as equations, which take a tenth of the time of drawing."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        """Label of a tick."""
+        return raised(super().__call__(x, pos))
+
+
+def raised(text: str) -> str:
+    r"""What matplotlib writes at a logarithmic axis, in letters; other text as it is.
+
+    Examples
+    --------
+    >>> [raised(text) for text in (r"$\mathdefault{10^{-3}}$", r"$\mathdefault{6\times10^{1}}$", "")]
+    ['10⁻³', '6×10¹', '']
+    """
+    power = _POWER.fullmatch(text)
+    if power is None:
+        return text
+    return (f"{power[1]}×" if power[1] else "") + "10" + power[2].translate(_RAISED)
+
+
+def logarithmic(axes: Axes) -> None:
+    """Give the vertical axis a logarithmic scale."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(Powers())
+    axes.yaxis.set_minor_formatter(Powers())
 
 
 def columns_of(panels: int, *, narrow: bool) -> int:

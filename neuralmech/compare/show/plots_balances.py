@@ -10,7 +10,16 @@ from matplotlib.lines import Line2D
 
 from neuralmech.compare.measure.curves import LossCurve
 from neuralmech.compare.measure.orbit import OrbitCurve
-from neuralmech.compare.show.drawing import NARROW, SMALLEST, columns_of, head, legend_below, styled, wrapped
+from neuralmech.compare.show.drawing import (
+    NARROW,
+    SMALLEST,
+    columns_of,
+    head,
+    legend_below,
+    logarithmic,
+    styled,
+    wrapped,
+)
 from neuralmech.compare.show.style import COLOURS, FLOOR, plain
 
 SITES = 24  # drawn of a run
@@ -39,7 +48,7 @@ def loss_figure(panels: Sequence[tuple[str, LossCurve]], *, narrow: bool = False
                 off = np.abs(predicted - curve.measured)
                 upper.plot(curve.step, predicted, color=colour, linestyle=dashes, linewidth=1.0)
                 lower.plot(curve.step, np.where(off > FLOOR, off, np.nan), color=colour, linewidth=1.1)
-            lower.set_yscale("log")
+            logarithmic(lower)
             lower.set_xlabel("step $k$")
             upper.set_title(wrapped(plain(title), narrow=narrow), fontsize=9)
         for row in axes[:, 0][::2]:
@@ -67,7 +76,7 @@ def orbit_figure(panels: Sequence[tuple[str, OrbitCurve]], *, narrow: bool = Fal
             for number, (site, distance) in enumerate(list(curve.distance.items())[:SITES]):
                 colour, dashes = COLOURS[number % len(COLOURS)], "-" if number < len(COLOURS) else "--"
                 panel.plot(curve.step, distance, color=colour, linestyle=dashes, linewidth=1.4, label=plain(site))
-            panel.set_yscale("log")
+            logarithmic(panel)
             panel.set_xlabel("step $k$")
             panel.set_title(wrapped(plain(title), narrow=narrow), fontsize=9)
             if len(curve.distance) <= len(COLOURS):

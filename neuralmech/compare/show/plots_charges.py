@@ -17,7 +17,16 @@ from matplotlib.patches import Patch
 
 from neuralmech.compare.measure.curves import Curves
 from neuralmech.compare.measure.views import METRIC
-from neuralmech.compare.show.drawing import NARROW, SMALLEST, columns_of, head, legend_below, styled, wrapped
+from neuralmech.compare.show.drawing import (
+    NARROW,
+    SMALLEST,
+    columns_of,
+    head,
+    legend_below,
+    logarithmic,
+    styled,
+    wrapped,
+)
 from neuralmech.compare.show.ends import ROOM, in_short, name_ends
 from neuralmech.compare.show.style import COLOURS, FLOOR, FORMS, MEASURED, law_line, named, plain
 from neuralmech.laws import LAWS
@@ -102,7 +111,7 @@ def _errors(axes: Axes, curves: Curves) -> None:
         visible = np.where(error > FLOOR, error, np.nan)
         if np.isfinite(visible).any():
             axes.plot(curves.step, visible, **law_line(name))
-    axes.set_yscale("log")
+    logarithmic(axes)
 
 
 def _legend(figure: Figure, curves: Sequence[Curves], *, narrow: bool) -> None:

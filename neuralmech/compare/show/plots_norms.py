@@ -13,7 +13,17 @@ from matplotlib.lines import Line2D
 
 from neuralmech.compare.measure.norms import NormsCurve
 from neuralmech.compare.show.cells import shortened
-from neuralmech.compare.show.drawing import NARROW, SMALLEST, columns_of, head, legend_below, styled, wrapped
+from neuralmech.compare.show.drawing import (
+    NARROW,
+    SMALLEST,
+    Powers,
+    columns_of,
+    head,
+    legend_below,
+    logarithmic,
+    styled,
+    wrapped,
+)
 from neuralmech.compare.show.ends import NAME_LENGTH, ROOM, name_ends
 from neuralmech.compare.show.style import plain, run_colours
 
@@ -49,7 +59,7 @@ def norms_figure(panels: Sequence[tuple[str, NormsCurve]], *, narrow: bool = Fal
                 draw(axis, curve, name, scales[name])
                 if as_map and column == columns - 1:
                     where: Any = {"location": "bottom", "aspect": 40} if narrow else {"location": "right", "pad": 0.02}
-                    figure.colorbar(axis.collections[0], ax=axis, label=WHAT[name], **where)
+                    figure.colorbar(axis.collections[0], ax=axis, label=WHAT[name], format=Powers(), **where)
                 elif not as_map and column == 0:
                     axis.set_ylabel(WHAT[name], fontsize=9)
                 if named_ends:
@@ -95,7 +105,7 @@ def _curves(axes: Axes, curve: NormsCurve, name: str, scale: tuple[float, float]
     values = getattr(curve, name)
     for column, colour, dashes in zip(values.T, _colours(curve), _dashes(curve), strict=True):
         axes.plot(curve.step, np.where(column > 0, column, np.nan), color=colour, linestyle=dashes, linewidth=1.4)
-    axes.set_yscale("log")
+    logarithmic(axes)
     axes.set_ylim(scale[0] / 1.3, scale[1] * 1.3)
     axes.locator_params(axis="x", nbins=6)
 

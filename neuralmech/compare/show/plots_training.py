@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from neuralmech.compare.measure.training import Band, TrainingCurve
-from neuralmech.compare.show.drawing import NARROW, head, legend_below, styled, wrapped
+from neuralmech.compare.show.drawing import NARROW, head, legend_below, logarithmic, styled, wrapped
 from neuralmech.compare.show.style import plain, run_colours
 
 Look = dict[str, Any]  # a run's colour and width
@@ -59,7 +59,7 @@ def _positive(axes: Axes, band: Band) -> None:
     """Logarithmic where the numbers are positive and span much."""
     low, high = np.nanmin(band.low), np.nanmax(band.high)
     if low > 0 and high > 5 * low:
-        axes.set_yscale("log")
+        logarithmic(axes)
 
 
 def _loss(axes: Axes, curve: TrainingCurve, look: Look) -> None:
