@@ -90,7 +90,7 @@ def test_a_failed_analysis_leaves_nothing_behind(command, tmp_path):
 
 @pytest.mark.usefixtures("run")
 def test_memory_that_is_short_is_one_line(command, tmp_path, monkeypatch):
-    monkeypatch.setattr("neuralmech.compare.folder.analyze_folder", lambda *_: np.zeros(1 << 50))
+    monkeypatch.setattr("neuralmech.compare.folder.analyze_runs", lambda *_: np.zeros(1 << 50))
     code, out, err = command("analyze", "run")
     assert (code, out) == (1, "")
     assert re.fullmatch("neuralmech: memory is short .*8.00 PiB.*; free some, or take a smaller model.*\n", err)
