@@ -9,6 +9,7 @@ from inspect import signature
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Shaped
 from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
@@ -69,7 +70,7 @@ class Example(NamedTuple):
         """How many there are of the first tensor."""
         return len(self.tensors[0]) if self.tensors[0].dim() else 1
 
-    def arguments(self, tensors: Sequence[Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def arguments(self, tensors: Sequence[Shaped[Tensor, "batch ..."]]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Positional and keyword arguments of a call with these tensors."""
         places = iter(tensors)
         filled = [next(places) if leaf is TENSOR else leaf for leaf in self.leaves]
@@ -171,7 +172,9 @@ def only_trained(model: nn.Module, names: set[str]) -> Iterator[None]:
 
 
 @torch.no_grad()
-def some_targets(model: nn.Module, tensors: tuple[Tensor, ...], loss: Loss) -> Tensor:
+def some_targets(
+    model: nn.Module, tensors: tuple[Shaped[Tensor, "batch ..."], ...], loss: Loss
+) -> Shaped[Tensor, "batch ..."]:
     """Targets of the kind that a loss takes, at random: claims hold whatever they are.
 
     Raises

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import yaml
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from neuralmech.attachment.rules import ForeignRule
@@ -56,7 +57,9 @@ def _clear(folder: Path) -> None:
         shutil.rmtree(part)
 
 
-def attributes(model: nn.Module, rule: ForeignRule, every: int, part: int, parameter: Tensor) -> dict[str, object]:
+def attributes(
+    model: nn.Module, rule: ForeignRule, every: int, part: int, parameter: Float[Tensor, "*shape"]
+) -> dict[str, object]:
     """Of the record: a config as far as it is known, the rule, versions and device."""
     config: dict[str, Any] = {
         "model": {"name": type(model).__name__},

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
@@ -34,7 +35,7 @@ class Measuring(Protocol):
         """Whether each parameter had one in the last step."""
         ...
 
-    def begin(self, before: Mapping[str, Tensor], *, follows: bool) -> None:
+    def begin(self, before: Mapping[str, Float[Tensor, "*shape"]], *, follows: bool) -> None:
         """See θ_k; `follows`: the step before was measured, too."""
         ...
 
@@ -42,7 +43,7 @@ class Measuring(Protocol):
         """See the gradients that an optimiser is about to use; those of a closure may change before it is done."""
         ...
 
-    def end(self, row: Mapping[str, float], loss: Tensor, seen: Seen, *, norms: bool) -> bool:
+    def end(self, row: Mapping[str, float], loss: Float[Tensor, ""], seen: Seen, *, norms: bool) -> bool:
         """The step was taken: record its row; False if what it needs is gone."""
         ...
 
@@ -62,7 +63,7 @@ class Copying:
         """Whether each parameter had one in the last step."""
         return len(self._with_gradient) == len(self._vectors.parameters)
 
-    def begin(self, before: Mapping[str, Tensor], *, follows: bool) -> None:
+    def begin(self, before: Mapping[str, Float[Tensor, "*shape"]], *, follows: bool) -> None:
         """Copy θ_k; where it is not what the last step left, something else moved it."""
         self._tracker.room()  # which was lent
         theta = self._vectors.gather("before", before)
@@ -82,17 +83,17 @@ class Copying:
             for view in views:
                 view.masked_fill_(overflow > 0, 0.0)
 
-    def gradients(self, optimizer: Optimizer) -> dict[str, Tensor | None]:
+    def gradients(self, optimizer: Optimizer) -> dict[str, Float[Tensor, "*shape"] | None]:
         """Those of the parameters of one optimiser, where they are."""
         held = (p for group in optimizer.param_groups for p in group["params"] if id(p) in self._names)
         return {self._names[id(p)]: p.grad for p in held}
 
-    def copy(self, gradients: Mapping[str, Tensor | None]) -> list[Tensor]:
+    def copy(self, gradients: Mapping[str, Float[Tensor, "*shape"] | None]) -> list[Float[Tensor, "*shape"]]:
         """Copy some gradients; returns where to."""
         self._with_gradient |= {name for name, g in gradients.items() if g is not None}
         return self._vectors.put("gradient", gradients)
 
-    def end(self, row: Mapping[str, float], loss: Tensor, seen: Seen, *, norms: bool) -> bool:
+    def end(self, row: Mapping[str, float], loss: Float[Tensor, ""], seen: Seen, *, norms: bool) -> bool:
         """Copy θ_{k+1}, and sum all of them up."""
         after, gradient = self._vectors.gather("after"), self._vectors.room("gradient")
         kept = self._rule.kept(row, self._vectors.by_name)
@@ -125,7 +126,7 @@ class InPlace:
         found = self._found
         return self._copying.has_all_gradients if found is None else all(g is not None for g in found.values())
 
-    def begin(self, before: Mapping[str, Tensor], *, follows: bool) -> None:
+    def begin(self, before: Mapping[str, Float[Tensor, "*shape"]], *, follows: bool) -> None:
         """See whether the parameters are where the last step left them."""
         self._are_alike = self._vectors.are_alike
         if not follows or not self._are_left(before):
@@ -150,7 +151,7 @@ class InPlace:
             return
         self._found, self._versions = found, _versions(found)
 
-    def end(self, row: Mapping[str, float], loss: Tensor, seen: Seen, *, norms: bool) -> bool:
+    def end(self, row: Mapping[str, float], loss: Float[Tensor, ""], seen: Seen, *, norms: bool) -> bool:
         """Sum the step up, and be where it leads."""
         found = self._found
         if found is None:
@@ -187,7 +188,7 @@ def measuring(vectors: FlatVectors, rule: ForeignRule, tracker: Tracker) -> Meas
     return copying if by is None else InPlace(copying, vectors, rule, tracker, by)
 
 
-def scaled(optimizer: Optimizer) -> tuple[Tensor | None, Tensor | None]:
+def scaled(optimizer: Optimizer) -> tuple[Float[Tensor, ""] | None, Float[Tensor, ""] | None]:
     """What GradScaler leaves to fused optimisers: to unscale, and to leave out a step that is not finite."""
     return getattr(optimizer, "grad_scale", None), getattr(optimizer, "found_inf", None)
 

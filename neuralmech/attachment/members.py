@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -90,7 +91,7 @@ def is_decoupled(member: Member, kind: str) -> bool:
         return False
 
 
-def rounds_decay_of(member: Member, like: Tensor) -> bool:
+def rounds_decay_of(member: Member, like: Float[Tensor, "*shape"]) -> bool:
     """Whether it multiplies float32 by 1 − ηλ rounded to float32, see `rounds_decay`."""
     options = member.options()
     try:

@@ -10,6 +10,7 @@ from time import monotonic
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -137,7 +138,9 @@ class Recording:
         self._feed = opened(m.logger, self._folder, {"optim": self.rule.config()}, layouts, m.logger_every)
         self._writer = BackgroundWriter(writer, self._feed.hear if self._feed else None)
 
-    def begin(self, row: Mapping[str, float], samples: int, before: Mapping[str, Tensor] | None = None) -> None:
+    def begin(
+        self, row: Mapping[str, float], samples: int, before: Mapping[str, Float[Tensor, "*shape"]] | None = None
+    ) -> None:
         """Keep θ_k, which is where the model is or what is given, and hyperparameters of a step about to be taken."""
         self._write_if_due()
         if self._skipped is not None and self._overflow is not None:

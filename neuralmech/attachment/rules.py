@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -54,7 +55,11 @@ class ForeignRule:
     """
 
     def __init__(
-        self, optimizers: Sequence[Optimizer], names: Mapping[int, str], like: Tensor, ways: Ways | None = None
+        self,
+        optimizers: Sequence[Optimizer],
+        names: Mapping[int, str],
+        like: Float[Tensor, "*shape"],
+        ways: Ways | None = None,
     ) -> None:
         found = [
             Member(optimizer, number, tuple(names[id(p)] for p in group["params"] if id(p) in names))

@@ -43,7 +43,7 @@ class FlatVectors:
         """Whether all parameters can be read where they are now."""
         return all(map(self.is_alike, self._own))
 
-    def is_alike(self, x: Tensor) -> bool:
+    def is_alike(self, x: Float[Tensor, "*shape"]) -> bool:
         """Whether a tensor is on the CPU, dense and of the vectors' type."""
         return x.is_cpu and x.dtype is self._dtype and x.layout is torch.strided
 
@@ -56,7 +56,7 @@ class FlatVectors:
         """A vector for one purpose, zero at first."""
         return self._room(key)[0]
 
-    def views(self, key: str) -> Mapping[str, Tensor]:
+    def views(self, key: str) -> Mapping[str, Float[Tensor, "*shape"]]:
         """Each parameter's part of a vector."""
         return self._room(key)[1]
 
@@ -68,13 +68,13 @@ class FlatVectors:
         """A vector for nothing yet."""
         return torch.zeros(self.layout.size, dtype=self._dtype, device=self.device)
 
-    def gather(self, key: str, tensors: Mapping[str, Tensor] | None = None) -> Vector:
+    def gather(self, key: str, tensors: Mapping[str, Float[Tensor, "*shape"]] | None = None) -> Vector:
         """Copy a tensor of each parameter, by default the parameters themselves."""
         self.put(key, self.parameters if tensors is None else tensors)
         return self.room(key)
 
     @torch.no_grad()
-    def put(self, key: str, tensors: Mapping[str, Tensor | None]) -> list[Tensor]:
+    def put(self, key: str, tensors: Mapping[str, Float[Tensor, "*shape"] | None]) -> list[Float[Tensor, "*shape"]]:
         """Copy tensors of some parameters to their places, and zeros for None; returns these places."""
         of_all = self._room(key)[1]
         places = [of_all[name] for name in tensors]
@@ -89,7 +89,7 @@ class FlatVectors:
                 place.copy_(_dense(x))
         return places
 
-    def by_name(self, key: str, tensors: Mapping[str, Tensor]) -> Vector | None:
+    def by_name(self, key: str, tensors: Mapping[str, Float[Tensor, "*shape"]]) -> Vector | None:
         """What optimisers keep of the parameters; None if some lack."""
         return self.gather(key, tensors) if len(tensors) == len(self.parameters) else None
 
@@ -110,10 +110,10 @@ class Place:
     whether that is one of numbers.
     """
 
-    def __init__(self, part: Tensor) -> None:
+    def __init__(self, part: Float[Tensor, "*shape"]) -> None:
         self._part, self._at, self._bytes = part, part.data_ptr(), part.numel() * part.element_size()
 
-    def holds(self, x: Tensor) -> bool:
+    def holds(self, x: Float[Tensor, "*shape"]) -> bool:
         """Whether a tensor on the CPU, of this type and shape, has the same numbers."""
         if _compare is not None and x.is_contiguous() and not _compare(x.data_ptr(), self._at, self._bytes):
             return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 import torch
+from jaxtyping import Bool, Int64, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -64,7 +65,7 @@ class Batches:
             x = self._augment(x, step)
         return self._inputs(x), self._resampled(y, step) if self._label_noise else y
 
-    def samples(self, step: int) -> Tensor:
+    def samples(self, step: int) -> Int64[Tensor, " batch"]:
         """Numbers of the step's samples in the training part."""
         return self._order(step)[self._share]
 
@@ -119,7 +120,7 @@ class Augment:
         self._seed, self._device, self._share = seed, device, share
         self._draws = lru_cache(maxsize=1)(self._draw)
 
-    def __call__(self, x: Tensor, step: int) -> Tensor:
+    def __call__(self, x: Shaped[Tensor, "batch channels height width"], step: int) -> Tensor:
         """The step's batch (samples, channels, height, width), augmented."""
         epoch, position = divmod(step, self._per_epoch)
         drawn = self._draws(epoch)[:, position * self._batch_size :][:, : self._batch_size]
@@ -134,7 +135,13 @@ class Augment:
         return moved(torch.cat([offsets, flips]), self._device)
 
 
-def crop_and_flip(x: Tensor, down: Tensor, right: Tensor, flip: Tensor, padding: int) -> Tensor:
+def crop_and_flip(
+    x: Shaped[Tensor, "batch channels height width"],
+    down: Int64[Tensor, " batch"],
+    right: Int64[Tensor, " batch"],
+    flip: Bool[Tensor, " batch"],
+    padding: int,
+) -> Shaped[Tensor, "batch channels height width"]:
     """Crop each image, padded by zeros, at its own offset to its old size; then flip it left to right where `flip`.
 
     Parameters

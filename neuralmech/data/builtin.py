@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float64
+from numpy.typing import NDArray
 
 from neuralmech.data.dataset import Dataset, split
 from neuralmech.data.options import DigitsOptions, SyntheticOptions, TokensOptions
@@ -84,7 +86,7 @@ def _markov(options: TokensOptions) -> Dataset:
     )  # fmt: skip
 
 
-def transitions(options: TokensOptions, random: np.random.Generator | None = None) -> np.ndarray:
+def transitions(options: TokensOptions, random: np.random.Generator | None = None) -> Float64[NDArray, "tokens tokens"]:
     """Transition matrix (states, states) of the Markov chain; each row sums to one."""
     random = random or np.random.default_rng(options.seed)
     return random.dirichlet(np.full(options.states, options.concentration), size=options.states)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
+from jaxtyping import Int64, Shaped
 from torch import Tensor
 
 from neuralmech.data.draws import CPU
@@ -52,7 +53,7 @@ class Inputs:
         return x.to(self._dtype if x.is_floating_point() else torch.int64)
 
 
-def measure(x: Tensor) -> Pixels:
+def measure(x: Shaped[Tensor, "samples ..."]) -> Pixels:
     """Mean and standard deviation of each channel of images (samples, channels, height, width), of bytes.
 
     They come from counts of grey levels, so they depend neither on the order nor on the machine. A channel that is
@@ -107,11 +108,11 @@ class Dataset:
         """What turns stored samples into what the model takes."""
         return Inputs(self.place.device, self.place.dtype, self.pixels)
 
-    def example(self, dtype: torch.dtype) -> Tensor:
+    def example(self, dtype: torch.dtype) -> Shaped[Tensor, "batch ..."]:
         """Two training samples as the model takes them, on the CPU."""
         return Inputs(CPU, dtype, self.pixels)(self._first(2))
 
-    def example_targets(self) -> Tensor:
+    def example_targets(self) -> Shaped[Tensor, "batch ..."]:
         """Targets of these two; the largest label is among them, so that what holds for them holds for all."""
         y = self.train[np.arange(2)][1].clone()
         if self.has_labels:
@@ -128,7 +129,9 @@ class Dataset:
             parts.append(part if kept is None else kept.to(home, place.dtype))
         return replace(self, train=parts[0], test=parts[1], place=place)
 
-    def held_out(self, batch: int) -> Generator[tuple[Tensor, Tensor], None, None]:
+    def held_out(
+        self, batch: int
+    ) -> Generator[tuple[Shaped[Tensor, "batch ..."], Shaped[Tensor, "batch ..."]], None, None]:
         """Batches of the held-out part as the model takes them, in order, on the device."""
         place, inputs = self.place, self.inputs
         if isinstance(self.test, Samples) and not place.streamed:
@@ -172,13 +175,21 @@ def _chunks(samples: int, size: int) -> Iterator[Wanted]:
     return (Wanted(np.arange(start, min(start + size, samples)), HELD_OUT) for start in range(0, samples, size))
 
 
-def split(x: Tensor, y: Tensor, test_fraction: float, classes: int, seed: int = 0) -> Dataset:
+def split(
+    x: Shaped[Tensor, "samples ..."],
+    y: Shaped[Tensor, "samples ..."],
+    test_fraction: float,
+    classes: int,
+    seed: int = 0,
+) -> Dataset:
     """Split off a held-out part, the same one for every seed of a run so that runs compare."""
     train, test = held_out(len(x), test_fraction, seed)
     return Dataset(Samples(x[train], y[train]), Samples(x[test], y[test]), classes)
 
 
-def held_out(samples: int, test_fraction: float, seed: int = 0) -> tuple[Tensor, Tensor]:
+def held_out(
+    samples: int, test_fraction: float, seed: int = 0
+) -> tuple[Int64[Tensor, " train"], Int64[Tensor, " test"]]:
     """Numbers of the samples of the training part and of the held-out one, in an order drawn by `seed`."""
     order = torch.randperm(samples, generator=torch.Generator().manual_seed(seed))
     held = round(samples * test_fraction)

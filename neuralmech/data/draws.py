@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Shaped
 from torch import Tensor
 
 CPU = torch.device("cpu")
@@ -42,7 +43,7 @@ def generator(seed: int, *numbers: int) -> torch.Generator:
     return torch.Generator().manual_seed(state % 2**63)
 
 
-def moved(tensor: Tensor, device: torch.device) -> Tensor:
+def moved(tensor: Shaped[Tensor, "*shape"], device: torch.device) -> Shaped[Tensor, "*shape"]:
     """Copy from the host to a device without waiting for what the device is doing."""
     if device.type != "cuda":
         return tensor.to(device)

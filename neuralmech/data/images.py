@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
 from torch import Tensor
 from tqdm import tqdm
 
@@ -41,7 +42,7 @@ def load_mnist(options: ImageOptions) -> Dataset:
     return Dataset(train, test, classes=10, pixels=MNIST_PIXELS)
 
 
-def read_idx(path: Path) -> Tensor:
+def read_idx(path: Path) -> UInt8[Tensor, "*shape"]:
     """An array of bytes in the idx format: 0 0 8 rank, sizes as big-endian 32-bit integers, values."""
     content = gzip.decompress(path.read_bytes())
     rank = content[3]

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Int64, Shaped
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset as Indexed
@@ -92,7 +93,9 @@ class Items(Indexed):
                 pairs.append(self._pair(i))
         return self._batch(indices, pairs)
 
-    def watched(self, numbers: NDArray[np.int64]) -> tuple[Tensor, Tensor, bool]:
+    def watched(
+        self, numbers: Int64[NDArray, " samples"]
+    ) -> tuple[Shaped[Tensor, "samples ..."], Shaped[Tensor, "samples ..."], bool]:
         """Inputs and targets of some samples, and whether any of them drew a random number."""
         indices = numbers.tolist()
         with generators_kept():

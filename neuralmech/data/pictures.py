@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Int64, UInt8
 from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset as Indexed
@@ -50,7 +51,7 @@ class Pictures(Indexed):
             why = getattr(error, "strerror", None) or str(error).partition(" '")[0]
             raise UserError(f"{self.files[i]} cannot be read as an image ({why}); mend it or remove it") from error
 
-    def some(self, indices: Tensor) -> Pictures:
+    def some(self, indices: Int64[Tensor, " samples"]) -> Pictures:
         """Those with some numbers."""
         chosen = indices.tolist()
         files, labels = (tuple(values[i] for i in chosen) for values in (self.files, self.labels))
@@ -110,7 +111,7 @@ def _sorted(paths) -> list[Path]:
     return sorted((path for path in paths if not path.name.startswith(".")), key=lambda path: path.name)
 
 
-def to_bytes(image: Image.Image, size: int | None = None) -> Tensor:
+def to_bytes(image: Image.Image, size: int | None = None) -> UInt8[Tensor, "channels height width"]:
     """Bytes (3, height, width) of an image, upright as its camera says, scaled and cut to a square if it has a size.
 
     Grey images become coloured, those of 16 bits lose the lower ones, and what is transparent lies on black.

@@ -10,6 +10,7 @@ from pickle import PicklingError
 from typing import Any
 
 import torch
+from jaxtyping import Int64, Shaped
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as Indexed
@@ -33,7 +34,7 @@ class Stream:
     """
 
     def __init__(
-        self, part: Part, indices: Callable[[int], Tensor], device: torch.device, workers: int,
+        self, part: Part, indices: Callable[[int], Int64[Tensor, " batch"]], device: torch.device, workers: int,
         key: Callable[[int], tuple[int, ...]] = lambda _: (0,),
     ) -> None:  # fmt: skip
         self._part, self._device, self._workers = part, device, workers
@@ -63,7 +64,7 @@ class Stream:
 
 def read(
     part: Part | ItemsWithDraws, wanted: Iterable[Wanted], device: torch.device, workers: int
-) -> Generator[tuple[Tensor, ...], None, None]:
+) -> Generator[tuple[Shaped[Tensor, "batch ..."], ...], None, None]:
     """Yield batches as stored, on the device, read by so many processes (0: by this one).
 
     Whoever does not take all of them closes it, which ends the workers. Where processes may not have children, this

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Int64
 from torch import Tensor
 
 from neuralmech.data.dataset import Dataset
@@ -52,7 +53,7 @@ def read_text(path: Path) -> str:
         raise UserError(f"data.path: {path} is not UTF-8 ({error.reason} at byte {error.start}); save it so") from None
 
 
-def encoded(text: str) -> tuple[Tensor, str]:
+def encoded(text: str) -> tuple[Int64[Tensor, " characters"], str]:
     """Tokens of a text, and the characters that they stand for.
 
     Examples

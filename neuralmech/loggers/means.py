@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from math import nan
-from typing import Any
 
 import numpy as np
+from jaxtyping import Shaped
 from numpy.typing import NDArray
 
 from neuralmech.record.schema import NORMS, ROTATIONS, RULES, FamilyLayout
@@ -41,7 +41,9 @@ class SiteMeans:
                     places.setdefault(str(site), []).append(column)
             self._sites[family] = {site: np.array(columns) for site, columns in places.items()}
 
-    def of(self, steps: Mapping[str, NDArray[Any]], charges: Columns) -> Iterator[tuple[int, dict[str, float]]]:
+    def of(
+        self, steps: Mapping[str, Shaped[NDArray, " rows"]], charges: Columns
+    ) -> Iterator[tuple[int, dict[str, float]]]:
         """Step and numbers of the wanted rows of a block; what is not finite is left out."""
         count = len(steps["step"])
         rows = [row for row in range(count) if (self._rows + row) % self._every == 0]

@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from neuralmech.charges.step import Step, rate_of
@@ -50,7 +51,7 @@ def compiled(loss: Loss) -> Loss:
 
     made = torch.compile(loss)
 
-    def checked(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    def checked(model: nn.Module, x: Shaped[Tensor, "batch ..."], y: Shaped[Tensor, "batch ..."]) -> Tensor:
         try:
             return made(model, x, y)
         except TorchDynamoException as error:
@@ -97,7 +98,7 @@ class Tools:
     ascent: Ascent | None
     measure_noise: Callable[[Tensor, Tensor, Tensor], None]
 
-    def gradient(self, x: Tensor, y: Tensor) -> Tensor:
+    def gradient(self, x: Shaped[Tensor, "batch ..."], y: Shaped[Tensor, "batch ..."]) -> Float[Tensor, ""]:
         """Leave the gradient of a batch's loss, or that which the rule wants, in the flat vector.
 
         Returns the loss at θ, without its graph.
@@ -109,7 +110,9 @@ class Tools:
             self.ascent.climb(lambda: self.passes(x, y))
         return loss
 
-    def measured(self, row: Mapping[str, float | Tensor], rate: float | Tensor) -> tuple[Step, Seen]:
+    def measured(
+        self, row: Mapping[str, float | Float[Tensor, ""]], rate: float | Float[Tensor, ""]
+    ) -> tuple[Step, Seen]:
         """The step that was just taken, and what happened to its gradient and update."""
         update, ascent = self.update, self.ascent
         kept = self.rule.kept(row, None if ascent is None else ascent.gradient)
@@ -124,7 +127,7 @@ class Execution(Protocol):
         """Learning rate as the optimiser gets it."""
         ...
 
-    def take(self, row: Row, x: Tensor, y: Tensor, what: Due) -> None:
+    def take(self, row: Row, x: Shaped[Tensor, "batch ..."], y: Shaped[Tensor, "batch ..."], what: Due) -> None:
         """Take the step of a batch and record what is to be measured of it."""
         ...
 
@@ -139,7 +142,7 @@ class Plain:
         """As it is."""
         return lr
 
-    def take(self, row: Row, x: Tensor, y: Tensor, what: Due) -> None:
+    def take(self, row: Row, x: Shaped[Tensor, "batch ..."], y: Shaped[Tensor, "batch ..."], what: Due) -> None:
         """Gradient, update, charges."""
         tools = self._tools
         tools.rule.set(row)
@@ -228,7 +231,7 @@ class Graphed:
         """Rounded to float32."""
         return float(np.float32(lr))
 
-    def take(self, row: Row, x: Tensor, y: Tensor, what: Due) -> None:
+    def take(self, row: Row, x: Shaped[Tensor, "batch ..."], y: Shaped[Tensor, "batch ..."], what: Due) -> None:
         """Fill the fixed places, replay, keep what was measured."""
         assert not what.noise
         self._fill(row, x, y)
@@ -242,7 +245,7 @@ class Graphed:
         if what.charges:
             self._tools.tracker.keep(self._measured, row)
 
-    def _fill(self, row: Row, x: Tensor, y: Tensor) -> None:
+    def _fill(self, row: Row, x: Shaped[Tensor, "batch ..."], y: Shaped[Tensor, "batch ..."]) -> None:
         if self._batch is None:
             device = self._tools.flat.theta.device
             self._batch = torch.empty_like(x, device=device), torch.empty_like(y, device=device)

@@ -8,6 +8,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from neuralmech.data import named, training_batches
@@ -29,14 +30,14 @@ class FiniteLosses:
         self._are_finite, self._seen = True, 0  # those that `see_here` saw, and how many of them since `until`
 
     @property
-    def until(self) -> Tensor:
+    def until(self) -> Float[Tensor, ""]:
         """The first step whose loss is not finite, or else the step to come; a number on the device."""
         if self._seen:
             self._until.add_(self._seen)
             self._seen = 0
         return self._until
 
-    def see(self, loss: Tensor) -> None:
+    def see(self, loss: Float[Tensor, ""]) -> None:
         """Count a step by three small kernels, which a CUDA graph can hold."""
         self._sum.addcmul_(loss.detach(), self._zero)  # 0·loss is 0 as long as all were finite, and then NaN for good
         self._until.add_(self._sum.eq(self._zero))

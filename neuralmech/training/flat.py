@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from neuralmech.symmetry.layout import Layout
@@ -44,7 +45,7 @@ class FlatParameters:
             p.data = view
 
     @property
-    def grad(self) -> Tensor:
+    def grad(self) -> Float[Tensor, " parameters"]:
         """The gradient, flat."""
         if self.theta.grad is None:
             self.theta.grad = torch.zeros_like(self.theta)

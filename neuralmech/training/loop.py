@@ -13,6 +13,7 @@ from typing import Any, NoReturn, TypeVar, cast
 from uuid import uuid4
 
 import torch
+from jaxtyping import Shaped
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 from tqdm import tqdm
@@ -291,7 +292,7 @@ def _until(stop: Stop, wait: Callable[[], _T]) -> _T:
         stop.waits = False
 
 
-def take_step(run: Run, x: Tensor, y: Tensor) -> None:
+def take_step(run: Run, x: Shaped[Tensor, "batch ..."], y: Shaped[Tensor, "batch ..."]) -> None:
     """Take the run's next step on a batch, measured if the schedule wants it."""
     what = run.measured
     run.processes.seed(run.config.seed, run.step)

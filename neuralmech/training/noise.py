@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from neuralmech.data.draws import generators_kept
@@ -47,11 +48,13 @@ class Gradients:
         self._parts, self._processes = parts, processes
         self._model, self._loss, self._parameters, self._weigh = model, loss, flat.parameters, weigh
 
-    def weigh(self, y: Tensor) -> Tensor:
+    def weigh(self, y: Shaped[Tensor, "batch ..."]) -> Float[Tensor, ""]:
         """What the targets of a batch weigh, of which these may be a share."""
         return self._processes.total(self._weigh(y))
 
-    def halves(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor] | None:
+    def halves(
+        self, x: Shaped[Tensor, "batch ..."], y: Shaped[Tensor, "batch ..."]
+    ) -> tuple[Float[Tensor, " parameters"], Float[Tensor, " parameters"]] | None:
         """Gradients of the first and of the second half of a batch; an odd sample at the end is left out.
 
         None where a half has no target that counts, and so no loss.
@@ -63,7 +66,9 @@ class Gradients:
         first, second = self.each(parts)
         return first, second
 
-    def each(self, batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[Tensor]:
+    def each(
+        self, batches: Iterable[tuple[Shaped[Tensor, "batch ..."], Shaped[Tensor, "batch ..."]]]
+    ) -> Iterator[Float[Tensor, " parameters"]]:
         """Gradients of some batches, one after the other."""
         for x, y in batches:
             with self._unnoticed(x.device):
@@ -78,7 +83,7 @@ class Gradients:
         for buffer, value in zip(self._model.buffers(), kept, strict=True):
             buffer.copy_(value)
 
-    def _gradient(self, x: Tensor, y: Tensor) -> Tensor:
+    def _gradient(self, x: Shaped[Tensor, "batch ..."], y: Shaped[Tensor, "batch ..."]) -> Tensor:
         if self._parts == 1:
             total = self._of(self._loss(self._model, x, y))
         else:
@@ -104,7 +109,9 @@ class Epoch:
     (with weights of classes: their sum).
     """
 
-    def __init__(self, gradients: Gradients, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+    def __init__(
+        self, gradients: Gradients, batches: Iterable[tuple[Shaped[Tensor, "batch ..."], Shaped[Tensor, "batch ..."]]]
+    ) -> None:
         self._gradients, self._batches = gradients, batches
         self._total: Tensor | None = None
         self._weight: Tensor | float = 0.0
@@ -117,7 +124,7 @@ class Epoch:
             self._weight = self._weight + share
             yield found
 
-    def whole(self) -> Tensor:
+    def whole(self) -> Float[Tensor, " parameters"]:
         """Of those that were gone through, in float64."""
         assert self._total is not None
         return self._total / self._weight

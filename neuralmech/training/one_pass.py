@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from neuralmech.charges.step import AdamMotion, Motion, Mover, rate_of
@@ -16,7 +17,7 @@ from neuralmech.training.execute import Due, Row, Tools
 class State(Protocol):
     """What a rule keeps: in the optimiser's state, so that checkpoints have it, from the first step on."""
 
-    def motion(self, gradients: Sequence[Tensor], row: Row) -> Motion | AdamMotion:
+    def motion(self, gradients: Sequence[Float[Tensor, "*shape"]], row: Row) -> Motion | AdamMotion:
         """The step of a row, to be taken next."""
         ...
 
@@ -35,7 +36,7 @@ class InOnePass:
         """The learning rate unchanged; only a captured graph, which keeps it in a float32 tensor, rounds it."""
         return lr
 
-    def take(self, row: Row, x: Tensor, y: Tensor, what: Due) -> None:
+    def take(self, row: Row, x: Shaped[Tensor, "batch ..."], y: Shaped[Tensor, "batch ..."], what: Due) -> None:
         """Gradients, then the pass."""
         tools = self._tools
         tools.rule.set(row)  # for checkpoints; the pass has them from the row
@@ -70,7 +71,7 @@ class SgdState:
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
 
-    def motion(self, gradients: Sequence[Tensor], row: Row) -> Motion:
+    def motion(self, gradients: Sequence[Float[Tensor, "*shape"]], row: Row) -> Motion:
         """The step of a row, to be taken next."""
         optimizer, theta = self._tools.rule.optimizer, self._tools.flat.theta
         buffer = None
@@ -88,7 +89,7 @@ class AdamBuffers:
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
 
-    def motion(self, gradients: Sequence[Tensor], row: Row) -> AdamMotion:
+    def motion(self, gradients: Sequence[Float[Tensor, "*shape"]], row: Row) -> AdamMotion:
         """The step of a row, to be taken next, which is counted already."""
         rule, theta = self._tools.rule, self._tools.flat.theta
         options, state = rule.optimizer.param_groups[0], rule.optimizer.state[theta]

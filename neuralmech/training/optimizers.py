@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from neuralmech import rules
@@ -63,7 +64,7 @@ class PolarMuon(torch.optim.Muon):
         return None
 
 
-def polar(matrix: Tensor) -> Tensor:
+def polar(matrix: Float[Tensor, "*stack rows columns"]) -> Float[Tensor, "*stack rows columns"]:
     """UVᵀ of USVᵀ; directions with less than √ε of the largest singular value count as zero.
 
     Where a symmetry leaves none, rounding leaves some: gradients of a fitted softmax sum to zero over the classes up to
@@ -163,7 +164,7 @@ def decays_apart(config: OwnRuleConfig) -> bool:
     )
 
 
-def rounds_decay(config: RuleConfig, like: Tensor) -> bool:
+def rounds_decay(config: RuleConfig, like: Float[Tensor, "*shape"]) -> bool:
     """Whether decoupled weight decay rounds 1 − ηλ, see `neuralmech.rules.rounds_decay`."""
     return rules.rounds_decay(lambda p, _: build_any(config, [{"params": [p]}]), config.lr, config.weight_decay, like)
 

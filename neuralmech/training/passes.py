@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import torch
+from jaxtyping import Shaped
 from torch import Tensor, nn
 
 from neuralmech.training.flat import FlatParameters
@@ -56,7 +57,7 @@ class Passes:
         for p in self._flat.parameters:
             p.grad = None
 
-    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+    def __call__(self, x: Shaped[Tensor, "batch ..."], y: Shaped[Tensor, "batch ..."]) -> Tensor:
         """The loss, without its graph; the gradient is added to those that are there."""
         if self._parts == 1:
             loss = self._pass(x, y)
@@ -66,7 +67,9 @@ class Passes:
             return loss
         return self._processes.mean(self._flat.grad, loss, self._weigh(y) / len(y))
 
-    def _pass(self, x: Tensor, y: Tensor, share: Tensor | None = None) -> Tensor:
+    def _pass(
+        self, x: Shaped[Tensor, "batch ..."], y: Shaped[Tensor, "batch ..."], share: Tensor | None = None
+    ) -> Tensor:
         loss = self._loss(self._model, x, y)
         if share is not None:
             loss = share * loss
@@ -74,7 +77,9 @@ class Passes:
         return loss.detach()
 
 
-def parts_of(x: Tensor, y: Tensor, parts: int, weigh: Weigh) -> Iterator[Part]:
+def parts_of(
+    x: Shaped[Tensor, "batch ..."], y: Shaped[Tensor, "batch ..."], parts: int, weigh: Weigh
+) -> Iterator[Part]:
     """Parts of a batch, of equal size, and the share that each has in its loss.
 
     A part is every so many-th sample, as the share of one of several processes is: the same parts, whoever has them.

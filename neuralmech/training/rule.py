@@ -85,7 +85,7 @@ class LearningRule:
             "batch_size": batch_size,
         }
 
-    def set(self, row: Mapping[str, float | Tensor]) -> None:
+    def set(self, row: Mapping[str, float | Float[Tensor, ""]]) -> None:
         """Give the optimiser the learning rate and weight decay of a step, times each group's factors."""
         for group, factor in zip(self.optimizer.param_groups, self._factors, strict=True):
             decay = "decay" if "decay" in group else "weight_decay"
@@ -109,7 +109,9 @@ class LearningRule:
         count = taken.double().clamp(min=1) if on_device else max(1.0, float(taken))  # fp16 may leave out the first
         return moments_of(mean, square, options["betas"], count, options["eps"])
 
-    def kept(self, row: Mapping[str, float | Tensor], ascent: Tensor | None = None) -> Kept:
+    def kept(
+        self, row: Mapping[str, float | Float[Tensor, ""]], ascent: Float[Tensor, " parameters"] | None = None
+    ) -> Kept:
         """What it keeps of the step just taken, with the gradient at θ_k where its own is another one."""
         buffer = self._kept("momentum_buffer") if self._has_buffer else None
         return Kept(buffer, self.moments(), ascent, row["weight_decay"] if self.decoupled else 0.0)
@@ -184,7 +186,7 @@ class LearningRule:
         groups = saved["param_groups"] if is_own else self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": saved["state"], "param_groups": groups})
 
-    def tensors(self) -> list[Tensor]:
+    def tensors(self) -> list[Float[Tensor, "*shape"]]:
         """Everything that the optimiser keeps."""
         return [v for state in self.optimizer.state.values() for v in state.values() if isinstance(v, Tensor)]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_map_only
@@ -145,7 +146,9 @@ class Run:
                 f"({first_line(error)}); use data.batch_size=4 or more, or track.noise_from=set"
             ) from error
 
-    def measure_noise(self, x: Tensor, y: Tensor, gradient: Tensor) -> None:
+    def measure_noise(
+        self, x: Shaped[Tensor, "batch ..."], y: Shaped[Tensor, "batch ..."], gradient: Float[Tensor, " parameters"]
+    ) -> None:
         """Measure the gradient's mean and noise, from the halves of the step's batch or over the whole epoch."""
         tracker, size = self.tracker, self.config.data.batch_size
         drive = partial(tracker.drive, self.flat.theta.detach())

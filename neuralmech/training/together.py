@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from neuralmech.data.draws import seed_step
@@ -57,14 +58,16 @@ class Alone:
     def seed(self, seed: int, step: int) -> None:
         """Let the generators that a model draws from give this process its own numbers in a step."""
 
-    def mean(self, gradient: Tensor, loss: Tensor, weight: Tensor) -> Tensor:
+    def mean(
+        self, gradient: Float[Tensor, " parameters"], loss: Float[Tensor, ""], weight: Float[Tensor, ""]
+    ) -> Float[Tensor, ""]:
         """Make of each process's gradient, in its place, and of its loss those of the whole batch.
 
         Both are means over targets, `weight` is what those of this process weigh.
         """
         return loss
 
-    def total(self, weight: Tensor) -> Tensor:
+    def total(self, weight: Float[Tensor, ""]) -> Float64[Tensor, ""]:
         """Sum over the processes."""
         return weight
 
@@ -117,7 +120,9 @@ class Together(Alone):
             seed_step(seed, step, self.rank)
 
     @torch.no_grad()
-    def mean(self, gradient: Tensor, loss: Tensor, weight: Tensor) -> Tensor:
+    def mean(
+        self, gradient: Float[Tensor, " parameters"], loss: Float[Tensor, ""], weight: Float[Tensor, ""]
+    ) -> Float[Tensor, ""]:
         """Gradient (in place) and loss of the whole batch; a share of which no target counts adds nothing."""
         size, device = gradient.numel(), gradient.device
         if self._room.numel() != size + 5 * self.count or self._room.dtype != gradient.dtype:
@@ -139,7 +144,7 @@ class Together(Alone):
         self._note(rows[:, 4].max())
         return losses / weights
 
-    def total(self, weight: Tensor) -> Tensor:
+    def total(self, weight: Float[Tensor, ""]) -> Float64[Tensor, ""]:
         """Sum over the processes."""
         summed = weight.to(torch.float64, copy=True)
         _reached(lambda: dist.all_reduce(summed))

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from neuralmech.config import TrainConfig
@@ -86,7 +87,7 @@ class Update:
                 ):  # else a skipped first step leaves it undefined
                     rule.optimizer.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
 
-    def backward(self, loss: Tensor) -> None:
+    def backward(self, loss: Float[Tensor, ""]) -> None:
         """Gradient of the loss, still scaled."""
         self._scaler.scale(loss).backward()
 

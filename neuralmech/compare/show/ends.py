@@ -6,7 +6,9 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Float64
 from matplotlib.axes import Axes
+from numpy.typing import NDArray
 
 from neuralmech.compare.show.cells import shortened
 from neuralmech.compare.show.drawing import SMALLEST
@@ -34,7 +36,11 @@ def in_short(names: Sequence[str], length: int = NAME_LENGTH) -> list[str]:
 
 
 def name_ends(
-    axes: Axes, end: float, last: Sequence[float] | np.ndarray, names: Sequence[str], colours: Sequence[str]
+    axes: Axes,
+    end: float,
+    last: Sequence[float] | Float64[NDArray, " lines"],
+    names: Sequence[str],
+    colours: Sequence[str],
 ) -> None:
     """Write each curve's name beside the point (`end`, `last`), moved apart where curves end side by side.
 
