@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from neuralmech.attachment.rules import ForeignRule
-from neuralmech.attachment.vectors import FlatVectors, Place
+from neuralmech.attachment.vectors import FlatVectors, PartOfVector
 from neuralmech.charges.step import Mover, Taken, rate_of
 from neuralmech.track import Tracker
 from neuralmech.track.block import Seen
@@ -112,7 +112,7 @@ class InPlace:
         self._copying, self._vectors, self._rule, self._tracker, self._by = copying, vectors, rule, tracker, by
         self._theta = vectors.views("after")
         self._parameters = list(vectors.parameters.values())
-        self._places = [Place(self._theta[name]) for name in vectors.parameters]
+        self._places = [PartOfVector(self._theta[name]) for name in vectors.parameters]
         self._nothing: dict[str, Tensor] = {}  # zeros for parameters without a gradient
         self._found: dict[str, Tensor | None] | None = None
         self._versions: list[int] = []

@@ -12,7 +12,7 @@ SAME = 1e-9  # relative: by which schedulers round the learning rates of groups 
 Ways = Mapping[tuple[int, int], int]  # of each optimiser's groups, which go together
 
 
-class Together:
+class GroupsTogether:
     """Groups of which one gives η and λ; the others' are relative to it, which a scheduler must not change.
 
     Attributes
@@ -73,7 +73,7 @@ class Together:
         return [numbers for _, numbers in found]
 
 
-def ways_apart(parts: Sequence[Together]) -> dict[tuple[int, int], int]:
+def ways_apart(parts: Sequence[GroupsTogether]) -> dict[tuple[int, int], int]:
     """Which groups go together from now on: of one part those that still do, of several each by itself."""
     split = parts[0].apart() if len(parts) == 1 else []
     if len(split) > 1:
@@ -87,14 +87,14 @@ def key_of(member: Member) -> tuple[int, int]:
     return id(member.optimizer), member.group
 
 
-def grouped(members: Sequence[Member], ways: Ways | None) -> list[Together]:
+def grouped(members: Sequence[Member], ways: Ways | None) -> list[GroupsTogether]:
     """Groups by the way that they go; those that nobody knows by themselves."""
     if ways is None:
-        return [Together(members)]
+        return [GroupsTogether(members)]
     of: dict[tuple[int, int] | int, list[Member]] = {}
     for member in members:
         of.setdefault(ways.get(key_of(member), key_of(member)), []).append(member)
-    return [Together(found) for found in of.values()]
+    return [GroupsTogether(found) for found in of.values()]
 
 
 def _near(a: float, b: float) -> bool:

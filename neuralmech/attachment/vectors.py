@@ -103,7 +103,7 @@ class FlatVectors:
         return {name: vector[at : at + math.prod(shapes[name])].view(shapes[name]) for name, at in starts.items()}
 
 
-class Place:
+class PartOfVector:
     """A parameter's part of a vector on the CPU, which is compared with the parameter before every step.
 
     The C library does so in a fifth of the time of `torch.equal`, bit by bit; where it finds a difference PyTorch says

@@ -17,7 +17,7 @@ from neuralmech.cli.application import TOLD, one_line, told
 from neuralmech.errors import RunError, UserError, users_line
 from neuralmech.imports import importing
 from neuralmech.signals import SIGNALS
-from neuralmech.training.place import Place, placed
+from neuralmech.training.place import Rank, placed
 from neuralmech.words import first_line
 
 if TYPE_CHECKING:  # torch is not imported where there is one process and the options are wrong
@@ -43,7 +43,7 @@ def processes() -> Alone:
     return present() or ALONE
 
 
-def one_of_several(place: Place, work: Callable[[], None]) -> NoReturn:
+def one_of_several(place: Rank, work: Callable[[], None]) -> NoReturn:
     """Do what a process does and end it, with its exit code, whatever libraries still have in hand.
 
     A thread of gloo may outlive the group that it is of, and abort an interpreter that ends beside it.
@@ -67,7 +67,7 @@ def one_of_several(place: Place, work: Callable[[], None]) -> NoReturn:
     os._exit(code)
 
 
-def trained(place: Place, words: list[str], train: Callable[[list[str]], None]) -> None:
+def trained(place: Rank, words: list[str], train: Callable[[list[str]], None]) -> None:
     """Train as one of several processes; only the first one that fails says why."""
     with importing("torch", for_good=True):
         from neuralmech.training.together import LostError, joined
@@ -106,7 +106,7 @@ def _be_deaf() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _named(error: Exception, place: Place) -> Exception:
+def _named(error: Exception, place: Rank) -> Exception:
     """A failure of one process, which names it; what is wrong with all of them the first one has said."""
     if isinstance(error, TOLD) and place.rank == 0:
         return error
@@ -118,7 +118,7 @@ def _named(error: Exception, place: Place) -> Exception:
     return (UserError if code == 2 else RunError)(f"rank {place.rank} of {place.count}: {one_line(text)}")
 
 
-def _is_first_to_fail(place: Place, store: Store) -> bool:
+def _is_first_to_fail(place: Rank, store: Store) -> bool:
     """Whether no other process has said why it failed. Where the store is gone, somebody has to."""
     end = monotonic() + (GRACE if place.rank else 0.0)
     try:

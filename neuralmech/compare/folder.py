@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from neuralmech.compare.gather.analysis import Analysis, compare_runs
-from neuralmech.compare.gather.kept import Kept
+from neuralmech.compare.gather.kept import KeptResults
 from neuralmech.compare.gather.options import Options
 from neuralmech.compare.gather.runs import Runs, find_runs
 from neuralmech.compare.measure.sums import MEASURES, QUANTILES
@@ -52,7 +52,7 @@ def look_for(folder: Path, chosen: Options) -> Runs:
     RecordError
         If there is nothing to analyse.
     """
-    return find_runs(folder, live=chosen.live, kept=Kept.of(folder, chosen))
+    return find_runs(folder, live=chosen.live, kept=KeptResults.of(folder, chosen))
 
 
 def analyze_runs(found: Runs, chosen: Options) -> Analysis:

@@ -9,7 +9,7 @@ NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 @dataclass(frozen=True)
-class Place:
+class Rank:
     """Number of this process among `count`, and among those of its computer."""
 
     rank: int
@@ -17,9 +17,9 @@ class Place:
     local: int
 
 
-def placed() -> Place | None:
+def placed() -> Rank | None:
     """What the environment says, as torchrun sets it; None for a process on its own."""
     if any(name not in os.environ for name in NEEDED) or int(os.environ["WORLD_SIZE"]) == 1:
         return None
     rank = int(os.environ["RANK"])
-    return Place(rank, int(os.environ["WORLD_SIZE"]), int(os.environ.get("LOCAL_RANK", rank)))
+    return Rank(rank, int(os.environ["WORLD_SIZE"]), int(os.environ.get("LOCAL_RANK", rank)))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from neuralmech.data.draws import seed_step
 from neuralmech.errors import RunError, UserError
-from neuralmech.training.place import Place
+from neuralmech.training.place import Rank
 from neuralmech.training.process import Stop
 
 PATIENCE = timedelta(days=1)  # others may wait while the first one evaluates; torchrun ends them if it is gone
@@ -88,7 +88,7 @@ class Together(Alone):
     double precision are two in single precision.
     """
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Rank) -> None:
         self.rank, self.count, self._local = place.rank, place.count, place.local
         self.share = slice(place.rank, None, place.count)
         self._room = torch.empty(0)
@@ -173,7 +173,7 @@ class Together(Alone):
 
 
 @contextmanager
-def joined(place: Place) -> Iterator[tuple[Together, dist.Store]]:
+def joined(place: Rank) -> Iterator[tuple[Together, dist.Store]]:
     """Be one of several processes, and have the store in which they leave word; gloo adds for CPUs, NCCL for GPUs.
 
     After an error the group is left as it is: ending it may take as long as others are not there, and the others learn
@@ -190,7 +190,7 @@ def joined(place: Place) -> Iterator[tuple[Together, dist.Store]]:
     dist.destroy_process_group()
 
 
-def _store(place: Place) -> dist.Store:
+def _store(place: Rank) -> dist.Store:
     """That of torchrun, which outlives each process; otherwise the first process keeps one."""
     is_ours = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" and place.rank == 0
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])

@@ -12,7 +12,7 @@ import ranks
 from conftest import config
 from neuralmech.errors import UserError
 from neuralmech.training import loop
-from neuralmech.training.place import Place, placed
+from neuralmech.training.place import Rank, placed
 from train_twins import assert_alike, assert_twins, contents
 
 STEPS = 12
@@ -249,7 +249,7 @@ def test_one_command_is_one_run(tmp_path):
     assert not said(err)
 
 
-@pytest.mark.parametrize(("count", "found"), [(1, None), (3, Place(1, 3, 1))])
+@pytest.mark.parametrize(("count", "found"), [(1, None), (3, Rank(1, 3, 1))])
 def test_what_torchrun_says(monkeypatch, tmp_path, count, found):
     for name, value in {"RANK": "1", "WORLD_SIZE": str(count), "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}.items():
         monkeypatch.setenv(name, value)

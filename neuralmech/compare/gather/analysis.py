@@ -12,7 +12,7 @@ import pandas as pd
 
 from neuralmech.checks import check_choice
 from neuralmech.compare.gather.job import Panel, labelled
-from neuralmech.compare.gather.kept import Kept
+from neuralmech.compare.gather.kept import KeptResults
 from neuralmech.compare.gather.labels import label_texts, labels_of
 from neuralmech.compare.gather.options import Options, options
 from neuralmech.compare.gather.parts import PART, metrics_told
@@ -96,7 +96,7 @@ class Analysis:
 def analyze(run: str | Path, **chosen: Any) -> Analysis:
     """The tables of a run or multirun folder; see `neuralmech.analyze`, which can also draw them."""
     checked, folder = options(chosen), Path(run)
-    return compare_runs(find_runs(folder, kept=Kept.of(folder, checked, writes=False)), checked)
+    return compare_runs(find_runs(folder, kept=KeptResults.of(folder, checked, writes=False)), checked)
 
 
 def compare_runs(found: Runs, chosen: Options) -> Analysis:

@@ -34,7 +34,7 @@ CODE = ("compare/measure", "compare/gather", "laws", "record")  # what tables ar
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptResults:
     """Files in a sweep's ``analysis/.kept``, one for each job and one for each that predicts another batch size.
 
     An entry is taken for what is in the record only if it was made by the same code under the same options, of the
@@ -56,7 +56,7 @@ class Kept:
     writes: bool = True
 
     @classmethod
-    def of(cls, folder: Path, chosen: Options, *, writes: bool = True) -> Kept:
+    def of(cls, folder: Path, chosen: Options, *, writes: bool = True) -> KeptResults:
         """What is kept of a sweep under some options."""
         laws = None if chosen.laws is None else sorted(chosen.laws)
         return cls(folder, f"{_code()} laws={laws} lines={chosen.lines} block={chosen.block}", writes)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from neuralmech.compare.gather.job import Compared, compare_job
-from neuralmech.compare.gather.kept import Kept
+from neuralmech.compare.gather.kept import KeptResults
 from neuralmech.compare.gather.options import Options
 from neuralmech.compare.gather.processes import Gone, carry_out, count
 from neuralmech.compare.gather.runs import Job, Runs, unreadable
@@ -22,7 +22,7 @@ class _Reading(NamedTuple):
 
     job: Job
     chosen: Options
-    kept: Kept | None
+    kept: KeptResults | None
     is_alone: bool
     is_drawn: bool
 
@@ -33,7 +33,7 @@ class _Predicting(NamedTuple):
     source: Path
     targets: list[tuple[Path, dict[str, Any]]]
     block: int
-    kept: Kept | None
+    kept: KeptResults | None
 
 
 def compare_jobs(found: Runs, chosen: Options, drawn: set[Path]) -> list[tuple[Compared, Job]]:
@@ -53,7 +53,7 @@ def compare_jobs(found: Runs, chosen: Options, drawn: set[Path]) -> list[tuple[C
     return out
 
 
-def _known(job: Job, chosen: Options, kept: Kept | None, *, is_drawn: bool) -> Compared | None:
+def _known(job: Job, chosen: Options, kept: KeptResults | None, *, is_drawn: bool) -> Compared | None:
     """What is known of a job without reading its record."""
     if job.reason:
         return compare_job(job, chosen)
@@ -82,7 +82,7 @@ def _failed(job: Job, reason: str, chosen: Options) -> tuple[Compared, Job]:
 
 
 def predict_jobs(
-    jobs: Sequence[tuple[Path, Mapping[str, Any]]], chosen: Options, kept: Kept | None
+    jobs: Sequence[tuple[Path, Mapping[str, Any]]], chosen: Options, kept: KeptResults | None
 ) -> BatchPredictions:
     """What runs predict of those at another batch size, of jobs with their swept keys."""
     to_do = [_Predicting(source, targets, chosen.block, kept) for source, targets in sources(jobs)]

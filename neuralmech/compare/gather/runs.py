@@ -13,7 +13,7 @@ from neuralmech.record.files import is_in_use, parts_of
 from neuralmech.record.safety import MAX_YAML, first_line, plain_yaml, printable
 
 if TYPE_CHECKING:
-    from neuralmech.compare.gather.kept import Kept
+    from neuralmech.compare.gather.kept import KeptResults
 
 PATIENCE_SECONDS = 600.0  # to import, load data and trace a model
 DIVERGED = "not finite"  # how the status of a run begins that training ended for it
@@ -52,7 +52,7 @@ class Runs:
     folder: Path
     jobs: tuple[Job, ...]
     is_sweep: bool
-    kept: Kept | None = field(default=None, repr=False, compare=False)
+    kept: KeptResults | None = field(default=None, repr=False, compare=False)
 
     @property
     def readable(self) -> tuple[Job, ...]:
@@ -65,7 +65,7 @@ class Runs:
         return any(job.status in ("running", "waiting") for job in self.jobs)
 
 
-def find_runs(folder: Path, *, live: bool = False, kept: Kept | None = None) -> Runs:
+def find_runs(folder: Path, *, live: bool = False, kept: KeptResults | None = None) -> Runs:
     """Look for ``record.h5`` in `folder` itself or, for a multirun folder, in its subfolders.
 
     Records that are as they were when what is `kept` of them was found are not opened.
@@ -126,7 +126,7 @@ def _job_folders(folder: Path, depth: int = 0) -> Iterator[Path]:
             yield from _job_folders(entry, depth + 1)
 
 
-def _of_sweep(path: Path, sweep: Path, kept: Kept | None = None) -> Job:
+def _of_sweep(path: Path, sweep: Path, kept: KeptResults | None = None) -> Job:
     """A job of a sweep; one that cannot be read is named and keeps nobody from the others."""
     try:
         job = _ended_well(_looked_at(path, kept) if kept else _in_full(path))
@@ -135,7 +135,7 @@ def _of_sweep(path: Path, sweep: Path, kept: Kept | None = None) -> Job:
     return replace(job, place=str(path.relative_to(sweep)))
 
 
-def _looked_at(path: Path, kept: Kept) -> Job:
+def _looked_at(path: Path, kept: KeptResults) -> Job:
     """A job as it is kept, or as it is now, with the state of its files before somebody looked."""
     if (known := kept.job(path)) is not None:
         return known
