@@ -68,7 +68,7 @@ def way(heading):
     """Files of a table of the way of one charge, in order."""
     table = DESIGN.read_text(encoding="utf-8").split(heading)[1].split("\n\n")[1]
     cells = "\n".join(row.split("|")[1] for row in table.splitlines())
-    return [str(path.relative_to(PACKAGE)) for _, path in paths(cells)]
+    return [str(path.relative_to(PACKAGE)) for _, path in paths(cells) if path]
 
 
 def called(work):
