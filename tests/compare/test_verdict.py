@@ -164,7 +164,8 @@ DOCS = Path(__file__).parents[2] / "docs/analysis.md"
 def test_the_documentation_has_every_law_in_the_same_words_and_every_column(tmp_path):
     text = DOCS.read_text(encoding="utf-8")
     said_of_laws = re.findall(r"^\| `(\w+)` \| ([^|`]+) \| [^|]+(?:\\\|[^|]*)* \|$", text, re.MULTILINE)
-    assert dict(said_of_laws).items() >= {name: law.label for name, law in LAWS.items()}.items()
+    missing = {name: law.label for name, law in LAWS.items()}.items() - dict(said_of_laws).items()
+    assert not missing, f"the table of laws in {DOCS.name} lacks the rows of (name, label) {sorted(missing)}"
     section = text.split("\n## verdict\n")[1].split("\n## ")[0]
     names = set(re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (`.*?) \|", section, re.MULTILINE))))
     row = made(tmp_path, spread(np.ones(20)), translation=True, lr=0.1)

@@ -1,4 +1,4 @@
-"""Every learning rule: its laws are exact, its account closes, and tracking it changes no bit."""
+"""Every learning rule: its laws are exact, its account closes, its decay is as said, and tracking it changes no bit."""
 
 import numpy as np
 import pytest
@@ -10,8 +10,12 @@ from conftest import config
 from neuralmech.compare.measure.accounts import CAUSES, account, budget_table
 from neuralmech.compare.measure.errors import compare_family
 from neuralmech.compare.measure.views import families
+from neuralmech.config import OptimConfig
+from neuralmech.config.optim import OPTIMIZERS
 from neuralmech.record import open_record
+from neuralmech.rules import DECOUPLED, decays_apart
 from neuralmech.training.loop import begin, resume, take_step, train
+from neuralmech.training.optimizers import build_any
 from train_twins import assert_twins, stopped
 
 pytestmark = pytest.mark.usefixtures("found_once")
@@ -160,6 +164,18 @@ def test_causes_are_sums_over_the_steps(tmp_path, name):
     for cause in CAUSES:
         np.testing.assert_allclose(found.parts[cause], wanted.get(cause, 0.0), rtol=1e-9, atol=1e-14)
     np.testing.assert_allclose(sum(wanted.values()), motion, rtol=1e-9, atol=1e-13)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_it_is_known_whether_decay_is_apart(name):
+    """What is said by name is what a trial finds; of the wrong one, the budget would take decay for the rule's work."""
+    memory = {"momentum": 0.9} if name in ("sgd", "sgdw") else {}  # without, both decay alike
+
+    def make(p, decay):
+        return build_any(OptimConfig(name=name, lr=0.01, weight_decay=decay, **memory), [{"params": [p]}])
+
+    apart = decays_apart(make, 0.01)
+    assert apart == (name in DECOUPLED), f"{name} in DECOUPLED of neuralmech/rules.py should be {apart}"
 
 
 @pytest.mark.parametrize("name", RULES)
