@@ -78,7 +78,7 @@ def test_small_sweeps_need_no_processes(tmp_path, monkeypatch):
     assert count(None, []) == count(4, []) == 0
 
 
-@pytest.mark.parametrize(("jobs", "said"), [(0, "jobs=0 must be"), (True, "whole number"), (1.5, "whole number")])
+@pytest.mark.parametrize(("jobs", "said"), [(0, "jobs=0 is too small"), (True, "whole number"), (1.5, "whole number")])
 def test_a_number_of_processes_that_is_none_is_a_line(jobs, said):
     with pytest.raises(UserError, match=said):
         options({"jobs": jobs})
