@@ -61,7 +61,7 @@ def analyze(run: str | Path, **chosen: Any) -> Findings:
     run
         A run folder, a multirun folder or a record file.
     **chosen
-        Options of ``neuralmech analyze`` that matter here: `laws` (names), `lines`, `block`.
+        Options of ``neuralmech analyze`` that matter here: `laws` (names), `lines`, `block`, `jobs` (processes).
 
     Raises
     ------

@@ -8,7 +8,9 @@ from contextlib import closing
 import pytest
 
 from fates import analysed
+from neuralmech.compare.gather.options import options
 from neuralmech.compare.gather.processes import Gone, carry_out, count
+from neuralmech.errors import UserError
 
 
 def is_there(pid):
@@ -74,3 +76,9 @@ def test_small_sweeps_need_no_processes(tmp_path, monkeypatch):
     assert count(None, folders) == 2
     assert count(3, folders[:2]) == 2
     assert count(None, []) == count(4, []) == 0
+
+
+@pytest.mark.parametrize(("jobs", "said"), [(0, "jobs=0 is too small"), (True, "whole number"), (1.5, "whole number")])
+def test_a_number_of_processes_that_is_none_is_a_line(jobs, said):
+    with pytest.raises(UserError, match=said):
+        options({"jobs": jobs})

@@ -94,7 +94,7 @@ def test_the_traceback_of_an_error_is_in_a_file_that_a_line_names(tmp_path):
     first = command(tmp_path, *words)
     assert first.returncode == 1
     assert "Traceback" not in first.stdout + first.stderr
-    (line,) = [line for line in first.stderr.splitlines() if line.startswith("neuralmech: ")]
+    (line,) = [line for line in first.stderr.splitlines() if line.startswith("neuralmech: job ")]
     where = re.fullmatch(r".*: KeyError: missing at fated\.py:\d+; its traceback is in (\S+)", line)[1]
     assert where == "sweep/1/traceback.txt"
     trace = (tmp_path / where).read_text()
