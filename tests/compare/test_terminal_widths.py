@@ -7,6 +7,7 @@ from rich.console import Console
 
 from conftest import record
 from neuralmech.compare.gather.analysis import analyze
+from neuralmech.compare.show.cells import law_cells
 from neuralmech.compare.show.terminal import show_analysis
 
 
@@ -47,3 +48,17 @@ def test_a_footnote_is_no_question_mark(analysis):
     text = shown(analysis, 120, "ascii")
     assert "\n(1) " in text
     assert "?(1)" in text or "-(1)" in text
+
+
+def test_footnotes_of_the_laws_are_numbered_without_gaps_and_each_is_told(run):
+    """Laws that answer nowhere have no column, and their reasons no number."""
+    folder = run(model={"name": "mlp", "width": 6, "norm": "batch"}, optim={"lr": 0.1, "momentum": 0.9})
+    file = io.StringIO()
+    found = analyze(folder)
+    show_analysis(found, Console(file=file, width=200))
+    table = file.getvalue().partition("in bold:")[2].partition("What moved")[0]
+    told = [line[0] for line in table.splitlines() if line[:1] in set("¹²³⁴⁵⁶⁷⁸⁹")]
+    marks = {c for line in table.splitlines() if line[:1] not in told for c in line if c in "¹²³⁴⁵⁶⁷⁸⁹"}
+    assert told == list("¹²³⁴⁵⁶⁷⁸⁹")[: len(told)]
+    assert marks == set(told) != set()
+    assert len(told) < len(law_cells(found.comparison, (), found.verdict)[1].texts)  # others are left out

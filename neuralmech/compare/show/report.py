@@ -110,7 +110,12 @@ def _sheet(sheet: Sheet) -> dict[str, Any]:
     columns = [
         {
             "parts": re.split(r"(?<=_)", SYMBOLS.get(column, column)),
-            "classes": " ".join(filter(None, ("number" if _is_number(cell.value) else "", "more" if is_more else ""))),
+            "classes": " ".join(
+                filter(
+                    None,
+                    ("number" if _is_number(cell.value) and len(cell.text) <= NAME else "", "more" if is_more else ""),
+                )
+            ),
         }
         for column, cell, is_more in zip(sheet.columns, sheet.rows[0], more, strict=True)
     ]

@@ -61,17 +61,13 @@ def _why_silent(comparison: pd.DataFrame, silent: list[str]) -> dict[str, list[s
 def _worst_sites(rows: pd.DataFrame, keys: tuple[str, ...]) -> pd.DataFrame:
     """One row per family: its worst site's error for each law; sites of which no law says anything do not count."""
     by, laws = [*keys, "family"], [c for c in rows.columns if c in LAWS]
+    is_own = ~rows["site"].str.endswith(NORM)  # a matrix's Frobenius norm has a row, and is no charge more
+    rows = rows.assign(sites=is_own.astype(int), charges=rows["charges"].where(is_own, 0))
     answered = rows[laws].map(lambda cell: not math.isnan(cell.value)).any(axis=1)
     some = answered.groupby([rows[k] for k in by], sort=False, dropna=False).transform("any")
     grouped = rows[answered | ~some].groupby(by, sort=False, dropna=False)
-    own = {"site": _sites, "charges": "sum"}
-    worst = grouped.agg({**own, **dict.fromkeys(laws, _worst)}).reset_index()
-    return worst.assign(site=[f"worst of {n} sites" if n > 1 else "its only site" for n in worst["site"]])
-
-
-def _sites(names: pd.Series) -> int:
-    """How many; a matrix's Frobenius norm has a row of its own."""
-    return sum(not str(name).endswith(NORM) for name in names)
+    worst = grouped.agg({"sites": "sum", "charges": "sum", **dict.fromkeys(laws, _worst)}).reset_index()
+    return worst.assign(site=[f"worst of {n} sites" if n > 1 else "its only site" for n in worst["sites"]])
 
 
 def _worst(cells: pd.Series) -> Cell:
