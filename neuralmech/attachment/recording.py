@@ -27,7 +27,7 @@ from neuralmech.track.block import Seen
 
 # Seconds between commits. Nobody tells a loop of others before it is killed, so they are as short as costs little: a
 # commit writes a block that is not full once more, which may take the writer's thread one part in so many.
-COMMIT_SECONDS, MOST_COMMIT_SECONDS, SPARE = 1.0, 60.0, 50
+COMMIT_SECONDS, MOST_COMMIT_SECONDS, SPARE = 1.0, 60.0, 200
 
 
 @dataclass
