@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from time import perf_counter
 from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from neuralmech.attachment.clock import Clock, Spent
 from neuralmech.attachment.example import Example
 from neuralmech.attachment.finding import Request, find, tell
 from neuralmech.attachment.folder import attributes, can_extend, last_row, next_part
-from neuralmech.attachment.recording import Clock, Recording
+from neuralmech.attachment.recording import Recording
 from neuralmech.attachment.rules import ForeignRule
 from neuralmech.attachment.together import Ways
 from neuralmech.attachment.vectors import FlatVectors
@@ -28,26 +28,6 @@ MANY = 10  # calls without a step, which no accumulation explains at the end of 
 FIRST_ROWS = 2  # of a part, for which kernels are compiled: one out of vectors, one where the tensors are
 MOST_PARTS = 8  # a training of which what is trained changes more often is not followed any further
 FEW = 20  # steps after one change of how rates of groups relate, within which another is taken for a schedule
-
-
-@dataclass
-class Spent:
-    """Seconds of tracking in steps, and of all from the first step on.
-
-    Those of discovery, and of the first rows of a part, for which kernels are compiled, are in neither.
-    """
-
-    tracking: float = 0.0
-    since: float | None = None
-    besides: float = field(default=0.0)
-
-    @property
-    def share(self) -> float:
-        """Of tracking in the time of the loop without it, all that it does between steps included."""
-        if self.since is None:
-            return 0.0
-        rest = perf_counter() - self.since - self.besides - self.tracking
-        return self.tracking / rest if rest > 0 else 0.0
 
 
 class Follower:
@@ -130,7 +110,7 @@ class Follower:
         be there, and once in a while.
         """
         groups = [group["params"] for o in self._optimizers for group in o.param_groups]
-        held = [p for group in groups for p in group]
+        held = groups[0] if len(groups) == 1 else list(chain.from_iterable(groups))
         lacking = [p.grad is None for p in held]
         if lacking != self._lacking or self.taken % SOME_ROWS == 0:
             self._lacking, self._models = lacking, tuple(map(id, self._trained().values()))
@@ -162,8 +142,7 @@ class Follower:
         if vectors.have_moved:
             self._recording.move(FlatVectors(self._trained()))
         early, self._early = self._early, None
-        with self._failing():
-            self._recording.begin(row, self.samples, early)
+        self._safely(self._recording.begin, row, self.samples, early)
         if self._recording is None:
             return
         for values in self._pending:
@@ -171,11 +150,10 @@ class Follower:
         self._pending = []
         self.spent.tracking += perf_counter() - start
 
-    @contextmanager
-    def _failing(self) -> Iterator[None]:
+    def _safely(self, act: Callable[..., object], *given: Any) -> None:
         """What cannot be written ends the tracking, not the training."""
         try:
-            yield
+            act(*given)
         except (OSError, RecordError) as error:
             recording, self._recording, self.is_over = self._recording, None, True
             if recording is not None:
@@ -258,8 +236,7 @@ class Follower:
             self._warn_of_no_call()
         self._pending = []
         if self._recording is not None:
-            with self._failing():
-                self._recording.end()
+            self._safely(self._recording.end)
         if self._recording is None or not self._first_rows:
             self.spent.tracking += perf_counter() - start
             return
@@ -306,8 +283,7 @@ class Follower:
                 f"the model was called {self._unused} times in training since the last step of the optimizer that was "
                 "attached; was another one made?"
             )
-        with self._failing():
-            self._end_part(status)
+        self._safely(self._end_part, status)
 
     def _end_part(self, status: str) -> None:
         recording, self._recording = self._recording, None

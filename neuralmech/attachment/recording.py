@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.optim import Optimizer
 
+from neuralmech.attachment.clock import Clock
 from neuralmech.attachment.folder import Log
 from neuralmech.attachment.measuring import measuring, scaled
 from neuralmech.attachment.rules import ForeignRule
@@ -28,16 +29,7 @@ from neuralmech.track.block import Seen
 
 # Seconds between commits. Nobody tells a loop of others before it is killed, so they are as short as costs little: a
 # commit writes a block that is not full once more, which may take the writer's thread one part in so many.
-COMMIT_SECONDS, MOST_COMMIT_SECONDS, SPARE = 1.0, 60.0, 50
-
-
-@dataclass
-class Clock:
-    """Where the training is: steps taken, Σ η, and how often steps were taken that nobody measured."""
-
-    step: int = 0
-    time: float = 0.0
-    segment: int = 0
+COMMIT_SECONDS, MOST_COMMIT_SECONDS, SPARE = 1.0, 60.0, 200
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,8 @@ class LiveView:
             self._handle.update(self._html(self._repr_html_()))
 
     def _console(self, **options: Any) -> Console:
-        console = Console(file=StringIO(), width=WIDTH, record=True, **options)
+        # In a kernel rich would show by itself, once more, whatever is printed.
+        console = Console(file=StringIO(), width=WIDTH, record=True, force_jupyter=False, **options)
         console.print(screen(self._seen, console, self._chosen.sites))
         if self._trouble:
             console.print(self._trouble, markup=False, highlight=False)
