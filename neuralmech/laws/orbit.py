@@ -53,7 +53,7 @@ def to_equilibrium(sides: OrbitSides, decay: PerCharge, rate: PerCharge) -> PerC
     Examples
     --------
     >>> one = np.ones(1)
-    >>> decay_alone = to_equilibrium(Sides(4 * one, one, one, one, one, one), one, 0 * one)
+    >>> decay_alone = to_equilibrium(OrbitSides(4 * one, one, one, one, one, one), one, 0 * one)
     >>> np.allclose(decay_alone, -np.log(4) / 4)
     True
     """
