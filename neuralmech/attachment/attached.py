@@ -158,8 +158,8 @@ class Attached:
         """Time of tracking so far, relative to that of the loop without it; discovery is in neither.
 
         It is that between entry and exit of the hooks, and the loop's all else that has passed since the first step:
-        data, evaluation, waiting. A loop with steps of a millisecond loses some 5 % more, which the hooks do not see: to
-        the thread that writes the record, and to caches that it finds cold behind them.
+        data, evaluation, waiting. A loop with steps of a millisecond loses some 5 % more, which the hooks do not see,
+        to the thread that writes the record and to caches that it finds cold behind them.
         """
         return 0.0 if self._follower is None else self._follower.spent.share
 
