@@ -100,8 +100,8 @@ def attach(
     UserError
         If the folder holds a record and nothing says what to do, the model cannot be traced, or an option is none.
     """
-    refuse_shards(model)
     bare, place = inner(model), path_of(folder)
+    refuse_shards(model)
     wanted, by_hand = wanted_of(place, loss, resume, options), stand_in(bare, optimizer)
     if not is_first_rank():
         return Attached(None, place, by_hand)

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 import neuralmech
 from neuralmech.attachment.recording import Recording
-from neuralmech.attachment.vectors import Vectors
+from neuralmech.attachment.vectors import FlatVectors
 from neuralmech.record import open_record
 from neuralmech.symmetry.family import generator_matrix
 from own_loops import STEPS, batches, data, law_errors, net, rows_of, sgd, steps_of, train
@@ -149,7 +149,7 @@ def test_going_on_elsewhere_changes_no_row(tmp_path, monkeypatch, rule):
     for way in ("stays", "moves"):
         model, at = net(torch.float32), []
         if way == "moves":
-            monkeypatch.setattr(Vectors, "have_moved", property(lambda _, at=at: at[-1:] in ([10], [25])))
+            monkeypatch.setattr(FlatVectors, "have_moved", property(lambda _, at=at: at[-1:] in ([10], [25])))
         train(model, rule(model), tmp_path / way, dtype=torch.float32, each=at.append)
     assert len(moved) == 2
     stayed, went = rows_of(tmp_path / "stays"), rows_of(tmp_path / "moves")
@@ -161,12 +161,12 @@ def test_going_on_elsewhere_changes_no_row(tmp_path, monkeypatch, rule):
 
 def test_a_model_on_another_device_is_noticed():
     model = nn.Linear(3, 2)
-    vectors = Vectors(dict(model.named_parameters()))
+    vectors = FlatVectors(dict(model.named_parameters()))
     assert not vectors.have_moved
     model.to("meta")
-    assert Vectors(dict(model.named_parameters())).device.type == "meta"
+    assert FlatVectors(dict(model.named_parameters())).device.type == "meta"
     parameters = dict(nn.Linear(3, 2).named_parameters())
-    vectors = Vectors(parameters)
+    vectors = FlatVectors(parameters)
     for p in parameters.values():
         p.data = p.data.double()
     assert not vectors.have_moved

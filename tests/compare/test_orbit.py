@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from nets_tracked import NETS
-from neuralmech.charges.sides import OrbitSides as Recorded
+from neuralmech.charges.sides import Sides as Recorded
 from neuralmech.charges.step import Step
 from neuralmech.compare.measure.orbit import noise_equilibrium
 from neuralmech.discovery.discover import find_symmetries

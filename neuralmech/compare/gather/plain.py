@@ -16,6 +16,7 @@ from neuralmech.compare.gather.job import Compared, Panel
 from neuralmech.compare.gather.runs import Job
 from neuralmech.compare.measure.batches import BatchPredictions
 from neuralmech.compare.measure.curves import BatchCurve, Curves, LossCurve
+from neuralmech.compare.measure.norms import NormsCurve
 from neuralmech.compare.measure.orbit import OrbitCurve
 from neuralmech.compare.measure.phase import PhaseCurve
 from neuralmech.compare.measure.training import Band, TrainingCurve
@@ -25,7 +26,7 @@ CLASSES: dict[str, type] = {
     kind.__name__: kind
     for kind in (
         Compared, Panel, Job, BatchPredictions, BatchCurve, Curves, LossCurve, OrbitCurve, PhaseCurve, Band,
-        TrainingCurve, Oscillator,
+        TrainingCurve, NormsCurve, Oscillator,
     )
 }  # fmt: skip
 OF = "@"  # the key that says what a table in the text stands for

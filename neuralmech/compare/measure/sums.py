@@ -37,7 +37,7 @@ class MatrixNorms:
     Examples
     --------
     >>> index = pd.DataFrame({"site": "a", "channel": [0, 0, 1], "partner": [0, 1, 1]})
-    >>> Norms(index).append(np.array([[1.0, 2.0, 0.0]])).round(3).tolist()
+    >>> MatrixNorms(index).append(np.array([[1.0, 2.0, 0.0]])).round(3).tolist()
     [[1.0, 2.0, 0.0, 3.0]]
     """
 
