@@ -69,13 +69,23 @@ def save_figures(
 def _saved(figure: Figure, formats: Sequence[str], *, narrow: bool = False) -> dict[str, bytes]:
     """A figure in each format; its parts find their places once."""
     out = {}
-    for suffix in formats:
-        file = BytesIO()
-        with styled(narrow=narrow):
+    with styled(narrow=narrow):
+        _settle(figure)
+        for suffix in formats:
+            file = BytesIO()
             figure.savefig(file, format=suffix, dpi=150, metadata=_METADATA.get(suffix))
-        figure.set_layout_engine("none")  # everything has its place now
-        out[suffix] = file.getvalue()
+            out[suffix] = file.getvalue()
     return out
+
+
+def _settle(figure: Figure) -> None:
+    """Give everything its place in round numbers: a solver's last bits differ, and an SVG makes names of them."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+        figure.set_layout_engine("none")
+    for axes in figure.axes:
+        axes.set_position([round(float(x), 6) for x in axes.get_position(original=True).bounds], which="original")
 
 
 def drawings(analysis: Analysis) -> dict[str, partial[Figure]]:
