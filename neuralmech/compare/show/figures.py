@@ -85,7 +85,8 @@ def _settle(figure: Figure) -> None:
         engine.execute(figure)
         figure.set_layout_engine("none")
     for axes in figure.axes:
-        axes.set_position([round(float(x), 6) for x in axes.get_position(original=True).bounds], which="original")
+        left, bottom, width, height = (round(float(x), 6) for x in axes.get_position(original=True).bounds)
+        axes.set_position((left, bottom, width, height), which="original")
 
 
 def drawings(analysis: Analysis) -> dict[str, partial[Figure]]:
