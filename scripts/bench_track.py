@@ -27,6 +27,7 @@ from torch.nn import functional as F
 from neuralmech.config import resolve
 from neuralmech.record import BackgroundWriter, RecordWriter
 from neuralmech.training import loop
+from neuralmech.training.begin import begin
 from neuralmech.training.run import Run
 
 PAGE = Path(__file__).resolve().parents[1] / "docs/benchmarks.md"
@@ -110,7 +111,7 @@ class Ours:
     """Our own loop, writing its record into a folder."""
 
     def __init__(self, case: Case, every: int, folder: Path) -> None:
-        self.run: Run = loop.begin(config(case, every))
+        self.run: Run = begin(config(case, every))
         folder.mkdir(parents=True)
         self.record = BackgroundWriter(
             RecordWriter(folder, {}, self.run.tracker.layouts(), self.run.tracker.block.rows)
@@ -128,7 +129,7 @@ class Plain:
 
     def __init__(self, run: Run, rule: str, after: Callable[[nn.Module, int], None] | None = None) -> None:
         torch.manual_seed(0)
-        self.model = loop.begin(run.config).setup.model  # a fresh one, its parameters then on their own
+        self.model = begin(run.config).setup.model  # a fresh one, its parameters then on their own
         for p in self.model.parameters():
             p.data, p.grad = p.data.clone(), None
         self.batches, self.after, self.step = run.batches, after, 0

@@ -15,11 +15,10 @@ from uuid import uuid4
 import torch
 from jaxtyping import Shaped
 from torch import Tensor, nn
-from torch.nn.modules.dropout import _DropoutNd
 from tqdm import tqdm
 
 from neuralmech.config import Config
-from neuralmech.data import Batches, Dataset, training_batches
+from neuralmech.data import Dataset
 from neuralmech.data.draws import seed_all
 from neuralmech.errors import NotFiniteError, UserError
 from neuralmech.loggers import Feed, opened
@@ -28,21 +27,17 @@ from neuralmech.outputs import output_of
 from neuralmech.record import FILE_NAME, BackgroundWriter, RecordWriter
 from neuralmech.record.files import locking_of
 from neuralmech.record.safety import plain_yaml
-from neuralmech.track import Schedule, Tracker, Tracking
+from neuralmech.training.begin import begin
 from neuralmech.training.claims import check_claims
 from neuralmech.training.disk import announce, told
-from neuralmech.training.execute import check_execution
 from neuralmech.training.finished import Result
-from neuralmech.training.finite import check_data, remedy
-from neuralmech.training.flat import FlatParameters
-from neuralmech.training.groups import assign
-from neuralmech.training.kernels import choose_kernels, kernel_errors
+from neuralmech.training.finite import remedy
+from neuralmech.training.kernels import kernel_errors
 from neuralmech.training.process import Interrupted, Stop, locked, on_signals, say
 from neuralmech.training.recorded import changed_config
 from neuralmech.training.restore import make_readable, restore
-from neuralmech.training.rule import LearningRule
 from neuralmech.training.run import Run, Saver, begin_together, save
-from neuralmech.training.setup import Setup, choose_device, prepare, provenance
+from neuralmech.training.setup import provenance
 from neuralmech.training.together import ALONE, Alone, LostError
 from neuralmech.training.update import autocast
 
@@ -153,62 +148,6 @@ def _logger(run: Run, folder: Path) -> AbstractContextManager[Feed | None]:
     config = {} if chosen.name == "none" else plain_yaml(run.written_config)
     feed = opened(chosen.name, folder, config, run.tracker.layouts(), chosen.every, chosen.project)
     return nullcontext() if feed is None else feed
-
-
-def begin(config: Config, processes: Alone = ALONE) -> Run:
-    """Make everything that a run needs; writes nothing."""
-    device = processes.device(config.device)
-    check_execution(config.train, choose_device(device))
-    choose_kernels(deterministic=config.train.deterministic)
-    setup = prepare(replace(config, device=device))
-    groups = assign(setup.model, config.optim.groups)
-    flat = FlatParameters(setup.model, groups.of)
-    rule = LearningRule(config.optim, flat, groups, keeps_buffer=config.track.rotations)
-    batches = training_batches(setup.data, config.data, config.seed, processes.share)
-    steps = config.train.steps or max(1, round((config.train.epochs or 0) * batches.per_epoch))
-    schedule = Schedule(config.track.every, config.track.steps)
-    tracker = Tracker(
-        setup.symmetries,
-        flat.layout,
-        flat.theta,
-        Tracking(
-            families=config.track.families,
-            extra=rule.signals,
-            noise=config.track.noise > 0,
-            block=max(1, min(config.track.block, schedule.count(steps))),
-            kept=config.track.signals,
-            full=config.track.full,
-            charges=config.track.charges,
-            sample=config.track.sample,
-            parameters=config.track.parameters,
-            work=_sees_one_loss(setup, batches) and config.track.every == 1 and config.track.steps is None,
-            ratios=groups.ratios,
-            decays=groups.decays,
-            rules=rule.rules,
-            entries=not rule.has_sgds_laws,
-            rotations=config.track.rotations,
-            sides=config.track.sides,
-            oscillation=config.track.oscillation,
-            norms_of=config.track.norms_of,
-            momentum="buffer" if rule.has_sgds_laws else "rule",
-        ),
-    )
-    tracker.start(flat.theta)
-    run = Run(config, setup, flat, rule, batches, tracker, schedule, steps, processes)
-    try:
-        check_data(run)
-        run.check_parts()
-        run.check_noise()
-    except BaseException:
-        batches.close()
-        raise
-    return run
-
-
-def _sees_one_loss(setup: Setup, batches: Batches) -> bool:
-    """Whether every step has the whole training set as its batch, and nothing at random."""
-    drops = any(isinstance(m, _DropoutNd) and m.p > 0 for m in setup.model.modules())
-    return batches.are_whole and not drops
 
 
 def _new(run: Run, folder: Path) -> RecordWriter:

@@ -9,6 +9,7 @@ from neuralmech.compare.measure.accounts import CAUSES, THROUGH_MEMORY, account,
 from neuralmech.compare.measure.loss import loss_balance
 from neuralmech.record import open_record
 from neuralmech.training import loop
+from neuralmech.training.begin import begin
 from train_twins import assert_twins
 
 pytestmark = pytest.mark.usefixtures("found_once")
@@ -88,7 +89,7 @@ def test_work_is_the_gradient_along_the_steps_on_both_sides(run):
     """Against gradients taken anew at the parameters of every step."""
     optim = {"lr": 0.3, "momentum": 0.8, "weight_decay": 1e-2}
     parts = {**FULL, "optim": optim, "train": {"precision": "fp64", "steps": 6}}
-    at, theta, slopes = loop.begin(config(**parts)), [], []
+    at, theta, slopes = begin(config(**parts)), [], []
     for _ in range(6):
         theta.append(at.flat.theta.detach().clone())
         loop.take_step(at, *at.batches(at.step))
@@ -129,4 +130,4 @@ def test_a_resumed_run_knows_the_step_behind_it(run, tmp_path):
             path.unlink()
     loop.resume(folder, {})
     assert_twins(folder, whole, 12)
-    assert torch.is_tensor(loop.begin(config(**options)).tracker.last)
+    assert torch.is_tensor(begin(config(**options)).tracker.last)

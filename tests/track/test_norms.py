@@ -15,8 +15,8 @@ from conftest import config
 from neuralmech.errors import UserError
 from neuralmech.record import open_record
 from neuralmech.record.schema import NORMS_OF
+from neuralmech.training.begin import begin
 from neuralmech.training.execute import Plain
-from neuralmech.training.loop import begin
 from neuralmech.training.one_pass import InOnePass
 from own_loops import batches, net, same_parameters, sgd, train
 

@@ -7,8 +7,8 @@ import torch
 from conftest import config
 from neuralmech.discovery.discover import find_symmetries
 from neuralmech.record import open_record
+from neuralmech.training.begin import begin
 from neuralmech.training.checkpoint import path_of, read_checkpoint
-from neuralmech.training.loop import begin
 
 MODELS = {
     "normed": {"name": "mlp", "width": 6, "depth": 3, "norm": "batch"},

@@ -13,6 +13,7 @@ from neuralmech.errors import UserError
 from neuralmech.losses import IGNORED, CrossEntropy, SquaredError
 from neuralmech.record import open_record
 from neuralmech.training import loop
+from neuralmech.training.begin import begin
 from neuralmech.training.execute import Plain
 from neuralmech.training.one_pass import InOnePass
 from neuralmech.training.passes import parts_of
@@ -47,7 +48,7 @@ def test_a_record_is_that_of_whole_batches(ran, optim, way):
     options = {"optim": optim, "data": {"batch_size": 16}}
     train = {"precision": "fp64", "steps": STEPS, "eval_every": 5}
     parts = config(**options, train={**train, "accumulate": 4})
-    assert isinstance(loop.begin(parts).execution, way)
+    assert isinstance(begin(parts).execution, way)
     assert_alike(ran("whole", **options, train=train), ran("parts", **options, train={**train, "accumulate": 4}), 1e-10)
 
 
@@ -83,7 +84,7 @@ def test_targets_that_do_not_count_and_those_that_weigh_more(ran, monkeypatch, l
     options = {"data": data, "model": {"name": "mlp", "width": 8}, **loss}
     train = {"precision": "fp64", "steps": STEPS}
     parts = config(**options, train={**train, "accumulate": 8})
-    batches = loop.begin(parts).batches
+    batches = begin(parts).batches
     weights = torch.stack([y.view(2, 8).ge(0).sum(0) for y in (batches(k)[1] for k in range(STEPS))])
     assert (weights == 0).any()
     assert weights.unique().numel() > 2
@@ -149,6 +150,6 @@ def test_halves_need_equal_parts_too():
 def test_parts_of_one_sample():
     """Work where the model takes one; where it does not, that is said before anything is written."""
     options = {"data": {"batch_size": 8}, "train": {"accumulate": 8}}
-    loop.begin(config(**options)).batches.close()
+    begin(config(**options)).batches.close()
     with pytest.raises(UserError, match=r"data\.batch_size=8 in 8 parts, .*: each is one sample"):
-        loop.begin(config(**options, model={"norm": "batch"}))
+        begin(config(**options, model={"norm": "batch"}))

@@ -10,6 +10,7 @@ from torch.utils.data import TensorDataset
 from conftest import config
 from neuralmech.errors import RunError, UserError
 from neuralmech.training import loop
+from neuralmech.training.begin import begin
 
 DATA = {"name": "_target_", "batch_size": 8, "classes": 2, "workers": 0}
 
@@ -53,12 +54,12 @@ def test_data_in_memory_are_refused_before_anything_is_written(value, held_out, 
 
 def test_numbers_that_overflow_in_the_run_s_precision_are_not_finite_there(tmp_path):
     with pytest.raises(UserError, match="1 of 64 training samples hold NaN or inf, the first of them sample 5"):
-        loop.begin(config(data=options(place=5, value=1e39)))
+        begin(config(data=options(place=5, value=1e39)))
 
 
 def test_streamed_data_are_named_when_they_are_met(tmp_path):
     data = {**options(streamed=True), "residency": "loader"}
-    batches = loop.begin(config(data=data)).batches
+    batches = begin(config(data=data)).batches
     step = next(k for k in range(8) if 37 in batches.samples(k))
     wanted = f"at step {step}; .*training sample 37 of data._target_=broken.given, met at step {step}, holds NaN or inf"
     with pytest.raises(RunError, match=wanted) as error:
@@ -93,4 +94,4 @@ def labelled(label, held_out):
 def test_labels_that_no_loss_can_be_had_of(label, held_out, message):
     arguments = {"label": label, "held_out": held_out}
     with pytest.raises(UserError, match=f"^data._target_=broken.labelled{message}"):
-        loop.begin(config(data={**DATA, "target": "broken.labelled", "arguments": arguments}))
+        begin(config(data={**DATA, "target": "broken.labelled", "arguments": arguments}))

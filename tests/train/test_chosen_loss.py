@@ -10,8 +10,9 @@ from neuralmech.cli.entry import main
 from neuralmech.errors import UserError
 from neuralmech.losses import IGNORED
 from neuralmech.record import open_record
+from neuralmech.training.begin import begin
 from neuralmech.training.claims import verify_run
-from neuralmech.training.loop import begin, evaluate, resume, train
+from neuralmech.training.loop import evaluate, resume, train
 from neuralmech.training.noise import Epoch
 from train_twins import assert_twins, stopped
 

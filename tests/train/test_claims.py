@@ -12,6 +12,7 @@ from conftest import config
 from neuralmech.errors import UserError
 from neuralmech.losses import CrossEntropy
 from neuralmech.training import claims, loop, setup
+from neuralmech.training.begin import begin
 from neuralmech.verification import quick
 from neuralmech.verification.claims import SymmetryGroup, _assemble
 from train_twins import contents, parameters, stopped
@@ -131,20 +132,20 @@ def test_a_run_is_the_same_with_and_without(model, own, tmp_path):
 
 
 def test_what_has_no_float64_is_checked_in_float32(own, lie, capsys):
-    claims.check_claims(loop.begin(own("Half", track={"families": ["rescale"]})))
+    claims.check_claims(begin(own("Half", track={"families": ["rescale"]})))
     out = capsys.readouterr().out
     assert "which hold (" in out
     assert "in float32, because float64 cannot be had" in out
     assert "shiny_kernel" in out
     with pytest.raises(UserError, match="do not hold for this model"):
-        claims.check_claims(loop.begin(own("Half")))
+        claims.check_claims(begin(own("Half")))
 
 
 def test_what_cannot_be_checked_is_said(own, tmp_path, capsys, monkeypatch):
     loop.train(own("Uncopied"), tmp_path)
     out = capsys.readouterr().out.splitlines()
     assert out[0] == "Claims of symmetry are not checked: there is one of me; neuralmech verify checks those of a run"
-    run = loop.begin(config())
+    run = begin(config())
     monkeypatch.setattr(quick, "LARGE", 10)
     claims.check_claims(run)
     monkeypatch.setattr(quick, "LARGE", 1e9)
@@ -157,10 +158,10 @@ def test_what_cannot_be_checked_is_said(own, tmp_path, capsys, monkeypatch):
 
 def test_a_loss_that_is_drawn_is_still_one_loss_and_one_that_changes_is_none(own, capsys):
     """Seeded alike before each pass; what a model counts by itself cannot be."""
-    claims.check_claims(loop.begin(own("Noisy")))
+    claims.check_claims(begin(own("Noisy")))
     assert "which hold" in capsys.readouterr().out
     counting = config(model={**OWN, "target": "own_claims.Noisy", "arguments": {"counting": True}})
-    claims.check_claims(loop.begin(counting))
+    claims.check_claims(begin(counting))
     assert "not checked: the model's loss changes from call to call" in capsys.readouterr().out
 
 

@@ -13,6 +13,7 @@ from neuralmech.errors import RunError, UserError
 from neuralmech.record import open_record
 from neuralmech.record.schema import METRIC_SIGNALS
 from neuralmech.training import execute, loop
+from neuralmech.training.begin import begin
 from neuralmech.training.loop import resume, train
 from neuralmech.training.run import Run
 from train_twins import assert_twins, contents, stopped
@@ -90,7 +91,7 @@ def graphs(monkeypatch):
     real = Forms.__init__
     monkeypatch.setattr(Forms, "__init__", lambda *args, **kwargs: real(*args, **{**kwargs, "make": Reference}))
     monkeypatch.setattr("neuralmech.training.run.CudaCapture", graph)
-    monkeypatch.setattr(loop, "check_execution", lambda *_: None)
+    monkeypatch.setattr("neuralmech.training.begin.check_execution", lambda *_: None)
     return made
 
 
@@ -133,7 +134,7 @@ def test_replayed_steps_are_the_plain_ones(run, graphs, monkeypatch, options, co
 @pytest.mark.parametrize("train", [{}, {"precision": "bf16"}, FP16], ids=str)
 def test_a_plain_step_asks_for_no_number(graphs, train):
     """What would wait for a GPU: reading a number off it, or finding out how many elements a mask has."""
-    made = loop.begin(config(optim=SGD, train=train))
+    made = begin(config(optim=SGD, train=train))
     with Recorder() as recorder:
         for _ in range(5):
             loop.take_step(made, *made.batches(made.step))
@@ -233,7 +234,7 @@ def test_graphs_on_a_gpu_give_the_same_charges(run, options):
 @pytest.mark.parametrize("train", [{}, {"precision": "bf16"}, FP16, {"cuda_graph": True}], ids=str)
 def test_a_step_never_waits_for_the_gpu(train):
     """After the first steps, which allocate and capture, and within an epoch."""
-    made: Run = loop.begin(config(**gpu({"optim": SGD, "train": train, "data": {"size": 640}})))
+    made: Run = begin(config(**gpu({"optim": SGD, "train": train, "data": {"size": 640}})))
     for _ in range(5):
         loop.take_step(made, *made.batches(made.step))
     torch.cuda.synchronize()

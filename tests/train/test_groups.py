@@ -10,8 +10,9 @@ from conftest import config
 from neuralmech.config import GroupConfig, OwnRuleConfig
 from neuralmech.errors import UserError
 from neuralmech.schedules import scheduled
+from neuralmech.training.begin import begin
 from neuralmech.training.groups import assign
-from neuralmech.training.loop import begin, take_step
+from neuralmech.training.loop import take_step
 from neuralmech.training.optimizers import decays_apart, polar
 
 NET = {"name": "mlp", "width": 6, "depth": 2, "norm": "batch"}

@@ -13,8 +13,9 @@ from conftest import config
 from neuralmech.errors import UserError
 from neuralmech.record import RecordError
 from neuralmech.record.safety import attribute
+from neuralmech.training.begin import begin
 from neuralmech.training.checkpoint import load_checkpoint, path_of
-from neuralmech.training.loop import begin, resume, train
+from neuralmech.training.loop import resume, train
 from neuralmech.training.restore import restore
 from train_twins import assert_twins
 

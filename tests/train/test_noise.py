@@ -13,7 +13,7 @@ from neuralmech.discovery.discover import find_symmetries
 from neuralmech.errors import RunError, UserError
 from neuralmech.record import open_record
 from neuralmech.track.expected import expected
-from neuralmech.training import loop
+from neuralmech.training.begin import begin
 from neuralmech.training.flat import FlatParameters
 from neuralmech.training.noise import Epoch, Gradients
 
@@ -90,7 +90,7 @@ def test_halves_average_to_the_batch(run):
 def test_the_whole_set_gives_the_mean_drive_of_its_batches(run, charges):
     """Exactly: M + T/S is the mean over the epoch's batches, M + T/N the drive of their mean gradient."""
     options = {"train": {"precision": "fp64"}, "track": {"noise": 5, "noise_from": "set", "charges": charges}}
-    at = loop.begin(config(**options))
+    at = begin(config(**options))
     size, batches = 8, [at.batches(k) for k in range(at.batches.per_epoch)]
     place = in_order(at.flat, at.setup.model)
     gradients = np.stack([g.numpy()[place] for g in Gradients(at.setup.model, at.flat, at.loss).each(batches)])
@@ -110,7 +110,7 @@ def test_the_whole_set_gives_the_mean_drive_of_its_batches(run, charges):
 
 def test_the_noise_of_the_whole_set_is_that_of_its_samples():
     """Over many epochs at the same parameters: tr(SΣ)·N/(N−1), from the gradients of single samples."""
-    at = loop.begin(config(train={"precision": "fp64"}, track={"noise": 1, "noise_from": "set", "parameters": 0}))
+    at = begin(config(train={"precision": "fp64"}, track={"noise": 1, "noise_from": "set", "parameters": 0}))
     measure, theta = Gradients(at.setup.model, at.flat, at.loss), at.flat.theta.detach()
     place = in_order(at.flat, at.setup.model)
     form, per_epoch, found = at.setup.symmetries.generators()["rescale"], at.batches.per_epoch, []
@@ -163,7 +163,7 @@ class Case:
     def __init__(self, name, monkeypatch):
         monkeypatch.setitem(sys.modules, "noise_data", sys.modules[__name__])
         own = {"name": "_target_", "arguments": {}}
-        self.run = loop.begin(
+        self.run = begin(
             config(
                 data={**own, "target": f"noise_data.{name}", "batch_size": SIZE},
                 model={**own, "target": f"noise_data.{name}_net"},
@@ -247,7 +247,7 @@ def test_a_batch_that_cannot_be_halved_leaves_it_to_the_next(run, monkeypatch, c
         with pytest.raises(RunError, match=r"track\.noise: in no batch do both halves have targets that count"):
             run(**options)
         return
-    at = loop.begin(config(**options))
+    at = begin(config(**options))
     halved = [bool((y[:2] >= 0).any() and (y[2:] >= 0).any()) for y in (at.batches(k)[1] for k in range(8))]
     first = halved.index(False)
     with open_record(run(**options, optim={"lr": 1e-30})) as r:
@@ -266,8 +266,8 @@ def test_halves_of_one_sample(run):
         np.testing.assert_allclose(drive, charges.drive_gradient[:], rtol=1e-9, atol=1e-12)
     options = {"data": {"batch_size": 3}, "track": {"noise": 1}, "model": {"norm": "batch"}}
     with pytest.raises(UserError, match=r"track\.noise=1: half a batch is one sample, .* use data.batch_size=4"):
-        loop.begin(config(**options))
-    loop.begin(config(**options | {"track": {"noise": 1, "noise_from": "set"}}))
+        begin(config(**options))
+    begin(config(**options | {"track": {"noise": 1, "noise_from": "set"}}))
 
 
 def test_a_run_that_measures_over_the_whole_set_trains_as_without(run):

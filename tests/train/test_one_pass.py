@@ -8,8 +8,8 @@ from torch.utils.checkpoint import checkpoint
 
 from conftest import config
 from neuralmech.training import run as runs
+from neuralmech.training.begin import begin
 from neuralmech.training.execute import Plain
-from neuralmech.training.loop import begin
 from neuralmech.training.one_pass import InOnePass
 from train_twins import contents
 

@@ -9,7 +9,8 @@ from conftest import config
 from neuralmech.compare.measure.accounts import budget_table
 from neuralmech.errors import UserError
 from neuralmech.record import open_record
-from neuralmech.training.loop import begin, resume, take_step
+from neuralmech.training.begin import begin
+from neuralmech.training.loop import resume, take_step
 from train_twins import assert_twins, stopped
 
 NET = {"name": "mlp", "width": 6, "depth": 2}

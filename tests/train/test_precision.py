@@ -14,6 +14,7 @@ from neuralmech.laws import LAWS
 from neuralmech.laws.system import Hyperparameters
 from neuralmech.record import RecordError, open_record
 from neuralmech.training import loop
+from neuralmech.training.begin import begin
 from neuralmech.training.loop import resume, train
 from train_twins import assert_twins, stopped
 
@@ -57,8 +58,8 @@ def test_skipped_steps_between_rows_count(run):
 def test_it_is_the_loop_that_people_write(run, tmp_path):
     """PyTorch's own GradScaler with one plain SGD over separate parameters, which waits to learn what to skip."""
     options = config(optim=SGD, train={**OVERFLOW, "steps": 60})
-    made = loop.begin(options)
-    twin = loop.begin(options).setup.model
+    made = begin(options)
+    twin = begin(options).setup.model
     for p in twin.parameters():
         p.data, p.grad = p.data.clone(), None
     optimizer = torch.optim.SGD(twin.parameters(), lr=0.1, **SGD)
@@ -85,7 +86,7 @@ def test_the_recorded_gradient_is_not_scaled(run):
     with open_record(run(optim=SGD, train={**OVERFLOW, "steps": 60})) as r:
         first = int(np.flatnonzero(np.diff(r.column("skipped")) == 0)[0])  # θ is still the initial one
         measured = r.charges("rescale").drive_gradient[first]
-    made = loop.begin(config(optim=SGD, train={"steps": 60}))
+    made = begin(config(optim=SGD, train={"steps": 60}))
     model, flat = made.setup.model, made.flat
     x, y = made.batches(first)
     F.cross_entropy(model(x).double(), y).backward()

@@ -14,7 +14,8 @@ from neuralmech.config import OptimConfig
 from neuralmech.config.optim import OPTIMIZERS
 from neuralmech.record import open_record
 from neuralmech.rules import DECOUPLED, decays_apart
-from neuralmech.training.loop import begin, resume, take_step, train
+from neuralmech.training.begin import begin
+from neuralmech.training.loop import resume, take_step, train
 from neuralmech.training.optimizers import build_any
 from train_twins import assert_twins, stopped
 

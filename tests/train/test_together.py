@@ -12,6 +12,7 @@ import ranks
 from conftest import config
 from neuralmech.errors import UserError
 from neuralmech.training import loop
+from neuralmech.training.begin import begin
 from neuralmech.training.place import Rank, placed
 from train_twins import assert_alike, assert_twins, contents
 
@@ -106,7 +107,7 @@ def test_two_processes_record_what_one_does_whatever_the_run(more, tmp_path, nam
 
 
 def test_some_shares_of_what_is_masked_have_no_target():
-    batches = loop.begin(config(**TWINS["masked"][0])).batches
+    batches = begin(config(**TWINS["masked"][0])).batches
     targets = [batches(k)[1] for k in range(STEPS)]
     assert any((y[rank::2] == ranks.IGNORED).all() for y in targets for rank in (0, 1))
 
