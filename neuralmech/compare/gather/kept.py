@@ -1,4 +1,4 @@
-"""What analyses before found in records that are still as they were; see `Kept`."""
+"""What analyses before found in records that are still as they were; see `KeptResults`."""
 
 from __future__ import annotations
 

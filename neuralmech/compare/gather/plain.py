@@ -7,31 +7,30 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pandas as pd
 
-from neuralmech.compare.gather.job import Compared, Panel
+from neuralmech.compare.gather.job import Compared
 from neuralmech.compare.gather.runs import Job
 from neuralmech.compare.measure.batches import BatchPredictions
-from neuralmech.compare.measure.curves import BatchCurve, Curves, LossCurve
-from neuralmech.compare.measure.norms import NormsCurve
-from neuralmech.compare.measure.orbit import OrbitCurve
-from neuralmech.compare.measure.phase import PhaseCurve
-from neuralmech.compare.measure.training import Band, TrainingCurve
-from neuralmech.laws.oscillator import Oscillator
 
-CLASSES: dict[str, type] = {
-    kind.__name__: kind
-    for kind in (
-        Compared, Panel, Job, BatchPredictions, BatchCurve, Curves, LossCurve, OrbitCurve, PhaseCurve, Band,
-        TrainingCurve, NormsCurve, Oscillator,
-    )
-}  # fmt: skip
 OF = "@"  # the key that says what a table in the text stands for
 TEXT, KEY = "text", "key"  # members of the archive besides arrays
 MAX_KEY = 1 << 16
+
+
+def _held_by(kind: Any) -> set[type]:
+    """A class of this program's that holds data, and all that its fields may hold."""
+    if arguments := get_args(kind):
+        return set[type]().union(*map(_held_by, arguments))
+    if not isinstance(kind, type) or not (is_dataclass(kind) or hasattr(kind, "_fields")):
+        return set()
+    return set[type]([kind]).union(*map(_held_by, get_type_hints(kind).values()))
+
+
+CLASSES = {kind.__name__: kind for of in (Compared, Job, BatchPredictions) for kind in _held_by(of)}
 
 
 def packed(value: Any, key: str) -> bytes:

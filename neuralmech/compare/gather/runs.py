@@ -28,7 +28,7 @@ class Job:
     """A run folder: its configuration, how it ended, and, if there is nothing to analyse, the reason.
 
     `place` is where it is in the folder of its sweep, `overrides` are the words that it was given, `before` is the
-    state of its files when somebody looked, see `Kept`.
+    state of its files when somebody looked, see `KeptResults`.
     """
 
     path: Path
