@@ -53,9 +53,10 @@ def _show_fetched(name: str, folder: str | None) -> None:
         from neuralmech.data.download import fetch
     options = ImageOptions(name=name, folder=folder, batch_size=2)  # any set has as many
     decoded = options.files / DECODED.get(name, "")
-    for remote in REMOTES[name]:
-        if (options.files / remote.name).exists() or not decoded.is_file():
-            fetch(remote, options.files)
+    if decoded.is_file():  # which is all that is read; else every file is compared when it is
+        for remote in REMOTES[name]:
+            if (options.files / remote.name).exists():
+                fetch(remote, options.files)
     found = load_data(options)
     print(f"{name} in {options.files}")
     there = [options.files / remote.name for remote in REMOTES[name]]
