@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import signal
 from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from html import escape
@@ -151,3 +152,17 @@ def table_of(headings: Sequence[str], rows: Sequence[Sequence[str]], caption: st
     lines += [f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows[:MAX_ROWS]]
     more = f"<p>… and {len(rows) - MAX_ROWS:,} more</p>" if len(rows) > MAX_ROWS else ""
     return f"<p>{escape(caption.strip('<>'))}</p><table>{''.join(lines)}</table>{more}"
+
+
+def signal_name(number: int) -> str:
+    """What a signal is called, also one that has no name here.
+
+    Examples
+    --------
+    >>> signal_name(9), signal_name(120)
+    ('SIGKILL', 'signal 120')
+    """
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -17,6 +17,7 @@ from neuralmech.cli.output import never_fail, unprinted
 from neuralmech.cli.ranks import one_of_several, placed
 from neuralmech.errors import UserError
 from neuralmech.training.process import until_terminated
+from neuralmech.words import signal_name
 
 COMMANDS = {
     "train": "train a network and record its charges at every step",
@@ -73,7 +74,7 @@ def _carry_out(words: list[str]) -> None:
         _fail(*told(error))
     except KeyboardInterrupt as error:
         rows, number = getattr(error, "rows", None), getattr(error, "signal", signal.SIGINT)
-        words = [SAID.get(number) or f"stopped by {signal.Signals(number).name}"]
+        words = [SAID.get(number) or f"stopped by {signal_name(number)}"]
         words += [f"the record holds {rows} steps"] if rows is not None else []
         words += [remedy] if (remedy := getattr(error, "remedy", "")) else []
         _fail("; ".join(words), 128 + number)

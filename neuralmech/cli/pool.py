@@ -6,7 +6,6 @@ import os
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
-from signal import Signals
 from typing import Any
 
 from hydra.core.plugins import Plugins
@@ -27,7 +26,7 @@ from neuralmech.sweeps.pool import Ended, Workers, kept_open
 from neuralmech.sweeps.progress import progress
 from neuralmech.sweeps.shares import gpus, shares
 from neuralmech.sweeps.worker import Answer, Assignment
-from neuralmech.words import own_words, short
+from neuralmech.words import own_words, short, signal_name
 
 TRACE_FILE = "traceback.txt"
 NAME = "hydra_plugins.neuralmech.PoolLauncher"  # Hydra takes plugins from there alone
@@ -118,7 +117,7 @@ def _returned(ended: Ended, manifest: Manifest) -> JobReturn:
         _note(ended, answer, manifest)
         error = answer.cause
     elif answer.stopped is not None:
-        error = f"stopped by {Signals(answer.stopped).name}; the same command goes on with it"
+        error = f"stopped by {signal_name(answer.stopped)}; the same command goes on with it"
     else:
         file = _trace_file(ended, manifest)
         write_whole(file, answer.trace.encode("utf-8", "replace"))

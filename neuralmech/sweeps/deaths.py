@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-import signal
 from dataclasses import dataclass
 from pathlib import Path
 
 from neuralmech.errors import is_librarys
-from neuralmech.words import short
+from neuralmech.words import short, signal_name
 
 FATAL = "Fatal Python error"  # how what `faulthandler` writes begins
 CRASHES = ("SIGSEGV", "SIGBUS", "SIGABRT", "SIGFPE", "SIGILL", "SIGSYS", "SIGTRAP")
@@ -38,10 +37,7 @@ def death_of(code: int, last_words: str) -> Death:
     """
     if code >= 0:
         return Death("failed", f"its process ended with exit code {code}")
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
+    name = signal_name(-code)
     cause = WORDS.get(name, f"killed by {name}")
     if name not in CRASHES:
         return Death("killed", cause)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,15 +15,13 @@ from multiprocessing.connection import wait
 from time import monotonic
 
 from neuralmech.errors import UserError
+from neuralmech.machine import python_calling
 from neuralmech.sweeps.deaths import Death, death_of, without_dump
-from neuralmech.sweeps.worker import Answer, Assignment
+from neuralmech.sweeps.worker import Answer, Assignment, main
 from neuralmech.training.process import Interrupted, on_signals
 
 LOOK_SECONDS = 0.2  # between two looks at processes that say nothing
 LEAVE_SECONDS = 10.0  # for a process that has nothing to do to end
-START = (
-    "import sys; sys.path[:] = sys.argv[3:]; from neuralmech.sweeps.worker import main; main(*map(int, sys.argv[1:3]))"
-)
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,7 @@ class Worker:
         self._read, self.job, self._since = [0, 0], None, 0.0
         fds = (theirs.fileno(), held)
         self._process = subprocess.Popen(
-            [sys.executable, "-c", START, *map(str, fds), *sys.path],
+            python_calling(main, *fds),
             env={**os.environ, **environment},
             pass_fds=fds,
             stdin=subprocess.DEVNULL,
@@ -139,7 +136,7 @@ class Workers:
     Parameters
     ----------
     task
-        Called with each `Job` in another process.
+        Called with each `Assignment` in another process.
     count
         Workers at most.
     environment

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import signal
 import subprocess
 import sys
 import threading
@@ -15,15 +14,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeVar
 
-from neuralmech.machine import THREADS, cores
+from neuralmech.machine import THREADS, cores, python_calling
 from neuralmech.record import FILE_NAME
+from neuralmech.words import signal_name
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 WORTH_BYTES = 16 << 20  # of records: a process takes as long to begin as to read them
 LIBRARIES = (THREADS, "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-START = "import sys; sys.path[:] = sys.argv[1:]; from neuralmech.compare.gather.processes import serve; serve()"
 
 
 class Gone(NamedTuple):
@@ -120,7 +119,7 @@ class _SideBySide:
 def _begun() -> subprocess.Popen[bytes]:
     """A process that needs no look at the program that it is begun by, and that Ctrl-C does not reach."""
     return subprocess.Popen(
-        [sys.executable, "-c", START, *sys.path],
+        python_calling(serve),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={**os.environ, **dict.fromkeys(LIBRARIES, "1")},
@@ -135,10 +134,7 @@ def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
 
 
 def _ended(code: int) -> str:
-    try:
-        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-    except ValueError:
-        how = f"was ended by signal {-code}"
+    how = f"was ended by {signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
     return f"the process that analysed it {how}; the same command analyses it again"
 
 
