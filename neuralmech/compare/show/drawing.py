@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatterSciNotation
@@ -62,6 +63,41 @@ def logarithmic(axes: Axes) -> None:
 def columns_of(panels: int, *, narrow: bool) -> int:
     """How many of some panels stand beside each other."""
     return 1 if narrow else 2 if panels == 4 else min(COLUMNS, panels)
+
+
+def laid_out(
+    panels: int, size: tuple[float, float, float], *, ratios: Sequence[float] = (1,), narrow: bool, **more: Any
+) -> tuple[Figure, list[list[Axes]]]:
+    """Make a figure of some panels in rows, each of one or more axes below each other; a phone's has one in a row.
+
+    Parameters
+    ----------
+    panels
+        How many.
+    size
+        Inches: width, height around all panels, height of a panel.
+    ratios
+        Heights of a panel's axes, relative to each other.
+    more
+        Passed to `Figure.subplots`.
+
+    Returns
+    -------
+    Figure
+        Without a title or a legend.
+    list of list of Axes
+        Those of each panel, from above.
+    """
+    columns = columns_of(panels, narrow=narrow)
+    bands, parts = -(-panels // columns), len(ratios)
+    width, around, height = size
+    figure = Figure(figsize=(NARROW if narrow else width, around + height * bands), layout="constrained")
+    grid = figure.subplots(parts * bands, columns, squeeze=False, height_ratios=[*ratios] * bands, **more)
+    each = [list(band[:, i]) for band in np.split(grid, bands) for i in range(columns)]
+    for unused in each[panels:]:
+        for axes in unused:
+            axes.set_axis_off()
+    return figure, each[:panels]
 
 
 def wrapped(text: str, *, narrow: bool) -> str:

@@ -11,10 +11,10 @@ from matplotlib.lines import Line2D
 from neuralmech.compare.measure.curves import LossCurve
 from neuralmech.compare.measure.orbit import OrbitCurve
 from neuralmech.compare.show.drawing import (
-    NARROW,
     SMALLEST,
     columns_of,
     head,
+    laid_out,
     legend_below,
     logarithmic,
     styled,
@@ -34,14 +34,10 @@ LABELS = {
 def loss_figure(panels: Sequence[tuple[str, LossCurve]], *, narrow: bool = False) -> Figure:
     """Above, what the loss lost; below, how far each prediction of it is off."""
     columns = columns_of(len(panels), narrow=narrow)
-    bands = -(-len(panels) // columns)
+    size = max(6.4, 1.2 + 3.6 * columns), 0.0, 5.0
     with styled(narrow=narrow):
-        width = NARROW if narrow else max(6.4, 1.2 + 3.6 * columns)
-        figure = Figure(figsize=(width, 5.0 * bands), layout="constrained")
-        axes = figure.subplots(2 * bands, columns, squeeze=False, sharex="col", height_ratios=(3, 2) * bands)
-        for axis in (*axes[::2].ravel()[len(panels) :], *axes[1::2].ravel()[len(panels) :]):
-            axis.set_axis_off()
-        for (title, curve), upper, lower in zip(panels, axes[::2].ravel(), axes[1::2].ravel(), strict=False):
+        figure, axes = laid_out(len(panels), size, ratios=(3, 2), narrow=narrow, sharex="col")
+        for (title, curve), (upper, lower) in zip(panels, axes, strict=True):
             upper.plot(curve.step, curve.measured, color=COLOURS[0], linewidth=2.4, alpha=0.8)
             for order, predicted in curve.predicted.items():
                 colour, dashes = STYLES[order]
@@ -51,10 +47,9 @@ def loss_figure(panels: Sequence[tuple[str, LossCurve]], *, narrow: bool = False
             logarithmic(lower)
             lower.set_xlabel("step $k$")
             upper.set_title(wrapped(plain(title), narrow=narrow), fontsize=9)
-        for row in axes[:, 0][::2]:
-            row.set_ylabel(r"change of the loss $L_k-L_0$")
-        for row in axes[:, 0][1::2]:
-            row.set_ylabel("|theory − measured|")
+        for upper, lower in axes[::columns]:
+            upper.set_ylabel(r"change of the loss $L_k-L_0$")
+            lower.set_ylabel("|theory − measured|")
         handles = [Line2D([], [], color=COLOURS[0], linewidth=2.4, alpha=0.8, label="measured")]
         handles += [Line2D([], [], color=c, linestyle=d, label=LABELS[o]) for o, (c, d) in STYLES.items()]
         legend_below(figure, handles, 3, narrow=narrow)
@@ -65,14 +60,10 @@ def loss_figure(panels: Sequence[tuple[str, LossCurve]], *, narrow: bool = False
 def orbit_figure(panels: Sequence[tuple[str, OrbitCurve]], *, narrow: bool = False) -> Figure:
     """Distance of rescale pairs to noise equilibrium, a line per site."""
     columns = columns_of(len(panels), narrow=narrow)
-    bands = -(-len(panels) // columns)
+    size = max(6.4, 1.2 + 3.6 * columns), 0.0, 3.6
     with styled(narrow=narrow):
-        width = NARROW if narrow else max(6.4, 1.2 + 3.6 * columns)
-        figure = Figure(figsize=(width, 3.6 * bands), layout="constrained")
-        axes = figure.subplots(bands, columns, squeeze=False, sharey=True).ravel()
-        for panel in axes[len(panels) :]:
-            panel.set_axis_off()
-        for (title, curve), panel in zip(panels, axes, strict=False):
+        figure, axes = laid_out(len(panels), size, narrow=narrow, sharey=True)
+        for (title, curve), (panel,) in zip(panels, axes, strict=True):
             for number, (site, distance) in enumerate(list(curve.distance.items())[:SITES]):
                 colour, dashes = COLOURS[number % len(COLOURS)], "-" if number < len(COLOURS) else "--"
                 panel.plot(curve.step, distance, color=colour, linestyle=dashes, linewidth=1.4, label=plain(site))
@@ -81,7 +72,7 @@ def orbit_figure(panels: Sequence[tuple[str, OrbitCurve]], *, narrow: bool = Fal
             panel.set_title(wrapped(plain(title), narrow=narrow), fontsize=9)
             if len(curve.distance) <= len(COLOURS):
                 panel.legend(fontsize=SMALLEST)
-        for panel in axes[::columns]:
+        for (panel,) in axes[::columns]:
             panel.set_ylabel(r"RMS of $\alpha^*$")
         head(figure, "Distance to noise equilibrium along the rescale orbit", narrow=narrow)
     return figure

@@ -22,6 +22,7 @@ from neuralmech.compare.show.drawing import (
     SMALLEST,
     columns_of,
     head,
+    laid_out,
     legend_below,
     logarithmic,
     styled,
@@ -45,27 +46,18 @@ def family_figure(family: str, panels: Sequence[tuple[str, Curves]], *, narrow: 
     `narrow`: for a phone, the runs below each other.
     """
     columns = columns_of(len(panels), narrow=narrow)
-    bands = -(-len(panels) // columns)
     lawful = any(curves.error for _, curves in panels)
     heights = (3, 2) if lawful else (3,)
     named_ends = len(panels) == 1 and not narrow
+    size = 1.4 + 4.2 * columns + (ROOM if named_ends else 0.0), 0.9, 0.92 * sum(heights)
     with styled(narrow=narrow):
-        width = NARROW if narrow else 1.4 + 4.2 * columns + (ROOM if named_ends else 0.0)
-        figure = Figure(figsize=(width, 0.9 + 0.92 * sum(heights) * bands), layout="constrained")
-        axes = figure.subplots(len(heights) * bands, columns, squeeze=False, height_ratios=heights * bands)
-        for place in range(bands * columns):
-            row, column = divmod(place, columns)
-            upper, *lower = axes[len(heights) * row : len(heights) * (row + 1), column]
-            if place >= len(panels):
-                for panel in (upper, *lower):
-                    panel.set_axis_off()
-                continue
-            title, curves = panels[place]
+        figure, axes = laid_out(len(panels), size, ratios=heights, narrow=narrow)
+        for (title, curves), (upper, *lower) in zip(panels, axes, strict=True):
             _run(upper, lower, curves)
             upper.set_title(wrapped(plain(title), narrow=narrow), fontsize=9)
-            if column == 0:
-                for panel, label in zip((upper, *lower), (_charge(family), "relative error"), strict=False):
-                    panel.set_ylabel(label, fontsize=9)
+        for first in axes[::columns]:
+            for panel, label in zip(first, (_charge(family), "relative error"), strict=False):
+                panel.set_ylabel(label, fontsize=9)
         if named_ends:
             _, curves = panels[0]
             names = curves.names or [""] * len(curves.chosen)
@@ -189,16 +181,9 @@ def _parameters(upper: Axes, lower: Axes, curves: Curves) -> None:
 def effective_rate_figure(panels: Sequence[tuple[str, Curves]], *, narrow: bool = False) -> Figure:
     """η/Q of some normalised weights against η/√(Q²) with Q² an exponential average of the squared gradient."""
     columns = columns_of(len(panels), narrow=narrow)
-    rows = -(-len(panels) // columns)
     with styled(narrow=narrow):
-        width = NARROW if narrow else 1.4 + 4.0 * columns
-        figure = Figure(figsize=(width, 1.0 + 3.0 * rows), layout="constrained")
-        axes = figure.subplots(rows, columns, squeeze=False).ravel()
-        for place, axis in enumerate(axes):
-            if place >= len(panels):
-                axis.set_axis_off()
-                continue
-            title, curves = panels[place]
+        figure, axes = laid_out(len(panels), (1.4 + 4.0 * columns, 1.0, 3.0), narrow=narrow)
+        for (title, curves), (axis,) in zip(panels, axes, strict=True):
             for i, column in enumerate(curves.chosen):
                 colour = MANY[i % len(MANY)]
                 theory = curves.lr / curves.theory["noether"][:, i]
@@ -206,8 +191,8 @@ def effective_rate_figure(panels: Sequence[tuple[str, Curves]], *, narrow: bool 
                 axis.plot(curves.step, theory, color=colour, linestyle=DASHES, linewidth=1.3)
             axis.set_title(wrapped(plain(title), narrow=narrow), fontsize=9)
             axis.set_xlabel("step $k$")
-            if place % columns == 0:
-                axis.set_ylabel(r"effective learning rate $\eta/Q$")
+        for (axis,) in axes[::columns]:
+            axis.set_ylabel(r"effective learning rate $\eta/Q$")
         handles = [
             Line2D([], [], color=MANY[0], **FAINT, label=r"measured: $\eta/Q$ of some weights"),
             Line2D([], [], color=MANY[0], linestyle=DASHES, linewidth=1.3, label="theory, in its colour: RMSProp form"),

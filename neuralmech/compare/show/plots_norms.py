@@ -14,11 +14,11 @@ from matplotlib.lines import Line2D
 from neuralmech.compare.measure.norms import NormsCurve
 from neuralmech.compare.show.cells import shortened
 from neuralmech.compare.show.drawing import (
-    NARROW,
     SMALLEST,
     Powers,
     columns_of,
     head,
+    laid_out,
     legend_below,
     logarithmic,
     styled,
@@ -37,23 +37,16 @@ def norms_figure(panels: Sequence[tuple[str, NormsCurve]], *, narrow: bool = Fal
     """For each run the norms of its layers' gradients and, below, its relative steps; `narrow`: for a phone."""
     rows = [name for name in WHAT if any(np.isfinite(getattr(curve, name)).any() for _, curve in panels)]
     columns = columns_of(len(panels), narrow=narrow)
-    bands = -(-len(panels) // columns)
     as_map = max(len(curve.layers) for _, curve in panels) > FEW
     named_ends = not as_map and len(panels) == 1 and not narrow
     with styled(narrow=narrow, **({"axes.grid": False} if as_map else {})):
-        width = NARROW if narrow else 1.4 + 4.2 * columns + (ROOM if named_ends or (as_map and columns == 1) else 0)
-        height = _map_height(panels) if as_map else 2.3
-        figure = Figure(figsize=(width, 0.9 + height * len(rows) * bands), layout="constrained")
-        axes = figure.subplots(len(rows) * bands, columns, squeeze=False, sharex=len(panels) == 1)
+        height = len(rows) * (_map_height(panels) if as_map else 2.3)
+        size = 1.4 + 4.2 * columns + (ROOM if named_ends or (as_map and columns == 1) else 0), 0.9, height
+        ratios = (1,) * len(rows)
+        figure, axes = laid_out(len(panels), size, ratios=ratios, narrow=narrow, sharex=len(panels) == 1)
         scales = {name: _scale([getattr(curve, name) for _, curve in panels]) for name in rows}
-        for place in range(bands * columns):
-            band, column = divmod(place, columns)
-            own = axes[band * len(rows) : (band + 1) * len(rows), column]
-            if place >= len(panels):
-                for axis in own:
-                    axis.set_axis_off()
-                continue
-            title, curve = panels[place]
+        for place, ((title, curve), own) in enumerate(zip(panels, axes, strict=True)):
+            column = place % columns
             for axis, name in zip(own, rows, strict=True):
                 draw = _map if as_map else _curves
                 draw(axis, curve, name, scales[name])

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from neuralmech.compare.measure.phase import LAW, PhaseCurve
-from neuralmech.compare.show.drawing import NARROW, columns_of, head, legend_below, styled, wrapped
+from neuralmech.compare.show.drawing import columns_of, head, laid_out, legend_below, styled, wrapped
 from neuralmech.compare.show.style import COLOURS, FORMS, law_line, named, plain
 from neuralmech.laws import LAWS
 
@@ -23,18 +23,13 @@ MARKS = {"linestyle": "", "marker": "o", "markersize": 5, "alpha": 0.55, "marker
 def phase_figure(panels: Sequence[tuple[str, PhaseCurve]], *, narrow: bool = False) -> Figure:
     """Draw a panel per run and family: measured as dots, the modified flow over them."""
     columns = columns_of(len(panels), narrow=narrow)
-    rows = -(-len(panels) // columns)
     with styled(narrow=narrow):
-        width = NARROW if narrow else 1.6 + 4.0 * columns
-        figure = Figure(figsize=(width, 1.1 + 3.4 * rows), layout="constrained")
-        axes = figure.subplots(rows, columns, squeeze=False).ravel()
-        for axis, (title, curve) in zip(axes, panels, strict=False):
+        figure, axes = laid_out(len(panels), (1.6 + 4.0 * columns, 1.1, 3.4), narrow=narrow)
+        for (axis,), (title, curve) in zip(axes, panels, strict=True):
             _portrait(axis, curve)
             what = f"{named(curve.family)}: {curve.oscillator.regime[0]}"
             over = wrapped(plain(title), narrow=narrow)
             axis.set_title(f"{over}\n{what}" if title else what, fontsize=9)
-        for axis in axes[len(panels) :]:
-            axis.set_axis_off()
         handles = [
             Line2D([], [], color=COLOURS[0], **MARKS, label="measured: some charges, from ring to rest"),
             Line2D([], [], **OVER, label=LAWS[LAW].label),
