@@ -23,11 +23,12 @@ MAX_KEY = 1 << 16
 
 def _held_by(kind: Any) -> set[type]:
     """A class of this program's that holds data, and all that its fields may hold."""
-    if arguments := get_args(kind):
-        return set[type]().union(*map(_held_by, arguments))
-    if not isinstance(kind, type) or not (is_dataclass(kind) or hasattr(kind, "_fields")):
-        return set()
-    return set[type]([kind]).union(*map(_held_by, get_type_hints(kind).values()))
+    found: set[type] = set()
+    held = get_args(kind)
+    if isinstance(kind, type) and (is_dataclass(kind) or hasattr(kind, "_fields")):
+        found.add(kind)
+        held = tuple(get_type_hints(kind).values())
+    return found.union(*map(_held_by, held))
 
 
 CLASSES = {kind.__name__: kind for of in (Compared, Job, BatchPredictions) for kind in _held_by(of)}
