@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from neuralmech.attachment.rules import ForeignRule
-from neuralmech.attachment.vectors import FlatVectors, PartOfVector
+from neuralmech.attachment.vectors import FlatVectors
+from neuralmech.charges.cpu_same import Same
 from neuralmech.charges.step import Mover, Taken, rate_of
 from neuralmech.track import Tracker
 from neuralmech.track.block import Seen
@@ -111,11 +112,12 @@ class InPlace:
     def __init__(self, copying: Copying, vectors: FlatVectors, rule: ForeignRule, tracker: Tracker, by: Mover) -> None:
         self._copying, self._vectors, self._rule, self._tracker, self._by = copying, vectors, rule, tracker, by
         self._theta = vectors.views("after")
-        self._parameters = list(vectors.parameters.values())
-        self._places = [PartOfVector(self._theta[name]) for name in vectors.parameters]
-        self._nothing: dict[str, Tensor] = {}  # zeros for parameters without a gradient
-        self._found: dict[str, Tensor | None] | None = None
+        self._parameters = list(vectors.parameters.values())  # those of the one optimiser
+        self._same = Same(vectors.layout, vectors.room("after"))
+        self._nothing: dict[int, Tensor] = {}  # zeros for parameters without a gradient
+        self._found: list[Tensor | None] | None = None  # gradients of the present step
         self._versions: list[int] = []
+        self._has_all: bool | None = None  # gradients; None where they were copied
         self._is_usual, self._is_first = True, True  # the first row is to be had as vectors
         self._are_alike = False  # the parameters, in the present step, so that they can be read where they are
         self.moved = copying.moved
@@ -123,8 +125,7 @@ class InPlace:
     @property
     def has_all_gradients(self) -> bool:
         """Whether each parameter had one in the last step."""
-        found = self._found
-        return self._copying.has_all_gradients if found is None else all(g is not None for g in found.values())
+        return self._copying.has_all_gradients if self._has_all is None else self._has_all
 
     def begin(self, before: Mapping[str, Float[Tensor, "*shape"]], *, follows: bool) -> None:
         """See whether the parameters are where the last step left them."""
@@ -132,19 +133,19 @@ class InPlace:
         if not follows or not self._are_left(before):
             self._vectors.gather("after", before)
             self.moved += follows
-        self._found = None
+        self._found = self._has_all = None
 
     def _are_left(self, before: Mapping[str, Tensor]) -> bool:
         """Whether these are what the last step left."""
-        if before is self._vectors.parameters and self._are_alike:
-            return all(place.holds(p) for place, p in zip(self._places, self._parameters, strict=True))
+        if before is self._vectors.parameters and self._are_alike and self._same.bits(self._parameters):
+            return True
         return all(theta.equal(before[name].to(theta.dtype)) for name, theta in self._theta.items())
 
     def gradient(self, optimizer: Optimizer, *, may_change: bool) -> None:
         """Remember where they are."""
-        found = self._copying.gradients(optimizer)
+        found = [p.grad for p in self._parameters]
         is_readable = self._is_usual and self._are_alike  # they may be of another type by now
-        is_readable = is_readable and all(g is None or self._vectors.is_alike(g) for g in found.values())
+        is_readable = is_readable and all(g is None or self._vectors.is_alike(g) for g in found)
         if may_change or not is_readable or scaled(optimizer) != (None, None):
             self._copying.begin(self._theta, follows=False)
             self._copying.gradient(optimizer, may_change=may_change)
@@ -153,9 +154,10 @@ class InPlace:
 
     def end(self, row: Mapping[str, float], loss: Float[Tensor, ""], seen: Seen, *, norms: bool) -> bool:
         """Sum the step up, and be where it leads."""
-        found = self._found
+        found, self._found = self._found, None  # for else they would outlive the loop's zero_grad
         if found is None:
             return self._copying.end(row, loss, seen, norms=norms)
+        self._has_all = all(g is not None for g in found)
         if self._versions != _versions(found):  # another hook clears them, say; they are copied from now on
             self._is_usual = False
             return False
@@ -164,19 +166,17 @@ class InPlace:
         if leans or self._is_first or (self._rule.is_adams and adam is None):
             self._is_first = False
             self._copying.begin(self._theta, follows=False)
-            self._copying.copy(found)
+            self._copying.copy(dict(zip(self._vectors.parameters, found, strict=True)))
             return self._copying.end(row, loss, seen, norms=norms)
-        gradients = [self._dense(name, found.get(name)) for name in self._vectors.parameters]
+        gradients = [self._zeros(n) if g is None else g for n, g in enumerate(found)]
         taken = Taken(self._parameters, gradients, row["lr"], adam)
         self._tracker.advance(self._by, taken, float(loss), row, seen, norms=norms)
         return True
 
-    def _dense(self, name: str, gradient: Tensor | None) -> Tensor:
-        if gradient is not None:
-            return gradient
-        if name not in self._nothing:
-            self._nothing[name] = torch.zeros_like(self._vectors.parameters[name])
-        return self._nothing[name]
+    def _zeros(self, number: int) -> Tensor:
+        if number not in self._nothing:
+            self._nothing[number] = torch.zeros_like(self._parameters[number])
+        return self._nothing[number]
 
 
 def measuring(vectors: FlatVectors, rule: ForeignRule, tracker: Tracker) -> Measuring:
@@ -198,5 +198,5 @@ def _leaves_gradients(optimizer: Optimizer) -> bool:
     return type(optimizer) in LEAVE_GRADIENTS and not any(group.get("foreach") for group in optimizer.param_groups)
 
 
-def _versions(tensors: Mapping[str, Tensor | None]) -> list[int]:
-    return [0 if x is None else x._version for x in tensors.values()]
+def _versions(tensors: Sequence[Tensor | None]) -> list[int]:
+    return [0 if x is None else x._version for x in tensors]

@@ -245,7 +245,7 @@ class Recording:
         rest = dict(values)
         if "loss" in rest:
             filled = self.tracker.block.filled
-            self.tracker.block.room.slots[filled - 1].loss.copy_(self._loss([rest.pop("loss")]))
+            self.tracker.block.room.slot(filled - 1).loss.copy_(self._loss([rest.pop("loss")]))
         self._log.add(self._last, {n: v.detach() if isinstance(v, Tensor) else v for n, v in rest.items()})
 
     def _loss(self, found: Sequence[Any]) -> Tensor:

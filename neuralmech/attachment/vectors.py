@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from jaxtyping import Float
@@ -101,36 +100,6 @@ class FlatVectors:
     def _views(self, vector: Vector) -> dict[str, Tensor]:
         starts, shapes = self.layout.offsets, self.layout.shapes
         return {name: vector[at : at + math.prod(shapes[name])].view(shapes[name]) for name, at in starts.items()}
-
-
-class PartOfVector:
-    """A parameter's part of a vector on the CPU, which is compared with the parameter before every step.
-
-    The C library does so in a fifth of the time of `torch.equal`, bit by bit; where it finds a difference PyTorch says
-    whether that is one of numbers.
-    """
-
-    def __init__(self, part: Float[Tensor, "*shape"]) -> None:
-        self._part, self._at, self._bytes = part, part.data_ptr(), part.numel() * part.element_size()
-
-    def holds(self, x: Float[Tensor, "*shape"]) -> bool:
-        """Whether a tensor on the CPU, of this type and shape, has the same numbers."""
-        if _compare is not None and x.is_contiguous() and not _compare(x.data_ptr(), self._at, self._bytes):
-            return True
-        return torch.equal(self._part, x)
-
-
-def _memcmp() -> Callable[[int, int, int], int] | None:
-    """``memcmp`` of the C library that Python itself has; None where that is not to be had."""
-    try:
-        found = ctypes.CDLL(None).memcmp
-    except (AttributeError, OSError, TypeError):  # on Windows, for one
-        return None
-    found.argtypes, found.restype = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t), ctypes.c_int
-    return found
-
-
-_compare = _memcmp()
 
 
 def _dense(x: Tensor) -> Tensor:

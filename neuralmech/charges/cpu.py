@@ -109,13 +109,13 @@ class CpuMover:
     def measure(self, step: Motion | Taken, out: Float64[Tensor, "signals charges"], /) -> Step:
         """Take or read a step and write its forms to `out`."""
         one_pass, rate = self._pass, rate_of(step.lr)
+        sums, arrays = one_pass.into.sums, one_pass.arrays
+        closing = rate, self._combine, sums, self._weighed, arrays, self._rest, out.numpy()
         if isinstance(step, Taken):
-            one_pass.follow(step)
+            one_pass.follow(step, closing)
         else:
             one_pass.move(step, measured=True)
-        if len(one_pass.rest):
-            sum_up(one_pass.rest, one_pass.arrays, tuple(one_pass.into))
-        close(rate, self._combine, one_pass.into.sums, self._weighed, one_pass.arrays, self._rest, out.numpy())
+            one_pass.close(closing)
         return Step(one_pass.before, self.theta, one_pass.gradient, rate)
 
 

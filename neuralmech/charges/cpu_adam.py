@@ -130,7 +130,7 @@ class AdamMover:
         return found
 
     def _take(self, motion: AdamMotion, *, measured: bool) -> Passed:
-        addresses, _held = self._addresses.of(motion.gradients)
+        (addresses,), _held = self._addresses.of(motion.gradients)
         of = self._arrays(motion.mean, motion.square)
         kind, (first, second), decay = of[0].dtype.type, motion.betas, motion.weight_decay
         moved = 1 - first**motion.taken
@@ -145,13 +145,13 @@ class AdamMover:
     def _follow(self, taken: Taken) -> Passed:
         adam = taken.adam
         assert adam is not None
-        found = [self._addresses.of(x) for x in (taken.parameters, taken.gradients, adam.means, adam.squares)]
+        addresses, _held = self._addresses.of(taken.parameters, taken.gradients, adam.means, adam.squares)
         if self._read is None:
             self._read = torch.zeros_like(self.theta), torch.ones_like(self.theta)
         moments = moments_of(*self._read, adam.betas, adam.taken, adam.eps)
         of = self._arrays(*self._read)
         metric = metric_of(moments, of[0].dtype.type)
-        self._sums.run(follow_adam, self._sums.parts, of, np.stack([at for at, _ in found]), metric)
+        self._sums.run(follow_adam, self._sums.parts, of, addresses, metric)
         return of, metric, moments
 
     def _arrays(self, mean: Tensor, square: Tensor) -> tuple[NDArray, ...]:

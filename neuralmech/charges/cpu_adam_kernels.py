@@ -163,9 +163,9 @@ def _part(of, i, j):
 
 
 @jit(REORDERED)
-def _rows(of, r, metric, rates, strip, sums, columns):
-    """Sum all rows of a strip; with `columns`, by twos."""
-    rows, width, place = strip.rows, strip.columns, strip.row_place
+def _rows(of, r, metric, rates, strip, into, columns, follows):
+    """Sum all rows of a strip; with `columns`, by twos; where it `follows` a step, θ_k becomes θ_{k+1}."""
+    rows, width, place, sums = strip.rows, strip.columns, strip.row_place, into.sums
     pairs = 0 if columns is None else rows // 2
     if columns is not None:
         for pair in range(pairs):
@@ -174,19 +174,23 @@ def _rows(of, r, metric, rates, strip, sums, columns):
             a, b = _two_rows(_part(of, i, j), _part(of, j, k), ratios, metric, rates, columns)
             _put(sums, place + 2 * pair if place >= 0 else -1, a)
             _put(sums, place + 2 * pair + 1 if place >= 0 else -1, b)
+            if follows:
+                copy(of[1][i:k], of[0][i:k])
     for row in range(2 * pairs, rows):
         i, j = row * width, (row + 1) * width
         a = _row(_part(of, i, j), None if r is None else r[i:j], metric, rates, columns)
         _put(sums, place + row if place >= 0 else -1, a)
+        if follows:
+            copy(of[1][i:j], of[0][i:j])
 
 
 @jit(CONTRACTED)
-def _strip(of, r, metric, rates, strip, into):
+def _strip(of, r, metric, rates, strip, into, follows):
     if strip.column_place < 0:
-        _rows(of, r, metric, rates, strip, into.sums, None)
+        _rows(of, r, metric, rates, strip, into, None, follows)
         return
     into.columns[:, : strip.columns] = 0.0
-    _rows(of, r, metric, rates, strip, into.sums, into.columns)
+    _rows(of, r, metric, rates, strip, into, into.columns, follows)
     put_columns(into.columns, strip.taps, strip.columns // strip.taps, strip.column_place, into)
 
 
@@ -199,7 +203,7 @@ def sum_strips(table, of, r, metric, into):
         if strip.column_place < 0 and strip.row_place < 0:
             continue
         i, j = strip.start, strip.start + strip.rows * strip.columns
-        _strip(_part(of, i, j), None if r is None else r[i:j], metric, None, strip, into)
+        _strip(_part(of, i, j), None if r is None else r[i:j], metric, None, strip, into, False)
 
 
 @jit(CONTRACTED, nogil=True)
@@ -224,7 +228,7 @@ def take_step(table, of, moving, metric, rates, into):
         if not measured or (strip.row_place < 0 and strip.column_place < 0):
             _only_move(part, metric, rates)
         else:
-            _strip(part, None, metric, rates, strip, into)
+            _strip(part, None, metric, rates, strip, into, False)
 
 
 @jit(CONTRACTED, nogil=True)
@@ -249,7 +253,8 @@ def follow_adam(table, of, addresses, metric, into):
                 copy(m, mean[i:j])
                 copy(v, square[i:j])
             if strip.row_place >= 0 or strip.column_place >= 0:
-                _strip((x, y, z, m, v), None, metric, None, strip, into)
+                _strip((x, y, z, m, v), None, metric, None, strip, into, True)
+                continue
         copy(y, x)
 
 

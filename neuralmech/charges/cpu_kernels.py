@@ -15,8 +15,10 @@ from numba.core import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from neuralmech.charges.cpu_rows import Into, SgdRates, fold, only_move, sum_strip
-from neuralmech.jit import CONTRACTED, REORDERED, jit
+from neuralmech.charges.cpu_rows import Into, SgdRates, copy, fold, only_move, sum_strip
+from neuralmech.jit import CONTRACTED, EXACT, REORDERED, jit
+
+AT_ONCE = 1 << 10  # entries that are compared before anything is said of them
 
 
 class StepVectors(NamedTuple):
@@ -58,6 +60,29 @@ def pointer(typingctx: Any, like: Any, address: Any) -> Any:
     return signature, generate
 
 
+@jit(EXACT, nogil=True)
+def differ(flat, addresses, ends, first, last):
+    """Whether some bits of a flat vector between two places are not those of the tensors that it was made of.
+
+    `flat` holds whole numbers as wide as its entries; `addresses` of the tensors are as in `Moving`, 0 for those to be
+    left out; `ends` are where each one's entries end.
+    """
+    start = 0
+    for n in range(addresses.size):
+        i, j, start = max(start, first), min(ends[n], last), ends[n]
+        if i >= j or addresses[n] == 0:
+            continue
+        there = numba.carray(pointer(flat, addresses[n]), (j,))  # pyright: ignore
+        for k in range(i, j, AT_ONCE):
+            mine, bits = flat[k : min(k + AT_ONCE, j)], flat[k] ^ flat[k]
+            others = there[k : k + mine.size]
+            for m in range(mine.size):
+                bits |= mine[m] ^ others[m]
+            if bits:
+                return True
+    return False
+
+
 @jit(CONTRACTED)
 def sum_up(table, vectors, into):
     """Row and column sums of θ², (ηu)², g² and θg for every rectangle of a table; see `StepVectors`, `Into`."""
@@ -66,14 +91,7 @@ def sum_up(table, vectors, into):
         strip = table[k]
         i, j = strip.start, strip.start + strip.rows * strip.columns
         x = vectors.before[i:j]
-        sum_strip((x, vectors.after[i:j], vectors.gradient[i:j], x), None, strip, None, into)
-
-
-@jit(CONTRACTED)
-def copy(x, to):
-    """A loop, because the message of an assignment that does not fit takes numba two seconds to compile."""
-    for j in range(x.size):
-        to[j] = x[j]
+        sum_strip((x, vectors.after[i:j], vectors.gradient[i:j], x), None, strip, None, into, False)
 
 
 @jit(CONTRACTED)
@@ -93,7 +111,7 @@ def _take(table, vectors, moving, coefficients, into):
         if not moving.measured or (strip.row_place < 0 and strip.column_place < 0 and strip.weighed_place < 0):
             only_move(x, z, m, moving.rates)
         else:
-            sum_strip((x, x, z, m), moving.rates, strip, coefficients, into)
+            sum_strip((x, x, z, m), moving.rates, strip, coefficients, into, False)
 
 
 @jit(CONTRACTED)
@@ -118,7 +136,7 @@ def follow_step(table, vectors, taken, coefficients, into):
     `taken` are the addresses of θ_{k+1} and of g, see `Moving`; the other vectors get what is to be kept.
     """
     vectors, into = StepVectors(*vectors), Into(*into)
-    behind, gradients = taken
+    behind, gradients = taken[0], taken[1]
     for k in range(table.shape[0]):
         strip = table[k]
         i, j = strip.start, strip.start + strip.rows * strip.columns
@@ -131,8 +149,9 @@ def follow_step(table, vectors, taken, coefficients, into):
                 copy(x, vectors.before[i:j])
                 copy(z, vectors.gradient[i:j])
             if summed:
-                sum_strip((x, y, z, x), None, strip, coefficients, into)
-        copy(y, x)
+                sum_strip((x, y, z, x), None, strip, coefficients, into, True)
+        if not summed:
+            copy(y, x)
 
 
 @jit(REORDERED)
@@ -248,3 +267,10 @@ def close(rate, combine, sums, weighed, vectors, rest, out):
     _add_steps(rate, vectors, pieces, out[:, diagonal:])
     for charge in range(diagonal, out.shape[1]):
         out[3, charge] = out[2, charge]
+
+
+@jit(CONTRACTED)
+def follow_and_close(following, closing):
+    """`follow_step`, then `close`, of which these are the arguments."""
+    follow_step(*following)
+    close(*closing)

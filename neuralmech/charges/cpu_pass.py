@@ -11,7 +11,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from neuralmech.charges.cpu_kernels import follow_step, take_alone, take_beside
+from neuralmech.charges.cpu_kernels import close, follow_and_close, follow_step, sum_up, take_alone, take_beside
 from neuralmech.charges.cpu_rows import COLUMNS, Into
 from neuralmech.charges.cpu_strips import Addresses, in_threads, strips, threads_for
 from neuralmech.charges.plan import Plan, Rectangles, WholeRows, together
@@ -71,7 +71,7 @@ class OnePass:
 
     def move(self, motion: Motion, *, measured: bool) -> None:
         """Take the step; with `measured` write the sums, and keep what is to be kept."""
-        addresses, _held = self._addresses.of(motion.gradients)
+        (addresses,), _held = self._addresses.of(motion.gradients)
         buffer = self._no_buffer if motion.buffer is None else motion.buffer.numpy()
         kind = self._kind
         rates = kind(motion.lr), kind(motion.momentum), kind(motion.weight_decay)
@@ -82,14 +82,28 @@ class OnePass:
         if measured:
             self._join(self.into.sums, self.into.shared)
 
-    def follow(self, taken: Taken) -> None:
-        """The same sums of a step that somebody took; θ becomes θ_{k+1}."""
-        after, _held = self._addresses.of(taken.parameters)
-        gradients, _held_too = self._addresses.of(taken.gradients)
-        self._run(follow_step, [(after, gradients)] * len(self._parts))
-        self._join(self.into.sums, self.into.shared)
+    def follow(self, taken: Taken, closing: tuple | None = None) -> None:
+        """The same sums of a step that somebody took; θ becomes θ_{k+1}.
 
-    def _run(self, kernel: Callable[..., object], steps: Sequence[tuple]) -> None:
+        With `closing`, the arguments of `close`, charges are made of them.
+        """
+        addresses, _held = self._addresses.of(taken.parameters, taken.gradients)
+        if closing and self._pool is None and not len(self.rest):  # in one call: each costs a small step
+            part, _, into = self._parts[0]
+            follow_and_close((part, self.arrays, addresses, self._coefficients, into), closing)
+            return
+        self._run(follow_step, [addresses] * len(self._parts))
+        self._join(self.into.sums, self.into.shared)
+        if closing:
+            self.close(closing)
+
+    def close(self, closing: tuple) -> None:
+        """Sum what lies on parameters that have been summed once, and make charges of all sums."""
+        if len(self.rest):
+            sum_up(self.rest, self.arrays, tuple(self.into))
+        close(*closing)
+
+    def _run(self, kernel: Callable[..., object], steps: Sequence[object]) -> None:
         calls = [
             (part, self.arrays, step, self._coefficients, into)
             for (part, _, into), step in zip(self._parts, steps, strict=True)

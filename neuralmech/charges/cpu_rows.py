@@ -35,6 +35,13 @@ class Into(NamedTuple):
     columns: NDArray[np.float64]
 
 
+@jit(CONTRACTED)
+def copy(x, to):
+    """A loop, because the message of an assignment that does not fit takes numba two seconds to compile."""
+    for j in range(x.size):
+        to[j] = x[j]
+
+
 @jit(EXACT)
 def _plus(a, b, c):
     """a·b + c, rounded twice."""
@@ -176,8 +183,11 @@ def put(sums, place, a0, a1, a2, a3):
 
 
 @jit(CONTRACTED)
-def _rows(of, rates, strip, sums, columns, weighed, coefficients):
-    """Sum what is wanted of all rows of a strip while they are in registers."""
+def _rows(of, rates, strip, sums, columns, weighed, coefficients, follows):
+    """Sum what is wanted of all rows of a strip while they are in registers.
+
+    Where it `follows` a step, θ_k becomes θ_{k+1} row by row, as long as the caches have it.
+    """
     x, y, z, m = of
     rows, width, has_buffer = strip.rows, strip.columns, m.size == x.size
     pairs = rows // 2 if columns is not None or weighed is not None else 0
@@ -190,6 +200,8 @@ def _rows(of, rates, strip, sums, columns, weighed, coefficients):
         if weighed is not None:
             c, d = coefficients[row], coefficients[row + 1]
         _two_rows((x[i:j], y[i:j], z[i:j], b), rates, sums, place, columns, weighed, (c, d))
+        if follows:
+            copy(y[i:j], x[i:j])
     for row in range(2 * pairs, rows):
         i, j = row * width, (row + 1) * width
         b = m[i:j] if has_buffer else m[:width]
@@ -198,11 +210,15 @@ def _rows(of, rates, strip, sums, columns, weighed, coefficients):
         if weighed is not None:
             c = coefficients[row]
         _row((x[i:j], y[i:j], z[i:j], b), rates, sums, place, columns, weighed, c)
+        if follows:
+            copy(y[i:j], x[i:j])
 
 
 @jit(CONTRACTED)
-def sum_strip(of, rates, strip, coefficients, into):
+def sum_strip(of, rates, strip, coefficients, into, follows):
     """Sum a rectangle of which something is to be summed; with rates, update its θ_k and b.
+
+    Where it `follows` a step that was taken, θ_k becomes θ_{k+1}.
 
     `of` are its entries of θ_k, θ_{k+1}, g and b.
 
@@ -210,25 +226,27 @@ def sum_strip(of, rates, strip, coefficients, into):
     """
     if strip.columns == 1 and strip.column_place < 0 and strip.weighed_place < 0:
         _entries(of, rates, into.sums, strip.row_place)
+        if follows:
+            copy(of[1], of[0])
         return
     products, vectors = into.columns[:4], into.columns[4:]
     into.columns[:, : strip.columns] = 0.0
     # Four ways, each a loop of its own: what is not wanted must not cost a branch per entry.
     if coefficients is None:
         if strip.column_place >= 0:
-            _rows(of, rates, strip, into.sums, products, None, None)
+            _rows(of, rates, strip, into.sums, products, None, None, follows)
         else:
-            _rows(of, rates, strip, into.sums, None, None, None)
+            _rows(of, rates, strip, into.sums, None, None, None, follows)
     else:
         c = coefficients[strip.coefficient : strip.coefficient + strip.rows]  # read only where rows are weighed
         if strip.column_place >= 0 and strip.weighed_place >= 0:
-            _rows(of, rates, strip, into.sums, products, vectors, c)
+            _rows(of, rates, strip, into.sums, products, vectors, c, follows)
         elif strip.column_place >= 0:
-            _rows(of, rates, strip, into.sums, products, None, None)
+            _rows(of, rates, strip, into.sums, products, None, None, follows)
         elif strip.weighed_place >= 0:
-            _rows(of, rates, strip, into.sums, None, vectors, c)
+            _rows(of, rates, strip, into.sums, None, vectors, c, follows)
         else:
-            _rows(of, rates, strip, into.sums, None, None, None)
+            _rows(of, rates, strip, into.sums, None, None, None, follows)
     if strip.column_place >= 0:
         put_columns(products, strip.taps, strip.columns // strip.taps, strip.column_place, into)
     if strip.weighed_place >= 0:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Executor, wait
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -20,21 +21,22 @@ from neuralmech.symmetry.layout import Layout
 CHUNK = 1 << 13  # entries of a row, where nothing is summed over rows
 SERIAL = 1 << 20  # parameters below which a second thread costs more than it saves
 
+R = TypeVar("R")
+
 
 def threads_for(layout: Layout) -> int:
     """How many threads share a pass over all parameters: those that PyTorch has, if there is enough to do."""
     return torch.get_num_threads() if layout.size >= SERIAL else 1
 
 
-def in_threads(pool: Executor | None, function: Callable[..., object], calls: Sequence[tuple]) -> None:
-    """Make some calls side by side, the first of them here; all have ended when this returns or raises."""
+def in_threads(pool: Executor | None, function: Callable[..., R], calls: Sequence[tuple]) -> list[R]:
+    """Make calls side by side, the first of them here; all have ended when this returns what they gave, or raises."""
     others = [pool.submit(function, *call) for call in calls[1:]] if pool else []
     try:
-        function(*calls[0])
+        first = function(*calls[0])
     finally:
         wait(others)  # whatever happens here: they read memory at addresses
-    for other in others:
-        other.result()
+    return [first, *(other.result() for other in others)]
 
 
 def compressed(
@@ -65,7 +67,7 @@ def apart(pieces: Shaped[NDArray, " pieces"], parts: int) -> list[Shaped[NDArray
 
 
 class Addresses:
-    """Where the gradients of parameters are, for compiled code.
+    """Where tensors of parameters are, for compiled code: gradients, say.
 
     Parameters
     ----------
@@ -77,11 +79,11 @@ class Addresses:
         self._behind = np.array(list(layout.offsets.values())) * theta.element_size()
 
     def of(
-        self, gradients: Sequence[Float[Tensor, "*shape"]]
-    ) -> tuple[Int64[NDArray, " tensors"], list[Float[Tensor, "*shape"]]]:
+        self, *kinds: Sequence[Float[Tensor, "*shape"]]
+    ) -> tuple[Int64[NDArray, "kinds tensors"], list[Float[Tensor, "*shape"]]]:
         """Each as if its tensor began where the flat vector does, and what must be kept as long as they are read."""
-        dense = [g if g.is_contiguous() else g.contiguous() for g in gradients]
-        return np.array([g.data_ptr() for g in dense]) - self._behind, dense
+        dense = [x if x.is_contiguous() else x.contiguous() for of_kind in kinds for x in of_kind]
+        return np.array([x.data_ptr() for x in dense], dtype=np.int64).reshape(len(kinds), -1) - self._behind, dense
 
 
 @dataclass(frozen=True)

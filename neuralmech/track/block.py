@@ -18,6 +18,7 @@ from neuralmech.record.schema import STEP_COLUMNS
 
 Columns = dict[str, NDArray]
 NEVER = 1 << 62  # later than any step
+AT_ONCE = 64  # rows of which views are made together
 
 A = TypeVar("A", Tensor, NDArray)
 
@@ -79,12 +80,21 @@ class Seen(NamedTuple):
 
 
 class Room:
-    """Room for rows: `parts` hold all of them, `slots` one each."""
+    """Room for rows: `parts` hold all of them, a `slot` one."""
 
     def __init__(self, rows: int, shapes: Sequence[tuple[int, ...]], device: torch.device) -> None:
         of_rows = zip(shapes, _UNMEASURED, strict=True)
         self.parts = Measured(*(torch.full((rows, *s), x, dtype=torch.float64, device=device) for s, x in of_rows))
-        self.slots = [Measured(*(part[k] for part in self.parts)) for k in range(rows)]  # slicing costs a step 20 µs
+        self._slots: list[OnDevice] = []
+
+    def slot(self, row: int) -> OnDevice:
+        """A row, of which views are kept: to make them costs a step 20 µs, or all of them a tenth of a second."""
+        while row >= len(self._slots):
+            first = len(self._slots)
+            self._slots += map(
+                Measured._make, zip(*(p[first : first + AT_ONCE].unbind() for p in self.parts), strict=True)
+            )
+        return self._slots[row]
 
     @cached_property
     def arrays(self) -> OnHost:
@@ -127,7 +137,7 @@ class RowBuffer:
         """Where the next row goes."""
         if self._staging and not self._filled:
             self._staging.release()
-        return self.room.slots[len(self._filled)]
+        return self.room.slot(len(self._filled))
 
     def add(self, row: Mapping[str, float]) -> None:
         """Count the slot as filled; `row` holds its columns of ``/steps`` that the host knows."""

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import types
+import weakref
 
 import numpy as np
 import pytest
@@ -106,6 +107,20 @@ def test_read_where_they_are_or_from_copies_rows_are_the_same(tmp_path, monkeypa
         scale = np.abs(of_copies).max(initial=0.0)
         near = 1e-13 if dtype == torch.float64 or not name[1].startswith(("metric", "rule")) else 1e-6  # w is rounded
         np.testing.assert_allclose(found[0][name], of_copies, rtol=0, atol=near * scale, err_msg=str(name))
+
+
+@pytest.mark.parametrize("rule", ["sgd", "adamw", "rmsprop"])
+def test_gradients_that_a_loop_lets_go_of_are_gone(tmp_path, rule):
+    """Held until the next step they would take as much memory as the parameters once more."""
+    model = net()
+    optimizer, (x, y) = RULES[rule](model), data()
+    with neuralmech.attach(model, optimizer, tmp_path / "run", (x[:4],)):
+        for _ in range(4):
+            F.cross_entropy(model(x), y).backward()
+            held = [weakref.ref(p.grad) for p in model.parameters()]
+            optimizer.step()
+            optimizer.zero_grad()
+            assert not any(ref() is not None for ref in held)
 
 
 def test_a_hook_that_clears_gradients_costs_a_row(tmp_path):
