@@ -145,7 +145,7 @@ class InPlace:
         """Remember where they are."""
         found = [p.grad for p in self._parameters]
         is_readable = self._is_usual and self._are_alike  # they may be of another type by now
-        is_readable = is_readable and all(g is None or self._vectors.is_alike(g) for g in found)
+        is_readable = is_readable and self._vectors.can_read(g for g in found if g is not None)
         if may_change or not is_readable or scaled(optimizer) != (None, None):
             self._copying.begin(self._theta, follows=False)
             self._copying.gradient(optimizer, may_change=may_change)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from operator import attrgetter
 
 import torch
 from jaxtyping import Float
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from neuralmech.symmetry.layout import Layout
 
+KIND = attrgetter("is_cpu", "dtype", "layout")
 Vector = Float[Tensor, " parameters"]
 
 
@@ -34,17 +36,18 @@ class FlatVectors:
         first = self._own[0]
         wide = any(p.dtype == torch.float64 for p in self.parameters.values())
         self._dtype, self._first = torch.float64 if wide else torch.float32, first
+        self._kind = {(True, self._dtype, torch.strided)}
         self.device = first.device
         self._rooms: dict[str, tuple[Vector, dict[str, Tensor]]] = {}
 
     @property
     def are_alike(self) -> bool:
         """Whether all parameters can be read where they are now."""
-        return all(map(self.is_alike, self._own))
+        return self.can_read(self._own)
 
-    def is_alike(self, x: Float[Tensor, "*shape"]) -> bool:
-        """Whether a tensor is on the CPU, dense and of the vectors' type."""
-        return x.is_cpu and x.dtype is self._dtype and x.layout is torch.strided
+    def can_read(self, tensors: Iterable[Float[Tensor, "*shape"]]) -> bool:
+        """Whether all of them are on the CPU, dense and of the vectors' type."""
+        return self._kind.issuperset(map(KIND, tensors))
 
     @property
     def have_moved(self) -> bool:

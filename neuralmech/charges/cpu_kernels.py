@@ -60,7 +60,7 @@ def pointer(typingctx: Any, like: Any, address: Any) -> Any:
     return signature, generate
 
 
-@jit(EXACT, nogil=True)
+@jit(EXACT)
 def differ(flat, addresses, ends, first, last):
     """Whether some bits of a flat vector between two places are not those of the tensors that it was made of.
 
@@ -81,6 +81,12 @@ def differ(flat, addresses, ends, first, last):
             if bits:
                 return True
     return False
+
+
+@jit(EXACT, nogil=True)
+def differ_beside(flat, addresses, ends, first, last):
+    """The same while other threads run, see `take_beside`."""
+    return differ(flat, addresses, ends, first, last)
 
 
 @jit(CONTRACTED)

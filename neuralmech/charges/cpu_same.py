@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from neuralmech.charges.cpu_kernels import differ
+from neuralmech.charges.cpu_kernels import differ, differ_beside
 from neuralmech.charges.cpu_strips import in_threads, threads_for
 from neuralmech.symmetry.layout import Layout
 
@@ -54,4 +54,4 @@ class Same:
         if self._pool is None:
             return not differ(self._bits, addresses, self._ends, 0, len(self._bits))
         shares = [(self._bits, addresses, self._ends, *share) for share in self._shares]
-        return not any(in_threads(self._pool, differ, shares))
+        return not any(in_threads(self._pool, differ_beside, shares))
