@@ -3,6 +3,8 @@
 import random
 import re
 import resource
+from importlib import import_module
+from importlib.util import find_spec
 
 import h5py
 import numpy as np
@@ -34,7 +36,10 @@ def folder(tmp_path):
 
 @pytest.fixture
 def little_memory():
-    """One gigabyte more than now."""
+    """One gigabyte more than now, of which Arrow, where pandas keeps text if it is there, must not reserve all."""
+    if find_spec("pyarrow"):
+        pyarrow = import_module("pyarrow")
+        pyarrow.set_memory_pool(pyarrow.system_memory_pool())
     with open("/proc/self/statm") as file:  # noqa: PTH123
         now = int(file.read().split()[0]) * resource.getpagesize()
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
