@@ -154,7 +154,7 @@ def _figure(picture: Picture, *, has_laws: bool, is_sweep: bool) -> dict[str, st
         "name": picture.name,
         "caption": caption(picture.name, has_laws=has_laws, is_sweep=is_sweep),
         "wide": _embedded(picture.wide),
-        "narrow": _embedded(picture.narrow) if picture.narrow else "",
+        "narrow": _embedded(picture.narrow),
         "files": ", ".join(picture.files),
     }
 
