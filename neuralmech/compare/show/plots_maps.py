@@ -30,6 +30,7 @@ RANGE = SUFFICES**2, 1.0  # colours: white where a law just suffices, and as far
 COLOURS = "RdBu_r"
 WIDTH, HEIGHT = 0.95, 0.55  # of a cell, in inches
 TALL = 1.2  # inches of a phone's cell whose text runs upwards
+THICK = 0.12  # inches of the bar of colours
 BESIDE = 0.8  # inches that the axis of rows takes
 LETTER = 0.058  # inches of a small letter, and twice that of a line
 QUANTITIES = {
@@ -148,22 +149,17 @@ def map_figure(
     room = _room(len(grid.columns), narrow=narrow)
     with styled(narrow=narrow, **{"axes.grid": False}):
         width = NARROW if narrow else max(4.2, BESIDE + room.width * len(grid.columns))
-        height = 1.3 + len(panels) * (0.6 + room.height * len(grid.rows))
-        figure = Figure(figsize=(width, height), layout="constrained")
-        axes = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
+        of_map = room.height * len(grid.rows)
+        figure = Figure(figsize=(width, 1.3 + len(panels) * (0.6 + of_map)), layout="constrained")
+        ratios = [of_map] * len(panels) + [THICK]
+        *axes, below = figure.subplots(len(ratios), 1, squeeze=False, height_ratios=ratios)[:, 0]
         for axis, (label, chosen, quantity) in zip(axes, panels, strict=True):
             _panel(axis, own.merge(chosen[list(keys)], on=list(keys)), chosen, grid, quantity, room)
             title = fill(plain(", ".join(filter(None, (label, QUANTITIES[quantity])))), int(width / 0.09))
             axis.set_title(title, fontsize=8.5, loc="left")
         axes[-1].set_xlabel(_axis_label(grid.x))
-        bar = figure.colorbar(
-            ScalarMappable(LogNorm(*RANGE), COLOURS),
-            ax=list(axes),
-            extend="both",
-            location="bottom",
-            aspect=40,
-            pad=0.02,
-        )
+        look: dict[str, Any] = {"extend": "both", "extendfrac": 0.04, "orientation": "horizontal"}
+        bar = figure.colorbar(ScalarMappable(LogNorm(*RANGE), COLOURS), cax=below, **look)
         bar.set_label(f"relative error; white: {SUFFICES:g}, which just suffices", fontsize=8)
         head(figure, f"Where theory predicts the {named(family)}", narrow=narrow)
     return figure
