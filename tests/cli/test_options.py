@@ -107,6 +107,8 @@ def test_completion_offers_commands_then_keys(command, monkeypatch):
         ("lr=0.1", "lr is no option; did you mean optim.lr[?]"),
         ("epochs=3", "epochs is no option; did you mean train.epochs[?]"),
         ("train.lr=0.1", "train.lr is no option; did you mean optim.lr[?]"),
+        ("checkpoint.keep=1", "checkpoint.keep is no option; did you mean train.checkpoint.keep[?]"),
+        ("train.checkpoint_every=5", "train.checkpoint_every is no option; did you mean train.checkpoint.every[?]"),
         ("++momentun=0.1", "momentun is no option; did you mean optim.momentum[?]"),
         ("data=tokens", "model=convnet needs real numbers, data has tokens; use model=transformer"),
         ("model=transformer", r"model=transformer needs tokens, data has real numbers .1, 8, 8.; use data=tokens"),

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from neuralmech.compare.gather.analysis import Analysis
 from neuralmech.compare.gather.labels import distinct
+from neuralmech.compare.gather.pushes import pushes
 from neuralmech.compare.measure.curves import Curves
 from neuralmech.compare.measure.equilibrium import FAMILY as SCALE
 from neuralmech.compare.show.captions import MAP
@@ -22,7 +23,6 @@ from neuralmech.compare.show.plots_accounts import (
     budget_figure,
     budget_of_runs_figure,
     budget_title,
-    pushes,
 )
 from neuralmech.compare.show.plots_balances import loss_figure, orbit_figure
 from neuralmech.compare.show.plots_charges import effective_rate_figure, family_figure, parameters_figure

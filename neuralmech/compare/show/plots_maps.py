@@ -54,7 +54,7 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class Room:
+class CellSize:
     """Inches of a cell, and whether its text runs upwards."""
 
     width: float
@@ -68,11 +68,11 @@ class Room:
         return fill(text, int(along / LETTER), max_lines=lines, placeholder=" …")
 
 
-def _room(columns: int, *, narrow: bool) -> Room:
+def _cell_size(columns: int, *, narrow: bool) -> CellSize:
     if not narrow:
-        return Room(WIDTH, HEIGHT)
+        return CellSize(WIDTH, HEIGHT)
     width = (NARROW - BESIDE) / columns
-    return Room(width, HEIGHT) if width >= WIDTH else Room(width, TALL, upwards=True)
+    return CellSize(width, HEIGHT) if width >= WIDTH else CellSize(width, TALL, upwards=True)
 
 
 def grid_of(verdict: pd.DataFrame, runs: pd.DataFrame, keys: tuple[str, ...]) -> Grid | None:
@@ -146,16 +146,16 @@ def map_figure(
     if len(facets) > 1 or own["map_forecast"].equals(own["map_suffices"]):
         quantities = quantities[:1]
     panels = [(label, chosen, quantity) for label, chosen in facets for quantity in quantities]
-    room = _room(len(grid.columns), narrow=narrow)
+    size = _cell_size(len(grid.columns), narrow=narrow)
     with styled(narrow=narrow, **{"axes.grid": False}):
-        width = NARROW if narrow else max(4.2, BESIDE + room.width * len(grid.columns))
-        of_map = room.height * len(grid.rows)
+        width = NARROW if narrow else max(4.2, BESIDE + size.width * len(grid.columns))
+        of_map = size.height * len(grid.rows)
         figure = Figure(figsize=(width, 1.3 + len(panels) * (0.6 + of_map)), layout="constrained")
         ratios = [of_map] * len(panels) + [THICK]
         *axes, below = figure.subplots(len(ratios), 1, squeeze=False, height_ratios=ratios)[:, 0]
         for axis, (label, chosen, quantity) in zip(axes, panels, strict=True):
-            _panel(axis, own.merge(chosen[list(keys)], on=list(keys)), chosen, grid, quantity, room)
-            title = fill(plain(", ".join(filter(None, (label, QUANTITIES[quantity])))), int(width / 0.09))
+            _panel(axis, own.merge(chosen[list(keys)], on=list(keys)), chosen, grid, quantity, size)
+            title = fill(plain(", ".join(filter(None, (label, QUANTITIES[quantity])))), int(width / 0.078))
             axis.set_title(title, fontsize=8.5, loc="left")
         axes[-1].set_xlabel(_axis_label(grid.x))
         look: dict[str, Any] = {"extend": "both", "extendfrac": 0.04, "orientation": "horizontal"}
@@ -175,16 +175,16 @@ def _panel(
     runs: pd.DataFrame,
     grid: Grid,
     quantity: str,
-    room: Room,
+    size: CellSize,
 ) -> None:
     for i, x in enumerate(grid.columns):
         for j, y in enumerate(grid.rows):
             here = verdict[(verdict[grid.x] == x) & (verdict[grid.y] == y)]
             jobs = runs[(runs[grid.x] == x) & (runs[grid.y] == y)]
-            _cell(axes, (i, j), here, jobs, quantity, room)
+            _cell(axes, (i, j), here, jobs, quantity, size)
     axes.set_xlim(-0.5, len(grid.columns) - 0.5)
     axes.set_ylim(-0.5, len(grid.rows) - 0.5)
-    axes.set_xticks(range(len(grid.columns)), [f"{v:g}" for v in grid.columns], rotation=90 * room.upwards)
+    axes.set_xticks(range(len(grid.columns)), [f"{v:g}" for v in grid.columns], rotation=90 * size.upwards)
     axes.set_yticks(range(len(grid.rows)), [f"{v:g}" for v in grid.rows])
     axes.tick_params(length=0)
     for spine in axes.spines.values():
@@ -198,15 +198,15 @@ def _cell(
     verdict: pd.DataFrame,
     runs: pd.DataFrame,
     quantity: str,
-    room: Room,
+    size: CellSize,
 ) -> None:
     """A coloured cell with its number and the law of most of its runs; a hatched one with the cause."""
-    text: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": SMALLEST, "rotation": 90 * room.upwards}
+    text: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": SMALLEST, "rotation": 90 * size.upwards}
     box = {"xy": (at[0] - 0.48, at[1] - 0.46), "width": 0.96, "height": 0.92, "linewidth": 0}
     errors = verdict[f"map_{quantity}"].dropna()
     if not len(errors):
         axes.add_patch(Rectangle(**box, facecolor="#F4F4F4", edgecolor="#BBBBBB", hatch="////"))
-        words = room.filled(plain(_cause(verdict, runs)))
+        words = size.filled(plain(_cause(verdict, runs)))
         backed = {"boxstyle": "square,pad=0.15", "facecolor": "#F4F4F4", "edgecolor": "none"}
         axes.text(*at, words, **text, color="#444444", bbox=backed)
         return
@@ -215,11 +215,11 @@ def _cell(
     axes.add_patch(Rectangle(**box, facecolor=face))
     ink = "white" if 0.299 * face[0] + 0.587 * face[1] + 0.114 * face[2] < 0.55 else "black"
     x, y = at
-    first, second = ((x - 0.24, y), (x + 0.22, y)) if room.upwards else ((x, y + 0.22), (x, y - 0.2))
-    axes.text(*first, _power(mean), **{**text, "fontsize": 8.5 if room.width > 0.3 else SMALLEST}, color=ink)
+    first, second = ((x - 0.24, y), (x + 0.22, y)) if size.upwards else ((x, y + 0.22), (x, y - 0.2))
+    axes.text(*first, _power(mean), **{**text, "fontsize": 8.5 if size.width > 0.3 else SMALLEST}, color=ink)
     law = str(verdict.loc[errors.index, f"{quantity}_law"].mode().iat[0])
     lost = len(runs) - len(errors)
-    count = f", {len(errors)}/{len(runs)}" if room.upwards else f"\n{len(errors)} of {len(runs)} runs"
+    count = f", {len(errors)}/{len(runs)}" if size.upwards else f"\n{len(errors)} of {len(runs)} runs"
     below = (LAWS[law].label if law in LAWS else law) + (count if lost else "")
     axes.text(*second, plain(below), **text, color=ink)
 

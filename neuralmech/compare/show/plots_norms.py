@@ -22,6 +22,7 @@ from neuralmech.compare.show.drawing import (
     laid_out,
     legend_below,
     logarithmic,
+    steps_along,
     styled,
     wrapped,
 )
@@ -64,7 +65,7 @@ def norms_figure(panels: Sequence[tuple[str, NormsCurve]], *, narrow: bool = Fal
                     names = [(n, c) for n, c in zip(curve.layers, _colours(curve), strict=True)]
                     name_ends(axis, float(curve.step[-1]), getattr(curve, name)[-1], *zip(*names, strict=True))
             own[0].set_title(wrapped(plain(title), narrow=narrow), fontsize=9)
-            own[-1].set_xlabel("step $k$")
+            steps_along(own[-1])
             for below in band[len(rows) :]:
                 below.set_axis_off()
                 below.legend(handles=_handles(curve), **_names(narrow=narrow))
@@ -108,7 +109,7 @@ def _curves(axes: Axes, curve: NormsCurve, name: str, scale: tuple[float, float]
         axes.plot(curve.step, np.where(column > 0, column, np.nan), color=colour, linestyle=dashes, linewidth=1.4)
     logarithmic(axes)
     axes.set_ylim(scale[0] / 1.3, scale[1] * 1.3)
-    axes.locator_params(axis="x", nbins=6)
+    steps_along(axes, "")
 
 
 def _map(axes: Axes, curve: NormsCurve, name: str, scale: tuple[float, float]) -> None:
@@ -121,7 +122,7 @@ def _map(axes: Axes, curve: NormsCurve, name: str, scale: tuple[float, float]) -
     every = -(-len(curve.layers) // NAMED)
     at = np.arange(0, len(curve.layers), every)
     axes.set_yticks(at, [plain(shortened(curve.layers[i], NAME_LENGTH)) for i in at], fontsize=SMALLEST)
-    axes.locator_params(axis="x", nbins=6)
+    steps_along(axes, "")
 
 
 def _edges(step: np.ndarray) -> np.ndarray:

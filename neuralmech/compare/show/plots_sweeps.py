@@ -22,6 +22,7 @@ from neuralmech.compare.show.drawing import (
     laid_out,
     legend_below,
     logarithmic,
+    steps_along,
     styled,
     wrapped,
 )
@@ -168,7 +169,7 @@ def batch_figure(curves: Sequence[BatchCurve], *, narrow: bool = False) -> Figur
                     axis.plot(c.step, np.where(c.error > FLOOR, c.error, np.nan), color=colour, linewidth=1.3)
             logarithmic(axis)
             axis.set_title(family, fontsize=9)
-            axis.set_xlabel("step $k$")
+            steps_along(axis)
         for (axis,) in axes[::columns]:
             axis.set_ylabel("relative RMS error")
         handles = [

@@ -18,7 +18,7 @@ from neuralmech.compare.show.captions import MAP, caption
 from neuralmech.compare.show.cells import Cell, Sheet
 from neuralmech.compare.show.figures import Picture
 from neuralmech.compare.show.page import POLICY, TEMPLATES, equation_html
-from neuralmech.compare.show.verdicts import about, said, state
+from neuralmech.compare.show.verdicts import about, moved_in, said, state
 from neuralmech.laws import LAWS
 from neuralmech.laws.kinds import MEANS
 
@@ -65,6 +65,7 @@ def report(
         notes=analysis.notes,
         verdicts=[said(row) for row in analysis.verdict.to_dict("records")],
         summary=summary,
+        moved=moved_in(analysis) if summary else [],
         kinds=MEANS,
         sections=sections,
         laws=[_law(name) for name in dict.fromkeys(analysis.comparison["law"])],
