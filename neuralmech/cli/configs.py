@@ -133,7 +133,8 @@ def _hint(error: Exception, key: str) -> str:
     """The key that was meant: one beside it that is spelt alike, or one of that name that is elsewhere."""
     parent = getattr(error.__cause__, "parent_node", None)
     names = [str(name) for name in parent] if parent is not None else []
-    near = difflib.get_close_matches(key.rpartition(".")[2], names, n=1)
+    group, dot, name = key.rpartition(".")
+    near = [f"{group}{dot}{one}" for one in difflib.get_close_matches(name, names, n=1)]
     known = _all_keys(parent)
     found = _same_words(key, known) or near or elsewhere(key, known)
     return f"did you mean {' or '.join(found)}? " if found else ""

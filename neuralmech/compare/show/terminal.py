@@ -105,4 +105,5 @@ def _show_files(analysis: Analysis, console: Console) -> None:
     tables = " ".join(file.name for file in analysis.files if file.suffix == ".csv")
     for page in pages:
         say(console, f"\nOpen {page}")
-    say(console, f"{len(analysis.files)} files in {analysis.files[0].parent}: {tables}, and figures")
+    figures = ", and figures" if any(file.suffix in (".png", ".pdf", ".svg") for file in analysis.files) else ""
+    say(console, f"{len(analysis.files)} files in {analysis.files[0].parent}: {tables}{figures}")
