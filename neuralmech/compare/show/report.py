@@ -15,7 +15,7 @@ from markupsafe import Markup
 from neuralmech.compare.gather.analysis import Analysis
 from neuralmech.compare.gather.labels import SYMBOLS
 from neuralmech.compare.show.captions import MAP, caption
-from neuralmech.compare.show.cells import Cell, Sheet
+from neuralmech.compare.show.cells import DASH, Cell, Sheet
 from neuralmech.compare.show.figures import Picture
 from neuralmech.compare.show.page import POLICY, TEMPLATES, equation_html
 from neuralmech.compare.show.verdicts import about, moved_in, said, state
@@ -118,12 +118,18 @@ def _sheet(sheet: Sheet) -> dict[str, Any]:
                 )
             ),
         }
-        for column, cell, is_more in zip(sheet.columns, sheet.rows[0], more, strict=True)
+        for column, cell, is_more in zip(sheet.columns, _typical(sheet), more, strict=True)
     ]
     return {
         "name": sheet.name, "title": sheet.title, "meaning": sheet.meaning + cut, "footnotes": sheet.footnotes,
         "columns": columns, "rows": rows, "has_more": any(more), "is_open": sheet.name in OPEN and len(rows) <= 60,
     }  # fmt: skip
+
+
+def _typical(sheet: Sheet) -> list[Cell]:
+    """Of each column the first cell that says something: its heading stands over it."""
+    columns = zip(*sheet.rows, strict=True)
+    return [next((cell for cell in column if cell.text != DASH), column[0]) for column in columns]
 
 
 def _cell(cell: Cell, *, is_more: bool) -> dict[str, Any]:
