@@ -43,7 +43,7 @@ def test_the_function_is_there_whatever_was_imported():
         ("model=mlp", r"give a list of overrides, \['model=mlp'\]"),
         (["--multirun"], "'--multirun' is no override"),
         (["model=mpl"], "model=mpl is unknown .did you mean mlp"),
-        ({"model": {"name": "mlp", "widht": 3}}, "model.widht is no option; did you mean width"),
+        ({"model": {"name": "mlp", "widht": 3}}, "model.widht is no option; did you mean model.width"),
         ({"optim": {"lr": 0}}, "optim.lr=0.0 must be a positive number"),
         ({"colour": "red"}, "colour is no option"),
     ],

@@ -133,9 +133,23 @@ def _hint(error: Exception, key: str) -> str:
     """The key that was meant: one beside it that is spelt alike, or one of that name that is elsewhere."""
     parent = getattr(error.__cause__, "parent_node", None)
     names = [str(name) for name in parent] if parent is not None else []
-    near = difflib.get_close_matches(key.rpartition(".")[2], names, n=1)
-    found = near or elsewhere(key, _all_keys(parent))
+    group, dot, name = key.rpartition(".")
+    near = [f"{group}{dot}{one}" for one in difflib.get_close_matches(name, names, n=1)]
+    known = _all_keys(parent)
+    found = _same_words(key, known) or near or elsewhere(key, known)
     return f"did you mean {' or '.join(found)}? " if found else ""
+
+
+def _same_words(key: str, known: list[str]) -> list[str]:
+    """Known keys that end with all words of a key of several, however they are joined.
+
+    Examples
+    --------
+    >>> _same_words("checkpoint.keep", ["train.checkpoint.keep"]), _same_words("train.eval.every", ["train.eval_every"])
+    (['train.checkpoint.keep'], ['train.eval_every'])
+    """
+    words = re.split(r"[._]", key)
+    return [name for name in known if len(words) > 1 and re.split(r"[._]", name)[-len(words) :] == words]
 
 
 def _all_keys(node: Any) -> list[str]:

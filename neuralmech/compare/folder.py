@@ -28,6 +28,7 @@ MADE = ".made"  # the names of an analysis's files
 FIGURES = (".png", ".pdf", ".svg")
 SUFFIXES = (".csv", ".md", ".tex", ".html", *FIGURES)
 REPORT = "report.html"
+UNDRAWN = "figures=false: report.html has no figures; the files of those drawn before are left as they are"
 
 
 def analyze_folder(folder: Path, chosen: Options | None = None) -> Analysis:
@@ -101,6 +102,9 @@ def _fingerprint(found: Runs) -> object:
 
 def _publish(analysis: Analysis, chosen: Options) -> Analysis:
     """Write the files of an analysis and name them in it."""
+    figures = any(name.endswith(FIGURES) for name in _made_before(analysis.folder / "analysis"))
+    if chosen.report and figures and not chosen.figures:
+        analysis = replace(analysis, notes=(*analysis.notes, UNDRAWN))
 
     def write(scratch: Path) -> list[Path]:
         return _write(scratch, analysis, chosen)

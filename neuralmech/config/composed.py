@@ -147,6 +147,7 @@ def _reject_unknown(prefix: str, values: Mapping[str, Any], known, others: Itera
     for key in values:
         if key not in known:
             full = f"{prefix}.{key}" if prefix else str(key)
-            near = difflib.get_close_matches(str(key), list(known), n=1) or elsewhere(str(key), others)
+            beside = difflib.get_close_matches(str(key), list(known), n=1)
+            near = [f"{prefix}.{one}" if prefix else one for one in beside] or elsewhere(str(key), others)
             hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(known)}"
             raise UserError(f"{full} is no option; {hint}")

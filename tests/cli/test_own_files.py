@@ -80,7 +80,7 @@ def test_a_relative_path_is_where_the_command_was_given(command, tmp_path):
         ([*TEXT, "data.path=none"], "data.path: .*none is no file; give a text file"),
         (["data=text"], "model=convnet needs real numbers, data has tokens; use model=transformer"),
         (["data=hf", "data.path=none"], "needs the library datasets|is no folder that Dataset.save_to_disk wrote"),
-        (["data=text", "data.lenght=3"], "data.lenght is no option; did you mean length"),
+        (["data=text", "data.lenght=3"], "data.lenght is no option; did you mean data.length"),
     ],
 )
 def test_what_is_wrong_is_one_line_and_leaves_nothing(command, tmp_path, words, message):

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from conftest import config
+from neuralmech import analyze
 from neuralmech.compare.measure.accounts import CAUSES, THROUGH_MEMORY, account, budget_table
 from neuralmech.compare.measure.loss import loss_balance
 from neuralmech.record import open_record
@@ -83,6 +84,9 @@ def test_of_a_matrix_the_trace_is_accounted(run):
         trace = (charges.value[record.rows - 1] - charges.value[0])[diagonal].sum()
         assert table["motion"].sum() == pytest.approx(trace)
         assert (table["closure_error"] <= 1e-6).all()
+        count = len(charges.index)
+    (row,) = analyze(folder).verdict.query("family == 'linear'").to_dict("records")
+    assert row["charges"] == count > table["charges"].sum()  # the verdict is on all of them
 
 
 def test_work_is_the_gradient_along_the_steps_on_both_sides(run):

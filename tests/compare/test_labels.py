@@ -8,10 +8,11 @@ from neuralmech.compare.folder import analyze_folder
 from neuralmech.compare.gather.analysis import compare_runs
 from neuralmech.compare.gather.labels import label_texts
 from neuralmech.compare.gather.options import Options
+from neuralmech.compare.gather.pushes import pushes
 from neuralmech.compare.gather.runs import find_runs
 from neuralmech.compare.measure.accounts import CAUSES
 from neuralmech.compare.show.figures import save_figures
-from neuralmech.compare.show.plots_accounts import budget_of_runs_figure, pushes
+from neuralmech.compare.show.plots_accounts import budget_of_runs_figure
 
 pytestmark = pytest.mark.usefixtures("found_once")
 

@@ -114,6 +114,11 @@ def test_effective_learning_rates_have_the_colour_of_their_theory(run):
         assert theory.is_dashed()
         np.testing.assert_allclose(theory.get_ydata(), curves.lr / curves.theory["noether"][:, i])
     assert len({theory.get_color() for _, theory in pairs}) == len(pairs)
+    named = set(zip(in_short(curves.names), [theory.get_color() for _, theory in pairs], strict=True))
+    assert {(text.get_text(), text.get_color()) for text in axis.texts} == named
+    (legend,) = effective_rate_figure([("", curves)], narrow=True).legends  # no room beside the curves
+    keys = zip(legend.get_texts()[:-2], legend.get_lines()[:-2], strict=True)
+    assert {(text.get_text(), line.get_color()) for text, line in keys} == named
 
 
 def test_a_family_for_which_no_law_holds_has_no_empty_panels(run):

@@ -122,6 +122,8 @@ def test_what_an_analysis_before_made_and_nobody_else_did_is_removed(tmp_path):
     assert figures
     second = analyze_folder(tmp_path / "run", Options(figures=False))
     assert {path.name for path in second.files} == everything - figures
+    assert not any(note.startswith("figures=false") for note in first.notes)
+    assert any(note.startswith("figures=false: report.html has no figures") for note in second.notes)
     there = {path.name for path in folder.iterdir()}
     assert there == {*everything, "older.png", "mine.png", ".made"}  # figures that were not asked for are left
     analyze_folder(tmp_path / "run", Options(figures=True))

@@ -1,6 +1,7 @@
 """A sweep in one table and comparable figures: nothing is averaged but seeds."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,13 +12,17 @@ from made_runs import config, job
 from neuralmech.compare.gather.analysis import analyze
 from neuralmech.compare.gather.job import Panel
 from neuralmech.compare.gather.parts import metrics_told
+from neuralmech.compare.gather.pushes import pushes
 from neuralmech.compare.gather.summary import summary_table
-from neuralmech.compare.measure.accounts import CAUSES
+from neuralmech.compare.measure.accounts import CAUSES, THROUGH_MEMORY
 from neuralmech.compare.measure.curves import Curves
-from neuralmech.compare.show.plots_accounts import budget_of_runs_figure, pushes
+from neuralmech.compare.measure.verdict import moved_by
+from neuralmech.compare.show.plots_accounts import budget_of_runs_figure
 from neuralmech.compare.show.plots_sweeps import sweep_figure
 from neuralmech.compare.show.sheets import summary_sheet
 from neuralmech.compare.show.terminal import Redrawn, show_analysis
+from neuralmech.compare.show.terminal_budget import by_family
+from neuralmech.compare.show.verdicts import moved_in
 from neuralmech.errors import UserError
 
 KEYS = ("optim.lr", "optim.momentum", "seed")
@@ -103,18 +108,55 @@ def test_budgets_of_runs_are_on_one_scale():
     assert axis.get_xlim()[0] < -1 < 1 < axis.get_xlim()[1]
 
 
+def test_what_moved_the_charges_of_a_sweep_is_said_in_a_line_for_each_family(tmp_path):
+    """Of the settings of a family, how many were moved most by what, and where by rounding."""
+    zero = dict.fromkeys(CAUSES, 0.0)
+    of = [(0.1, "scale", 3.0, -1.0, ""), (0.2, "scale", -1.0, 4.0, ""), (0.3, "scale", 0.0, 9.0, "")]
+    still = {0.2: "moved by rounding alone"}
+    of += [(lr, "rescale", -2.0 * (lr < 0.3), 0.0, still.get(lr, "")) for lr in (0.1, 0.2, 0.3)]
+    budget = pd.DataFrame(
+        [
+            {**zero, "weight_decay": decay, "discretisation": step, "motion": 1.0, "optim.lr": lr, "family": family,
+             "site": "a", "reason": reason}
+            for lr, family, decay, step, reason in of
+        ]
+    )  # fmt: skip
+    summary = budget[["optim.lr", "family"]].assign(sites=2, rounding=[0, 0, 0, 1, 2, 1])
+    found = replace(analyze(made_sweep(tmp_path, 2)), keys=("optim.lr",), budget=budget, summary=summary)
+    assert moved_in(found) == [
+        "What moved the scale charges most: discretisation, 80 to 100 %, in 2; weight decay, 75 %, in 1 of 3 settings.",
+        "What moved the rescale charges most: weight decay, 100 %, in 1; rounding alone, if anything, in 1; "
+        "nothing that is known in 1 of 3 settings. At 1 of 2 sites it was rounding alone.",
+    ]
+
+
+def test_sums_over_sites_do_not_cancel_where_one_rises_and_another_falls():
+    """The terminal's row of a family has the verdict's shares."""
+    zero = {**dict.fromkeys([*CAUSES, *THROUGH_MEMORY.values(), "closure", "closure_error"], 0.0), "reason": ""}
+    rows = [{**zero, "rule": rule, "weight_decay": -1.0, "moved": 4.0, "motion": rule - 1} for rule in (5.0, -3.0)]
+    budget = pd.DataFrame(rows).assign(family="scale", site=["a", "b"], charges=2)
+    (row,) = by_family(budget).to_dict("records")
+    assert (row["share_rule"], row["share_weight_decay"]) == (0.8, 0.2)
+    assert moved_by(budget) == "the work of the rule 80 %, weight decay 20 %"
+
+
+def made_sweep(folder, count):
+    for number in range(count):
+        job(folder / str(number), config(0.01 * (1 + number // 2), number % 2))
+    return folder
+
+
 @pytest.fixture
 def sweep(tmp_path):
-    for number in range(12):
-        job(tmp_path / str(number), config(0.01 * (1 + number // 2), number % 2))
-    return tmp_path
+    return made_sweep(tmp_path, 12)
 
 
 def test_the_terminal_has_one_row_for_each_setting(sweep):
     text = io.StringIO()
     show_analysis(analyze(sweep), Console(file=text, width=120))
     assert text.getvalue().count(" ± ") + text.getvalue().count("± ") >= 6
-    assert len(text.getvalue().splitlines()) < 24
+    assert "\nWhat moved the scale charges most: " in text.getvalue()
+    assert len(text.getvalue().splitlines()) < 25
 
 
 def test_figures_draw_the_runs_that_were_chosen(sweep):

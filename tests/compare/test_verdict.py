@@ -50,6 +50,14 @@ def test_decay_with_a_tiny_learning_rate_is_weight_decay(tmp_path, translation):
     assert row["rounding"] == 0
 
 
+def test_charges_that_gradient_flow_is_enough_for_are_told_to_move_little(tmp_path):
+    row = made(tmp_path, spread(np.exp(-2e-7 * np.arange(ROWS))), lr=1e-6, weight_decay=0.1)
+    assert (row["law"], row["moved_by"]) == ("gradient_flow", "weight decay 100 %")
+    moved = np.sqrt(np.mean(np.expm1(-2e-7 * np.arange(ROWS)) ** 2))
+    (size,) = re.findall(r"Moved by weight decay 100 %, but by (\S+) of their size only\.", "\n".join(said(row).lines))
+    assert float(size) == pytest.approx(moved, rel=0.05)
+
+
 def test_a_translation_under_momentum_near_one_is_an_oscillator(tmp_path):
     lr, decay, beta = 0.02, 0.032, 0.99
     c, s, values = 1.0, 0.0, []

@@ -130,7 +130,7 @@ def test_every_set_has_its_config(name):
     ("wrong", "message"),
     [
         ({"augment": {"crop": -1}}, "data.augment.crop=-1 is too small"),
-        ({"augment": {"corp": 1}}, "data.augment.corp is no option; did you mean crop"),
+        ({"augment": {"corp": 1}}, "data.augment.corp is no option; did you mean data.augment.crop"),
         ({"residency": "gpu"}, "data.residency=gpu is unknown"),
         ({"workers": -1}, "data.workers=-1 is too small"),
         ({"label_noise": 1.0}, "data.label_noise=1.0 is no share"),

@@ -121,7 +121,7 @@ def test_resuming_a_finished_run_changes_nothing(run):
         ({"optim.schedule.warmup": 1}, "optim.schedule.warmup"),
         ({"train.eval_every": 1}, "train.eval_every"),
         ({"train.steps": 50}, "train.steps=50 is less than the run's 60"),
-        ({"optim.lrr": 1}, "optim.lrr is no option; did you mean lr"),
+        ({"optim.lrr": 1}, "optim.lrr is no option; did you mean optim.lr"),
         ({"colour": "red"}, "colour is no option"),
     ],
 )

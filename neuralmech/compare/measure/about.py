@@ -51,8 +51,22 @@ def title(parts: dict[str, str]) -> str:
 
 
 def common(runs: list[dict[str, str]]) -> dict[str, str]:
-    """The parts that several runs share."""
-    return {name: text for name, text in runs[0].items() if all(run.get(name) == text for run in runs)} if runs else {}
+    """The parts that several runs share; of their models the name and the sizes that they share.
+
+    Examples
+    --------
+    >>> common([{"model": f"mlp (width 8{norm})", "steps": "20 steps"} for norm in ("", ", norm batch")])
+    {'model': 'mlp (width 8)', 'steps': '20 steps'}
+    """
+    if not runs:
+        return {}
+    models = [run.get("model", "").removesuffix(")").partition(" (") for run in runs]
+    sizes = [size.split(", ") for _, _, size in models]
+    shared = ", ".join(size for size in sizes[0] if all(size in other for other in sizes))
+    if models[0][0] and len({name for name, _, _ in models}) == 1:
+        model = f"{models[0][0]} ({shared})" if shared else models[0][0]
+        runs = [{**run, "model": model} for run in runs]
+    return {name: text for name, text in runs[0].items() if all(run.get(name) == text for run in runs)}
 
 
 def _model(options: dict[str, Any]) -> str:

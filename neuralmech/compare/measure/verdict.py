@@ -104,7 +104,7 @@ def family_verdict(
         says what moved the others. Where no law answers, ``reason`` says why.
     """
     c, sites = of[0].circumstances, dict.fromkeys(budget["site"])
-    row: dict[str, Any] = {"sites": len(sites), "charges": int(budget["charges"].sum()), **_EMPTY}
+    row: dict[str, Any] = {"sites": len(sites), "charges": _count(table, budget), **_EMPTY}
     still = _still(table, budget)
     row |= {"rounding": len(still), "moved_by": moved_by(budget[~budget["site"].isin(still)])}
     all_still = len(still) == len(sites)
@@ -136,6 +136,12 @@ _EMPTY: dict[str, Any] = {
     "forecast": "", "forecast_error": np.nan, "forecast_lacks": "",
     "exact": "", "exact_error": np.nan, "rounding": 0, "moved_by": "", "reason": "",
 }  # fmt: skip
+
+
+def _count(table: pd.DataFrame, budget: pd.DataFrame) -> int:
+    """How many charges: of a matrix all entries that were recorded, of which an account takes the diagonal alone."""
+    own = table[~table["site"].str.endswith(NORM)].drop_duplicates("site")
+    return max(int(own["charges"].sum()), int(budget["charges"].sum()))
 
 
 def _still(table: pd.DataFrame, budget: pd.DataFrame) -> set[str]:

@@ -12,7 +12,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatterSciNotation
+from matplotlib.ticker import LogFormatterSciNotation, MaxNLocator
 
 from neuralmech.compare.show.style import STYLE
 
@@ -58,6 +58,12 @@ def logarithmic(axes: Axes) -> None:
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(Powers())
     axes.yaxis.set_minor_formatter(Powers())
+
+
+def steps_along(axes: Axes, label: str = "step $k$") -> None:
+    """Let the horizontal axis count steps, which are whole."""
+    axes.set_xlabel(label)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, steps=[1, 2, 2.5, 5, 10]))
 
 
 def columns_of(panels: int, *, narrow: bool) -> int:

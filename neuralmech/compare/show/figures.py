@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from neuralmech.compare.gather.analysis import Analysis
 from neuralmech.compare.gather.labels import distinct
+from neuralmech.compare.gather.pushes import pushes
 from neuralmech.compare.measure.curves import Curves
 from neuralmech.compare.measure.equilibrium import FAMILY as SCALE
 from neuralmech.compare.show.captions import MAP
@@ -22,7 +23,6 @@ from neuralmech.compare.show.plots_accounts import (
     budget_figure,
     budget_of_runs_figure,
     budget_title,
-    pushes,
 )
 from neuralmech.compare.show.plots_balances import loss_figure, orbit_figure
 from neuralmech.compare.show.plots_charges import effective_rate_figure, family_figure, parameters_figure
@@ -35,16 +35,15 @@ from neuralmech.compare.show.plots_training import training_figure
 MAX_KEYS = 6  # that errors are drawn against, of a search over many numbers
 # Without a date the same analysis gives the same bytes.
 _METADATA: dict[str, Any] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
-AS_WIDE = (batch_figure, map_figure, sweep_figure)  # drawn once: on a phone they are scrolled
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure on the page, in SVG: for a desk and, where it is drawn anew for that, for a phone; and its files."""
+    """A figure on the page, in SVG: for a desk and for a phone; and its files."""
 
     name: str
     wide: bytes
-    narrow: bytes | None
+    narrow: bytes
     files: tuple[str, ...] = ()
 
 
@@ -60,8 +59,7 @@ def save_figures(
             path.write_bytes(made[path.suffix[1:]])
         files += own
         if for_page:
-            again = draw.func not in AS_WIDE
-            narrow = _saved(draw(narrow=True), ["svg"], narrow=True)["svg"] if again else None
+            narrow = _saved(draw(narrow=True), ["svg"], narrow=True)["svg"]
             pictures.append(Picture(name, made["svg"], narrow, tuple(path.name for path in own)))
     return files, pictures
 

@@ -13,8 +13,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from neuralmech.compare.gather.labels import label_texts
-from neuralmech.compare.gather.summary import settings
 from neuralmech.compare.measure.accounts import CAUSES, THROUGH_MEMORY
 from neuralmech.compare.show.drawing import NARROW, SMALLEST, head, legend_below, styled, wrapped
 from neuralmech.compare.show.ends import in_short
@@ -110,28 +108,6 @@ def _name_bars(axes: Axes, place: np.ndarray, names: Sequence[str], *, narrow: b
 def budget_title(family: str) -> str:
     """What stands over the bars of a family."""
     return f"{named(family)} {FORMS.get(family, '')}"
-
-
-def pushes(budget: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
-    """Of a sweep, by setting (``label``) and family: each cause's share in all pushes, up and down, and the ``net``."""
-    rows, by = [], settings(keys)
-    kept = budget[budget["reason"] == ""]
-    for values, group in kept.groupby([*by, "family"], sort=False, dropna=False):
-        up, down = ({c: float(clip(group[c].to_numpy(), 0).sum()) for c in CAUSES} for clip in (np.maximum, np.minimum))
-        whole = sum(up.values()) - sum(down.values())
-        if not whole > 0:
-            continue  # nothing that is known pushed them
-        parts = {f"{c} {way}": of[c] / whole for way, of in (("up", up), ("down", down)) for c in CAUSES}
-        rows.append(
-            {
-                "label": dict(zip(by, values[:-1], strict=True)),
-                "family": values[-1],
-                **parts,
-                "net": float(group["motion"].sum()) / whole,
-            }
-        )
-    texts = label_texts([row["label"] for row in rows])
-    return pd.DataFrame([{**row, "label": text} for row, text in zip(rows, texts, strict=True)])
 
 
 def budget_of_runs_figure(pushed: pd.DataFrame, *, narrow: bool = False) -> Figure:

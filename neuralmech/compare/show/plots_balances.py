@@ -17,6 +17,7 @@ from neuralmech.compare.show.drawing import (
     laid_out,
     legend_below,
     logarithmic,
+    steps_along,
     styled,
     wrapped,
 )
@@ -45,7 +46,7 @@ def loss_figure(panels: Sequence[tuple[str, LossCurve]], *, narrow: bool = False
                 upper.plot(curve.step, predicted, color=colour, linestyle=dashes, linewidth=1.0)
                 lower.plot(curve.step, np.where(off > FLOOR, off, np.nan), color=colour, linewidth=1.1)
             logarithmic(lower)
-            lower.set_xlabel("step $k$")
+            steps_along(lower)
             upper.set_title(wrapped(plain(title), narrow=narrow), fontsize=9)
         for upper, lower in axes[::columns]:
             upper.set_ylabel(r"change of the loss $L_k-L_0$")
@@ -68,7 +69,7 @@ def orbit_figure(panels: Sequence[tuple[str, OrbitCurve]], *, narrow: bool = Fal
                 colour, dashes = COLOURS[number % len(COLOURS)], "-" if number < len(COLOURS) else "--"
                 panel.plot(curve.step, distance, color=colour, linestyle=dashes, linewidth=1.4, label=plain(site))
             logarithmic(panel)
-            panel.set_xlabel("step $k$")
+            steps_along(panel)
             panel.set_title(wrapped(plain(title), narrow=narrow), fontsize=9)
             if len(curve.distance) <= len(COLOURS):
                 panel.legend(fontsize=SMALLEST)

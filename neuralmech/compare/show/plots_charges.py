@@ -25,6 +25,7 @@ from neuralmech.compare.show.drawing import (
     laid_out,
     legend_below,
     logarithmic,
+    steps_along,
     styled,
     wrapped,
 )
@@ -65,7 +66,7 @@ def family_figure(family: str, panels: Sequence[tuple[str, Curves]], *, narrow: 
             name_ends(axes[0][0], float(curves.step[-1]), curves.measured[-1, curves.chosen], names, colours)
         _legend(figure, [curves for _, curves in panels], narrow=narrow)
         count = panels[0][1].measured.shape[1]
-        noun = f"{count} {named(family)}" if len(panels) == 1 else named(family).capitalize()
+        noun = f"{count:,} {named(family)}" if len(panels) == 1 else named(family).capitalize()
         head(figure, f"{noun}: measured" + (" against theory" if lawful else "; no law holds"), narrow=narrow)
     return figure
 
@@ -77,7 +78,7 @@ def _run(upper: Axes, lower: Sequence[Axes], curves: Curves) -> None:
         panel.sharex(upper)
         upper.tick_params(labelbottom=False)
         _errors(panel, curves)
-    (upper, *lower)[-1].set_xlabel("step $k$")
+    steps_along((upper, *lower)[-1])
 
 
 def _charge(family: str) -> str:
@@ -85,7 +86,6 @@ def _charge(family: str) -> str:
 
 
 def _charges(axes: Axes, curves: Curves) -> None:
-    axes.locator_params(axis="x", nbins=6)
     if curves.measured.shape[1] > len(curves.chosen):
         for low, high, opacity in BANDS:
             edges = np.quantile(curves.measured, [low, high], axis=1)
@@ -174,15 +174,16 @@ def _parameters(upper: Axes, lower: Axes, curves: Curves) -> None:
         colour = COLOURS[i % len(COLOURS)]
         upper.plot(curves.step, curves.parameters[:, i], color=colour, linewidth=0.8, label=plain(name))
         lower.plot(curves.step, curves.measured[:, charge], color=colour, linewidth=1.6)
-    lower.set_xlabel("step $k$")
-    lower.locator_params(axis="x", nbins=5)
+    steps_along(lower)
 
 
 def effective_rate_figure(panels: Sequence[tuple[str, Curves]], *, narrow: bool = False) -> Figure:
     """η/Q of some normalised weights against η/√(Q²) with Q² an exponential average of the squared gradient."""
     columns = columns_of(len(panels), narrow=narrow)
+    names = panels[0][1].names if len(panels) == 1 else []
     with styled(narrow=narrow):
-        figure, axes = laid_out(len(panels), (1.4 + 4.0 * columns, 1.0, 3.0), narrow=narrow)
+        width = 1.4 + 4.0 * columns + (ROOM if names else 0.0)
+        figure, axes = laid_out(len(panels), (width, 1.0, 3.0), narrow=narrow)
         for (title, curves), (axis,) in zip(panels, axes, strict=True):
             for i, column in enumerate(curves.chosen):
                 colour = MANY[i % len(MANY)]
@@ -190,13 +191,25 @@ def effective_rate_figure(panels: Sequence[tuple[str, Curves]], *, narrow: bool 
                 axis.plot(curves.step, curves.lr / curves.measured[:, column], color=colour, **FAINT)
                 axis.plot(curves.step, theory, color=colour, linestyle=DASHES, linewidth=1.3)
             axis.set_title(wrapped(plain(title), narrow=narrow), fontsize=9)
-            axis.set_xlabel("step $k$")
+            steps_along(axis)
         for (axis,) in axes[::columns]:
             axis.set_ylabel(r"effective learning rate $\eta/Q$")
-        handles = [
+        handles = _named_rates(axes[0][0], panels[0][1], narrow=narrow) if names else []
+        handles += [
             Line2D([], [], color=MANY[0], **FAINT, label=r"measured: $\eta/Q$ of some weights"),
             Line2D([], [], color=MANY[0], linestyle=DASHES, linewidth=1.3, label="theory, in its colour: RMSProp form"),
         ]
         legend_below(figure, handles, 2, narrow=narrow)
         head(figure, "Normalised weights set their own learning rate", narrow=narrow)
     return figure
+
+
+def _named_rates(axes: Axes, curves: Curves, *, narrow: bool) -> list[Line2D]:
+    """Write whose rates they are beside them or, where there is no room, into the legend, from top to bottom."""
+    colours = [MANY[i % len(MANY)] for i in range(len(curves.names))]
+    last = curves.lr[-1] / curves.measured[-1, curves.chosen]
+    if not narrow:
+        name_ends(axes, float(curves.step[-1]), last, curves.names, colours)
+        return []
+    shown = in_short(curves.names)
+    return [Line2D([], [], color=colours[i], **FAINT, label=shown[i]) for i in np.argsort(-last)]

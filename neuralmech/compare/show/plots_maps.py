@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from textwrap import fill
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Colormap, LogNorm
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from neuralmech.compare.gather.summary import settings
 from neuralmech.compare.measure.verdict import SUFFICES
-from neuralmech.compare.show.drawing import styled
+from neuralmech.compare.show.drawing import NARROW, SMALLEST, head, styled
 from neuralmech.compare.show.plots_sweeps import LABELS, facets_of
 from neuralmech.compare.show.style import named, plain
 from neuralmech.laws import LAWS
@@ -27,7 +28,11 @@ MOST = 12  # values of a key that a map has room for
 LEAST_FILLED = 0.5  # of a map's cells: of a search that draws its values each is alone in its row
 RANGE = SUFFICES**2, 1.0  # colours: white where a law just suffices, and as far to either side
 COLOURS = "RdBu_r"
-WIDTH, HEIGHT = 0.8, 0.5  # of a cell, in inches
+WIDTH, HEIGHT = 0.95, 0.55  # of a cell, in inches
+TALL = 1.2  # inches of a phone's cell whose text runs upwards
+THICK = 0.12  # inches of the bar of colours
+BESIDE = 0.8  # inches that the axis of rows takes
+LETTER = 0.058  # inches of a small letter, and twice that of a line
 QUANTITIES = {
     "forecast": "error of the best forecast, from the start alone",
     "suffices": "error of the verdict's law, whatever it is given",
@@ -42,6 +47,32 @@ class Grid:
     y: str
     columns: tuple[float, ...]
     rows: tuple[float, ...]
+
+    def turned(self) -> Grid:
+        """With the key of fewer values across, as a phone has room for them."""
+        return Grid(self.y, self.x, self.rows, self.columns)
+
+
+@dataclass(frozen=True)
+class CellSize:
+    """Inches of a cell, and whether its text runs upwards."""
+
+    width: float
+    height: float
+    upwards: bool = False
+
+    def filled(self, text: str) -> str:
+        """Text in as many lines as there is room for."""
+        along, across = (self.height, self.width) if self.upwards else (self.width, self.height)
+        lines = max(1, min(3, int(across / (2 * LETTER))))
+        return fill(text, int(along / LETTER), max_lines=lines, placeholder=" …")
+
+
+def _cell_size(columns: int, *, narrow: bool) -> CellSize:
+    if not narrow:
+        return CellSize(WIDTH, HEIGHT)
+    width = (NARROW - BESIDE) / columns
+    return CellSize(width, HEIGHT) if width >= WIDTH else CellSize(width, TALL, upwards=True)
 
 
 def grid_of(verdict: pd.DataFrame, runs: pd.DataFrame, keys: tuple[str, ...]) -> Grid | None:
@@ -85,7 +116,9 @@ def mapped(verdict: pd.DataFrame, runs: pd.DataFrame, families: Sequence[str], k
     return [f for f in families if table.loc[table["family"] == f, "map_forecast"].notna().any()]
 
 
-def map_figure(verdict: pd.DataFrame, runs: pd.DataFrame, family: str, keys: tuple[str, ...]) -> Figure:
+def map_figure(
+    verdict: pd.DataFrame, runs: pd.DataFrame, family: str, keys: tuple[str, ...], *, narrow: bool = False
+) -> Figure:
     """Of one family a map over two swept numbers, a row for each setting of the other keys; means over seeds.
 
     Parameters
@@ -94,6 +127,8 @@ def map_figure(verdict: pd.DataFrame, runs: pd.DataFrame, family: str, keys: tup
         The tables of an analysis; a job that failed is a hatched cell with its cause.
     family, keys
         Which charges, and the swept keys.
+    narrow
+        Whether it is for a phone: the key of fewer values is across.
 
     Raises
     ------
@@ -103,6 +138,7 @@ def map_figure(verdict: pd.DataFrame, runs: pd.DataFrame, family: str, keys: tup
     own, grid = with_forecasts(verdict[verdict["family"] == family]), grid_of(verdict, runs, keys)
     if grid is None:
         raise ValueError(f"{family} has no map; ask `mapped`")
+    grid = grid.turned() if narrow else grid
     runs = runs.assign(**{grid.x: _numbers(runs[grid.x]), grid.y: _numbers(runs[grid.y])})
     others = [key for key in settings(keys) if key not in (grid.x, grid.y) and runs[key].nunique(dropna=False) > 1]
     facets = facets_of(runs, others)
@@ -110,21 +146,22 @@ def map_figure(verdict: pd.DataFrame, runs: pd.DataFrame, family: str, keys: tup
     if len(facets) > 1 or own["map_forecast"].equals(own["map_suffices"]):
         quantities = quantities[:1]
     panels = [(label, chosen, quantity) for label, chosen in facets for quantity in quantities]
-    across, down = len(grid.columns), len(grid.rows)
-    with styled(**{"axes.grid": False}):
-        size = (max(4.2, 1.0 + WIDTH * across), 1.3 + len(panels) * (0.5 + HEIGHT * down))  # a phone is narrow
-        figure = Figure(figsize=size, layout="constrained")
-        axes = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
-        norm, colours = LogNorm(*RANGE), mpl.colormaps[COLOURS]
+    size = _cell_size(len(grid.columns), narrow=narrow)
+    with styled(narrow=narrow, **{"axes.grid": False}):
+        width = NARROW if narrow else max(4.2, BESIDE + size.width * len(grid.columns))
+        of_map = size.height * len(grid.rows)
+        figure = Figure(figsize=(width, 1.3 + len(panels) * (0.6 + of_map)), layout="constrained")
+        ratios = [of_map] * len(panels) + [THICK]
+        *axes, below = figure.subplots(len(ratios), 1, squeeze=False, height_ratios=ratios)[:, 0]
         for axis, (label, chosen, quantity) in zip(axes, panels, strict=True):
-            _panel(axis, own.merge(chosen[list(keys)], on=list(keys)), chosen, grid, quantity, (norm, colours))
-            axis.set_title(plain(", ".join(filter(None, (label, QUANTITIES[quantity])))), fontsize=8.5, loc="left")
+            _panel(axis, own.merge(chosen[list(keys)], on=list(keys)), chosen, grid, quantity, size)
+            title = fill(plain(", ".join(filter(None, (label, QUANTITIES[quantity])))), int(width / 0.078))
+            axis.set_title(title, fontsize=8.5, loc="left")
         axes[-1].set_xlabel(_axis_label(grid.x))
-        bar = figure.colorbar(
-            ScalarMappable(norm, colours), ax=list(axes), extend="both", location="bottom", aspect=40, pad=0.02
-        )
+        look: dict[str, Any] = {"extend": "both", "extendfrac": 0.04, "orientation": "horizontal"}
+        bar = figure.colorbar(ScalarMappable(LogNorm(*RANGE), COLOURS), cax=below, **look)
         bar.set_label(f"relative error; white: {SUFFICES:g}, which just suffices", fontsize=8)
-        figure.suptitle(f"Where theory predicts the {named(family)}", fontsize=11)
+        head(figure, f"Where theory predicts the {named(family)}", narrow=narrow)
     return figure
 
 
@@ -138,16 +175,16 @@ def _panel(
     runs: pd.DataFrame,
     grid: Grid,
     quantity: str,
-    colour: tuple[LogNorm, Colormap],
+    size: CellSize,
 ) -> None:
     for i, x in enumerate(grid.columns):
         for j, y in enumerate(grid.rows):
             here = verdict[(verdict[grid.x] == x) & (verdict[grid.y] == y)]
             jobs = runs[(runs[grid.x] == x) & (runs[grid.y] == y)]
-            _cell(axes, (i, j), here, jobs, quantity, colour)
+            _cell(axes, (i, j), here, jobs, quantity, size)
     axes.set_xlim(-0.5, len(grid.columns) - 0.5)
     axes.set_ylim(-0.5, len(grid.rows) - 0.5)
-    axes.set_xticks(range(len(grid.columns)), [f"{v:g}" for v in grid.columns])
+    axes.set_xticks(range(len(grid.columns)), [f"{v:g}" for v in grid.columns], rotation=90 * size.upwards)
     axes.set_yticks(range(len(grid.rows)), [f"{v:g}" for v in grid.rows])
     axes.tick_params(length=0)
     for spine in axes.spines.values():
@@ -161,27 +198,30 @@ def _cell(
     verdict: pd.DataFrame,
     runs: pd.DataFrame,
     quantity: str,
-    colour: tuple[LogNorm, Colormap],
+    size: CellSize,
 ) -> None:
     """A coloured cell with its number and the law of most of its runs; a hatched one with the cause."""
+    text: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": SMALLEST, "rotation": 90 * size.upwards}
     box = {"xy": (at[0] - 0.48, at[1] - 0.46), "width": 0.96, "height": 0.92, "linewidth": 0}
     errors = verdict[f"map_{quantity}"].dropna()
     if not len(errors):
         axes.add_patch(Rectangle(**box, facecolor="#F4F4F4", edgecolor="#BBBBBB", hatch="////"))
-        words = fill(plain(_cause(verdict, runs)), 15, max_lines=3, placeholder=" …")
+        words = size.filled(plain(_cause(verdict, runs)))
         backed = {"boxstyle": "square,pad=0.15", "facecolor": "#F4F4F4", "edgecolor": "none"}
-        axes.text(*at, words, ha="center", va="center", fontsize=6, color="#444444", bbox=backed)
+        axes.text(*at, words, **text, color="#444444", bbox=backed)
         return
-    norm, colours = colour
     mean = float(errors.mean())
-    face = colours(norm(float(np.clip(mean, *RANGE))))
+    face = mpl.colormaps[COLOURS](LogNorm(*RANGE)(float(np.clip(mean, *RANGE))))
     axes.add_patch(Rectangle(**box, facecolor=face))
     ink = "white" if 0.299 * face[0] + 0.587 * face[1] + 0.114 * face[2] < 0.55 else "black"
-    axes.text(at[0], at[1] + 0.17, _power(mean), ha="center", va="center", fontsize=8.5, color=ink)
+    x, y = at
+    first, second = ((x - 0.24, y), (x + 0.22, y)) if size.upwards else ((x, y + 0.22), (x, y - 0.2))
+    axes.text(*first, _power(mean), **{**text, "fontsize": 8.5 if size.width > 0.3 else SMALLEST}, color=ink)
     law = str(verdict.loc[errors.index, f"{quantity}_law"].mode().iat[0])
     lost = len(runs) - len(errors)
-    below = (LAWS[law].label if law in LAWS else law) + (f"\n{len(errors)} of {len(runs)} runs" if lost else "")
-    axes.text(at[0], at[1] - 0.24, plain(below), ha="center", va="center", fontsize=6, color=ink)
+    count = f", {len(errors)}/{len(runs)}" if size.upwards else f"\n{len(errors)} of {len(runs)} runs"
+    below = (LAWS[law].label if law in LAWS else law) + (count if lost else "")
+    axes.text(*second, plain(below), **text, color=ink)
 
 
 def _power(value: float) -> str:

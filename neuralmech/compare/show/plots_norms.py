@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from neuralmech.compare.measure.norms import NormsCurve
 from neuralmech.compare.show.cells import shortened
 from neuralmech.compare.show.drawing import (
+    LINE,
     SMALLEST,
     Powers,
     columns_of,
@@ -21,10 +22,11 @@ from neuralmech.compare.show.drawing import (
     laid_out,
     legend_below,
     logarithmic,
+    steps_along,
     styled,
     wrapped,
 )
-from neuralmech.compare.show.ends import NAME_LENGTH, ROOM, name_ends
+from neuralmech.compare.show.ends import NAME_LENGTH, ROOM, in_short, name_ends
 from neuralmech.compare.show.style import plain, run_colours
 
 FEW = 10  # layers drawn as curves
@@ -34,19 +36,23 @@ WHAT = {"gradient": r"gradient norm $|g|$", "relative": r"relative step $|\Delta
 
 
 def norms_figure(panels: Sequence[tuple[str, NormsCurve]], *, narrow: bool = False) -> Figure:
-    """For each run the norms of its layers' gradients and, below, its relative steps; `narrow`: for a phone."""
+    """For each run the norms of its layers' gradients and, below, its relative steps; `narrow`: for a phone.
+
+    Where all runs have the same layers one legend names them; else each run has its own, as colours go by its layers.
+    """
     rows = [name for name in WHAT if any(np.isfinite(getattr(curve, name)).any() for _, curve in panels)]
     columns = columns_of(len(panels), narrow=narrow)
     as_map = max(len(curve.layers) for _, curve in panels) > FEW
     named_ends = not as_map and len(panels) == 1 and not narrow
+    apart = not as_map and len({(curve.layers, curve.weighted) for _, curve in panels}) > 1
     with styled(narrow=narrow, **({"axes.grid": False} if as_map else {})):
-        height = len(rows) * (_map_height(panels) if as_map else 2.3)
-        size = 1.4 + 4.2 * columns + (ROOM if named_ends or (as_map and columns == 1) else 0), 0.9, height
-        ratios = (1,) * len(rows)
-        figure, axes = laid_out(len(panels), size, ratios=ratios, narrow=narrow, sharex=len(panels) == 1)
+        heights = [_map_height(panels) if as_map else 2.3] * len(rows)
+        heights += [_names_height(panels, narrow=narrow)] if apart else []
+        size = 1.4 + 4.2 * columns + (ROOM if named_ends or (as_map and columns == 1) else 0), 0.9, sum(heights)
+        figure, axes = laid_out(len(panels), size, ratios=heights, narrow=narrow, sharex=len(panels) == 1)
         scales = {name: _scale([getattr(curve, name) for _, curve in panels]) for name in rows}
-        for place, ((title, curve), own) in enumerate(zip(panels, axes, strict=True)):
-            column = place % columns
+        for place, ((title, curve), band) in enumerate(zip(panels, axes, strict=True)):
+            column, own = place % columns, band[: len(rows)]
             for axis, name in zip(own, rows, strict=True):
                 draw = _map if as_map else _curves
                 draw(axis, curve, name, scales[name])
@@ -59,9 +65,12 @@ def norms_figure(panels: Sequence[tuple[str, NormsCurve]], *, narrow: bool = Fal
                     names = [(n, c) for n, c in zip(curve.layers, _colours(curve), strict=True)]
                     name_ends(axis, float(curve.step[-1]), getattr(curve, name)[-1], *zip(*names, strict=True))
             own[0].set_title(wrapped(plain(title), narrow=narrow), fontsize=9)
-            own[-1].set_xlabel("step $k$")
-        if not as_map and not named_ends:
-            _legend(figure, [curve for _, curve in panels], narrow=narrow)
+            steps_along(own[-1])
+            for below in band[len(rows) :]:
+                below.set_axis_off()
+                below.legend(handles=_handles(curve), **_names(narrow=narrow))
+        if not as_map and not named_ends and not apart:
+            legend_below(figure, _handles(panels[0][1]), 4, narrow=narrow)
         head(figure, "Gradients and steps, layer by layer" if len(rows) > 1 else _title(rows[0]), narrow=narrow)
     return figure
 
@@ -100,7 +109,7 @@ def _curves(axes: Axes, curve: NormsCurve, name: str, scale: tuple[float, float]
         axes.plot(curve.step, np.where(column > 0, column, np.nan), color=colour, linestyle=dashes, linewidth=1.4)
     logarithmic(axes)
     axes.set_ylim(scale[0] / 1.3, scale[1] * 1.3)
-    axes.locator_params(axis="x", nbins=6)
+    steps_along(axes, "")
 
 
 def _map(axes: Axes, curve: NormsCurve, name: str, scale: tuple[float, float]) -> None:
@@ -113,7 +122,7 @@ def _map(axes: Axes, curve: NormsCurve, name: str, scale: tuple[float, float]) -
     every = -(-len(curve.layers) // NAMED)
     at = np.arange(0, len(curve.layers), every)
     axes.set_yticks(at, [plain(shortened(curve.layers[i], NAME_LENGTH)) for i in at], fontsize=SMALLEST)
-    axes.locator_params(axis="x", nbins=6)
+    steps_along(axes, "")
 
 
 def _edges(step: np.ndarray) -> np.ndarray:
@@ -124,11 +133,20 @@ def _edges(step: np.ndarray) -> np.ndarray:
     return np.concatenate([[1.5 * step[0] - 0.5 * step[1]], middle, [1.5 * step[-1] - 0.5 * step[-2]]])
 
 
-def _legend(figure: Figure, curves: Sequence[NormsCurve], *, narrow: bool) -> None:
-    longest = max(curves, key=lambda curve: len(curve.layers))
-    looks = zip(longest.layers, _colours(longest), _dashes(longest), strict=True)
-    handles = [
-        Line2D([], [], color=colour, linestyle=dashes, label=plain(shortened(name, NAME_LENGTH)))
-        for name, colour, dashes in looks
+def _handles(curve: NormsCurve) -> list[Line2D]:
+    """What each colour and dash means in a run's panels."""
+    return [
+        Line2D([], [], color=colour, linestyle=dashes, label=name)
+        for name, colour, dashes in zip(in_short(curve.layers), _colours(curve), _dashes(curve), strict=True)
     ]
-    legend_below(figure, handles, 4, narrow=narrow)
+
+
+def _names(*, narrow: bool) -> dict[str, Any]:
+    """How a run's own names stand under it."""
+    return {"loc": "upper center", "ncols": 1 if narrow else 2, "fontsize": SMALLEST, "handlelength": 2.2}
+
+
+def _names_height(panels: Sequence[tuple[str, NormsCurve]], *, narrow: bool) -> float:
+    """Inches that names under the panels take."""
+    most = max(len(curve.layers) for _, curve in panels)
+    return 0.2 + LINE * -(-most // _names(narrow=narrow)["ncols"])

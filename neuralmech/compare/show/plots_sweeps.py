@@ -15,7 +15,18 @@ from matplotlib.lines import Line2D
 from neuralmech.compare.gather.labels import label_texts
 from neuralmech.compare.gather.summary import settings
 from neuralmech.compare.measure.curves import BatchCurve
-from neuralmech.compare.show.style import FLOOR, STYLE, law_line, law_marker, plain
+from neuralmech.compare.show.drawing import (
+    NARROW,
+    columns_of,
+    head,
+    laid_out,
+    legend_below,
+    logarithmic,
+    steps_along,
+    styled,
+    wrapped,
+)
+from neuralmech.compare.show.style import FLOOR, law_line, law_marker, plain
 from neuralmech.laws import LAWS
 
 LABELS = {
@@ -32,10 +43,11 @@ def swept_numbers(table: pd.DataFrame, keys: tuple[str, ...]) -> list[str]:
     return [k for k in numeric if not pd.api.types.is_bool_dtype(table[k]) and table[k].nunique() > 1]
 
 
-def sweep_figure(table: pd.DataFrame, key: str, keys: Sequence[str] = ()) -> Figure:
+def sweep_figure(table: pd.DataFrame, key: str, keys: Sequence[str] = (), *, narrow: bool = False) -> Figure:
     """A panel per family and setting of the other swept keys: the error of each law over the key, on logarithmic axes.
 
     Points are runs (RMS over the sites of the family), lines their mean over seeds, bars the standard deviation.
+    `narrow`: for a phone, the settings of a family below each other.
     """
     others = [k for k in settings(keys) if k != key and table[k].nunique(dropna=False) > 1]
     by = list(dict.fromkeys([*keys, key, "family", "law"]))
@@ -44,21 +56,32 @@ def sweep_figure(table: pd.DataFrame, key: str, keys: Sequence[str] = ()) -> Fig
     points["x"] = 1 - points[key] if key == "optim.momentum" else points[key]
     families = list(dict.fromkeys(points["family"]))
     facets = facets_of(points, others)
-    with mpl.rc_context(STYLE):
-        width = 1.2 + 3.4 * len(families)
-        figure = Figure(figsize=(max(width, 4.6), 1.4 + 2.6 * len(facets)), layout="constrained")
-        axes = figure.subplots(len(facets), max(1, len(families)), squeeze=False, sharex="col", sharey=True)
+    with styled(narrow=narrow):
+        figure, axes = _grid(len(facets), len(families), narrow=narrow)
         for place, (row, (label, chosen)) in enumerate(zip(axes, facets, strict=True)):
             for panel, family in zip(row, families, strict=False):
                 _panel(panel, chosen[chosen["family"] == family], key)
-                if place == 0:
+                if narrow:
+                    panel.set_title(wrapped(plain(": ".join(filter(None, (family, label)))), narrow=True), fontsize=9)
+                elif place == 0:
                     panel.set_title(family, fontsize=9)
-                if place == len(facets) - 1:
+                if narrow or place == len(facets) - 1:
                     panel.set_xlabel(LABELS.get(key, plain(key)))
-            row[0].set_ylabel(f"{plain(label)}\nrelative RMS error" if label else "relative RMS error")
-        figure.legend(handles=_handles(points), loc="outside lower center", ncols=min(3, 1 + len(families)), fontsize=8)
-        figure.suptitle(f"Error of each law against {plain(key)}", fontsize=11)
+            for panel in row if narrow else row[:1]:
+                panel.set_ylabel("relative RMS error" if narrow or not label else f"{plain(label)}\nrelative RMS error")
+        legend_below(figure, _handles(points), min(3, 1 + len(families)), narrow=narrow)
+        head(figure, f"Error of each law against {plain(key)}", narrow=narrow)
     return figure
+
+
+def _grid(rows: int, columns: int, *, narrow: bool) -> tuple[Figure, np.ndarray]:
+    """Axes by row and column; on a phone all are below each other, a column after another."""
+    columns = max(1, columns)
+    if narrow:
+        figure = Figure(figsize=(NARROW, 1.0 + 2.5 * rows * columns), layout="constrained")
+        return figure, figure.subplots(rows * columns, 1, squeeze=False, sharey=True).reshape(columns, rows).T
+    figure = Figure(figsize=(max(1.2 + 3.4 * columns, 4.6), 1.4 + 2.6 * rows), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, sharex="col", sharey=True)
 
 
 MAX_FACETS, MAX_PAIRS = 6, 12
@@ -92,7 +115,7 @@ def _panel(axes: Axes, points: pd.DataFrame, key: str) -> None:
             axes.plot(seen["x"], seen["error"], **{**style, "linestyle": ""}, markersize=3, alpha=0.4)
             low = np.minimum(spread, 0.9 * mean)  # a bar below zero has no place on a logarithmic axis
             axes.errorbar(mean.index, mean, yerr=[low, spread], fmt="none", ecolor=style["color"], elinewidth=0.9)
-    axes.set_yscale("log")
+    logarithmic(axes)
     if len(points):
         _x_scale(axes, points["x"].to_numpy(dtype=float), key)
 
@@ -123,10 +146,11 @@ def _handles(points: pd.DataFrame) -> list[Line2D]:
     ]
 
 
-def batch_figure(curves: Sequence[BatchCurve]) -> Figure:
+def batch_figure(curves: Sequence[BatchCurve], *, narrow: bool = False) -> Figure:
     """How far into training gradients measured at one batch size predict the charges at another.
 
-    Of many pairs of batch sizes, and of many runs of a pair, some, evenly spread.
+    Of many pairs of batch sizes, and of many runs of a pair, some, evenly spread. `narrow`: for a phone, families below
+    each other.
     """
     families = list(dict.fromkeys(c.family for c in curves))
     pairs = _some(dict.fromkeys((c.source, c.target) for c in curves), MAX_PAIRS)
@@ -135,21 +159,23 @@ def batch_figure(curves: Sequence[BatchCurve]) -> Figure:
         if (c.source, c.target) in pairs:
             of[c.family, (c.source, c.target)].append(c)
     colours = mpl.colormaps["viridis"](np.linspace(0.1, 0.85, len(pairs)))
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(max(6.4, 1.4 + 3.8 * len(families)), 4.2), layout="constrained")
-        axes = figure.subplots(1, len(families), squeeze=False, sharey=True)[0]
-        for axis, family in zip(axes, families, strict=True):
+    with styled(narrow=narrow):
+        columns = columns_of(len(families), narrow=narrow)
+        size = max(6.4, 1.4 + 3.8 * columns), 1.2, 3.0
+        figure, axes = laid_out(len(families), size, narrow=narrow, sharey=True)
+        for (axis,), family in zip(axes, families, strict=True):
             for colour, pair in zip(colours, pairs, strict=True):
                 for c in _some(of[family, pair], MAX_FACETS):
                     axis.plot(c.step, np.where(c.error > FLOOR, c.error, np.nan), color=colour, linewidth=1.3)
-            axis.set_yscale("log")
+            logarithmic(axis)
             axis.set_title(family, fontsize=9)
-            axis.set_xlabel("step $k$")
-        axes[0].set_ylabel("relative RMS error over the charges")
+            steps_along(axis)
+        for (axis,) in axes[::columns]:
+            axis.set_ylabel("relative RMS error")
         handles = [
             Line2D([], [], color=colour, label=f"$S = {a}$ predicts $S = {b}$")
             for (a, b), colour in zip(pairs, colours, strict=True)
         ]
-        figure.legend(handles=handles, loc="outside lower center", ncols=3 if len(families) > 1 else 2)
-        figure.suptitle("Predicting one batch size from another", fontsize=11)
+        legend_below(figure, handles, 3 if len(families) > 1 else 2, narrow=narrow)
+        head(figure, "Predicting one batch size from another", narrow=narrow)
     return figure

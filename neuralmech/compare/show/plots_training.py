@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from neuralmech.compare.measure.training import Band, TrainingCurve
-from neuralmech.compare.show.drawing import NARROW, head, legend_below, logarithmic, styled, wrapped
+from neuralmech.compare.show.drawing import NARROW, head, legend_below, logarithmic, steps_along, styled, wrapped
 from neuralmech.compare.show.style import plain, run_colours
 
 Look = dict[str, Any]  # a run's colour and width
@@ -34,7 +34,7 @@ def training_figure(panels: Sequence[tuple[str, TrainingCurve]], *, narrow: bool
             for curve, look in zip(curves, looks, strict=True):
                 draw(axis, curve, look)
             axis.set_ylabel(label)
-        axes[-1].set_xlabel("step $k$")
+        steps_along(axes[-1])
         colour = looks[0]["color"] if len(panels) == 1 else "#555555"
         handles = [Line2D([], [], color=colour, label="of each batch (band: least to largest)")]
         if any(len(curve.held_out) for curve in curves):

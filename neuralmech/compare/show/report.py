@@ -15,10 +15,10 @@ from markupsafe import Markup
 from neuralmech.compare.gather.analysis import Analysis
 from neuralmech.compare.gather.labels import SYMBOLS
 from neuralmech.compare.show.captions import MAP, caption
-from neuralmech.compare.show.cells import Cell, Sheet
+from neuralmech.compare.show.cells import DASH, Cell, Sheet
 from neuralmech.compare.show.figures import Picture
 from neuralmech.compare.show.page import POLICY, TEMPLATES, equation_html
-from neuralmech.compare.show.verdicts import about, said, state
+from neuralmech.compare.show.verdicts import about, moved_in, said, state
 from neuralmech.laws import LAWS
 from neuralmech.laws.kinds import MEANS
 
@@ -65,6 +65,7 @@ def report(
         notes=analysis.notes,
         verdicts=[said(row) for row in analysis.verdict.to_dict("records")],
         summary=summary,
+        moved=moved_in(analysis) if summary else [],
         kinds=MEANS,
         sections=sections,
         laws=[_law(name) for name in dict.fromkeys(analysis.comparison["law"])],
@@ -117,12 +118,18 @@ def _sheet(sheet: Sheet) -> dict[str, Any]:
                 )
             ),
         }
-        for column, cell, is_more in zip(sheet.columns, sheet.rows[0], more, strict=True)
+        for column, cell, is_more in zip(sheet.columns, _typical(sheet), more, strict=True)
     ]
     return {
         "name": sheet.name, "title": sheet.title, "meaning": sheet.meaning + cut, "footnotes": sheet.footnotes,
         "columns": columns, "rows": rows, "has_more": any(more), "is_open": sheet.name in OPEN and len(rows) <= 60,
     }  # fmt: skip
+
+
+def _typical(sheet: Sheet) -> list[Cell]:
+    """Of each column the first cell that says something: its heading stands over it."""
+    columns = zip(*sheet.rows, strict=True)
+    return [next((cell for cell in column if cell.text != DASH), column[0]) for column in columns]
 
 
 def _cell(cell: Cell, *, is_more: bool) -> dict[str, Any]:
@@ -154,7 +161,7 @@ def _figure(picture: Picture, *, has_laws: bool, is_sweep: bool) -> dict[str, st
         "name": picture.name,
         "caption": caption(picture.name, has_laws=has_laws, is_sweep=is_sweep),
         "wide": _embedded(picture.wide),
-        "narrow": _embedded(picture.narrow) if picture.narrow else "",
+        "narrow": _embedded(picture.narrow),
         "files": ", ".join(picture.files),
     }
 

@@ -19,7 +19,7 @@ from neuralmech.compare.show.printing import print_parts, say
 from neuralmech.compare.show.sheets import summary_sheet
 from neuralmech.compare.show.terminal_budget import show_budget
 from neuralmech.compare.show.terminal_laws import show_laws
-from neuralmech.compare.show.verdicts import about, said, state
+from neuralmech.compare.show.verdicts import about, moved_in, said, state
 
 if TYPE_CHECKING:
     from neuralmech.compare.gather.analysis import Analysis
@@ -69,6 +69,8 @@ def show_verdict(analysis: Analysis, console: Console | None = None) -> None:
     say(console, state(analysis))
     if analysis.keys:
         _show_summary(summary_sheet(analysis.summary), console)
+        for line in moved_in(analysis):
+            say(console, line)
         return
     for row in analysis.verdict.to_dict("records"):
         verdict = said(row)
@@ -103,4 +105,5 @@ def _show_files(analysis: Analysis, console: Console) -> None:
     tables = " ".join(file.name for file in analysis.files if file.suffix == ".csv")
     for page in pages:
         say(console, f"\nOpen {page}")
-    say(console, f"{len(analysis.files)} files in {analysis.files[0].parent}: {tables}, and figures")
+    figures = ", and figures" if any(file.suffix in (".png", ".pdf", ".svg") for file in analysis.files) else ""
+    say(console, f"{len(analysis.files)} files in {analysis.files[0].parent}: {tables}{figures}")

@@ -21,9 +21,11 @@ from neuralmech.compare.show.sheets import shown_causes
 def show_budget(budget: pd.DataFrame, console: Console) -> None:
     """Print a budget; a long one as sums over the sites of each family."""
     raised = raised_in(console)
-    say(console, "\nWhat moved the charges, as shares of how far they moved:")
-    shown = by_family(budget) if len(budget) > MAX_ROWS else budget
-    columns, notes = _budget_columns(shown), Footnotes()
+    is_long = len(budget) > MAX_ROWS
+    whole = "all that pushed them, up or down" if is_long else "how far they moved"
+    say(console, f"\nWhat moved the charges, as shares of {whole}:")
+    shown = by_family(budget) if is_long else budget.assign(whole=budget["moved"])
+    columns, notes = _budget_columns(shown, signed=not is_long), Footnotes()
     print_parts(
         console,
         list(columns),
@@ -31,11 +33,8 @@ def show_budget(budget: pd.DataFrame, console: Console) -> None:
     )
     for i, reason in enumerate(notes.texts, start=1):
         say(console, f"{raised(i)} {reason}")
-    if shown is not budget:
-        say(
-            console,
-            "Sums over the sites of each family; where some charges rise and others fall, shares add up to less.",
-        )
+    if is_long:
+        say(console, "Sums over the sites of each family; budget.csv has all, with signs.")
 
 
 # How causes are headed.
@@ -50,13 +49,17 @@ HEADINGS = {
 
 
 def by_family(budget: pd.DataFrame) -> pd.DataFrame:
-    """Sums over the sites of each family; apart those that have a reason for none."""
+    """Sums over the sites of each family, as the verdict has them; apart sites that have a reason for none.
+
+    Where one site's charges rise and another's fall, both were moved: pushes are summed by their size.
+    """
     kept = budget[budget["reason"] == ""]
-    numbers = ["charges", "motion", "moved", *CAUSES, *THROUGH_MEMORY.values(), "closure"]
-    out = kept.groupby("family", sort=False)[numbers].sum().reset_index()
+    sizes = kept[[*CAUSES, *THROUGH_MEMORY.values()]].abs()
+    out = kept[["family", "charges", "moved"]].join(sizes).groupby("family", sort=False).sum().reset_index()
+    out["whole"] = out[list(CAUSES)].sum(axis=1)
     sites = kept.groupby("family", sort=False).size().tolist()
-    for name in (*CAUSES, "closure"):
-        out[f"share_{name}"] = out[name] / out["moved"]
+    for name in CAUSES:
+        out[f"share_{name}"] = out[name] / out["whole"]
     off = (kept["closure_error"] * kept["moved"]).groupby(kept["family"], sort=False).sum().to_numpy()
     counts = [f"{n} site{'s'[: n != 1]}" for n in sites]
     out = out.assign(closure_error=off / out["moved"], site=counts, reason="")
@@ -70,14 +73,14 @@ LEAST = 5e-4  # a share that rounds to more than 0.0 %
 Column = tuple[str, Callable[[Any], str]]  # how it is headed, and what is in it for a row
 
 
-def _budget_columns(budget: pd.DataFrame) -> dict[str, Column]:
+def _budget_columns(budget: pd.DataFrame, *, signed: bool) -> dict[str, Column]:
     """Columns of the budget; beside a cause what of it came by memory."""
     out: dict[str, Column] = {"moved": ("moved", lambda row: number(row["moved"]))}
     for cause in shown_causes(budget):
-        out[cause] = HEADINGS[cause], lambda row, cause=cause: _percent(row[f"share_{cause}"])
+        out[cause] = HEADINGS[cause], lambda row, cause=cause: _percent(row[f"share_{cause}"], signed=signed)
         memory = THROUGH_MEMORY.get(cause)
-        if memory and (budget[memory].abs() >= LEAST * budget["moved"]).any():
-            out[memory] = "through\nmemory", lambda row, memory=memory: _by_memory(row, memory)
+        if memory and (budget[memory].abs() >= LEAST * budget["whole"]).any():
+            out[memory] = "through\nmemory", lambda row, memory=memory: _by_memory(row, memory, signed=signed)
     if "oscillation" in budget:
         out["oscillation"] = "oscil-\nlation", lambda row: _percent(row["oscillation"])
     return {**out, "closure": ("closure", lambda row: DASH if row["reason"] else number(row["closure_error"], 1))}
@@ -98,11 +101,12 @@ def _budget_table(budget: pd.DataFrame, columns: list[Column], notes: Footnotes,
     return table
 
 
-def _by_memory(row: Mapping[Any, Any], memory: str) -> str:
-    return _percent(math.nan if row["reason"] or not row["moved"] else row[memory] / row["moved"])
+def _by_memory(row: Mapping[Any, Any], memory: str, *, signed: bool) -> str:
+    return _percent(math.nan if row["reason"] or not row["whole"] else row[memory] / row["whole"], signed=signed)
 
 
-def _percent(share: float) -> str:
+def _percent(share: float, *, signed: bool = True) -> str:
     if math.isnan(share):
         return DASH
-    return "0%" if abs(share) < LEAST else f"{share:+.0%}" if abs(share) >= 0.9995 else f"{share:+.1%}"
+    text = "0%" if abs(share) < LEAST else f"{share:+.0%}" if abs(share) >= 0.9995 else f"{share:+.1%}"
+    return text if signed else text.lstrip("+")

@@ -6,8 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pandas import Series
+
 from neuralmech.compare.gather.analysis import Analysis
+from neuralmech.compare.gather.labels import SYMBOLS
+from neuralmech.compare.gather.pushes import pushes
 from neuralmech.compare.measure.about import common, title
+from neuralmech.compare.measure.verdict import CAUSE_WORDS
 from neuralmech.compare.measure.views import METRIC
 from neuralmech.compare.show.cells import number
 from neuralmech.compare.show.style import IN_METRIC, named
@@ -45,10 +50,40 @@ def state(analysis: Analysis) -> str:
     analysed = analysis.runs[analysis.runs["steps"] > 0]
     if analysis.keys or len(analysed) != 1:
         failed = len(analysis.runs) - len(analysed)
-        swept = f"; swept: {', '.join(analysis.keys)}" if analysis.keys else ""
+        swept = f"; swept: {', '.join(map(_key, analysis.keys))}" if analysis.keys else ""
         return f"{analysis.folder}: {len(analysed)} runs{f', {failed} failed or without rows' if failed else ''}{swept}"
     run = analysed.iloc[0]
     return f"{analysis.folder}: {run.steps} steps recorded, {run.status}; {held_out(run.loss, run.accuracy)}"
+
+
+def _key(key: str) -> str:
+    return f"{SYMBOLS[key]} ({key})" if key in SYMBOLS else key
+
+
+def moved_in(analysis: Analysis) -> list[str]:
+    """Of a sweep, family by family, what moved the charges most in how many of its settings, and what is rounding."""
+    summary, out = analysis.summary, []
+    pushed = pushes(analysis.budget, analysis.keys)
+    for family, of in summary[summary["family"] != ""].groupby("family", sort=False):
+        most = pushed[pushed["family"] == family] if len(pushed) else pushed
+        causes = sorted(most.groupby("most"), key=lambda item: -len(item[1])) if len(most) else []
+        parts = [f"{CAUSE_WORDS[cause]}, {_range(group['share'])}, in {len(group)}" for cause, group in causes]
+        left = len(of) - len(most)
+        still = min(left, int((of["rounding"] == of["sites"]).sum()))
+        parts += [f"rounding alone, if anything, in {still}"] if still else []
+        parts += [f"nothing that is known in {left - still}"] if left > still else []
+        text = f"What moved the {named(family)} most: {'; '.join(parts)} of {len(of)} setting{'s'[: len(of) != 1]}."
+        few = of["rounding"][of["rounding"] < of["sites"]]
+        if few.any():
+            text += f" At {few.max():,} of {of['sites'].iat[0]:,} sites it was rounding alone."
+        out.append(text)
+    return out
+
+
+def _range(shares: Series) -> str:
+    """The least and the greatest of some shares."""
+    low, high = (f"{share:.0%}".removesuffix("%") for share in (shares.min(), shares.max()))
+    return f"{low} %" if low == high else f"{low} to {high} %"
 
 
 def said(row: Mapping[Any, Any]) -> Said:
@@ -59,7 +94,8 @@ def said(row: Mapping[Any, Any]) -> Said:
     what += f" at {sites:,} site{'s'[: sites != 1]}"
     what += f": {_WHAT[row['family']]}" if row["family"] in _WHAT else ""
     what += ", w = √v̂ + ε, which changes" if row["family"].endswith(METRIC) else ""
-    moved = f"Moved by {row['moved_by']}." if row["moved_by"] else ""
+    size = f", but by {number(float(row['error']))} of their size only" if row["law"] == "gradient_flow" else ""
+    moved = f"Moved by {row['moved_by']}{size}." if row["moved_by"] else ""
     moved = moved.replace("discretisation", "discretisation (steps of finite length)", 1)
     if not row["law"]:
         still = row["rounding"] == sites
