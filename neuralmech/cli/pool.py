@@ -15,10 +15,10 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-from neuralmech.cli.application import Outcome
+from neuralmech.cli.application import Outcome, told
 from neuralmech.errors import NotFiniteError, RunError, UserError
 from neuralmech.machine import cores
-from neuralmech.record import FAILURE_FILE, FILE_NAME, RecordError
+from neuralmech.record import FAILURE_FILE, RecordError
 from neuralmech.record.files import write_whole
 from neuralmech.sweeps.deaths import Death
 from neuralmech.sweeps.manifest import Manifest
@@ -64,7 +64,8 @@ class Task:
             raise done._return_value  # what the task did not expect
         found = done.return_value
         if isinstance(found, Outcome) and found.error is not None and type(found.error) not in PORTABLE:
-            found.error = RunError(f"{type(found.error).__name__}: {found.error}")
+            text, code = told(found.error)
+            found.error = (UserError if code == 2 else RunError)(text)
         done.cfg = done.hydra_cfg = None  # large, not wanted, and of classes that Hydra may have made twice here
         return done
 
@@ -138,11 +139,11 @@ def _trace_file(ended: Ended, manifest: Manifest) -> Path:
 
 
 def _note(ended: Ended, death: Death, manifest: Manifest) -> None:
-    """Note in the manifest what ended a job, and in its folder if it has no record, for `analyze`."""
+    """Note in the manifest what ended a job, and in its folder for `analyze`."""
     number = ended.job.number
     before = manifest.read().get(number)
     seconds = round((before.seconds or 0.0 if before else 0.0) + ended.seconds, 3)
     manifest.update(number, state=death.state, error=death.cause, seconds=seconds, process=None)
     folder = manifest.folder / before.folder if before and before.folder else None
-    if folder and folder.is_dir() and not folder.is_symlink() and not (folder / FILE_NAME).exists():
+    if folder and folder.is_dir() and not folder.is_symlink():
         write_whole(folder / FAILURE_FILE, f"{death.cause}\n".encode())

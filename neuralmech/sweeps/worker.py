@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from neuralmech.errors import users_line
 from neuralmech.training.process import until_terminated
-from neuralmech.words import first_line
+from neuralmech.words import kind_and_line
 
 
 class Assignment(NamedTuple):
@@ -69,7 +69,7 @@ def _carried_out(do: Any, job: Assignment) -> bytes:
         return pickle.dumps(Answer(stopped=getattr(error, "signal", signal.SIGINT)))
     except BaseException as error:  # noqa: BLE001  (whatever a user's code raises ends this job, and no other)
         place = users_line(error)
-        text = f"{type(error).__name__}: {first_line(error)}" + (f" at {place}" if place else "")
+        text = kind_and_line(error) + (f" at {place}" if place else "")
         return pickle.dumps(Answer(error=text, trace=traceback.format_exc()))
     finally:
         sys.stdout.flush()
