@@ -16,6 +16,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from neuralmech.cli.application import Outcome, told
+from neuralmech.cli.sweeping import jobs_of
 from neuralmech.errors import NotFiniteError, RunError, UserError
 from neuralmech.machine import cores
 from neuralmech.record import FAILURE_FILE, RecordError
@@ -26,6 +27,7 @@ from neuralmech.sweeps.pool import Ended, Workers, kept_open
 from neuralmech.sweeps.progress import progress
 from neuralmech.sweeps.shares import gpus, shares
 from neuralmech.sweeps.worker import Answer, Assignment
+from neuralmech.training.ready import make_ready
 from neuralmech.words import own_words, short, signal_name
 
 TRACE_FILE = "traceback.txt"
@@ -44,6 +46,10 @@ class Task:
     def __init__(self, context: HydraContext, config: DictConfig, function: TaskFunction) -> None:
         self._context, self._config, self._function = context, config, function
         self._instances = Singleton.get_state()["instances"]  # resolvers are functions, which cannot be sent
+
+    def make_ready(self) -> None:
+        """Import what training needs, while the process that hands out jobs still composes all of them."""
+        make_ready(str(self._config.get("device", "auto")))
 
     def __call__(self, job: Assignment) -> JobReturn:
         """Compose the job's config and do it."""
@@ -78,14 +84,21 @@ class PoolLauncher(Launcher):
         self._pool: Workers | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Remember what Hydra will want to be carried out."""
+        """Remember what Hydra will want to be carried out, and begin workers where something is to be done.
+
+        Hydra composes all jobs first, so that one that is wrong refuses the sweep: that takes 50 ms for each.
+        """
         self._context, self._function, self._config = hydra_context, task_function, config
+        jobs, _ = jobs_of(config)
+        if jobs and any(entry.state not in ("done", "failed") for entry in self._manifest.read().values()):
+            self._pool = self._opened(len(jobs))
+            self._pool.begin()
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Carry out jobs; what became of each, in their order."""
         setup_globals()
         jobs = [Assignment(initial_job_idx + i, tuple(words)) for i, words in enumerate(job_overrides)]
-        manifest = Manifest(Path(self._config.hydra.sweep.dir).absolute())
+        manifest = self._manifest
         manifest.plan({job.number: job.overrides for job in jobs})
         own = own_words([job.overrides for job in jobs])
         words = {job.number: text for job, text in zip(jobs, own, strict=True)}
@@ -99,6 +112,10 @@ class PoolLauncher(Launcher):
                 shown.pass_on(ended)
                 returned[ended.job.number] = _returned(ended, manifest)
         return [returned[job.number] for job in jobs]
+
+    @property
+    def _manifest(self) -> Manifest:
+        return Manifest(Path(self._config.hydra.sweep.dir).absolute())
 
     def _opened(self, jobs: int) -> Workers:
         device = str(self._config.get("device", "auto"))

@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import traceback
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
@@ -43,10 +44,17 @@ def main(connection: int, lifeline: int) -> None:
     with Connection(connection) as channel:
         try:
             do = pickle.loads(channel.recv_bytes())
+            _make_ready(do)
             while True:
                 channel.send_bytes(_carried_out(do, channel.recv()))
         except EOFError:
             return
+
+
+def _make_ready(do: Any) -> None:
+    """Let a task that can get ready for jobs do so before there is one; the first will say what goes wrong there."""
+    with suppress(Exception):
+        getattr(do, "make_ready", bool)()
 
 
 def _die_with(lifeline: int) -> None:

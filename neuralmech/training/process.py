@@ -110,7 +110,7 @@ def until_terminated() -> Iterator[None]:
 
 @contextmanager
 def ended_at_once() -> Iterator[None]:
-    """Let signals end this process as the system does, where nothing is begun yet and what waits for others is no Python.
+    """Let signals end this process as the system does: nothing is begun, and what waits for others is no Python.
 
     A handler would have its turn only when that comes back, which it may never do.
     """
