@@ -101,6 +101,18 @@ def first_line(error: BaseException) -> str:
     return text.strip().splitlines()[0] if text.strip() else type(error).__name__
 
 
+def kind_and_line(error: BaseException) -> str:
+    """An error that nobody foresaw in one line.
+
+    Examples
+    --------
+    >>> kind_and_line(KeyError("missing")), kind_and_line(ValueError())
+    ('KeyError: missing', 'ValueError')
+    """
+    kind, line = type(error).__name__, first_line(error)
+    return kind if line == kind else f"{kind}: {line}"
+
+
 def printable(text: str) -> str:
     r"""Text without characters that steer a terminal.
 

@@ -89,6 +89,7 @@ ALLOWED = {
         "signals",
         "targets",
         "words",
+        "imports",
     },
     "sweeps": {"training", "compare", "record", "errors", "words", "machine"},
     "cli": {

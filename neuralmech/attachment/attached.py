@@ -32,7 +32,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from neuralmech.attachment.example import Example, Inputs, LossOfOutput, inner
-from neuralmech.attachment.finding import Request
+from neuralmech.attachment.finding import Request, refuse_shards
 from neuralmech.attachment.folder import number_of, prepare
 from neuralmech.attachment.follower import Follower
 from neuralmech.attachment.hooks import CallHook, StepHooks
@@ -41,7 +41,6 @@ from neuralmech.attachment.options import (
     bare_optimizers,
     is_first_rank,
     path_of,
-    refuse_shards,
     stand_in,
     wanted_of,
 )

@@ -40,8 +40,9 @@ def find(model: nn.Module, trained: set[str], example: Example, wanted: Request)
     Raises
     ------
     UserError
-        If the model cannot be called or traced so, or lacks a family that is wanted.
+        If the model cannot be called or traced so, lacks a family that is wanted, or was cut to pieces meanwhile.
     """
+    refuse_shards(model)
     with only_trained(model, trained):
         twin, loss = adapted(model, example, wanted.loss)
         targets = some_targets(twin, example.tensors, loss)
@@ -53,6 +54,18 @@ def find(model: nn.Module, trained: set[str], example: Example, wanted: Request)
                 there = ", ".join(found.families) or "none"
                 raise UserError(f"families={family}: this model has no such charges; it has {there}")
         return _holding(twin, example, targets, found, loss) if wanted.verify else found
+
+
+def refuse_shards(model: nn.Module) -> None:
+    """Raise a `UserError` for parameters of which each process has a piece: the charges are sums over whole rows."""
+    sharded = next((name for name, p in model.named_parameters() if hasattr(p, "full_tensor")), None)  # a DTensor
+    if sharded is None and not any(type(m).__name__ == "FullyShardedDataParallel" for m in model.modules()):
+        return
+    what = f"{sharded} is in pieces, one for each process" if sharded else "FullyShardedDataParallel cuts it to pieces"
+    raise UserError(
+        f"attach: the model is sharded ({what}), and charges are of whole parameters; attach where "
+        "torch.nn.parallel.DistributedDataParallel trains it, or one process"
+    )
 
 
 def _holding(model: nn.Module, example: Example, targets: Tensor, claims: Symmetries, loss: Loss) -> Symmetries:

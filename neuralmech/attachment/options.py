@@ -104,18 +104,6 @@ def _bare(optimizer: Any) -> Optimizer:
     return optimizer
 
 
-def refuse_shards(model: nn.Module) -> None:
-    """Raise a `UserError` for parameters of which each process has a piece: the charges are sums over whole rows."""
-    sharded = next((name for name, p in model.named_parameters() if hasattr(p, "full_tensor")), None)  # a DTensor
-    if sharded is None and not any(type(m).__name__ == "FullyShardedDataParallel" for m in model.modules()):
-        return
-    what = f"{sharded} is in pieces, one for each process" if sharded else "FullyShardedDataParallel cuts it to pieces"
-    raise UserError(
-        f"attach: the model is sharded ({what}), and charges are of whole parameters; attach where "
-        "torch.nn.parallel.DistributedDataParallel trains it, or one process"
-    )
-
-
 def is_first_rank() -> bool:
     """Whether this is the process of a distributed training that records."""
     distributed = torch.distributed

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any, ClassVar, NoReturn, Self
 
 from neuralmech.cli.output import never_fail
@@ -149,17 +150,31 @@ def _outcome(task: Callable[[Any], Any], raw: Any) -> Outcome:
 
 @contextmanager
 def _launchers_errors() -> Iterator[None]:
-    """What a launcher says of a job whose process is gone becomes a `RunError`."""
+    """What a launcher says of a job that it could not begin, or whose process is gone, becomes a line."""
     try:
         yield
     except Exception as error:
-        if type(error).__module__.partition(".")[0] not in LAUNCHERS:
-            raise
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise RunError(
-            f"hydra/launcher: a job's process ended without a word ({reason}); "
-            "the same command with the same hydra.sweep.dir= goes on"
-        ) from error
+        if _package(type(error).__module__) in LAUNCHERS:
+            raise RunError(
+                f"hydra/launcher: a job could not be begun or its process ended without a word ({reason}); "
+                "the same command with the same hydra.sweep.dir= goes on"
+            ) from error
+        if _package(_module_of(error)) in LAUNCHERS and not isinstance(error, TOLD):
+            raise UserError(
+                f"hydra/launcher: no job can be begun ({reason}); take another one, such as hydra/launcher=pool"
+            ) from error
+        raise
+
+
+def _package(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def _module_of(error: BaseException) -> str:
+    """Name of the module whose code raised an error."""
+    found = [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)]
+    return str(found[-1]) if found else ""
 
 
 def run_folders(words: list[str], command: str, is_run: Callable[[Path], bool]) -> list[str]:

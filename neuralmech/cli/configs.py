@@ -22,6 +22,12 @@ from neuralmech.errors import UserError
 from neuralmech.words import hydra_value, override_word, short
 
 REMEDY = "make `# @package _global_` the first line of its file"
+PLUGINS = {  # what Hydra knows once something is installed
+    "hydra/sweeper=optuna": "pip install hydra-optuna-sweeper",
+    "hydra/launcher=joblib": "pip install hydra-joblib-launcher",
+    "hydra/launcher=submitit_local": "pip install 'neuralmech[slurm]'",
+    "hydra/launcher=submitit_slurm": "pip install 'neuralmech[slurm]'",
+}
 read: list[tuple[str, str, str]] = []  # config files: path without suffix, where their keys belong, text
 strays: list[Path] = []  # files in experiment/ that were read and do not say where their options belong
 
@@ -103,6 +109,8 @@ def explain(error: Exception, program: str) -> str:
     >>> text = "In 'train': Could not find 'model/resnet'\nAvailable options in 'model':\n\tmlp"
     >>> explain(Exception(text), "neuralmech train")
     'model=resnet is unknown; choose one of mlp'
+    >>> explain(Exception("In 'train': Could not find 'hydra/sweeper/optuna'"), "neuralmech train")
+    'hydra/sweeper=optuna is of a plugin that is not installed; pip install hydra-optuna-sweeper'
     """
     text = str(error)
     missing = re.search(r"Could not find '(?:(.+)/)?([^/']+)'", text)
@@ -126,6 +134,8 @@ def _unknown_option(group: str, name: str, text: str) -> str:
     options = [line.strip() for line in listed.splitlines()[1:] if line.strip()]
     near = difflib.get_close_matches(name, options, n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
+    if remedy := PLUGINS.get(f"{group}={name}"):
+        return f"{group}={name} is of a plugin that is not installed; {remedy}"
     return f"{group}={name} is unknown{hint}" + (f"; choose one of {', '.join(options)}" if options else "")
 
 

@@ -15,10 +15,11 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-from neuralmech.cli.application import Outcome
+from neuralmech.cli.application import Outcome, told
+from neuralmech.cli.sweeping import jobs_of
 from neuralmech.errors import NotFiniteError, RunError, UserError
 from neuralmech.machine import cores
-from neuralmech.record import FAILURE_FILE, FILE_NAME, RecordError
+from neuralmech.record import FAILURE_FILE, RecordError
 from neuralmech.record.files import write_whole
 from neuralmech.sweeps.deaths import Death
 from neuralmech.sweeps.manifest import Manifest
@@ -26,6 +27,7 @@ from neuralmech.sweeps.pool import Ended, Workers, kept_open
 from neuralmech.sweeps.progress import progress
 from neuralmech.sweeps.shares import gpus, shares
 from neuralmech.sweeps.worker import Answer, Assignment
+from neuralmech.training.ready import make_ready
 from neuralmech.words import own_words, short, signal_name
 
 TRACE_FILE = "traceback.txt"
@@ -44,6 +46,10 @@ class Task:
     def __init__(self, context: HydraContext, config: DictConfig, function: TaskFunction) -> None:
         self._context, self._config, self._function = context, config, function
         self._instances = Singleton.get_state()["instances"]  # resolvers are functions, which cannot be sent
+
+    def make_ready(self) -> None:
+        """Import what training needs, while the process that hands out jobs still composes all of them."""
+        make_ready(str(self._config.get("device", "auto")))
 
     def __call__(self, job: Assignment) -> JobReturn:
         """Compose the job's config and do it."""
@@ -64,7 +70,8 @@ class Task:
             raise done._return_value  # what the task did not expect
         found = done.return_value
         if isinstance(found, Outcome) and found.error is not None and type(found.error) not in PORTABLE:
-            found.error = RunError(f"{type(found.error).__name__}: {found.error}")
+            text, code = told(found.error)
+            found.error = (UserError if code == 2 else RunError)(text)
         done.cfg = done.hydra_cfg = None  # large, not wanted, and of classes that Hydra may have made twice here
         return done
 
@@ -77,14 +84,21 @@ class PoolLauncher(Launcher):
         self._pool: Workers | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Remember what Hydra will want to be carried out."""
+        """Remember what Hydra will want to be carried out, and begin workers where something is to be done.
+
+        Hydra composes all jobs first, so that one that is wrong refuses the sweep: that takes 50 ms for each.
+        """
         self._context, self._function, self._config = hydra_context, task_function, config
+        jobs, _ = jobs_of(config)
+        if jobs and any(entry.state not in ("done", "failed") for entry in self._manifest.read().values()):
+            self._pool = self._opened(len(jobs))
+            self._pool.begin()
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Carry out jobs; what became of each, in their order."""
         setup_globals()
         jobs = [Assignment(initial_job_idx + i, tuple(words)) for i, words in enumerate(job_overrides)]
-        manifest = Manifest(Path(self._config.hydra.sweep.dir).absolute())
+        manifest = self._manifest
         manifest.plan({job.number: job.overrides for job in jobs})
         own = own_words([job.overrides for job in jobs])
         words = {job.number: text for job, text in zip(jobs, own, strict=True)}
@@ -98,6 +112,10 @@ class PoolLauncher(Launcher):
                 shown.pass_on(ended)
                 returned[ended.job.number] = _returned(ended, manifest)
         return [returned[job.number] for job in jobs]
+
+    @property
+    def _manifest(self) -> Manifest:
+        return Manifest(Path(self._config.hydra.sweep.dir).absolute())
 
     def _opened(self, jobs: int) -> Workers:
         device = str(self._config.get("device", "auto"))
@@ -138,11 +156,11 @@ def _trace_file(ended: Ended, manifest: Manifest) -> Path:
 
 
 def _note(ended: Ended, death: Death, manifest: Manifest) -> None:
-    """Note in the manifest what ended a job, and in its folder if it has no record, for `analyze`."""
+    """Note in the manifest what ended a job, and in its folder for `analyze`."""
     number = ended.job.number
     before = manifest.read().get(number)
     seconds = round((before.seconds or 0.0 if before else 0.0) + ended.seconds, 3)
     manifest.update(number, state=death.state, error=death.cause, seconds=seconds, process=None)
     folder = manifest.folder / before.folder if before and before.folder else None
-    if folder and folder.is_dir() and not folder.is_symlink() and not (folder / FILE_NAME).exists():
+    if folder and folder.is_dir() and not folder.is_symlink():
         write_whole(folder / FAILURE_FILE, f"{death.cause}\n".encode())

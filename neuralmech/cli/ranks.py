@@ -18,7 +18,7 @@ from neuralmech.errors import RunError, UserError, users_line
 from neuralmech.imports import importing
 from neuralmech.signals import SIGNALS
 from neuralmech.training.place import Rank, placed
-from neuralmech.words import first_line
+from neuralmech.words import kind_and_line
 
 if TYPE_CHECKING:  # torch is not imported where there is one process and the options are wrong
     from torch.distributed import Store
@@ -114,7 +114,7 @@ def _named(error: Exception, place: Rank) -> Exception:
         text, code = told(error)
     else:
         where = f" at {found}" if (found := users_line(error)) else ""
-        text, code = f"{type(error).__name__}: {first_line(error)}{where}", 1
+        text, code = f"{kind_and_line(error)}{where}", 1
     return (UserError if code == 2 else RunError)(f"rank {place.rank} of {place.count}: {one_line(text)}")
 
 

@@ -18,7 +18,7 @@ from neuralmech.cli.application import RefusedError
 from neuralmech.errors import RunError, UserError
 from neuralmech.record import FILE_NAME, RecordError
 from neuralmech.sweeps.manifest import Entry, Manifest, this_process
-from neuralmech.words import first_line
+from neuralmech.words import kind_and_line
 
 
 class FailedBeforeError(RunError):
@@ -137,4 +137,4 @@ def described(error: BaseException) -> str:
     from neuralmech.errors import users_line
 
     place = users_line(error)
-    return f"{type(error).__name__}: {first_line(error)}" + (f" at {place}" if place else "")
+    return kind_and_line(error) + (f" at {place}" if place else "")

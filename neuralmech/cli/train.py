@@ -226,8 +226,8 @@ def _show_job(hydra: Any, before: Before, elapsed: float) -> None:
     """Say which job of a sweep begins and, on a terminal, how far the sweep is."""
     number = int(hydra.job.num)
     own = [word for word in hydra.overrides.task if word.lstrip("+").partition("=")[0] in before.swept]
-    of = f" of {before.jobs}" if before.jobs else ""
-    print(f"Job {number + 1}{of}: {' '.join(own or hydra.overrides.task)}", flush=True)
+    of = f" ({number + 1} of {before.jobs})" if before.jobs else ""  # by its number, as its folder and its errors are
+    print(f"Job {number}{of}: {' '.join(own or hydra.overrides.task)}", flush=True)
     if before.jobs and sys.stderr.isatty():
         from tqdm import tqdm
 

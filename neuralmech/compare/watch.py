@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 
-from neuralmech.compare.gather.runs import CUT_OFF, find_runs, look
+from neuralmech.compare.gather.runs import cut_off, find_runs, look
 from neuralmech.compare.looks import Looks, until_ctrl_c
 from neuralmech.compare.measure.glance import Glance, Looking
 from neuralmech.compare.show.watching import Look, screen
@@ -97,7 +97,7 @@ class Watched:
 
     def _read(self, record: Record, *, is_held: bool) -> Look:
         goes_on = record.status == "running"
-        status = CUT_OFF if goes_on and not is_held else record.status
+        status = cut_off(record.path.parent) if goes_on and not is_held else record.status
         self.is_over = not is_held
         if not record.rows:
             if self.is_over:

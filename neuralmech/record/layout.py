@@ -123,7 +123,7 @@ def _signal(group: h5py.Group, name: str, n: int, block: int, compress: bool) ->
 
 def set_text(target: h5py.Group, name: str, value: str, size: int | None = None) -> None:
     """Set an attribute to text, of `size` bytes if given, in place if it has this length already."""
-    encoded = value.encode()[:size] if size else value.encode()
+    encoded = value.encode()[:size].decode("utf-8", "ignore").encode() if size else value.encode()  # whole characters
     data = np.array(encoded, dtype=h5py.string_dtype("utf-8", size or max(1, len(encoded))))
     if name in target.attrs and target.attrs.get_id(name).dtype == data.dtype:
         target.attrs.modify(name, data)

@@ -50,7 +50,7 @@ LOG_FILE = "logged.jsonl"  # beside it: what users log in loops of their own
 LOCK_FILE = "checkpoints/.lock"  # beside it; who trains in the folder holds it from before there is a record
 BLOCK = 256  # rows of a chunk, unless somebody wants others
 SOME_ROWS = 16  # rows between those with what costs more: Frobenius norms, how far a rule leans on the generators
-FAILURE_FILE = "failed.txt"  # beside where the record would be: why a job of a sweep has none
+FAILURE_FILE = "failed.txt"  # beside the record or in its place: why a run was not finished
 
 # Hyperparameters are those of the step from θ_k; time is Σ_{j<k} η_j; loss is that of the batch at θ_k; skipped
 # counts the steps before θ_k whose update was left out because their gradient was not finite (fp16). In a run whose

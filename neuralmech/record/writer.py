@@ -20,6 +20,7 @@ from neuralmech.record.layout import CHECKSUM_BYTES, FORMATS, blank, set_attribu
 from neuralmech.record.schema import (
     BLOCK,
     EVALUATION_COLUMNS,
+    FAILURE_FILE,
     FILE_NAME,
     STEP_COLUMNS,
     FamilyLayout,
@@ -30,6 +31,7 @@ from neuralmech.record.schema import (
     tables,
 )
 from neuralmech.record.skeleton import Skeleton
+from neuralmech.words import kind_and_line
 
 Later = Callable[[], tuple[Mapping, Mapping] | None]  # makes rows when it is called, or none
 SLACK_BYTES = 1 << 18  # what a write may take besides its data
@@ -123,6 +125,7 @@ class RecordWriter:
                 for key, value in (attributes or {}).items():
                     set_attribute(record._file, key, value)
                 record.sync()
+            (record.path.parent / FAILURE_FILE).unlink(missing_ok=True)  # why it had not been finished
         except BaseException:
             record.abandon()
             raise
@@ -296,7 +299,7 @@ class RecordWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close("complete" if error is None else f"stopped: {type(error).__name__}")
+        self.close("complete" if error is None else f"stopped: {kind_and_line(error)}")
 
 
 def _put(dataset: h5py.Dataset, start: int, values: NDArray) -> None:

@@ -51,6 +51,7 @@ class Worker:
         held, self._lifeline = os.pipe()
         self._files = [tempfile.TemporaryFile() for _ in range(2)]  # noqa: SIM115  (closed with the worker)
         self._read, self.job, self._since = [0, 0], None, 0.0
+        self._has_begun = False
         fds = (theirs.fileno(), held)
         self._process = subprocess.Popen(
             python_calling(main, *fds),
@@ -67,7 +68,7 @@ class Worker:
 
     def begin(self, job: Assignment) -> None:
         """Hand a job over."""
-        self.job, self._since = job, monotonic()
+        self.job, self._since, self._has_begun = job, monotonic(), True
         with suppress(OSError):  # it died, which shows in `ended`
             self.channel.send(job)
 
@@ -114,9 +115,15 @@ class Worker:
         """Send its process a signal."""
         self._process.send_signal(number)
 
+    def dismiss(self) -> None:
+        """Tell the process that no job is to come, without waiting for its end; one that never had any is not asked."""
+        self.channel.close()
+        if not self._has_begun:
+            self._process.kill()
+
     def close(self) -> None:
         """Let the process end; one that has a job in hand stops it."""
-        self.channel.close()
+        self.dismiss()
         if self.job is None:
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(LEAVE_SECONDS)
@@ -174,6 +181,11 @@ class Workers:
                 yield from self._stopped(stop.signal)
                 raise Interrupted(None, stop.signal)
 
+    def begin(self) -> None:
+        """Begin all processes, which get ready before there is a job."""
+        for place in range(self._count):
+            self._workers[place] = Worker(self._task, self._environment(place))
+
     def _hand_out(self, waiting: deque[Assignment]) -> None:
         for place in range(self._count):
             worker = self._workers.get(place)
@@ -209,7 +221,10 @@ class Workers:
                 again = True
 
     def close(self) -> None:
-        """End all processes."""
+        """End all processes, which takes each a moment: side by side."""
+        for worker in self._workers.values():
+            if worker.job is None:
+                worker.dismiss()
         for worker in self._workers.values():
             worker.close()
         self._workers.clear()

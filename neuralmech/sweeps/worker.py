@@ -9,12 +9,13 @@ import signal
 import sys
 import threading
 import traceback
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 from neuralmech.errors import users_line
 from neuralmech.training.process import until_terminated
-from neuralmech.words import first_line
+from neuralmech.words import kind_and_line
 
 
 class Assignment(NamedTuple):
@@ -43,10 +44,17 @@ def main(connection: int, lifeline: int) -> None:
     with Connection(connection) as channel:
         try:
             do = pickle.loads(channel.recv_bytes())
+            _make_ready(do)
             while True:
                 channel.send_bytes(_carried_out(do, channel.recv()))
         except EOFError:
             return
+
+
+def _make_ready(do: Any) -> None:
+    """Let a task that can get ready for jobs do so before there is one; the first will say what goes wrong there."""
+    with suppress(Exception):
+        getattr(do, "make_ready", bool)()
 
 
 def _die_with(lifeline: int) -> None:
@@ -69,7 +77,7 @@ def _carried_out(do: Any, job: Assignment) -> bytes:
         return pickle.dumps(Answer(stopped=getattr(error, "signal", signal.SIGINT)))
     except BaseException as error:  # noqa: BLE001  (whatever a user's code raises ends this job, and no other)
         place = users_line(error)
-        text = f"{type(error).__name__}: {first_line(error)}" + (f" at {place}" if place else "")
+        text = kind_and_line(error) + (f" at {place}" if place else "")
         return pickle.dumps(Answer(error=text, trace=traceback.format_exc()))
     finally:
         sys.stdout.flush()

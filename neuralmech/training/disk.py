@@ -16,7 +16,7 @@ from neuralmech.record.schema import NORMS
 from neuralmech.record.writer import SLACK_BYTES
 from neuralmech.training.checkpoint import checkpoints
 from neuralmech.training.run import Run
-from neuralmech.words import first_line, override_word
+from neuralmech.words import kind_and_line, override_word
 
 LEAST_SHARE = 0.5  # of its size that a record may keep when it is compressed
 ENTRY_BYTES = 1 << 10  # what a checkpoint's archive takes for a tensor besides its numbers
@@ -131,7 +131,7 @@ def told(record: BackgroundWriter) -> Iterator[None]:
             raise
         with suppress(Exception):
             record.close("stopped: the record could not be written")
-        reason = "; ".join([f"{type(error).__name__}: {first_line(error)}", *_save_traceback(error, folder)])
+        reason = "; ".join([kind_and_line(error), *_save_traceback(error, folder)])
         raise RunError(
             f"{record.path} could not be written ({reason}); "
             f"what was committed is safe: neuralmech train {override_word('resume', folder)} continues"

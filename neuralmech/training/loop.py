@@ -40,6 +40,7 @@ from neuralmech.training.run import Run, Saver, begin_together, save
 from neuralmech.training.setup import provenance
 from neuralmech.training.together import ALONE, Alone, LostError
 from neuralmech.training.update import autocast
+from neuralmech.words import short
 
 SLOW_SECONDS = 10.0  # of waiting for the disk, after which the run says so
 COMMIT_SECONDS = 60.0  # a slow run commits incomplete blocks this often
@@ -278,7 +279,7 @@ def _end_broken(run: Run, record: BackgroundWriter, step: int, what: str) -> NoR
     _hand_over(run, record)  # of the rows that wait, those before that step
     record.close(f"not finite at step {step}")
     raise NotFiniteError(
-        f"{what} is not finite at step {step}; {record.path} holds the {record.rows} rows before it; "
+        f"{what} is not finite at step {step}; {short(record.path)} holds the {record.rows} rows before it; "
         f"{remedy(run, step)}"
     )
 

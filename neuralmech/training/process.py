@@ -108,6 +108,25 @@ def until_terminated() -> Iterator[None]:
                 signal.signal(number, handler)
 
 
+@contextmanager
+def ended_at_once() -> Iterator[None]:
+    """Let signals end this process as the system does: nothing is begun, and what waits for others is no Python.
+
+    A handler would have its turn only when that comes back, which it may never do.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: found for number in SIGNALS if (found := signal.getsignal(number)) not in (None, signal.SIG_IGN)}
+    for number in before:
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 class _Raising:
     """Raises `Interrupted`, but once only for what is sent twice."""
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from neuralmech.data.draws import seed_step
 from neuralmech.errors import RunError, UserError
 from neuralmech.training.place import Rank
-from neuralmech.training.process import Stop
+from neuralmech.training.process import Stop, ended_at_once
 
 PATIENCE = timedelta(days=1)  # others may wait while the first one evaluates; torchrun ends them if it is gone
 LAG = 2  # steps by which a GPU may be behind what is read of it
@@ -182,10 +182,11 @@ def joined(place: Rank) -> Iterator[tuple[Together, dist.Store]]:
     has_gpus = torch.cuda.is_available() and dist.is_nccl_available()
     if has_gpus and place.local < torch.cuda.device_count():
         torch.cuda.set_device(place.local)
-    store = _store(place)
     backend = "cpu:gloo,cuda:nccl" if has_gpus else "gloo"
     group = {"timeout": PATIENCE, "world_size": place.count, "rank": place.rank}
-    _reached(lambda: dist.init_process_group(backend, store=dist.PrefixStore("group", store), **group))
+    with ended_at_once():
+        store = _store(place)
+        _reached(lambda: dist.init_process_group(backend, store=dist.PrefixStore("group", store), **group))
     yield Together(place), store
     dist.destroy_process_group()
 

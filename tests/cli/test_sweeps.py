@@ -20,8 +20,8 @@ def test_a_sweep_is_one_table(command, tmp_path):
     code, out, _ = command("train", *SMALL, "--multirun", "optim.lr=0.01,0.1", "seed=0,1", "hydra.sweep.dir=sweep")
     assert code == 0
     assert [line for line in out.splitlines() if line.startswith("Job ")] == [
-        f"Job {number} of 4: optim.lr={lr} seed={seed}"
-        for number, (lr, seed) in enumerate(((0.01, 0), (0.01, 1), (0.1, 0), (0.1, 1)), 1)
+        f"Job {number} ({number + 1} of 4): optim.lr={lr} seed={seed}"
+        for number, (lr, seed) in enumerate(((0.01, 0), (0.01, 1), (0.1, 0), (0.1, 1)))
     ]
     code, out, _ = command("analyze", "sweep", "figures=false")
     assert code == 0
@@ -49,7 +49,7 @@ def test_a_sweep_over_a_pattern_does_not_know_its_number_of_jobs(command):
     words = ["loss=glob(cross*)", "train.steps=2", "hydra.sweep.dir=sweep", "hydra.job.chdir=true"]
     code, out, _ = command("train", *SMALL, "-m", *words)
     assert code == 0
-    assert "Job 1: loss=cross_entropy\n" in out
+    assert "Job 0: loss=cross_entropy\n" in out
 
 
 def test_jobs_that_work_in_their_folders_name_them_in_full(command, tmp_path):

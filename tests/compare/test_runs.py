@@ -15,8 +15,9 @@ import neuralmech
 from made_runs import config, job
 from neuralmech.compare.folder import analyze_folder, follow
 from neuralmech.compare.gather.analysis import compare_runs
+from neuralmech.compare.gather.kept import KeptResults
 from neuralmech.compare.gather.options import Options
-from neuralmech.compare.gather.runs import CUT_OFF, PATIENCE_SECONDS, find_runs
+from neuralmech.compare.gather.runs import CUT_OFF, GONE, PATIENCE_SECONDS, find_runs
 from neuralmech.errors import UserError
 from neuralmech.record import FAILURE_FILE, RecordError
 
@@ -37,12 +38,24 @@ def sweep(tmp_path):
     return tmp_path
 
 
+def test_what_ended_a_process_is_said_where_it_was_noted_and_looked_for_again(sweep):
+    """The note may come after an analysis has seen that the process is gone."""
+    kept = KeptResults.of(sweep, Options())
+    found = find_runs(sweep, kept=kept)
+    kept.tidy(found.jobs)
+    assert kept.job(sweep / "5").status == CUT_OFF + GONE
+    (sweep / "5" / FAILURE_FILE).write_text("killed by SIGKILL\n")
+    found = compare_runs(find_runs(sweep, kept=kept), Options())
+    assert found.runs.set_index("job").loc["5", "status"] == "cut off: killed by SIGKILL"
+    assert "5: cut off: killed by SIGKILL; the first" in "\n".join(found.notes)
+
+
 def test_every_job_is_named_with_its_keys_status_and_reason(sweep):
     found = compare_runs(find_runs(sweep), Options())
     runs = found.runs.set_index("job")
     assert found.keys == ("optim.lr", "seed")  # `extra` is no key of a run that was analysed
     assert runs["optim.lr"].tolist() == [0.1, 0.1, 1.0, -1, -1, 0.1]
-    assert runs["status"].tolist() == ["complete", "failed", "failed", "failed", "waiting", CUT_OFF]
+    assert runs["status"].tolist() == ["complete", "failed", "failed", "failed", "waiting", CUT_OFF + GONE]
     assert runs.loc["1", "reason"] == "not finite at step 20"
     assert runs.loc["2", "reason"] == "not finite at step 0"
     assert runs.loc["3", "reason"] == "optim.lr=-1 must be positive"

@@ -49,6 +49,14 @@ def test_what_is_written_is_read(tmp_path):
         assert r.steps_frame()["step"].tolist() == list(range(10))
 
 
+def test_what_was_raised_is_the_status_cut_between_two_characters(tmp_path):
+    """Its place in the file is 256 bytes, so that it can be written over."""
+    with pytest.raises(ValueError, match="é"), RecordWriter(tmp_path, {}, {}):
+        raise ValueError("é" * 300)
+    with open_record(tmp_path) as r:
+        assert r.status == "stopped: ValueError: " + "é" * ((256 - len("stopped: ValueError: ")) // 2)
+
+
 def test_rows_behind_committed_do_not_exist(tmp_path):
     write(tmp_path)
     with h5py.File(tmp_path / "record.h5", "a") as f:

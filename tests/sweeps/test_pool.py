@@ -57,17 +57,22 @@ def test_jobs_that_fail_fail_alone_and_only_they_are_done_again(tmp_path):
         assert re.match(rf"neuralmech: job {number} \(\+model\.fate={FATES[number]}\): {cause}", line), line
     table = command(tmp_path, "analyze", "sweep", "figures=false")
     assert table.returncode == 0, table.stderr
+    notes = " ".join(table.stdout.split())
+    ends = ((1, "stopped: KeyError: missing;"), (2, "cut off: killed by SIGKILL"), (4, "cut off: segmentation fault"))
+    for number, cause in ends:
+        assert f"Note: {number}: {cause}" in notes
+    assert "Note: job 3 failed: not finite at step" in notes
     assert "model.fate = none" in table.stdout or "none" in table.stdout
 
     done = files(tmp_path / "sweep/0") | files(tmp_path / "sweep/5")
     second = command(tmp_path, *words)  # who kills is still there
     assert second.returncode == 1
     assert "job 2 (+model.fate=kill): killed by SIGKILL" in second.stderr or states(tmp_path)[2] == "done"
-    assert second.stderr.count("failed before, and sweep.retry=true tries it again") == 3
+    assert second.stderr.count("): failed before, and sweep.retry=true tries it again: ") == 3
     (tmp_path / "armed").unlink()
     third = command(tmp_path, *words)
     assert states(tmp_path) == ["done", "failed", "done", "failed", "failed", "done"]
-    assert third.stderr.count("failed before, and sweep.retry=true tries it again: ") == 3
+    assert third.stderr.count("): failed before, and sweep.retry=true tries it again: ") == 3
     last = command(tmp_path, *words, "sweep.retry=true")
     assert last.returncode == 0, last.stderr
     assert states(tmp_path) == 6 * ["done"]
@@ -77,6 +82,7 @@ def test_jobs_that_fail_fail_alone_and_only_they_are_done_again(tmp_path):
     shown = command(tmp_path, "sweep", "sweep")
     assert shown.returncode == 0
     assert "6 jobs, 6 done" in shown.stdout
+    assert not [*tmp_path.rglob("failed.txt")]
 
 
 def test_the_traceback_of_an_error_is_in_a_file_that_a_line_names(tmp_path):

@@ -65,6 +65,19 @@ def test_the_script_asks_for_a_gpu_an_array_and_a_warning(tmp_path):
     assert "srun" in script
 
 
+def test_where_there_is_no_slurm_one_line_says_so_and_nothing_is_left(tmp_path):
+    pytest.importorskip("submitit")
+    words = ["train", "-m", "seed=0,1", "hydra/launcher=slurm", "hydra.sweep.dir=sweep"]
+    environment = {**os.environ, "PATH": str(tmp_path)}
+    found = subprocess.run(
+        [*NEURALMECH, *words], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert found.returncode == 2
+    (line,) = found.stderr.splitlines()
+    assert line.startswith("neuralmech: hydra/launcher: no job can be begun (Could not detect")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 def test_a_job_that_must_give_way_saves_a_checkpoint_is_handed_in_again_and_goes_on(tmp_path):
     pytest.importorskip("submitit")

@@ -17,7 +17,7 @@ import pytest
 from command_line import unhurried
 from conftest import record
 from neuralmech.cli.application import Outcome
-from neuralmech.compare.gather.runs import CUT_OFF, find_runs, status_of
+from neuralmech.compare.gather.runs import CUT_OFF, GONE, find_runs, status_of
 from neuralmech.errors import UserError
 from neuralmech.record import RecordError, open_record
 from neuralmech.record.layout import set_status
@@ -295,7 +295,7 @@ def test_a_run_is_alive_from_when_it_holds_its_folder_until_it_said_how_it_ended
     record(tmp_path, np.ones((4, 3))).close()
     with h5py.File(tmp_path / "record.h5", "r+") as file:
         set_status(file, "running")
-    assert find_runs(tmp_path, live=True).jobs[0].status == CUT_OFF
+    assert find_runs(tmp_path, live=True).jobs[0].status == CUT_OFF + GONE
     with locked(tmp_path):
         assert find_runs(tmp_path, live=True).jobs[0].status == "running"
     with snapshot(tmp_path / "record.h5") as seen:

@@ -194,6 +194,28 @@ def test_one_that_fails_ends_all_and_says_why(tmp_path, how):
         assert 0 < record["committed"][0] < 20
 
 
+MISSING = """
+import os, sys, time
+if os.environ["RANK"] == "1":
+    time.sleep(4)
+    sys.exit(3)
+from neuralmech.cli import main
+main(["train", "model=mlp", "model.width=8", "device=cpu", "hydra.run.dir=made"])
+"""
+
+
+@pytest.mark.slow
+def test_one_that_never_joins_keeps_nobody_waiting(tmp_path):
+    """torchrun asks the others to end, and would kill them after 30 seconds."""
+    (tmp_path / "missing.py").write_text(MISSING)
+    begun = time.monotonic()
+    code, _, err = ranks.ended(ranks.start(2, "missing.py", cwd=tmp_path))
+    assert code == 1
+    assert time.monotonic() - begun < 25
+    assert not said(err)
+    assert not (tmp_path / "made").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_stop_all_with_a_checkpoint(tmp_path, number):

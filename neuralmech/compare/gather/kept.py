@@ -22,14 +22,14 @@ from neuralmech.compare.gather.job import Compared
 from neuralmech.compare.gather.options import Options
 from neuralmech.compare.gather.plain import packed, unpacked
 from neuralmech.compare.gather.runs import DIVERGED, OVERRIDES, Job
-from neuralmech.record import FILE_NAME
+from neuralmech.record import FAILURE_FILE, FILE_NAME
 from neuralmech.record.files import is_in_use
 from neuralmech.record.schema import LOG_FILE
 
 FOLDER = "analysis/.kept"
 ENDING = ".npz"
 MAX_BYTES = 1 << 28  # of a file that may be anybody's
-READ = (FILE_NAME, LOG_FILE, OVERRIDES)  # what an analysis reads of a run with rows
+READ = (FILE_NAME, LOG_FILE, FAILURE_FILE, OVERRIDES)  # what an analysis reads of a run with rows
 CODE = ("compare/measure", "compare/gather", "laws", "record")  # what tables are made by
 
 

@@ -20,7 +20,7 @@ DIVERGED = "not finite"  # how the status of a run begins that training ended fo
 NO_JOBS = (".hydra", "checkpoints", "analysis")  # parts of a run folder or a sweep
 OVERRIDES = ".hydra/overrides.yaml"
 DEEPEST = 8  # folders in folders that names of jobs with slashes make
-CUT_OFF = "cut off: the process that wrote it is gone"
+CUT_OFF, GONE = "cut off: ", "the process that wrote it is gone"
 
 
 @dataclass(frozen=True)
@@ -185,9 +185,8 @@ def _ended_well(job: Job) -> Job:
 
 def _without_record(folder: Path) -> Job:
     """A job that failed before its first step left its reason; one without has not begun, or was killed."""
-    failure = folder / FAILURE_FILE
-    if failure.is_file() and not failure.is_symlink():  # a folder that somebody sent must show nothing of ours
-        return _without_rows(folder, "failed", _beginning(failure).decode("utf-8", "replace"))
+    if (reason := _left(folder)) is not None:
+        return _without_rows(folder, "failed", reason)
     if is_in_use(folder) or time.time() - folder.stat().st_mtime < PATIENCE_SECONDS:
         return _without_rows(folder, "waiting", "no record yet: it is being set up")
     return _without_rows(folder, "failed", "no record: it was killed, or crashed, before the first step")
@@ -224,7 +223,20 @@ def status_of(record: Record) -> str:
         return record.status
     with open_record(record.path) as again:
         ended = again.status
-    return CUT_OFF if ended == "running" and not is_in_use(record.path.parent) else ended
+    return cut_off(record.path.parent) if ended == "running" and not is_in_use(record.path.parent) else ended
+
+
+def cut_off(folder: Path) -> str:
+    """That a run was cut off; by what, if who launched it saw that and left word."""
+    return CUT_OFF + (_left(folder) or GONE)
+
+
+def _left(folder: Path) -> str | None:
+    """What was left of why a job was not finished, in one line; None where nothing was."""
+    failure = folder / FAILURE_FILE
+    if failure.is_symlink() or not failure.is_file():  # a folder that somebody sent must show nothing of ours
+        return None
+    return printable(" ".join(_beginning(failure).decode("utf-8", "replace").split()))
 
 
 def _by_number(name: str) -> tuple[int, str]:
