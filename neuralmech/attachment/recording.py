@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import torch
@@ -15,21 +13,16 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from neuralmech.attachment.clock import Clock
-from neuralmech.attachment.folder import Log
 from neuralmech.attachment.measuring import measuring, scaled
 from neuralmech.attachment.rules import ForeignRule
 from neuralmech.attachment.vectors import FlatVectors
+from neuralmech.attachment.writing import Writing
 from neuralmech.charges.leaning import Leaning
-from neuralmech.loggers import Feed, opened
-from neuralmech.record import BackgroundWriter, RecordError, RecordWriter, open_record
-from neuralmech.record.schema import NORMS, NORMS_OF, SOME_ROWS
+from neuralmech.loggers import opened
+from neuralmech.record.schema import NORMS_OF, SOME_ROWS
 from neuralmech.symmetry.group import Symmetries
 from neuralmech.track import Schedule, Tracker, Tracking
 from neuralmech.track.block import Seen
-
-# Seconds between commits. Nobody tells a loop of others before it is killed, so they are as short as costs little: a
-# commit writes a block that is not full once more, which may take the writer's thread one part in so many.
-COMMIT_SECONDS, MOST_COMMIT_SECONDS, SPARE = 1.0, 60.0, 200
 
 
 @dataclass(frozen=True)
@@ -74,9 +67,7 @@ class Recording:
         self.tracker = self._made(symmetries)
         self._steps = measuring(vectors, rule, self.tracker)
         self._symmetries = symmetries
-        self._writer: BackgroundWriter | None = None
-        self._feed: Feed | None = None
-        self._log = Log(folder)
+        self._writing = Writing(folder)
         self._pending: dict[str, list[Any]] = {}
         self._row: dict[str, float] | None = None
         self._last: int | None = None  # step of the last row, as long as it can be changed
@@ -84,7 +75,7 @@ class Recording:
         self._skipped: Tensor | None = None
         self._unknown = torch.full((), float("nan"), dtype=torch.float64, device=vectors.device)
         self._segments: tuple[tuple[int, int, int], Tensor] | None = None
-        self._committed, self._rows, self._begun = monotonic(), 0, clock.step
+        self._rows, self._begun = 0, clock.step
         self._has_after = False
         self._times = torch.zeros(1, len(rule.apart), dtype=torch.float64)  # Σ η under each rule
         self._own: Tensor | None = None  # of the step about to be taken
@@ -107,34 +98,22 @@ class Recording:
         return Tracker(symmetries, self.vectors.layout, self.vectors.empty(), options)
 
     def open(self, attributes: Mapping[str, object], *, extend: bool) -> None:
-        """Open the record, with these attributes, or with `extend` the one that is there.
-
-        Raises
-        ------
-        RecordError
-            If the record that is to be continued has other charges.
-        """
+        """Open the record, see `Writing.open`."""
+        m, config = self._wanted, {"optim": self.rule.config()}
         layouts = self.tracker.layouts()
-        if extend:
-            with open_record(self._folder) as record:
-                own = {family: dict(layout.columns) for family, layout in layouts.items()}
-                if NORMS not in record.widths:  # an older one, which goes on without
-                    own.pop(NORMS, None)
-                if record.widths != own:
-                    raise RecordError(f"{record.path} holds other charges than this model has; choose another folder")
-            writer = RecordWriter.extend(self._folder)
-        else:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            writer = RecordWriter(self._folder, attributes, layouts, self.tracker.block.rows)
-        m = self._wanted
-        self._feed = opened(m.logger, self._folder, {"optim": self.rule.config()}, layouts, m.logger_every)
-        self._writer = BackgroundWriter(writer, self._feed.hear if self._feed else None)
+        self._writing.open(
+            self.tracker,
+            attributes,
+            lambda: opened(m.logger, self._folder, config, layouts, m.logger_every),
+            extend=extend,
+        )
 
     def begin(
         self, row: Mapping[str, float], samples: int, before: Mapping[str, Float[Tensor, "*shape"]] | None = None
     ) -> None:
         """Keep θ_k, which is where the model is or what is given, and hyperparameters of a step about to be taken."""
-        self._write_if_due()
+        if self._writing.write_if_due(self.tracker):  # not sooner than the next step, for the log's sake
+            self._last = None
         if self._skipped is not None and self._overflow is not None:
             self._skipped += self._overflow
         self._row = {**row, "step": self._clock.step, "time": self._clock.time}
@@ -175,7 +154,7 @@ class Recording:
             return
         self._has_after = self.wants_row and self._measured(row)
         if self._has_after:
-            self._log.add(self._clock.step, {name: _mean(found) for name, found in self._pending.items()})
+            self._writing.log.add(self._clock.step, {name: _mean(found) for name, found in self._pending.items()})
             self._last = self._clock.step
         elif self.wants_row:  # a step that nobody saw
             self._clock.segment += 1
@@ -246,7 +225,7 @@ class Recording:
         if "loss" in rest:
             filled = self.tracker.block.filled
             self.tracker.block.room.slot(filled - 1).loss.copy_(self._loss([rest.pop("loss")]))
-        self._log.add(self._last, {n: v.detach() if isinstance(v, Tensor) else v for n, v in rest.items()})
+        self._writing.log.add(self._last, {n: v.detach() if isinstance(v, Tensor) else v for n, v in rest.items()})
 
     def _loss(self, found: Sequence[Any]) -> Tensor:
         if not found:
@@ -254,31 +233,10 @@ class Recording:
         mean = _mean(found)
         return mean.detach() if isinstance(mean, Tensor) else torch.tensor(float(mean), device=self.vectors.device)
 
-    def _write_if_due(self) -> None:
-        """Hand full blocks over, and others once in a while; not sooner than the next step, for the log's sake."""
-        writer = self._writer
-        if writer is None:
-            return
-        wait = min(max(COMMIT_SECONDS, SPARE * writer.committing), MOST_COMMIT_SECONDS)
-        due = monotonic() - self._committed > wait
-        if not (self.tracker.is_full or due):
-            return
-        self._hand_over()
-        if due:
-            writer.commit_later()
-            self._committed = monotonic()
-
-    def _hand_over(self) -> None:
-        assert self._writer is not None
-        self._last = None
-        if not self._writer.path.exists():
-            raise RecordError(f"{self._writer.path} was deleted while it was written")
-        self.tracker.write(self._writer, cut=False)
-        self._log.write()
-
     def move(self, vectors: FlatVectors) -> None:
         """Go on where the model is now."""
-        self._hand_over()
+        self._last = None
+        self._writing.hand_over(self.tracker)
         self.vectors = vectors
         self.tracker = self._made(self._symmetries)
         moved = self._steps.moved.to(vectors.device)
@@ -291,20 +249,12 @@ class Recording:
 
     def abandon(self) -> None:
         """Let go of the record as it is."""
-        if self._writer is not None:
-            with suppress(OSError, RecordError), self._writer:
-                self._writer.close("stopped: its rows could not be written")
+        self._writing.abandon()
 
     def close(self, status: str) -> int:
         """Write what is left; returns the rows of the record."""
-        assert self._writer is not None
-        self._hand_over()
-        rows = self._writer.rows
-        with self._writer:
-            self._writer.close(status)
-        if self._feed is not None:
-            self._feed.close()
-        return rows
+        self._last = None
+        return self._writing.close(self.tracker, status)
 
 
 def _mean(found: Sequence[Any]) -> Any:
