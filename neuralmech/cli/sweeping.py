@@ -37,7 +37,7 @@ class Planned:
         """Enter the jobs that a composed sweep is going to have, as far as they are known."""
         planned = cls(Manifest(Path(config.hydra.sweep.dir).absolute()))
         planned.before = planned.manifest.read()
-        planned.manifest.plan(dict(enumerate(jobs)))
+        planned.manifest.plan(dict(enumerate(jobs)), this_process())
         return planned
 
     def tidy(self, *, refused: bool) -> None:

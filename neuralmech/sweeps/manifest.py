@@ -37,7 +37,7 @@ class Entry:
     error
         Why it is not done, in one line.
     process
-        Host and number of the process that has it in hand.
+        Host and number of the process that has it in hand or, before that, of the one that is going to hand it out.
     """
 
     number: int
@@ -106,12 +106,15 @@ class Manifest:
         """Change one job's entry."""
         self.change(lambda jobs: {**jobs, number: replace(jobs.get(number, Entry(number)), **changes)})
 
-    def plan(self, jobs: Mapping[int, Sequence[str]]) -> None:
-        """Enter jobs that are to be; what is known of the same ones stays."""
+    def plan(self, jobs: Mapping[int, Sequence[str]], process: str | None = None) -> None:
+        """Enter jobs that are to be and the process that will hand them out; what is known of the same ones stays."""
 
         def entered(known: dict[int, Entry]) -> dict[int, Entry]:
             new = {n: Entry(n, own_words(words)) for n, words in jobs.items()}
-            return known | {n: known[n] if n in known and known[n].is_of(e.overrides) else e for n, e in new.items()}
+            kept = {n: known[n] if n in known and known[n].is_of(e.overrides) else e for n, e in new.items()}
+            if process:
+                kept = {n: replace(e, process=process) if e.state == "waiting" else e for n, e in kept.items()}
+            return known | kept
 
         self.change(entered)
 

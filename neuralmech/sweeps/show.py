@@ -18,7 +18,7 @@ from rich.table import Table
 from neuralmech.compare.looks import Looks, until_ctrl_c
 from neuralmech.record.safety import printable
 from neuralmech.sweeps.manifest import STATES
-from neuralmech.sweeps.states import JobState, states_of
+from neuralmech.sweeps.states import JobState, is_alive, states_of
 from neuralmech.words import own_words, short
 
 STYLES = {"done": "green", "running": "cyan", "failed": "red", "killed": "red", "stopped": "yellow"}
@@ -59,7 +59,9 @@ def show(
 
 
 def _runs(states: Sequence[JobState]) -> bool:
-    return any(state.entry.state == "running" for state in states)
+    """Whether a job runs, or waits for a command that is there: between two jobs, and before the first, none runs."""
+    entries = [state.entry for state in states]
+    return any(e.state == "running" or (e.state == "waiting" and is_alive(e.process)) for e in entries)
 
 
 def table(folder: Path, states: Sequence[JobState], most: int | None = None) -> Group:

@@ -78,12 +78,12 @@ def _settled(entry: Entry, folder: Path, status: str) -> Entry:
         return replace(entry, state="failed", error=status)
     if (folder / FAILURE_FILE).is_file():
         return replace(entry, state="failed", error=f"see {folder / FAILURE_FILE}")
-    if entry.state == "running" and not _is_alive(entry.process):
+    if entry.state == "running" and not is_alive(entry.process):
         return replace(entry, state="killed", error=GONE)
     return entry
 
 
-def _is_alive(process: str | None) -> bool:
+def is_alive(process: str | None) -> bool:
     """Whether a process is there, as far as can be seen from this host."""
     host, _, number = (process or "").rpartition(":")
     if host != socket.gethostname() or not number.isdecimal():

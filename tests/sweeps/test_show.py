@@ -53,6 +53,23 @@ def test_it_is_shown_again_until_no_job_runs(sweep):
     assert "1 running" in shown(sweep.folder, once=True)
 
 
+def test_it_is_shown_while_the_command_that_hands_jobs_out_is_there(sweep):
+    """Between two jobs none runs."""
+    jobs = {k: ["model=mlp", f"seed={k}"] for k in range(4)}
+    sweep.plan(jobs, this_process())
+    looks = []
+
+    def sleep(seconds):
+        looks.append(seconds)
+        for number in jobs:
+            sweep.update(number, state="done", process=None)
+
+    assert "4 done" in shown(sweep.folder, sleep)
+    assert len(looks) == 1
+    sweep.update(0, state="waiting", process=f"{this_process().rpartition(':')[0]}:{2**22 + 1}")
+    assert "1 waiting" in shown(sweep.folder, lambda _: pytest.fail("it waits for nobody"))
+
+
 def test_a_job_whose_process_is_gone_was_killed_and_one_whose_folder_is_held_runs(sweep):
     sweep.update(0, state="running", process="elsewhere:1", folder="0")
     sweep.update(1, state="running", process=f"{this_process().rpartition(':')[0]}:{2**22 + 1}", folder="1")
