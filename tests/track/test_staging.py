@@ -67,7 +67,8 @@ def test_rows_are_cut_at_the_first_number_that_is_not_finite(bad):
     for k in range(6):
         block.slot().ring.fill_(1.7e308)
         if k == 4:
-            block.room.slots[4].ring[1, 2], block.room.slots[4].ring[0, 0] = bad, -bad
+            ring = block.room.slot(4).ring
+            ring[1, 2], ring[0, 0] = bad, -bad
         block.add({"step": 10 + k})
     block.write(record, lambda measured: ({}, {"ring": {"": measured.ring}}), cut=True)
     ready, _ = record.waiting.pop()
