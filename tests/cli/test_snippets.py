@@ -64,11 +64,16 @@ def blocks(kind, page):
 
 
 def commands():
+    """Each command once, by the first page that has it; what is the same when it is shortened is the same."""
+    known = set()
     for page in PAGES:
         for block in blocks("sh", page):
             lines = [line.split(" #")[0].strip() for line in block.splitlines()]
-            for line in filter(None, lines):
-                yield from (pytest.param(part.strip(), id=f"{page.name}: {part.strip()}") for part in line.split("&&"))
+            for line in (part.strip() for whole in filter(None, lines) for part in whole.split("&&")):
+                does = tuple(INSTEAD.get(word, word) for word in line.split())
+                if does not in known:
+                    known.add(does)
+                    yield pytest.param(line, id=f"{page.name}: {line}")
 
 
 def words_of(line):
