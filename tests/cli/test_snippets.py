@@ -86,7 +86,8 @@ def words_of(line):
     if command == "train" and not resumes:
         folder = "hydra.sweep.dir=made" if "--multirun" in rest else "hydra.run.dir=made"
         given = {w.partition("=")[0] for w in rest}
-        rest = [*rest, *(o for o in [*TRAIN, folder] if o.partition("=")[0] not in given)]
+        pool = ["hydra.launcher.n_jobs=1"] if "hydra/launcher=pool" in rest else []  # each imports torch
+        rest = [*rest, *(o for o in [*TRAIN, *pool, folder] if o.partition("=")[0] not in given)]
     return [command, *rest]
 
 
