@@ -20,7 +20,7 @@ PAGES = [CONTRIBUTING, DESIGN]
 NAME_FIRST = re.compile(r"`([A-Za-z_][\w.]*)`\s+(?:\(|in\s+|of\s+)`([\w/]+\.py)`")
 FILE_FIRST = re.compile(r"\(`([\w/]+\.py)`, `([A-Za-z_]\w*)`")
 EXAMPLES = {"conf/data/waves.yaml"}  # files that a recipe tells to make
-COMPILED = {"charges/cpu_kernels.py", "charges/cpu_rows.py"}  # which a profiler does not see
+COMPILED = {"charges/cpu_kernels.py", "charges/cpu_rows.py"}  # whose calls Python does not see
 
 
 def paths(text):
@@ -75,19 +75,19 @@ def called(work):
     """Files of the package, in the order of calls of their functions, in this thread and in those that start."""
     files, place = [], f"{PACKAGE}/"
 
-    def note(frame, event, _):
+    def note(frame, *_):  # at each call alone, for it returns nothing that is to be told of lines
         name = frame.f_code.co_filename
-        if event == "call" and name.startswith(place) and files[-1:] != [name]:
+        if name.startswith(place) and files[-1:] != [name]:
             files.append(name)
 
-    before = sys.getprofile()
-    threading.setprofile(note)
-    sys.setprofile(note)
+    before = sys.gettrace()
+    threading.settrace(note)
+    sys.settrace(note)
     try:
         work()
     finally:
-        sys.setprofile(before)
-        threading.setprofile(before)
+        sys.settrace(before)
+        threading.settrace(before)
     return [name.removeprefix(place) for name in files]
 
 
