@@ -10,6 +10,7 @@ import pytest
 import neuralmech
 from conftest import config
 from neuralmech.compare.folder import analyze_folder
+from neuralmech.compare.gather.options import Options
 from neuralmech.training.loop import train
 
 PACKAGE = Path(neuralmech.__file__).parent
@@ -104,6 +105,6 @@ def test_a_charge_goes_the_way_that_the_design_says(tmp_path):
     steps = {"steps": 2, "eval_every": 0, "verify": False}
     capture = called(lambda: train(config(train=steps, optim={"momentum": 0.9}), tmp_path))
     assert_in_order([file for file in way("Capture, from a step") if file not in COMPILED], capture)
-    analysis = called(lambda: analyze_folder(tmp_path))
+    analysis = called(lambda: analyze_folder(tmp_path, Options(figures=False)))
     assert_in_order(way("Analysis, from the disk"), analysis)
     assert not {f for f in analysis if f.split("/")[0] in ("training", "track", "charges")}
