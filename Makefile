@@ -6,7 +6,7 @@ STAMP_DOCS := .venv/.installed-docs
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
-.PHONY: help install demo test test-slow lint types kernels docs figures reproduce zoo bench clean
+.PHONY: help install demo test tests test-slow lint types kernels docs figures reproduce zoo bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -32,10 +32,12 @@ types: install ## static types (pyright)
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 test: install ## lint, types, tests and doctests (9 minutes on two cores)
-	$(MAKE) --jobs 2 lint types kernels
+	$(MAKE) --jobs 3 lint types tests
+
+tests: kernels # beside the type check, which one core is enough for
 	$(BIN)/python -m pytest -m "not slow" -n auto --dist worksteal
 
-kernels: install # compiled beside the type check, for else each process of the tests would compile them
+kernels: install # compiled before the tests, for else each process of them would compile them
 	@set -e; folder=$$(mktemp -d); trap "rm -rf $$folder" EXIT; \
 	$(BIN)/neuralmech train --multirun model=mlp train.precision=fp32,fp64 optim=sgd,adamw train.steps=2 device=cpu \
 	  hydra.sweep.dir=$$folder >/dev/null

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+gc.disable()  # while tests are collected: it would go through torch's objects again and again, and find nothing
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell runs us in the background; what we start must hear it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # so must it what nohup keeps from us
@@ -24,6 +25,7 @@ os.fsync = lambda _: None  # what outlives a power cut no test can see; it is ha
 
 def pytest_collection_finish():
     gc.freeze()  # torch's two million objects stay: a full collection takes 0.2 s, and tracing asks for many
+    gc.enable()
     quicken_export()
 
 

@@ -10,6 +10,7 @@ import pytest
 import neuralmech
 from conftest import config
 from neuralmech.compare.folder import analyze_folder
+from neuralmech.compare.gather.options import Options
 from neuralmech.training.loop import train
 
 PACKAGE = Path(neuralmech.__file__).parent
@@ -20,7 +21,7 @@ PAGES = [CONTRIBUTING, DESIGN]
 NAME_FIRST = re.compile(r"`([A-Za-z_][\w.]*)`\s+(?:\(|in\s+|of\s+)`([\w/]+\.py)`")
 FILE_FIRST = re.compile(r"\(`([\w/]+\.py)`, `([A-Za-z_]\w*)`")
 EXAMPLES = {"conf/data/waves.yaml"}  # files that a recipe tells to make
-COMPILED = {"charges/cpu_kernels.py", "charges/cpu_rows.py"}  # which a profiler does not see
+COMPILED = {"charges/cpu_kernels.py", "charges/cpu_rows.py"}  # whose calls Python does not see
 
 
 def paths(text):
@@ -75,19 +76,19 @@ def called(work):
     """Files of the package, in the order of calls of their functions, in this thread and in those that start."""
     files, place = [], f"{PACKAGE}/"
 
-    def note(frame, event, _):
+    def note(frame, *_):  # at each call alone, for it returns nothing that is to be told of lines
         name = frame.f_code.co_filename
-        if event == "call" and name.startswith(place) and files[-1:] != [name]:
+        if name.startswith(place) and files[-1:] != [name]:
             files.append(name)
 
-    before = sys.getprofile()
-    threading.setprofile(note)
-    sys.setprofile(note)
+    before = sys.gettrace()
+    threading.settrace(note)
+    sys.settrace(note)
     try:
         work()
     finally:
-        sys.setprofile(before)
-        threading.setprofile(before)
+        sys.settrace(before)
+        threading.settrace(before)
     return [name.removeprefix(place) for name in files]
 
 
@@ -104,6 +105,6 @@ def test_a_charge_goes_the_way_that_the_design_says(tmp_path):
     steps = {"steps": 2, "eval_every": 0, "verify": False}
     capture = called(lambda: train(config(train=steps, optim={"momentum": 0.9}), tmp_path))
     assert_in_order([file for file in way("Capture, from a step") if file not in COMPILED], capture)
-    analysis = called(lambda: analyze_folder(tmp_path))
+    analysis = called(lambda: analyze_folder(tmp_path, Options(figures=False)))
     assert_in_order(way("Analysis, from the disk"), analysis)
     assert not {f for f in analysis if f.split("/")[0] in ("training", "track", "charges")}

@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import neuralmech
+from interpreters import Forked
 from neuralmech.errors import UserError
 from neuralmech.record import open_record
 from neuralmech.symmetry.family import generator_matrix
@@ -472,8 +473,15 @@ def test_an_optimizer_around_another(tmp_path):
     assert max(law_errors(tmp_path).values()) < EXACT
 
 
-@pytest.mark.parametrize(("end", "status"), [("", "complete"), ("1 / 0", "stopped: ZeroDivisionError")])
-def test_a_process_that_ends_without_close(tmp_path, end, status):
+def anew(code, cwd):
+    words = [sys.executable, "-c", code]
+    return subprocess.Popen(words, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "status"), [(anew, "", "complete"), (Forked, "1 / 0", "stopped: ZeroDivisionError")]
+)
+def test_a_process_that_ends_without_close(tmp_path, start, end, status):
     code = f"""
 import neuralmech, torch
 model = torch.nn.Linear(3, 2)
@@ -484,8 +492,9 @@ for _ in range(3):
     optimizer.step()
 {end}
 """
-    out = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert (out.returncode == 0) == (status == "complete"), out.stderr
-    assert "3 steps recorded" in out.stdout
+    process = start(code, cwd=tmp_path)
+    out, err = process.communicate()
+    assert (process.returncode == 0) == (status == "complete"), err
+    assert "3 steps recorded" in out
     with open_record(tmp_path / "run") as record:
         assert (record.rows, record.status) == (3, status)

@@ -3,8 +3,6 @@
 import contextlib
 import gc
 import shutil
-import subprocess
-import sys
 import weakref
 from dataclasses import dataclass
 
@@ -16,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import neuralmech
+from interpreters import Forked
 from neuralmech.attachment import follower
 from neuralmech.cli import main
 from neuralmech.errors import UserError
@@ -284,7 +283,7 @@ def test_nothing_is_kept_of_a_model_that_is_gone(tmp_path):
 
 
 RANKS = """
-import os, sys; sys.path[:0] = {path!r}
+import os, sys
 import torch.distributed as dist
 from own_loops import *
 dist.init_process_group("gloo", init_method="file://{store}", rank=int(sys.argv[1]), world_size=2)
@@ -305,11 +304,8 @@ os._exit(0)  # a thread of gloo sometimes aborts an interpreter that ends by its
 
 
 def test_the_first_of_two_ranks_records(tmp_path):
-    script = RANKS.format(path=sys.path, store=tmp_path / "store", folder=str(tmp_path / "run"))
-    ranks = [
-        subprocess.Popen([sys.executable, "-c", script, str(rank)], stdout=subprocess.PIPE, text=True)
-        for rank in (0, 1)
-    ]
+    script = RANKS.format(store=tmp_path / "store", folder=str(tmp_path / "run"))
+    ranks = [Forked(script, str(rank)) for rank in (0, 1)]
     said = [rank.communicate(timeout=120)[0] for rank in ranks]
     assert [rank.returncode for rank in ranks] == [0, 0]
     assert "10 steps recorded" in said[0]
@@ -319,7 +315,7 @@ def test_the_first_of_two_ranks_records(tmp_path):
 
 
 SHARDED = """
-import os, sys; sys.path[:0] = {path!r}
+import os, sys
 import torch.distributed as dist
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from neuralmech.errors import UserError
@@ -349,11 +345,8 @@ os._exit(0)
 
 def test_parameters_in_pieces_are_refused_by_every_rank(tmp_path):
     """Those that are cut later, at the next step, by the one that records."""
-    script = SHARDED.format(path=sys.path, store=tmp_path / "store", folder=str(tmp_path / "run"))
-    ranks = [
-        subprocess.Popen([sys.executable, "-c", script, str(rank)], stdout=subprocess.PIPE, text=True)
-        for rank in (0, 1)
-    ]
+    script = SHARDED.format(store=tmp_path / "store", folder=str(tmp_path / "run"))
+    ranks = [Forked(script, str(rank)) for rank in (0, 1)]
     for number, said in enumerate([rank.communicate(timeout=120)[0] for rank in ranks]):
         first, second, *later = said.splitlines()
         assert later == [first] * (number == 0)

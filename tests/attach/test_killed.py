@@ -1,17 +1,16 @@
 """A process that ends in the middle of its loop: what is there to be read."""
 
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 
+from interpreters import Forked
 from neuralmech.record import open_record
 from own_loops import steps_of
 
 LOOP = """
-import sys, signal, time; sys.path[:0] = {path!r}
+import sys, signal, time
 from own_loops import *
 {before}
 model = net()
@@ -29,8 +28,7 @@ LOST_SECONDS = 5.0  # one between commits, and what a busy machine makes of it
 
 
 def run(folder, before="", within=""):
-    script = LOOP.format(path=sys.path, folder=str(folder), before=before, within=within)
-    return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return Forked(LOOP.format(folder=str(folder), before=before, within=within))
 
 
 def watched(process, seconds):
@@ -48,7 +46,7 @@ def watched(process, seconds):
 @pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGKILL])
 def test_of_a_process_that_is_killed_all_but_the_last_seconds_are_there(tmp_path, by):
     process = run(tmp_path)
-    seen = watched(process, 2 * LOST_SECONDS)
+    seen = watched(process, LOST_SECONDS + 2)
     at = time.monotonic()
     process.send_signal(by)
     process.communicate(timeout=60)

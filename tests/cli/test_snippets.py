@@ -64,11 +64,16 @@ def blocks(kind, page):
 
 
 def commands():
+    """Each command once, by the first page that has it; what is the same when it is shortened is the same."""
+    known = set()
     for page in PAGES:
         for block in blocks("sh", page):
             lines = [line.split(" #")[0].strip() for line in block.splitlines()]
-            for line in filter(None, lines):
-                yield from (pytest.param(part.strip(), id=f"{page.name}: {part.strip()}") for part in line.split("&&"))
+            for line in (part.strip() for whole in filter(None, lines) for part in whole.split("&&")):
+                does = tuple(INSTEAD.get(word, word) for word in line.split())
+                if does not in known:
+                    known.add(does)
+                    yield pytest.param(line, id=f"{page.name}: {line}")
 
 
 def words_of(line):
@@ -81,7 +86,8 @@ def words_of(line):
     if command == "train" and not resumes:
         folder = "hydra.sweep.dir=made" if "--multirun" in rest else "hydra.run.dir=made"
         given = {w.partition("=")[0] for w in rest}
-        rest = [*rest, *(o for o in [*TRAIN, folder] if o.partition("=")[0] not in given)]
+        pool = ["hydra.launcher.n_jobs=1"] if "hydra/launcher=pool" in rest else []  # each imports torch
+        rest = [*rest, *(o for o in [*TRAIN, *pool, folder] if o.partition("=")[0] not in given)]
     return [command, *rest]
 
 

@@ -1,12 +1,10 @@
 """What a start imports: options are checked before torch is, and data before scikit-learn would be."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
 
+from interpreters import Forked
 from neuralmech.data import DigitsOptions, load_data
 from neuralmech.data.builtin import _digits_file
 from neuralmech.errors import UserError
@@ -25,10 +23,10 @@ finally:
 
 
 def imported_by(words, folder):
-    done = subprocess.run(
-        [sys.executable, "-c", REPORT, *words], cwd=folder, capture_output=True, text=True, check=False
-    )
-    return done.returncode, done.stdout.splitlines()[-1].split()[1:], done.stderr
+    """Of an interpreter that has imported Hydra, and what that imports, alone."""
+    process = Forked(REPORT, *words, cwd=folder, modules=("neuralmech.cli", "hydra.main", "hydra.core.plugins"))
+    out, err = process.communicate()
+    return process.returncode, out.splitlines()[-1].split()[1:], err
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+import interpreters
 from fates import MODEL
 from sweep_twins import NEURALMECH, SHORT, assert_same_numbers
 
@@ -18,6 +19,12 @@ FATES = ("none", "raise", "kill", "diverge", "segfault", "other")
 
 def command(folder, *words):
     return subprocess.run([*NEURALMECH, *words], cwd=folder, capture_output=True, text=True, check=False, timeout=500)
+
+
+def command_forked(folder, *words):
+    process = interpreters.command(*words, cwd=folder)
+    out, err = process.communicate()
+    return process.returncode, out, err
 
 
 def entries(folder):
@@ -96,21 +103,21 @@ def test_the_traceback_of_an_error_is_in_a_file_that_a_line_names(tmp_path):
         "train.steps=130",
         "train.verify=false",
     ]
-    words = ["train", *own, *SHORT, *POOL]
-    first = command(tmp_path, *words)
-    assert first.returncode == 1
-    assert "Traceback" not in first.stdout + first.stderr
-    (line,) = [line for line in first.stderr.splitlines() if line.startswith("neuralmech: job ")]
+    words = ["train", *own, *SHORT, *POOL, "hydra.launcher.n_jobs=1"]
+    code, out, err = command_forked(tmp_path, *words)
+    assert code == 1
+    assert "Traceback" not in out + err
+    (line,) = [line for line in err.splitlines() if line.startswith("neuralmech: job ")]
     where = re.fullmatch(r".*: KeyError: missing at fated\.py:\d+; its traceback is in (\S+)", line)[1]
     assert where == "sweep/1/traceback.txt"
     trace = (tmp_path / where).read_text()
     assert trace.startswith("Traceback (most recent call last)")
     assert re.search(r'fated\.py", line \d+, in forward\n', trace)
     assert not (tmp_path / "sweep/0/traceback.txt").exists()
-    assert "failed before" in command(tmp_path, *words).stderr
+    assert "failed before" in command_forked(tmp_path, *words)[2]
     assert (tmp_path / where).exists()
     (tmp_path / "armed").unlink()
-    assert command(tmp_path, *words, "sweep.retry=true").returncode == 0
+    assert command_forked(tmp_path, *words, "sweep.retry=true")[0] == 0
     assert not (tmp_path / where).exists()
 
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 
 import pytest
 
+import interpreters
 from command_line import unhurried
 from conftest import config
 from image_files import limited_files
@@ -124,7 +125,7 @@ def one_line(err):
 @contextmanager
 def started(tmp_path, *words):
     """A command that runs while the test goes on; it does not outlive it."""
-    child = subprocess.Popen(list(words), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    child = interpreters.command(*words, cwd=tmp_path)
     try:
         yield child
     finally:
@@ -134,7 +135,7 @@ def started(tmp_path, *words):
 
 def test_the_command_line_stops_and_goes_on(tmp_path):
     folder = tmp_path / "run"
-    with started(tmp_path, *COMMAND, "train.steps=1000000") as child:
+    with started(tmp_path, *COMMAND[3:], "train.steps=1000000") as child:
         wait_for(lambda: len(checkpoints(folder / "checkpoints")) > 1)
         code, _, err = command(tmp_path, "resume=run")
         assert (code, "is in use by another process" in one_line(err)) == (2, True)
@@ -145,7 +146,7 @@ def test_the_command_line_stops_and_goes_on(tmp_path):
     kept = {p.name: p.read_bytes() for p in (folder / ".hydra").iterdir()}
     with open_record(folder) as r:
         rows = r.rows
-    with started(tmp_path, *COMMAND[:4], "resume=run") as child:
+    with started(tmp_path, "train", "resume=run") as child:
         wait_for(lambda: checkpoints(folder / "checkpoints")[-1] > rows)
         child.send_signal(signal.SIGINT)
         child.communicate()
@@ -218,10 +219,8 @@ def test_a_small_file_system(tmp_path, monkeypatch, size, steps):
 @pytest.mark.parametrize("delay", [0.0, *(pytest.param(d, marks=pytest.mark.slow) for d in (0.4, 1.2))])
 def test_ctrl_c_while_the_workers_start(tmp_path, delay):
     """The whole process group gets it, as from a terminal; the workers' server needs seconds to import torch."""
-    words = [*COMMAND, "data.residency=loader", "data.workers=1", "train.steps=1000000", "train.eval_every=0"]
-    child = subprocess.Popen(
-        words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+    words = [*COMMAND[3:], "data.residency=loader", "data.workers=1", "train.steps=1000000", "train.eval_every=0"]
+    child = interpreters.command(*words, cwd=tmp_path, start_new_session=True)
     try:
         wait_for((tmp_path / "run/checkpoints/step-00000000.pt").exists)
         time.sleep(delay)

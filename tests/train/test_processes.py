@@ -3,6 +3,7 @@
 import os
 import pickle
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import h5py
 import numpy as np
 import pytest
 
+import interpreters
 from command_line import unhurried
 from conftest import record
 from neuralmech.cli.application import Outcome
@@ -28,7 +30,7 @@ from neuralmech.training.process import SAME_SECONDS, Interrupted, Stop, locked,
 
 NEURALMECH = [sys.executable, "-m", "neuralmech"]
 TRAIN = [
-    *NEURALMECH, "train", "model=mlp", "model.width=6", "data=synthetic", "data.shape=[5]", "data.size=64",
+    "train", "model=mlp", "model.width=6", "data=synthetic", "data.shape=[5]", "data.size=64",
     "data.batch_size=8", "device=cpu", "track.block=16", "train.eval_every=0", "train.checkpoint.minutes=0",
 ]  # fmt: skip
 ENDLESS = ["train.steps=1000000", "hydra.run.dir=run"]
@@ -56,10 +58,7 @@ def wait_for(condition, seconds=90):
 @contextmanager
 def started(folder, *words, **options):
     """A command in a session of its own, none of whose processes outlives the test."""
-    child = subprocess.Popen(
-        list(words), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        **options,
-    )  # fmt: skip
+    child = interpreters.command(*words, cwd=folder, start_new_session=True, **options)
     try:
         yield child
     finally:
@@ -84,7 +83,7 @@ def of_session(session):
 def own_data(folder, *words):
     (folder / "mine.py").write_text(MINE)
     own = ["model=mlp", "model.width=6", "train.steps=20", "data=custom", "data._target_=mine.data", "data.workers=2"]
-    return [*NEURALMECH, "train", *own, "hydra.run.dir=run", *words]
+    return ["train", *own, "hydra.run.dir=run", *words]
 
 
 def test_an_item_that_raises_in_a_worker_is_one_line_and_the_end(tmp_path):
@@ -149,11 +148,8 @@ def rows(folder):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)])
 def test_a_signal_that_the_parent_ignores_stays_ignored(tmp_path, number):
-    def ignore():
-        signal.signal(number, signal.SIG_IGN)
-
     words = [*TRAIN, *ENDLESS, "train.checkpoint.every=16"]
-    with started(tmp_path, *words, preexec_fn=ignore) as child:
+    with started(tmp_path, *words, ignored=[number]) as child:
         wait_for(lambda: (checkpoints(tmp_path / "run/checkpoints") or [0])[-1] >= 16)  # older ones are removed
         child.send_signal(number)
         before = checkpoints(tmp_path / "run/checkpoints")[-1]
@@ -197,7 +193,7 @@ def test_a_signal_that_a_library_waits_for_is_left_to_it():
 
 def shell(folder, line):
     """Run a line of bash with `train` for the short run and `neuralmech`; exit code, stdout and stderr."""
-    words = {"neuralmech": " ".join(NEURALMECH), "train": " ".join(f"'{w}'" for w in [*TRAIN, "train.steps=20"])}
+    words = {"neuralmech": shlex.join(NEURALMECH), "train": shlex.join([*NEURALMECH, *TRAIN, "train.steps=20"])}
     text = re.sub(r"@(\w+)", lambda m: words[m[1]], line)
     done = subprocess.run(["bash", "-c", text], cwd=folder, capture_output=True, text=True, check=False, timeout=300)
     return done.returncode, done.stdout, unhurried(done.stderr)

@@ -81,7 +81,7 @@ def _settle(figure: Figure) -> None:
     engine = figure.get_layout_engine()
     if engine is not None:
         engine.execute(figure)
-        figure.set_layout_engine("none")
+        figure.set_layout_engine(None)  # with one, or in place of one, saving draws everything twice
     for axes in figure.axes:
         left, bottom, width, height = (round(float(x), 6) for x in axes.get_position(original=True).bounds)
         axes.set_position((left, bottom, width, height), which="original")

@@ -59,6 +59,8 @@ STYLE: dict[Any, Any] = {
     "grid.alpha": 0.25,
     "grid.linewidth": 0.5,
     "legend.frameon": False,
+    "figure.autolayout": False,  # figures say themselves how they are laid out
+    "figure.constrained_layout.use": False,
     "figure.dpi": 150,
     "pdf.fonttype": 42,  # text stays text
     "svg.fonttype": "path",  # and looks the same without its font
