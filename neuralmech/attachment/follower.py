@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from neuralmech.attachment.clock import Clock, Spent
 from neuralmech.attachment.example import Example
-from neuralmech.attachment.finding import Request, find, tell
+from neuralmech.attachment.finding import Request, find, refuse_shards, tell
 from neuralmech.attachment.folder import attributes, can_extend, last_row, next_part
 from neuralmech.attachment.recording import Recording
 from neuralmech.attachment.rules import ForeignRule
@@ -192,6 +192,7 @@ class Follower:
 
     def _new_recording(self, *, is_first: bool) -> Recording:
         """A record of what is trained now, in a folder of its own behind the first."""
+        refuse_shards(self._model)  # it may have been cut since symmetries were found
         symmetries, trained = self.find(), self._trained()
         self._parts += 1
         vectors = FlatVectors(trained)

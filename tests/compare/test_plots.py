@@ -119,6 +119,11 @@ def test_effective_learning_rates_have_the_colour_of_their_theory(run):
     (legend,) = effective_rate_figure([("", curves)], narrow=True).legends  # no room beside the curves
     keys = zip(legend.get_texts()[:-2], legend.get_lines()[:-2], strict=True)
     assert {(text.get_text(), line.get_color()) for text, line in keys} == named
+    usual = max(measured.get_ydata().max() for measured, _ in pairs[1:])
+    dead = curves.chosen[0]  # it gets no gradient any more, and decays: the others stay in view
+    curves.measured[:, dead] = np.geomspace(1.0, 1e-22, len(curves.measured))
+    (axis,) = effective_rate_figure([("", curves)]).axes
+    assert axis.get_ylim()[1] == pytest.approx(1.5 * usual)
 
 
 def test_a_family_for_which_no_law_holds_has_no_empty_panels(run):

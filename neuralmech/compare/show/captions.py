@@ -46,7 +46,7 @@ _FIXED = {
     "effective_learning_rate": (
         "The learning rate η/Q that the direction of some normalised weights feels, Q = |θ|²: measured "
         "(wide) and, dashed in its colour, η/√(Q²) with Q² an exponential average of the squared gradient, as in "
-        "RMSProp."
+        "RMSProp. A curve that leaves the view is of weights that get no gradient any more: they decay to nothing."
     ),
     "phase_portraits": (
         "Some charges and their velocities, the differences between rows over η: measured (dots, from the ring on) and "

@@ -37,6 +37,7 @@ from neuralmech.laws import LAWS
 DRAWN = ("gradient_flow", "first_order_flow", "modified_flow", "constant_metric", "moving_metric")
 DASHES: Any = (0, (4, 2))
 MANY = (*COLOURS, "#D55E00", "#E69F00", "#000000")  # no laws here, whose colours these are elsewhere
+FAR = 100.0  # times the others
 FAINT: dict[str, Any] = {"linewidth": 3.2, "alpha": 0.4}  # under the theory in the same colour
 BANDS = ((0.0, 1.0, 0.08), (0.1, 0.9, 0.12), (0.25, 0.75, 0.18))  # quantiles of the charges and opacity
 
@@ -177,6 +178,13 @@ def _parameters(upper: Axes, lower: Axes, curves: Curves) -> None:
     steps_along(lower)
 
 
+def _top(rates: Sequence[np.ndarray]) -> float | None:
+    """Where the view ends if some curves leave others far below: η/Q of weights that get no gradient has no bound."""
+    highest = np.array([np.max(values) for values in rates])
+    kept = highest[highest <= FAR * np.median(highest)]
+    return None if len(kept) in (0, len(highest)) else 1.5 * float(kept.max())
+
+
 def effective_rate_figure(panels: Sequence[tuple[str, Curves]], *, narrow: bool = False) -> Figure:
     """η/Q of some normalised weights against η/√(Q²) with Q² an exponential average of the squared gradient."""
     columns = columns_of(len(panels), narrow=narrow)
@@ -185,11 +193,14 @@ def effective_rate_figure(panels: Sequence[tuple[str, Curves]], *, narrow: bool 
         width = 1.4 + 4.0 * columns + (ROOM if names else 0.0)
         figure, axes = laid_out(len(panels), (width, 1.0, 3.0), narrow=narrow)
         for (title, curves), (axis,) in zip(panels, axes, strict=True):
-            for i, column in enumerate(curves.chosen):
+            measured = [curves.lr / curves.measured[:, column] for column in curves.chosen]
+            for i, values in enumerate(measured):
                 colour = MANY[i % len(MANY)]
                 theory = curves.lr / curves.theory["noether"][:, i]
-                axis.plot(curves.step, curves.lr / curves.measured[:, column], color=colour, **FAINT)
+                axis.plot(curves.step, values, color=colour, **FAINT)
                 axis.plot(curves.step, theory, color=colour, linestyle=DASHES, linewidth=1.3)
+            if (top := _top(measured)) is not None:
+                axis.set_ylim(0.0, top)
             axis.set_title(wrapped(plain(title), narrow=narrow), fontsize=9)
             steps_along(axis)
         for (axis,) in axes[::columns]:
