@@ -89,6 +89,23 @@ def test_a_summary_counts_the_jobs_that_failed():
     assert (only["runs"], only["failed"]) == (1, 1)
 
 
+@pytest.mark.parametrize(
+    "status", ["cut off: killed by SIGKILL", "stopped: KeyError: missing", "interrupted at step 40"]
+)
+def test_a_part_of_a_run_is_in_no_mean(status):
+    row = {"family": "scale", "law": "discrete", "kind": "driven", "suffices": True, "sites": 2}
+    row |= {"forecast": "", "forecast_error": np.nan, "rounding": 0}
+    jobs = [(0.1, 0, 1e-3), (0.1, 1, 5.0), (9, 0, 7.0)]
+    verdict = pd.DataFrame([{"optim.lr": lr, "seed": seed, "error": e, **row} for lr, seed, e in jobs])
+    runs = verdict[["optim.lr", "seed"]].assign(accuracy=[0.8, 0.1, 0.1], status=["complete", status, status])
+    found = summary_table(verdict, runs, ("optim.lr", "seed"))
+    assert found[["optim.lr", "runs", "failed"]].to_numpy().tolist() == [[0.1, 1, 1], [9, 0, 1]]
+    assert found[["error", "accuracy"]].iloc[0].tolist() == [1e-3, 0.8]
+    runs["status"] = ["running", status, "waiting"]  # nothing of these two is known to be lost
+    found = summary_table(verdict, runs, ("optim.lr", "seed"))
+    assert found[["runs", "failed"]].to_numpy().tolist() == [[1, 1]]
+
+
 def test_budgets_of_runs_are_on_one_scale():
     zero = dict.fromkeys(CAUSES, 0.0)
     rows = [

@@ -18,7 +18,7 @@ from neuralmech.compare.gather.options import Options, options
 from neuralmech.compare.gather.parts import PART, metrics_told
 from neuralmech.compare.gather.reading import compare_jobs, predict_jobs
 from neuralmech.compare.gather.runs import Runs, find_runs
-from neuralmech.compare.gather.summary import settings, summary_table
+from neuralmech.compare.gather.summary import of_whole, settings, summary_table
 from neuralmech.compare.measure.batches import BatchPredictions
 from neuralmech.record import RecordError
 
@@ -132,7 +132,7 @@ def compare_runs(found: Runs, chosen: Options) -> Analysis:
         folder=found.folder,
         comparison=comparison,
         budget=_joined(one.budget for one in readable),
-        seeds=seed_table(comparison, keys),
+        seeds=seed_table(of_whole(comparison, runs, keys) if keys else comparison, keys),
         equilibrium=_joined(one.equilibrium for one in readable),
         kinetic=_joined(one.kinetic for one in readable),
         oscillator=_joined(one.oscillator for one in readable),

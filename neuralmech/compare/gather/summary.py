@@ -10,11 +10,18 @@ import numpy as np
 import pandas as pd
 
 OVER = ("seed", "run")  # keys that make no setting of their own
+WHOLE = ("complete", "running")  # status of runs that are not over before their last step
 
 
 def settings(keys: Sequence[str]) -> list[str]:
     """Swept keys that tell settings apart, not repetitions of one."""
     return [key for key in keys if key not in OVER]
+
+
+def of_whole(table: pd.DataFrame, runs: pd.DataFrame, keys: Sequence[str], *columns: str) -> pd.DataFrame:
+    """Rows of a sweep's table whose runs did not end before their last step, with columns of these."""
+    whole = runs.loc[runs["status"].isin(WHOLE), [*keys, *columns]].drop_duplicates(list(keys))
+    return table.merge(whole, on=list(keys))
 
 
 def summary_table(verdict: pd.DataFrame, runs: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
@@ -23,16 +30,17 @@ def summary_table(verdict: pd.DataFrame, runs: pd.DataFrame, keys: Sequence[str]
     Columns: the settings, ``family``, ``runs`` (that agree with each other in all settings), ``law`` (of most of them)
     and ``agree`` (how many), ``kind``, ``error`` and ``error_std`` (of the verdict's law of each run), ``forecast``,
     ``forecast_error`` and its spread (where the law is none), ``accuracy`` and its spread, and ``rounding`` (sites).
-    ``failed`` counts the setting's jobs that did, which are in none of these; one of which all did has a row without a
-    family.
+    ``failed`` counts the setting's jobs that did, or that ended before their last step: what laws say of a part of a
+    run does not compare with what they say of whole ones. They are in none of these, and a setting of nothing else has
+    a row without a family.
     """
     if not keys or verdict.empty:
         return pd.DataFrame()
     by = settings(keys)
-    ended = runs.loc[runs["status"] == "failed", by]
+    has_ended_early = ~runs["status"].isin(WHOLE) & (runs["status"] != "waiting")
+    ended = runs.loc[has_ended_early, by]
     failed = Counter(map(_same, ended.to_dict("records"))) if by else Counter({"[]": len(ended)})
-    accuracy = runs[[*keys, "accuracy"]].drop_duplicates(list(keys))
-    each = verdict.merge(accuracy, on=list(keys), how="left")
+    each = of_whole(verdict, runs, keys, "accuracy")
     rows = []
     for values, group in each.groupby([*by, "family"], sort=False, dropna=False):
         law = group["law"].mode().iat[0]
