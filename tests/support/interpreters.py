@@ -4,6 +4,7 @@ What they are in all else: processes with their own pid, signals, session, pipes
 what an import does, or how a command is found; a few tests start interpreters anew for that.
 """
 
+import atexit
 import json
 import os
 import selectors
@@ -98,6 +99,13 @@ class _Server:
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
         )  # fmt: skip
         there.close()
+
+        atexit.register(self._end)
+
+    def _end(self):
+        self._process.kill()
+        self._process.wait()
+        self._connection.close()
 
     def fork(self, wish, pipes):
         socket.send_fds(self._connection, [json.dumps(wish).encode()], pipes)
