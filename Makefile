@@ -31,7 +31,7 @@ lint: install ## style and docstrings (ruff)
 types: install ## static types (pyright)
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-test: install ## lint, types, tests and doctests (9 minutes on two cores)
+test: install ## lint, types, tests and doctests (10 minutes on two cores)
 	$(MAKE) --jobs 3 lint types tests
 
 tests: kernels # beside the type check, which one core is enough for
