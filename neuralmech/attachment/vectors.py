@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from operator import attrgetter
 
@@ -64,7 +63,7 @@ class FlatVectors:
 
     def lend(self, key: str, vector: Vector) -> None:
         """Use another's vector for a purpose."""
-        self._rooms[key] = vector, self._views(vector)
+        self._rooms[key] = vector, self.layout.parts(vector)
 
     def empty(self) -> Vector:
         """A vector for nothing yet."""
@@ -99,10 +98,6 @@ class FlatVectors:
         if key not in self._rooms:
             self.lend(key, self.empty())
         return self._rooms[key]
-
-    def _views(self, vector: Vector) -> dict[str, Tensor]:
-        starts, shapes = self.layout.offsets, self.layout.shapes
-        return {name: vector[at : at + math.prod(shapes[name])].view(shapes[name]) for name, at in starts.items()}
 
 
 def _dense(x: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Collection
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -26,7 +25,16 @@ from neuralmech.charges.cpu_adam_kernels import (
 )
 from neuralmech.charges.cpu_kernels import close
 from neuralmech.charges.cpu_rows import Into
-from neuralmech.charges.cpu_strips import Addresses, apart, compressed, in_threads, parameters_of, strips, threads_for
+from neuralmech.charges.cpu_strips import (
+    Addresses,
+    apart,
+    beside,
+    compressed,
+    in_threads,
+    parameters_of,
+    strips,
+    threads_for,
+)
 from neuralmech.charges.cpu_trial import trial
 from neuralmech.charges.plan import NO_ROWS, Plan
 from neuralmech.charges.step import MAIN, AdamMotion, Moments, Step, Taken, moments_of, rate_of
@@ -57,7 +65,7 @@ class AdamSums:
         self.parts = [(part, self._into(part)) for part in cut.parts]
         self.again = [(cut.rest, self._into(cut.rest))] if len(cut.rest) else []
         self._join = cut.join
-        self._pool = ThreadPoolExecutor(threads - 1) if threads > 1 else None
+        self._pool = beside(threads)
 
     def _into(self, table: NDArray) -> tuple[NDArray, ...]:
         return tuple(Into(self._sums, self._shared, np.zeros((PRODUCTS, table["columns"].max(initial=1)))))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from neuralmech.charges.cpu_kernels import close, follow_and_close, follow_step, sum_up, take_alone, take_beside
 from neuralmech.charges.cpu_rows import COLUMNS, Into
-from neuralmech.charges.cpu_strips import Addresses, in_threads, strips, threads_for
+from neuralmech.charges.cpu_strips import Addresses, beside, in_threads, strips, threads_for
 from neuralmech.charges.plan import Plan, Rectangles, WholeRows, together
 from neuralmech.charges.step import MAIN, Motion, Taken
 
@@ -67,7 +66,7 @@ class OnePass:
         own = [self.into, *(self.into._replace(columns=np.zeros_like(self.into.columns)) for _ in cut.parts[1:])]
         self._parts = [(part, _spare(part, self._kind), tuple(i)) for part, i in zip(cut.parts, own, strict=True)]
         self._join = cut.join
-        self._pool = ThreadPoolExecutor(threads - 1) if threads > 1 else None
+        self._pool = beside(threads)
 
     def move(self, motion: Motion, *, measured: bool) -> None:
         """Take the step; with `measured` write the sums, and keep what is to be kept."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import numpy as np
@@ -12,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from neuralmech.charges.cpu_kernels import differ, differ_beside
-from neuralmech.charges.cpu_strips import in_threads, threads_for
+from neuralmech.charges.cpu_strips import beside, in_threads, threads_for
 from neuralmech.symmetry.layout import Layout
 
 WHOLE = {4: np.uint32, 8: np.uint64}  # numbers of as many bytes
@@ -31,13 +30,11 @@ class Same:
         starts = np.array(list(layout.offsets.values()))
         self._behind, self._ends = starts * theta.element_size(), np.append(starts[1:], layout.size)
         self._bits = theta.detach().numpy().view(WHOLE[theta.element_size()])
-        self._views = [
-            theta.detach()[i:j].view(of) for i, j, of in zip(starts, self._ends, layout.shapes.values(), strict=True)
-        ]
+        self._views = list(layout.parts(theta.detach()).values())
         threads = threads_for(layout)
         cuts = [layout.size * k // threads for k in range(threads + 1)]
         self._shares = list(pairwise(cuts))
-        self._pool = ThreadPoolExecutor(threads - 1) if threads > 1 else None
+        self._pool = beside(threads)
 
     def bits(self, tensors: Sequence[Float[Tensor, "*shape"]]) -> bool:
         """Whether tensors, in the layout's order, of the vector's type and dense, have the very bits of its parts.

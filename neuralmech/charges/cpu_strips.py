@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import Executor, wait
+from concurrent.futures import Executor, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -27,6 +27,11 @@ R = TypeVar("R")
 def threads_for(layout: Layout) -> int:
     """How many threads share a pass over all parameters: those that PyTorch has, if there is enough to do."""
     return torch.get_num_threads() if layout.size >= SERIAL else 1
+
+
+def beside(threads: int) -> Executor | None:
+    """Those of so many threads that are not the caller's, for `in_threads`."""
+    return ThreadPoolExecutor(threads - 1) if threads > 1 else None
 
 
 def in_threads(pool: Executor | None, function: Callable[..., R], calls: Sequence[tuple]) -> list[R]:

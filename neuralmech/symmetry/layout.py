@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float, Float64
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:  # options are checked without it
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,11 @@ class Layout:
         starts = np.cumsum([0, *(math.prod(shapes[name]) for name in order)]).tolist()
         offsets, ordered = dict(zip(order, starts[:-1], strict=True)), {n: tuple(shapes[n]) for n in order}
         return Layout(offsets, ordered, int(starts[-1]), tuple(shapes))
+
+    def parts(self, flat: Float[Tensor, " parameters"]) -> dict[str, Float[Tensor, "*shape"]]:
+        """Each parameter's part of a flat vector, as a view of its shape."""
+        places = zip(self.offsets.items(), self.shapes.values(), strict=True)
+        return {name: flat[at : at + math.prod(shape)].view(shape) for (name, at), shape in places}
 
     def filled(self, values: Mapping[str, float]) -> Float64[NDArray, " parameters"]:
         """A number of each parameter, for all of its entries: (parameters,)."""

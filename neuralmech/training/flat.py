@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import torch
 from jaxtyping import Float
@@ -40,7 +39,7 @@ class FlatParameters:
         first = next(iter(named.values()))
         flat = torch.empty(self.layout.size, dtype=first.dtype, device=first.device)
         self.theta = nn.Parameter(flat)
-        for p, view in zip(self.parameters, self._views(flat), strict=True):
+        for p, view in zip(self.parameters, self.layout.parts(flat).values(), strict=True):
             view.copy_(p.detach())
             p.data = view
 
@@ -49,7 +48,7 @@ class FlatParameters:
         """The gradient, flat."""
         if self.theta.grad is None:
             self.theta.grad = torch.zeros_like(self.theta)
-            for p, view in zip(self.parameters, self._views(self.theta.grad), strict=True):
+            for p, view in zip(self.parameters, self.layout.parts(self.theta.grad).values(), strict=True):
                 p.grad = view
         return self.theta.grad
 
@@ -63,7 +62,3 @@ class FlatParameters:
         out = nn.Parameter(self.theta.detach()[start:end])
         out.grad = self.grad[start:end]
         return out
-
-    def _views(self, flat: Tensor) -> Iterator[Tensor]:
-        for offset, shape in zip(self.layout.offsets.values(), self.layout.shapes.values(), strict=True):
-            yield flat[offset : offset + math.prod(shape)].view(shape)
