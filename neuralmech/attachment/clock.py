@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from time import perf_counter
 
 
@@ -24,7 +24,7 @@ class Spent:
 
     tracking: float = 0.0
     since: float | None = None
-    besides: float = field(default=0.0)
+    besides: float = 0.0
 
     @property
     def share(self) -> float:

@@ -40,9 +40,8 @@ def find(model: nn.Module, trained: set[str], example: Example, wanted: Request)
     Raises
     ------
     UserError
-        If the model cannot be called or traced so, lacks a family that is wanted, or was cut to pieces meanwhile.
+        If the model cannot be called or traced so, or lacks a family that is wanted.
     """
-    refuse_shards(model)
     with only_trained(model, trained):
         twin, loss = adapted(model, example, wanted.loss)
         targets = some_targets(twin, example.tensors, loss)

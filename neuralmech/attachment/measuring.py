@@ -77,15 +77,14 @@ class Copying:
     def gradient(self, optimizer: Optimizer, *, may_change: bool) -> None:
         """Copy them; what GradScaler leaves to fused optimisers is done here, too."""
         unscale, overflow = scaled(optimizer)
-        views = self.copy(self.gradients(optimizer))
+        views = self.copy(self._gradients(optimizer))
         if unscale is not None:
             torch._foreach_div_(views, unscale)
         if overflow is not None:
             for view in views:
                 view.masked_fill_(overflow > 0, 0.0)
 
-    def gradients(self, optimizer: Optimizer) -> dict[str, Float[Tensor, "*shape"] | None]:
-        """Those of the parameters of one optimiser, where they are."""
+    def _gradients(self, optimizer: Optimizer) -> dict[str, Tensor | None]:
         held = (p for group in optimizer.param_groups for p in group["params"] if id(p) in self._names)
         return {self._names[id(p)]: p.grad for p in held}
 

@@ -70,7 +70,6 @@ class Recording:
         self._writing = Writing(folder)
         self._pending: dict[str, list[Any]] = {}
         self._row: dict[str, float] | None = None
-        self._last: int | None = None  # step of the last row, as long as it can be changed
         self._overflow: Tensor | None = None
         self._skipped: Tensor | None = None
         self._unknown = torch.full((), float("nan"), dtype=torch.float64, device=vectors.device)
@@ -112,8 +111,7 @@ class Recording:
         self, row: Mapping[str, float], samples: int, before: Mapping[str, Float[Tensor, "*shape"]] | None = None
     ) -> None:
         """Keep θ_k, which is where the model is or what is given, and hyperparameters of a step about to be taken."""
-        if self._writing.write_if_due(self.tracker):  # not sooner than the next step, for the log's sake
-            self._last = None
+        self._writing.write_if_due(self.tracker)  # not sooner than the next step, for the log's sake
         if self._skipped is not None and self._overflow is not None:
             self._skipped += self._overflow
         self._row = {**row, "step": self._clock.step, "time": self._clock.time}
@@ -155,7 +153,6 @@ class Recording:
         self._has_after = self.wants_row and self._measured(row)
         if self._has_after:
             self._writing.log.add(self._clock.step, {name: _mean(found) for name, found in self._pending.items()})
-            self._last = self._clock.step
         elif self.wants_row:  # a step that nobody saw
             self._clock.segment += 1
         self._pending = {}
@@ -215,17 +212,18 @@ class Recording:
     @torch.no_grad()
     def log(self, values: Mapping[str, Any], *, of_coming: bool) -> None:
         """Values of the coming step, or of the one that was taken last."""
-        if of_coming or self._last is None:
+        filled = self.tracker.block.filled  # rows that can be changed
+        if of_coming or not filled:
             for name, value in values.items():
                 self._pending.setdefault(name, []).append(value.detach() if isinstance(value, Tensor) else value)
             return
-        if self._last != self._clock.step - 1:  # it is not recorded
+        if not self._has_after:  # it is not recorded
             return
         rest = dict(values)
         if "loss" in rest:
-            filled = self.tracker.block.filled
             self.tracker.block.room.slot(filled - 1).loss.copy_(self._loss([rest.pop("loss")]))
-        self._writing.log.add(self._last, {n: v.detach() if isinstance(v, Tensor) else v for n, v in rest.items()})
+        values = {n: v.detach() if isinstance(v, Tensor) else v for n, v in rest.items()}
+        self._writing.log.add(self._clock.step - 1, values)
 
     def _loss(self, found: Sequence[Any]) -> Tensor:
         if not found:
@@ -235,7 +233,6 @@ class Recording:
 
     def move(self, vectors: FlatVectors) -> None:
         """Go on where the model is now."""
-        self._last = None
         self._writing.hand_over(self.tracker)
         self.vectors = vectors
         self.tracker = self._made(self._symmetries)
@@ -253,7 +250,6 @@ class Recording:
 
     def close(self, status: str) -> int:
         """Write what is left; returns the rows of the record."""
-        self._last = None
         return self._writing.close(self.tracker, status)
 
 

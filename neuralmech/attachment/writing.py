@@ -61,20 +61,19 @@ class Writing:
             if record.widths != own:
                 raise RecordError(f"{record.path} holds other charges than this model has; choose another folder")
 
-    def write_if_due(self, tracker: Tracker) -> bool:
-        """Hand full blocks over, and others once in a while; whether that was so."""
+    def write_if_due(self, tracker: Tracker) -> None:
+        """Hand full blocks over, and others once in a while."""
         writer = self._writer
         if writer is None:
-            return False
+            return
         wait = min(max(COMMIT_SECONDS, SPARE * writer.committing), MOST_COMMIT_SECONDS)
         due = monotonic() - self._committed > wait
         if not (tracker.is_full or due):
-            return False
+            return
         self.hand_over(tracker)
         if due:
             writer.commit_later()
             self._committed = monotonic()
-        return True
 
     def hand_over(self, tracker: Tracker) -> None:
         """Let the writer's thread have the rows that were measured, and write the log."""
