@@ -132,7 +132,7 @@ def compare_runs(found: Runs, chosen: Options) -> Analysis:
         folder=found.folder,
         comparison=comparison,
         budget=_joined(one.budget for one in readable),
-        seeds=seed_table(of_whole(comparison, runs, keys) if keys else comparison, keys),
+        seeds=seed_table(of_whole(comparison, runs, keys), keys),
         equilibrium=_joined(one.equilibrium for one in readable),
         kinetic=_joined(one.kinetic for one in readable),
         oscillator=_joined(one.oscillator for one in readable),
@@ -185,8 +185,7 @@ def _chosen(found: Runs, names: Sequence[str]) -> set[Path]:
 
 def seed_table(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     """Mean and standard deviation of the error over runs that differ only by seed; empty if there are none."""
-    rest = [k for k in keys if k not in ("seed", "run")]
-    by = [*rest, "family", "site", "law"]
+    by = [*settings(keys), "family", "site", "law"]
     errors = table.groupby(by, sort=False, dropna=False)["error"].agg(seeds="size", mean="mean", std="std")
     seeds = errors.reset_index()
     several = "seed" in keys

@@ -19,7 +19,9 @@ def settings(keys: Sequence[str]) -> list[str]:
 
 
 def of_whole(table: pd.DataFrame, runs: pd.DataFrame, keys: Sequence[str], *columns: str) -> pd.DataFrame:
-    """Rows of a sweep's table whose runs did not end before their last step, with columns of these."""
+    """Rows of a table whose runs did not end before their last step, with columns of these; all of a single run's."""
+    if not keys:
+        return table
     whole = runs.loc[runs["status"].isin(WHOLE), [*keys, *columns]].drop_duplicates(list(keys))
     return table.merge(whole, on=list(keys))
 

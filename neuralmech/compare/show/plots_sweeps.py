@@ -39,7 +39,7 @@ LABELS = {
 
 def swept_numbers(table: pd.DataFrame, keys: tuple[str, ...]) -> list[str]:
     """Keys that an axis can show: numbers, at least two of them, other than the seed."""
-    numeric = [k for k in keys if k not in ("seed", "run") and pd.api.types.is_numeric_dtype(table[k])]
+    numeric = [k for k in settings(keys) if pd.api.types.is_numeric_dtype(table[k])]
     return [k for k in numeric if not pd.api.types.is_bool_dtype(table[k]) and table[k].nunique() > 1]
 
 
