@@ -113,6 +113,22 @@ def kind_and_line(error: BaseException) -> str:
     return kind if line == kind else f"{kind}: {line}"
 
 
+def byte_count(count: float) -> str:
+    """A number of bytes for people, in powers of ten.
+
+    Examples
+    --------
+    >>> byte_count(1234567), byte_count(999_600)
+    ('1.23 MB', '1 MB')
+    """
+    unit = "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if count < 999.5:  # what three digits still show
+            break
+        count, unit = count / 1000, larger
+    return f"{count:.3g} {unit}"
+
+
 def printable(text: str) -> str:
     r"""Text without characters that steer a terminal.
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from neuralmech.cli.application import launch, overrides_in
 from neuralmech.data.sources import ABOUT, DECODED, REMOTES, About
 from neuralmech.errors import UserError
+from neuralmech.words import byte_count
 
 
 def data(words: list[str]) -> None:
@@ -61,27 +61,11 @@ def _show_fetched(name: str, folder: str | None) -> None:
     print(f"{name} in {options.files}")
     there = [options.files / remote.name for remote in REMOTES[name]]
     for path in [p for p in there if p.is_file()]:
-        print(f"  {path.name}  {_size(path)}  SHA-256 as published")
+        print(f"  {path.name}  {byte_count(path.stat().st_size)}  SHA-256 as published")
     if decoded.is_file():
-        print(f"  {decoded.name}  {_size(decoded)}  decoded, checksums right")
+        print(f"  {decoded.name}  {byte_count(decoded.stat().st_size)}  decoded, checksums right")
     shape = "×".join(map(str, found.shape))
     print(f"  {len(found.train):,} + {len(found.test):,} examples {shape} of {found.classes} classes")
-
-
-def _size(path: Path) -> str:
-    """Size of a file, in powers of ten as its publishers give it.
-
-    Examples
-    --------
-    >>> _size(Path(__file__)).endswith(" kB")
-    True
-    """
-    size, unit = float(path.stat().st_size), "B"
-    for larger in ("kB", "MB", "GB"):
-        if size < 999.5:
-            break
-        size, unit = size / 1000, larger
-    return f"{size:.3g} {unit}"
 
 
 def _show_all(folder: str | None) -> None:

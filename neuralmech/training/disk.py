@@ -16,7 +16,7 @@ from neuralmech.record.schema import NORMS
 from neuralmech.record.writer import SLACK_BYTES
 from neuralmech.training.checkpoint import checkpoints
 from neuralmech.training.run import Run
-from neuralmech.words import kind_and_line, override_word
+from neuralmech.words import byte_count, kind_and_line, override_word
 
 LEAST_SHARE = 0.5  # of its size that a record may keep when it is compressed
 ENTRY_BYTES = 1 << 10  # what a checkpoint's archive takes for a tensor besides its numbers
@@ -49,17 +49,17 @@ def announce(run: Run, folder: Path) -> None:
         free += sum(p.stat().st_size for p in folder.glob("checkpoints/step-*"))
     width = sum(len(layout.sites) for name, layout in run.tracker.layouts().items() if name != NORMS)
     print(
-        f"Recording {width:,} charges at {rows:,} {'more ' if run.step else ''}steps: at most {size(record)}"
-        f"{f' besides the {size(there)} that are there' if there else ''}"
+        f"Recording {width:,} charges at {rows:,} {'more ' if run.step else ''}steps: at most {byte_count(record)}"
+        f"{f' besides the {byte_count(there)} that are there' if there else ''}"
         f"{', not counting compressed blocks that are written again each minute' if run.config.track.compress else ''}"
-        f"; and {size(saved)} of checkpoints{_by_time(run, one)}"
+        f"; and {byte_count(saved)} of checkpoints{_by_time(run, one)}"
     )
     least = charges * (LEAST_SHARE if run.config.track.compress else 1) + rest + saved + SLACK_BYTES
     if least > free:
         raise UserError(
-            f"track: the record may need {size(record)}, its checkpoints {size(saved)}, and {folder} has {size(free)} "
-            "left; record less by track.every, track.steps, track.signals, track.charges=site or track.families, "
-            "or keep fewer by train.checkpoint.keep"
+            f"track: the record may need {byte_count(record)}, its checkpoints {byte_count(saved)}, and {folder} has "
+            f"{byte_count(free)} left; record less by track.every, track.steps, track.signals, track.charges=site or "
+            "track.families, or keep fewer by train.checkpoint.keep"
         )
 
 
@@ -91,22 +91,7 @@ def _by_time(run: Run, one: int) -> str:
     """What nobody can count beforehand."""
     chosen = run.config.train.checkpoint
     every = f"{chosen.minutes:g} minutes" if chosen.minutes != 1 else "minute"
-    return f", besides {size(one)} each {every}" if chosen.keep is None and chosen.minutes else ""
-
-
-def size(count: float) -> str:
-    """A number of bytes for people.
-
-    Examples
-    --------
-    >>> size(1234567)
-    '1.23 MB'
-    """
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"
+    return f", besides {byte_count(one)} each {every}" if chosen.keep is None and chosen.minutes else ""
 
 
 @contextmanager
